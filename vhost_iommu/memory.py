@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guest physical memory: the windows that a client has mapped, and what lies outside of them.
+
+Law: the only caller of mmap. No access ever leaves a window; one that would is an external abort,
+which is a value (None or False), never an exception. A window that is unmapped while another
+thread uses it turns into an abort.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import struct
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import ClientError
+
+Buffer = bytearray | mmap.mmap | memoryview
+
+#: What happens to a write that leaves guest RAM: (pa, data, on_abort) -> accepted.
+Outside = Callable[[int, bytes, Callable[[], None]], bool]
+
+
+class MemoryLike(Protocol):
+    """What a model needs of memory; anything with these methods serves."""
+
+    def read(self, pa: int, size: int) -> bytes | None: ...
+
+    def write(self, pa: int, data: bytes) -> bool: ...
+
+    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Guest physical [base, base + size), backed by ``buffer`` or, when it is None, by nothing we can reach."""
+
+    base: int
+    size: int
+    buffer: Buffer | None
+    readable: bool = True
+    writable: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.base + self.size
+
+
+class Memory:
+    """Guest physical address space as non-overlapping windows.
+
+    Readers take one snapshot of the window table, so they need no lock against a client that maps and unmaps.
+    """
+
+    def __init__(self, *windows: tuple[int, Buffer]) -> None:
+        """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM."""
+        self._table: tuple[tuple[int, ...], tuple[Window, ...]] = ((), ())
+        #: Takes writes that leave RAM (an MSI's doorbell); None: they abort.
+        self.outside: Outside | None = None
+        for base, buffer in windows:
+            self.add(Window(base, len(buffer), buffer))
+
+    # -- the window table ------------------------------------------------------------------------------------
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return self._table[1]
+
+    def add(self, window: Window) -> None:
+        """Insert ``window``; ClientError(EEXIST) when it overlaps one that is there."""
+        bases, windows = self._table
+        if window.size <= 0 or window.base < 0 or window.end > 1 << 64:
+            raise ClientError(f"window {window.base:#x}+{window.size:#x} is no address range", errno.EINVAL)
+        at = bisect_right(bases, window.base)
+        if (at and windows[at - 1].end > window.base) or (at < len(windows) and windows[at].base < window.end):
+            raise ClientError(f"window {window.base:#x}+{window.size:#x} overlaps another", errno.EEXIST)
+        self._table = (
+            (*bases[:at], window.base, *bases[at:]),
+            (*windows[:at], window, *windows[at:]),
+        )
+
+    def map_fd(
+        self, base: int, size: int, fd: int, offset: int = 0, *, readable: bool = True, writable: bool = True
+    ) -> None:
+        """Map ``size`` bytes of ``fd`` at ``offset`` as guest physical ``base``; the fd stays the caller's.
+
+        ClientError: the range overlaps (EEXIST), is empty or misaligned (EINVAL), or the file is shorter (ENXIO).
+        """
+        if offset % mmap.ALLOCATIONGRANULARITY:
+            raise ClientError(f"file offset {offset:#x} is not page aligned", errno.EINVAL)
+        protection = (mmap.PROT_READ if readable else 0) | (mmap.PROT_WRITE if writable else 0)
+        try:
+            status = os.fstat(fd)
+            # A mapping beyond the file's end is a SIGBUS waiting to happen.
+            if stat.S_ISREG(status.st_mode) and offset + size > status.st_size:
+                raise ClientError(f"the file is shorter than {offset:#x}+{size:#x}", errno.ENXIO)
+            buffer = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
+        except (OSError, ValueError, OverflowError) as error:
+            raise ClientError(f"mmap: {error}", getattr(error, "errno", None) or errno.EINVAL) from error
+        try:
+            self.add(Window(base, size, buffer, readable, writable))
+        except ClientError:
+            buffer.close()
+            raise
+
+    def remove(self, base: int, size: int) -> None:
+        """Remove the window that is exactly [base, base + size); ClientError(ENOENT) when there is none."""
+        bases, windows = self._table
+        at = bisect_right(bases, base) - 1
+        if at < 0 or windows[at].base != base or windows[at].size != size:
+            raise ClientError(f"no window {base:#x}+{size:#x}", errno.ENOENT)
+        self._table = (bases[:at] + bases[at + 1 :], windows[:at] + windows[at + 1 :])
+        _close(windows[at])
+
+    def clear(self) -> None:
+        """Remove every window."""
+        windows = self.windows
+        self._table = ((), ())
+        for window in windows:
+            _close(window)
+
+    def find(self, pa: int, size: int) -> Window | None:
+        """The one window that holds all of [pa, pa + size), or None."""
+        bases, windows = self._table
+        at = bisect_right(bases, pa) - 1
+        if at >= 0 and pa + size <= windows[at].end:
+            return windows[at]
+        return None
+
+    # -- accesses ----------------------------------------------------------------------------------------------
+
+    def read(self, pa: int, size: int) -> bytes | None:
+        """``size`` bytes at ``pa``, or None: external abort."""
+        window = self.find(pa, size)
+        if window is None or window.buffer is None or not window.readable:
+            return None
+        start = pa - window.base
+        try:
+            return bytes(window.buffer[start : start + size])
+        except ValueError:  # unmapped by the client since we found it
+            return None
+
+    def write(self, pa: int, data: bytes) -> bool:
+        """Write ``data`` at ``pa``; False: external abort, and nothing was written."""
+        window = self.find(pa, len(data))
+        if window is None or window.buffer is None or not window.writable:
+            return False
+        start = pa - window.base
+        try:
+            window.buffer[start : start + len(data)] = data
+        except ValueError:
+            return False
+        return True
+
+    def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
+        """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
+
+        Atomic against our own threads only (the interpreter's lock), not yet against guest CPUs.
+        """
+        raw = self.read(pa, 8)
+        if raw is None:
+            return None
+        if struct.unpack("<Q", raw)[0] != expected:
+            return False
+        return True if self.write(pa, struct.pack("<Q", new)) else None
+
+    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
+        """A posted write that may leave RAM, such as an MSI; ``on_abort`` is called now or later when it aborts."""
+        if self.write(pa, data):
+            return
+        if self.find(pa, len(data)) is None and self.outside is not None and self.outside(pa, data, on_abort):
+            return
+        on_abort()
+
+
+def _close(window: Window) -> None:
+    if isinstance(window.buffer, mmap.mmap):
+        window.buffer.close()
