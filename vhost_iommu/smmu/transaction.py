@@ -23,7 +23,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One access of ``size`` bytes at ``iova`` by the stream ``sid``; ``ssid`` None is an access without SubstreamID."""
+    """One access of ``size`` bytes at ``iova`` by the stream ``sid``; ``ssid`` None: no SubstreamID."""
 
     sid: int
     iova: int
