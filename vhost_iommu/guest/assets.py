@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest needs and a machine may lack: QEMU, kernels, busybox and a cross compiler.
+
+Law: what is named by hand comes first, then what is on PATH and able, then a private copy made of Debian's
+packages in the cache. Nothing outside the cache is written, and nothing needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_suite, require_apt, run_command, unpack
+from vhost_iommu.guest.cache import Cache, default_folder
+
+QEMU = "qemu-system-aarch64"
+QEMU_MINIMUM = (10, 1, 0)  # the first with a vfio-user client
+SPACE_NEEDED = 1_500_000_000  # bytes, all flavours of kernels
+# Parts of packages that nothing here reads; device trees of boards are the larger half of a kernel.
+UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian",
+          "usr/share/bug", "usr/lib/linux-image-*", "usr/lib/modules/*/dtb")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """Where a Debian kernel is: its suite, the form of its version, and the packages that hold it."""
+
+    suite: str
+    version: str
+    packages: tuple[str, ...]
+
+
+FLAVOURS: Mapping[str, Flavour] = {
+    "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",)),
+    "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",)),
+    "7": Flavour(
+        "trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", ("linux-binary-", "linux-base-", "linux-modules-")
+    ),
+    "7-16k": Flavour(
+        "trixie-backports", r"7\.\d+\.\d+\+\w+-arm64-16k", ("linux-binary-", "linux-base-", "linux-modules-")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU that speaks vfio-user: the start of its command line, its version, and where it is from."""
+
+    command: tuple[str, ...]
+    version: tuple[int, int, int]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Cross:
+    """Compiles, links and copies freestanding AArch64 code.
+
+    ``prefix`` is what GNU makefiles call CROSS_COMPILE, or None with clang; ``env`` goes on top of the
+    environment of each command.
+    """
+
+    cc: tuple[str, ...]
+    objcopy: tuple[str, ...]
+    prefix: str | None
+    origin: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prerequisite:
+    """One line of a doctor's report; ``mend`` is one sentence that says how to get what is missing."""
+
+    name: str
+    found: bool
+    where: str
+    mend: str
+
+
+class Assets:
+    """Finds or fetches what guests need; one instance works in one cache folder."""
+
+    def __init__(
+        self,
+        cache: Path | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+        run: Run = run_command,
+    ) -> None:
+        self.folder = default_folder() if cache is None else cache.absolute()
+        self._progress, self._run = progress, run
+        self._cache = Cache(self.folder, progress)
+
+    # QEMU
+
+    def qemu(self, named: Path | None = None) -> Qemu:
+        """The QEMU that is named here or in $VI_QEMU, else an able one on PATH, else a private copy."""
+        if (found := self._local_qemu(named)) is not None:
+            return found
+        folder = self._cache.entry("qemu", self._make_qemu)
+        return self._private_qemu(folder)
+
+    def _local_qemu(self, named: Path | None) -> Qemu | None:
+        if named is None and "VI_QEMU" in os.environ:
+            named = Path(os.environ["VI_QEMU"])
+        if named is not None:
+            found = self._probe((str(named),), str(named))
+            if isinstance(found, str):
+                raise UsageError(f"{named} {found}; name a {QEMU} of 10.1 or newer, or none to have one fetched")
+            return found
+        on_path = shutil.which(QEMU)
+        found = self._probe((on_path,), on_path) if on_path else "is not there"
+        return None if isinstance(found, str) else found
+
+    def _probe(self, command: tuple[str, ...], origin: str) -> Qemu | str:
+        """The QEMU behind ``command``, or what it lacks."""
+        done = self._run([*command, "--version"])
+        match = re.search(r"QEMU emulator version (\d+)\.(\d+)(?:\.(\d+))?", done.out)
+        if done.code != 0 or not match:
+            return f"does not run as QEMU ({(done.err.splitlines() or ['it prints no version'])[0]})"
+        version = (int(match[1]), int(match[2]), int(match[3] or 0))
+        if version < QEMU_MINIMUM:
+            return f"is {match[1]}.{match[2]} and has no vfio-user client"
+        if '"vfio-user-pci"' not in self._run([*command, "-device", "help"]).out:
+            return "was built without the device vfio-user-pci"
+        return Qemu(command, version, origin)
+
+    def _make_qemu(self, folder: Path) -> dict[str, str]:
+        require_apt("QEMU 10.1 or newer", "VI_QEMU")
+        debs = self._fetch(
+            "QEMU", ["qemu-system-arm", "qemu-system-data"], ["trixie-backports", "trixie"],
+            self._host_architecture(), folder, dependencies=True,
+        )  # fmt: skip
+        qemu = self._probe(_private_qemu_command(folder), str(folder))
+        if isinstance(qemu, str):
+            raise UsageError(f"the fetched QEMU {qemu}; build one of 10.1 or newer and name it in $VI_QEMU")
+        self._discard_archives("QEMU")
+        version = ".".join(map(str, qemu.version))
+        self._progress(f"QEMU {version} is in {self.folder / 'qemu'} ({len(debs)} packages)")
+        return {"version": version, "packages": " ".join(debs)}
+
+    def _private_qemu(self, folder: Path) -> Qemu:
+        stamp = self._cache.stamp(folder.name) or {}
+        major, minor, micro = (int(number) for number in stamp["version"].split("."))
+        return Qemu(_private_qemu_command(folder), (major, minor, micro), str(folder))
+
+    # Kernels and busybox
+
+    def kernel(self, flavour: str = "6.12") -> Path:
+        """Folder with an unpacked Debian kernel for arm64; see KernelTree for what is in it."""
+        if flavour not in FLAVOURS:
+            raise UsageError(f"there is no kernel flavour {flavour!r}; take one of {', '.join(FLAVOURS)}")
+        variable = kernel_variable(flavour)
+        if named := os.environ.get(variable):
+            return _existing(Path(named), variable)
+        return self._cache.entry(f"kernel-{flavour}", lambda folder: self._make_kernel(flavour, folder))
+
+    def _make_kernel(self, flavour: str, folder: Path) -> dict[str, str]:
+        about = FLAVOURS[flavour]
+        require_apt(f"Debian's kernel {flavour}", kernel_variable(flavour))
+        apt = self._apt([about.suite], "arm64")
+        first = about.packages[0]
+        version = apt.newest(re.escape(first) + about.version, f"kernel {flavour}").removeprefix(first)
+        names = [package + version for package in about.packages]
+        what = f"kernel {version}"
+        debs = self._fetch(what, names, [about.suite], "arm64", folder)
+        self._discard_archives(what)
+        self._progress(f"{what} is in {self.folder / f'kernel-{flavour}'}")
+        return {"version": version, "packages": " ".join(debs)}
+
+    def busybox(self) -> Path:
+        """A static busybox for arm64."""
+        if named := os.environ.get("VI_BUSYBOX"):
+            return _existing(Path(named), "VI_BUSYBOX")
+        return self._cache.entry("busybox", self._make_busybox) / "busybox"
+
+    def _make_busybox(self, folder: Path) -> dict[str, str]:
+        require_apt("a static busybox for arm64", "VI_BUSYBOX")
+        debs = self._fetch("busybox", ["busybox-static"], ["bookworm"], "arm64", folder / "tree")
+        found = [path for path in (folder / "tree/bin/busybox", folder / "tree/usr/bin/busybox") if path.is_file()]
+        if not found:
+            raise UsageError("Debian's busybox-static holds no busybox; name a static arm64 one in $VI_BUSYBOX")
+        os.rename(found[0], folder / "busybox")
+        shutil.rmtree(folder / "tree")
+        self._discard_archives("busybox")
+        self._progress(f"busybox is in {self.folder / 'busybox'}")
+        return {"packages": " ".join(debs)}
+
+    # Cross compiler
+
+    def cross(self) -> Cross:
+        """The cross compiler that $VI_CROSS names by its prefix, an able one on PATH, or a private copy."""
+        if (found := self._local_cross()) is not None:
+            return found
+        folder = self._cache.entry(f"cross-{host_suite()}", self._make_cross)
+        return _private_cross(folder)
+
+    def _local_cross(self) -> Cross | None:
+        if prefix := os.environ.get("VI_CROSS"):
+            cross = _gnu(prefix, f"{prefix}gcc")
+            if lack := self._lack(cross):
+                raise UsageError(f"$VI_CROSS={prefix} {lack}; name the prefix of a gcc for AArch64")
+            return cross
+        candidates = []
+        for prefix in ("aarch64-linux-gnu-", *([""] if os.uname().machine == "aarch64" else [])):
+            if (path := shutil.which(f"{prefix}gcc")) and shutil.which(f"{prefix}objcopy"):
+                candidates.append(_gnu(prefix, path))
+        if (path := shutil.which("clang")) and shutil.which("ld.lld") and shutil.which("llvm-objcopy"):
+            target = ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
+            candidates.append(Cross(target, ("llvm-objcopy",), None, path))
+        return next((cross for cross in candidates if not self._lack(cross)), None)
+
+    def _lack(self, cross: Cross) -> str:
+        """What keeps ``cross`` from making a raw binary of freestanding C and assembly; empty if nothing."""
+        with tempfile.TemporaryDirectory(prefix="vi-cross-") as name:
+            folder = Path(name)
+            (folder / "a.S").write_text(".global _start\n_start: mrs x0, currentel\n b main\n")
+            (folder / "b.c").write_text("unsigned long a; void main(void) { for (;;) a += 1; }\n")
+            link = [*cross.cc, "-ffreestanding", "-nostdlib", "-static", "-o", "c.elf", "a.S", "b.c"]
+            copy = [*cross.objcopy, "-O", "binary", "c.elf", "c.bin"]
+            for argv in (link, copy):
+                done = self._run(argv, cwd=folder, env=cross.env)
+                if done.code != 0:
+                    return f"does not compile for AArch64 ({(done.err.splitlines() or ['no reason given'])[0]})"
+        return ""
+
+    def _make_cross(self, folder: Path) -> dict[str, str]:
+        require_apt("a cross compiler for AArch64", "VI_CROSS")
+        suite = host_suite()
+        # The host's own C library serves: it is of the same suite, and must match the host's loader.
+        debs = self._fetch(
+            "gcc for AArch64", ["gcc-aarch64-linux-gnu", "binutils-aarch64-linux-gnu"], [suite],
+            self._host_architecture(), folder, dependencies=True, leave_out=("libc6_",),
+        )  # fmt: skip
+        if lack := self._lack(_private_cross(folder)):
+            raise UsageError(f"the fetched gcc {lack}; install gcc-aarch64-linux-gnu, or name one in $VI_CROSS")
+        self._discard_archives("gcc for AArch64")
+        self._progress(f"gcc for AArch64 is in {self.folder / f'cross-{suite}'}")
+        return {"packages": " ".join(debs)}
+
+    # Everything at once
+
+    def fetch_all(self, kernels: Sequence[str] = ("6.12",)) -> None:
+        """Find or fetch everything that guests need."""
+        qemu = self.qemu()
+        self.busybox()
+        self.cross()
+        for flavour in kernels:
+            self.kernel(flavour)
+        version = ".".join(map(str, qemu.version))
+        self._progress(f"ready: QEMU {version}, busybox, a cross compiler, kernel {', '.join(kernels)}")
+
+    def prerequisites(self) -> list[Prerequisite]:
+        """What is here and what is not; nothing is fetched."""
+        fetch = f"run 'vhost-iommu fetch' to have it fetched into {self.folder}, or name it in"
+        report = [
+            Prerequisite("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
+            self._apt_prerequisite(),
+            self._found("qemu", "qemu", self._try(lambda: self._local_qemu(None)), f"{fetch} $VI_QEMU"),
+            self._found("cross compiler", f"cross-{host_suite()}", self._try(self._local_cross),
+                        f"{fetch} $VI_CROSS, as a prefix"),
+            self._found("busybox", "busybox", os.environ.get("VI_BUSYBOX"), f"{fetch} $VI_BUSYBOX"),
+        ]  # fmt: skip
+        for flavour in FLAVOURS:
+            variable = kernel_variable(flavour)
+            entry = f"kernel-{flavour}"
+            report.append(
+                self._found(f"kernel {flavour}", entry, os.environ.get(variable), f"{fetch} ${variable}")
+            )
+        return [*report, _shared_memory(), self._space()]
+
+    def _try(self, find: Callable[[], Qemu | Cross | None]) -> str | None:
+        try:
+            found = find()
+        except UsageError:
+            return None
+        if isinstance(found, Qemu):
+            return f"{found.origin} ({'.'.join(map(str, found.version))})"
+        return found.origin if found else None
+
+    def _found(self, name: str, entry: str, local: str | None, mend: str) -> Prerequisite:
+        stamp = self._cache.stamp(entry)
+        if local is None and stamp is not None:
+            version = f" ({stamp['version']})" if "version" in stamp else ""
+            local = f"{self.folder / entry}{version}"
+        return Prerequisite(name, local is not None, local or "not here", mend)
+
+    def _apt_prerequisite(self) -> Prerequisite:
+        mend = "install what is missing by hand and name it in $VI_QEMU, $VI_KERNEL_6_12, $VI_BUSYBOX, $VI_CROSS"
+        try:
+            require_apt("what is missing", "VI_…")
+            return Prerequisite("apt-get, dpkg-deb", True, debian_mirror(), mend)
+        except UsageError as why:
+            return Prerequisite("apt-get, dpkg-deb", False, str(why), mend)
+
+    def _space(self) -> Prerequisite:
+        parent = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        free = shutil.disk_usage(parent).free
+        where = f"{free / 1e9:.1f} GB free for {self.folder}"
+        return Prerequisite(
+            "disk space", free >= SPACE_NEEDED, where, "free 1.5 GB or name another folder in $VI_CACHE"
+        )
+
+    # Packages
+
+    def _host_architecture(self) -> str:
+        return self._run(["dpkg", "--print-architecture"]).out.strip()
+
+    def _apt(self, suites: Sequence[str], architecture: str) -> Apt:
+        folder = self.folder / "apt" / f"{architecture}-{suites[0]}"
+        return Apt(folder, debian_mirror(), suites, architecture, self._progress, self._run)
+
+    def _archives(self, what: str) -> Path:
+        return self.folder / "downloads" / re.sub(r"[^\w.+-]", "-", what)
+
+    def _discard_archives(self, what: str) -> None:
+        shutil.rmtree(self._archives(what))
+
+    def _fetch(
+        self,
+        what: str,
+        packages: Sequence[str],
+        suites: Sequence[str],
+        architecture: str,
+        folder: Path,
+        *,
+        dependencies: bool = False,
+        leave_out: tuple[str, ...] = (),
+    ) -> list[str]:
+        """Download and unpack into ``folder``; returns the names of the packages' files without suffix."""
+        apt = self._apt(suites, architecture)
+        debs = apt.download(what, packages, self._archives(what), dependencies=dependencies)
+        debs = [deb for deb in debs if not deb.name.startswith(leave_out or "/")]
+        self._progress(f"unpacking {what}…")
+        for deb in debs:
+            unpack(deb, folder, self._run)
+        for pattern in UNUSED:
+            for path in folder.glob(pattern):
+                shutil.rmtree(path)
+        return [deb.stem for deb in debs]
+
+
+def kernel_variable(flavour: str) -> str:
+    """The environment variable that names a kernel of this flavour by hand."""
+    return "VI_KERNEL_" + re.sub(r"\W", "_", flavour.upper())
+
+
+def _existing(path: Path, variable: str) -> Path:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; correct ${variable} or unset it")
+    return path
+
+
+def _library_folders(folder: Path) -> list[Path]:
+    patterns = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
+
+
+def _private_qemu_command(folder: Path) -> tuple[str, ...]:
+    """QEMU with the loader and the libraries it was fetched with, whatever the host's are."""
+    loaders: Iterable[Path] = (
+        path for top in ("usr/lib64", "lib64", "usr/lib", "lib") for path in folder.glob(f"{top}/ld-linux*.so.*")
+    )
+    libraries = _library_folders(folder)
+    loader = next(iter(loaders), None) or next(
+        (path for top in libraries for path in top.glob("ld-linux*.so.*")), folder / "ld-linux.so"
+    )
+    return (
+        str(loader.parent.resolve() / loader.name), "--library-path", ":".join(map(str, libraries)),
+        "--argv0", QEMU, str(folder / "usr/bin" / QEMU), "-L", str(folder / "usr/share/qemu"),
+    )  # fmt: skip
+
+
+def _gnu(prefix: str, origin: str) -> Cross:
+    return Cross((f"{prefix}gcc",), (f"{prefix}objcopy",), prefix, origin)
+
+
+def _private_cross(folder: Path) -> Cross:
+    prefix = str(folder / "usr/bin/aarch64-linux-gnu-")
+    libraries = ":".join(map(str, _library_folders(folder)))
+    return Cross((f"{prefix}gcc",), (f"{prefix}objcopy",), prefix, str(folder), {"LD_LIBRARY_PATH": libraries})
+
+
+def _shared_memory() -> Prerequisite:
+    mend = "run on Linux 3.17 or newer, with memfd_create allowed by any sandbox"
+    try:
+        os.close(os.memfd_create("vhost-iommu"))
+    except (AttributeError, OSError) as why:
+        return Prerequisite("memfd", False, str(why), mend)
+    return Prerequisite("memfd", True, "memfd_create", mend)
