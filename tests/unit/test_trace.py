@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trace: its two formats, its limit, and what is left when the process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vhost_iommu.trace import Trace, load_chrome
+
+
+def ticking(*seconds: float) -> Callable[[], float]:
+    times: Iterator[float] = iter(seconds)
+    return lambda: next(times)
+
+
+def test_a_text_line_names_time_track_kind_and_fields(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    with Trace.file(path, clock=ticking(100.0, 112.345678)) as trace:
+        trace.emit("smmu0", "command", "CMD_TLBI_NH_ASID", VMID=0, ASID=1)
+    assert path.read_text() == "   12.345678 smmu0 command CMD_TLBI_NH_ASID VMID=0x0 ASID=0x1\n"
+
+
+def test_text_stays_one_line_and_one_word_per_field_whatever_is_traced(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    with Trace.file(path) as trace:
+        trace.emit("smmu0", "fault", "F_TRANSLATION", why="a b\nc", plain="word", empty="")
+    (line,) = path.read_text().splitlines()
+    assert line.endswith(r'F_TRANSLATION why="a b\nc" plain=word empty=""')
+
+
+def test_a_duration_ends_a_text_line(tmp_path: Path) -> None:
+    path = tmp_path / "trace.log"
+    with Trace.file(path) as trace:
+        trace.emit("engine0", "dma", "COPY", size=64, duration=12.34)
+    assert path.read_text().endswith("COPY size=0x40 took=12.3us\n")
+
+
+def test_json_names_a_thread_for_each_track_and_shows_numbers_in_hex(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    with Trace.file(path, clock=ticking(0.0, 0.001, 0.002, 0.003)) as trace:
+        trace.emit("smmu0", "mmio", "CR0", value=0x1F)
+        trace.emit("disk0", "dma", "READ", size=512, duration=500.0)
+        trace.emit("smmu0", "interrupt", "EVENTQ", how="msi")
+    events: list[dict[str, Any]] = json.loads(path.read_text())
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert sorted(names.values()) == ["disk0", "smmu0"]
+    assert events[0]["name"] == "process_name"
+    shown = [(names[event["tid"]], event["ph"], event["cat"], event["name"]) for event in events if event["ph"] != "M"]
+    assert shown == [
+        ("smmu0", "i", "mmio", "CR0"),
+        ("disk0", "X", "dma", "READ"),
+        ("smmu0", "i", "interrupt", "EVENTQ"),
+    ]
+    cr0, read, msi = (event for event in events if event["ph"] != "M")
+    assert (cr0["ts"], cr0["args"]) == (1000.0, {"value": "0x1f"})
+    assert (read["ts"], read["dur"]) == (1500.0, 500.0)
+    assert msi["args"] == {"how": "msi"}
+
+
+def test_an_empty_json_trace_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    Trace.file(path).close()
+    assert [event["name"] for event in json.loads(path.read_text())] == ["process_name"]
+
+
+def test_a_trace_cut_at_any_byte_still_loads_its_whole_events(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    with Trace.file(path) as trace:
+        for sid in range(5):
+            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    text = path.read_text()
+    whole = load_chrome(text)
+    seen = set()
+    for cut in range(len(text)):
+        events = load_chrome(text[:cut])
+        assert events == whole[: len(events)]
+        seen.add(len(events))
+    assert seen == set(range(len(whole) + 1))
+
+
+def test_a_killed_process_leaves_a_trace_that_loads(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    program = (
+        "import os, signal, sys\n"
+        "from vhost_iommu.trace import Trace\n"
+        "trace = Trace.file(sys.argv[1])\n"
+        "for sid in range(5000): trace.emit('smmu0', 'translation', 'TRANSLATE', SID=sid)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -9
+    text = path.read_text()
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+    # What was written is whole: the closing bracket alone is missing.
+    events = [event for event in json.loads(text + "]") if event["ph"] == "i"]
+    assert [event["args"]["SID"] for event in events] == [hex(sid) for sid in range(len(events))]
+    assert len(events) > 1000
+
+
+@pytest.mark.parametrize("suffix", ["json", "txt"])
+def test_a_full_trace_says_so_in_its_last_record_and_stays_below_its_limit(tmp_path: Path, suffix: str) -> None:
+    path, limit = tmp_path / f"trace.{suffix}", 10_000
+    with Trace.file(path, limit) as trace:
+        for sid in range(1000):
+            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    assert limit // 2 < path.stat().st_size <= limit
+    text = path.read_text()
+    last = json.loads(text)[-1]["name"] if suffix == "json" else text.splitlines()[-1]
+    assert "LIMIT_REACHED" in last
+    assert text.count("LIMIT_REACHED") == 1
+
+
+def test_records_are_on_disk_soon_even_when_few(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    trace = Trace.file(path, clock=ticking(0.0, 0.1, 0.4))
+    trace.emit("smmu0", "mmio", "CR0")
+    assert path.read_text() == ""
+    trace.emit("smmu0", "mmio", "CR1")
+    assert len(path.read_text().splitlines()) == 2
+    trace.close()
+
+
+def test_threads_never_tear_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    trace = Trace.file(path)
+
+    def work(name: str) -> None:
+        for value in range(500):
+            trace.emit(name, "mmio", "CR0", value=value)
+
+    threads = [threading.Thread(target=work, args=(f"smmu{at}",)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trace.close()
+    lines = [line.split() for line in path.read_text().splitlines()]
+    assert len(lines) == 2000
+    assert all(len(words) == 5 and words[2:4] == ["mmio", "CR0"] for words in lines)
+    for at in range(4):
+        assert [words[4] for words in lines if words[1] == f"smmu{at}"] == [f"value={v:#x}" for v in range(500)]
+
+
+def test_what_comes_after_close_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    trace = Trace.file(path)
+    trace.close()
+    trace.emit("smmu0", "mmio", "CR0")
+    trace.close()
+    assert len(json.loads(path.read_text())) == 1
+
+
+def test_a_full_disk_does_not_end_the_machine() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    seconds = count()
+    with Trace.file("/dev/full", clock=lambda: float(next(seconds))) as trace:
+        for value in range(10):
+            trace.emit("smmu0", "mmio", "CR0", value=value)
+
+
+def test_a_memory_trace_keeps_what_was_reported() -> None:
+    trace = Trace.memory()
+    trace.emit("smmu0", "command", "CMD_SYNC", CS=1)
+    (record,) = trace.records
+    assert (record.track, record.kind, record.name, record.args) == ("smmu0", "command", "CMD_SYNC", {"CS": 1})

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trace: one line for each register access, command, translation, fault, interrupt and DMA transfer.
+
+Law: models hold ``Trace | None`` and pay one comparison when it is off. Whatever happens to the process, the
+file holds whole records only; it never grows beyond its limit and says so in its last record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, get_args
+
+Kind = Literal["mmio", "command", "translation", "fault", "interrupt", "dma"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+#: Bytes on disk after which a trace stops.
+LIMIT = 256 << 20
+_BUFFER = 64 << 10  #: bytes that are gathered before they are written
+_FLUSH_US = 250_000.0  #: and the age at which they are written anyway
+_RESERVE = 1 << 10  #: room kept for the last record and the closing bracket
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing that happened on ``track`` (an SMMU's or a master's name), ``time`` µs after the trace began."""
+
+    time: float
+    track: str
+    kind: str
+    name: str
+    args: Mapping[str, int | str] = field(default_factory=dict)
+    duration: float | None = None
+
+
+class Format(Protocol):
+    """How records become bytes; an instance is one file's state."""
+
+    def begin(self) -> bytes: ...
+
+    def record(self, record: Record) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+
+def _shown(value: int | str) -> str:
+    """Numbers in hex; text as it is, quoted when it would not be one word."""
+    if isinstance(value, int):
+        return hex(value)
+    return value if value and value.isprintable() and not set(value) & set(' ="') else json.dumps(value)
+
+
+class Text:
+    """Lines that grep well: ``  12.345678 smmu0 command CMD_TLBI_NH_ASID VMID=0x0 ASID=0x1``."""
+
+    def begin(self) -> bytes:
+        return b""
+
+    def record(self, record: Record) -> bytes:
+        words = [f"{record.time / 1e6:12.6f}", record.track, record.kind, record.name]
+        words += [f"{key}={_shown(value)}" for key, value in record.args.items()]
+        if record.duration is not None:
+            words.append(f"took={record.duration:.1f}us")
+        return (" ".join(words) + "\n").encode()
+
+    def end(self) -> bytes:
+        return b""
+
+
+class Chrome:
+    """Chrome's JSON array, which ui.perfetto.dev opens: one thread for each track.
+
+    The separator stands before each event, so a file that was cut off lacks nothing but its closing bracket,
+    which readers of this format do without.
+    """
+
+    def __init__(self) -> None:
+        self._threads: dict[str, int] = {}
+
+    def begin(self) -> bytes:
+        name = {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "vhost-iommu"}}
+        return b"[\n" + self._event(name)
+
+    def record(self, record: Record) -> bytes:
+        out = []
+        thread = self._threads.get(record.track)
+        if thread is None:
+            thread = self._threads[record.track] = len(self._threads) + 1
+            place = {"ph": "M", "pid": 1, "tid": thread}
+            out.append({**place, "name": "thread_name", "args": {"name": record.track}})
+            out.append({**place, "name": "thread_sort_index", "args": {"sort_index": thread}})
+        event: dict[str, Any] = {"name": record.name, "cat": record.kind, "pid": 1, "tid": thread}
+        if record.duration is None:
+            event |= {"ph": "i", "s": "t", "ts": round(record.time, 3)}
+        else:
+            # A record is made when its work is done; a slice is placed where the work began.
+            event |= {"ph": "X", "ts": round(record.time - record.duration, 3), "dur": round(record.duration, 3)}
+        event["args"] = {key: hex(value) if isinstance(value, int) else value for key, value in record.args.items()}
+        out.append(event)
+        return b"".join(b",\n" + self._event(event) for event in out)
+
+    def end(self) -> bytes:
+        return b"\n]\n"
+
+    @staticmethod
+    def _event(event: Mapping[str, Any]) -> bytes:
+        return json.dumps(event, separators=(",", ":")).encode()
+
+
+class Trace:
+    """Where models report; safe to call from any thread. Use as a context manager, or call ``close``."""
+
+    def __init__(
+        self,
+        sink: Callable[[Record], None],
+        close: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` returns seconds."""
+        self._sink, self._close, self._clock = sink, close, clock
+        self._began = clock()
+        #: What ``memory()`` collected.
+        self.records: list[Record] = []
+
+    @classmethod
+    def file(cls, path: str | Path, limit: int = LIMIT, clock: Callable[[], float] = time.monotonic) -> Self:
+        """Write to ``path``, at most ``limit`` bytes: Chrome's JSON when it ends in ``.json``, else text lines.
+
+        OSError when the file cannot be written.
+        """
+        writer = _Writer(Path(path), Chrome() if Path(path).suffix == ".json" else Text(), limit)
+        return cls(writer.write, writer.close, clock)
+
+    @classmethod
+    def memory(cls) -> Self:
+        """Collect in ``records``, for tests to assert on."""
+        records: list[Record] = []
+        trace = cls(records.append)
+        trace.records = records
+        return trace
+
+    def emit(self, track: str, kind: Kind, name: str, /, *, duration: float | None = None, **args: int | str) -> None:
+        """Report ``name``, in the specification's spelling, with its fields; ``duration`` in µs, ending now."""
+        self._sink(Record((self._clock() - self._began) * 1e6, track, kind, name, args, duration))
+
+    def close(self) -> None:
+        """Write what is left; later records are dropped. May be called twice."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Writer:
+    """Whole records to a file, each in one write, up to a limit."""
+
+    def __init__(self, path: Path, format: Format, limit: int) -> None:
+        self._format, self._limit = format, limit
+        self._lock = threading.Lock()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._pending = [format.begin()]
+        self._size = self._pending_size = len(self._pending[0])
+        self._flushed = 0.0
+        self._full = self._closed = False
+        self._flush(0.0)
+
+    def write(self, record: Record) -> None:
+        with self._lock:
+            if self._full or self._closed:
+                return
+            line = self._format.record(record)
+            self._full = self._size + len(line) + _RESERVE > self._limit
+            if self._full:
+                reached = {"limit": f"{self._limit} bytes", "lost": "all that follows"}
+                line = self._format.record(Record(record.time, "trace", "trace", "LIMIT_REACHED", reached))
+            self._pending.append(line)
+            self._pending_size += len(line)
+            self._size += len(line)
+            if self._full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US:
+                self._flush(record.time)
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._pending.append(self._format.end())
+                self._flush(0.0)
+                os.close(self._fd)
+
+    def _flush(self, now: float) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_size, self._flushed = 0, now
+        # A full disk ends the trace, not the machine that is traced.
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            self._full = True
+
+
+def load_chrome(text: str) -> list[dict[str, Any]]:
+    """The events of a Chrome JSON trace, also of one that was cut off anywhere."""
+    with suppress(ValueError):
+        whole: list[dict[str, Any]] = json.loads(text)
+        return whole
+    return list(_whole_events(text))
+
+
+def _whole_events(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        line = line.rstrip(",")
+        if line.startswith("{"):
+            with suppress(ValueError):
+                yield json.loads(line)
