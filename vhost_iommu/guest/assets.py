@@ -341,7 +341,10 @@ class Assets:
             unpack(deb, folder, self._run)
         for pattern in UNUSED:
             for path in folder.glob(pattern):
-                shutil.rmtree(path)
+                if path.is_symlink():
+                    path.unlink()
+                else:
+                    shutil.rmtree(path)
         return [deb.stem for deb in debs]
 
 
