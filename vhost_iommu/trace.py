@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Protocol, Self
 
-Kind = Literal["mmio", "command", "translation", "fault", "interrupt", "dma"]
-KINDS: tuple[str, ...] = get_args(Kind)
+#: What a record may be about.
+KINDS = ("mmio", "command", "translation", "fault", "interrupt", "dma")
 
 #: Bytes on disk after which a trace stops.
 LIMIT = 256 << 20
@@ -36,7 +36,7 @@ class Record:
     track: str
     kind: str
     name: str
-    args: Mapping[str, int | str] = field(default_factory=dict)
+    args: Mapping[str, float | str] = field(default_factory=dict)
     duration: float | None = None
 
 
@@ -50,10 +50,10 @@ class Format(Protocol):
     def end(self) -> bytes: ...
 
 
-def _shown(value: int | str) -> str:
-    """Numbers in hex; text as it is, quoted when it would not be one word."""
-    if isinstance(value, int):
-        return hex(value)
+def _shown(value: float | str) -> str:
+    """Integers in hex; text as it is, quoted when it would not be one word."""
+    if not isinstance(value, str):
+        return hex(value) if isinstance(value, int) else str(value)
     return value if value and value.isprintable() and not set(value) & set(' ="') else json.dumps(value)
 
 
@@ -146,9 +146,14 @@ class Trace:
         trace.records = records
         return trace
 
-    def emit(self, track: str, kind: Kind, name: str, /, *, duration: float | None = None, **args: int | str) -> None:
-        """Report ``name``, in the specification's spelling, with its fields; ``duration`` in µs, ending now."""
-        self._sink(Record((self._clock() - self._began) * 1e6, track, kind, name, args, duration))
+    def emit(self, track: str, kind: str, name: str, /, **args: float | str) -> None:
+        """Report ``name``, in the specification's spelling, with its fields: integers and text.
+
+        ``duration``, if among them, is in µs and ends now.
+        """
+        time = (self._clock() - self._began) * 1e6
+        duration = args.pop("duration", None)
+        self._sink(Record(time, track, kind, name, args, None if duration is None else float(duration)))
 
     def close(self) -> None:
         """Write what is left; later records are dropped. May be called twice."""
