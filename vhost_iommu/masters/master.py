@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all DMA masters share: a register window, a port, and work that may run in a thread of its own.
+
+Law: a master starts no thread. Register accesses and ``work`` meet under ``lock``, which is held for one
+bounded step at a time; ``wake``, ``interrupt`` and storage that may block are used outside of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
+from .port import Gate, Port
+
+
+def nothing() -> None:
+    """The interrupt of a master whose line is not wired."""
+
+
+class Master(ABC):
+    """A platform device that makes DMA.
+
+    ``interrupt`` raises its wired interrupt as an edge. ``wake`` has ``work`` called, by default at once;
+    a server passes one that wakes the thread in which it calls ``work``, and a ``threading.RLock`` as ``lock``.
+    """
+
+    #: The device tree's compatible string.
+    compatible: ClassVar[str]
+    #: Bytes of the register window.
+    size: int
+
+    def __init__(
+        self,
+        name: str,
+        port: Port,
+        *,
+        interrupt: Callable[[], None] = nothing,
+        wake: Callable[[], None] | None = None,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.interrupt = interrupt
+        self.wake: Callable[[], None] = self.work if wake is None else wake
+        self.lock: AbstractContextManager[object] = nullcontext() if lock is None else lock
+        self.gate = Gate(port, self.lock)
+        self._working = False
+        self._again = False
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> int: ...
+
+    @abstractmethod
+    def write(self, offset: int, size: int, value: int) -> None: ...
+
+    @abstractmethod
+    def reset(self) -> None:
+        """To the state after power on. When it returns, no DMA of before is under way or to come."""
+
+    @abstractmethod
+    def pending_work(self) -> None:
+        """Do what there is to do now."""
+
+    def work(self) -> None:
+        """Do all pending work. From one thread at a time; called from within itself, it lets the outer one go on."""
+        if self._working:
+            self._again = True
+            return
+        self._working = True
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                self.pending_work()
+        finally:
+            self._working = False
+
+    def stop(self) -> None:
+        """No more DMA until the next reset; a ``work`` under way returns within a bounded step."""
+        self.gate.close()
