@@ -27,10 +27,28 @@ class Field:
     """Bits [msb:lsb] of a layout; read from an instance it is the number they hold.
 
     ``low`` > 0 says that the bits are an address's bits from ``low`` up, so the value is shifted left by it.
-    A ``view`` is another reading of bits that a field before it declares (named for when it applies).
+    A ``view`` is another reading of bits that a field before it declares, or of bits that are RES0 otherwise
+    (named for when it applies). ``each`` > 0 says that the bits are an array of so many bits each, lowest
+    index in the lowest bits. ``needs`` names the features without which the bits are RES0, ``guard`` the
+    condition under which writes to them are ignored; both are resolved by the model that owns the register.
     """
 
-    __slots__ = ("access", "doc", "low", "lsb", "mask", "msb", "name", "reset", "shift", "values", "view")
+    __slots__ = (
+        "access",
+        "doc",
+        "each",
+        "guard",
+        "low",
+        "lsb",
+        "mask",
+        "msb",
+        "name",
+        "needs",
+        "reset",
+        "shift",
+        "values",
+        "view",
+    )
 
     def __init__(
         self,
@@ -43,14 +61,20 @@ class Field:
         access: Access | None,
         reset: int,
         view: str,
+        each: int = 0,
+        needs: str = "",
+        guard: str = "",
     ) -> None:
         if not 0 <= lsb <= msb:
             raise TypeError(f"bits {msb}:{lsb} are no field")
+        if each and (msb - lsb + 1) % each:
+            raise TypeError(f"bits {msb}:{lsb} are no array of {each} bits each")
         self.name = ""
         self.msb, self.lsb, self.low = msb, lsb, low
         self.mask = ((1 << (msb - lsb + 1)) - 1) << lsb
         self.shift = lsb - low
         self.doc, self.access, self.reset, self.view = doc, access, reset, view
+        self.each, self.needs, self.guard = each, needs, guard
         self.values: Mapping[int, str] | None
         if values is not None and not isinstance(values, Mapping):
             self.values = {int(member): member.name for member in values}
@@ -88,10 +112,25 @@ class Field:
             raise ValueError(f"{self.name}{self.bits} cannot hold {value:#x}")
         return bits
 
+    def elements(self, value: int) -> tuple[int, ...]:
+        """The array that ``value`` is, element 0 first; ``value`` alone when the field is no array."""
+        if not self.each:
+            return (value,)
+        return tuple((value >> at) & ((1 << self.each) - 1) for at in range(0, self.width, self.each))
+
+    def illegal(self, value: int) -> bool:
+        """Whether ``value`` (or an element of it) is none of the values the field may hold."""
+        return self.values is not None and any(element not in self.values for element in self.elements(value))
+
     def text(self, value: int) -> str:
         """``value`` for people: its name where it has one, small numbers in decimal, the rest in hex."""
+        if self.each:
+            return f"[{', '.join(self._text(element, self.each) for element in self.elements(value))}]"
+        return self._text(value, self.width)
+
+    def _text(self, value: int, width: int) -> str:
         if self.values is not None:
-            return f"{value}({self.values.get(value, 'reserved')})" if self.width > 1 else str(value)
+            return f"{value}({self.values.get(value, 'reserved')})" if width > 1 else str(value)
         return str(value) if value < 10 else hex(value)
 
 
@@ -104,9 +143,13 @@ def field(
     access: Access | None = None,
     reset: int = 0,
     view: str = "",
+    needs: str = "",
+    guard: str = "",
 ) -> Field:
     """A number in bits [msb:lsb]. ``values`` names what it may hold; any other value is reported as reserved."""
-    return Field(msb, lsb, low=0, doc=doc, values=values, access=access, reset=reset, view=view)
+    return Field(
+        msb, lsb, low=0, doc=doc, values=values, access=access, reset=reset, view=view, needs=needs, guard=guard
+    )
 
 
 def bit(
@@ -116,16 +159,44 @@ def bit(
     values: Mapping[int, str] | None = None,
     access: Access | None = None,
     reset: int = 0,
+    view: str = "",
+    needs: str = "",
+    guard: str = "",
 ) -> Field:
     """One bit."""
-    return Field(at, at, low=0, doc=doc, values=values, access=access, reset=reset, view="")
+    return Field(at, at, low=0, doc=doc, values=values, access=access, reset=reset, view=view, needs=needs, guard=guard)
+
+
+def array(
+    msb: int,
+    lsb: int,
+    *,
+    each: int,
+    doc: str = "",
+    values: Mapping[int, str] | type[IntEnum] | None = None,
+    access: Access | None = None,
+    needs: str = "",
+) -> Field:
+    """An array of numbers of ``each`` bits, element 0 in the lowest; read it with ``elements()``.
+
+    The value read is the whole of [msb:lsb]; ``values`` names what one element may hold.
+    """
+    return Field(msb, lsb, low=0, doc=doc, values=values, access=access, reset=0, view="", each=each, needs=needs)
 
 
 def address(
-    msb: int, lsb: int, *, low: int | None = None, doc: str = "", access: Access | None = None, view: str = ""
+    msb: int,
+    lsb: int,
+    *,
+    low: int | None = None,
+    doc: str = "",
+    access: Access | None = None,
+    view: str = "",
+    needs: str = "",
 ) -> Field:
     """An address of which bits [msb:lsb] hold the part from bit ``low`` (``lsb`` when not given) up."""
-    return Field(msb, lsb, low=lsb if low is None else low, doc=doc, values=None, access=access, reset=0, view=view)
+    low = lsb if low is None else low
+    return Field(msb, lsb, low=low, doc=doc, values=None, access=access, reset=0, view=view, needs=needs)
 
 
 class Layout:
@@ -135,7 +206,7 @@ class Layout:
 
     size: ClassVar[int] = 8
     fields: ClassVar[tuple[Field, ...]] = ()
-    #: Bits that no field declares: RES0.
+    #: Bits that neither a field nor a view declares: RES0.
     reserved: ClassVar[int] = 0
     #: Fields whose value makes it this layout (a command's opcode).
     fixed: ClassVar[Mapping[str, int]] = {}
@@ -152,8 +223,9 @@ class Layout:
             cls.section = section
         by_name = {f.name: f for base in reversed(cls.__mro__) for f in vars(base).values() if isinstance(f, Field)}
         cls.fields = tuple(sorted(by_name.values(), key=lambda f: (bool(f.view), f.lsb)))
-        taken = 0
+        taken = seen = 0
         for f in cls.fields:
+            seen |= f.mask
             if f.msb >= cls.size * 8:
                 raise TypeError(f"{cls.__name__}.{f.name}{f.bits} lies outside of its {cls.size} bytes")
             if f.view:
@@ -161,7 +233,7 @@ class Layout:
             if taken & f.mask:
                 raise TypeError(f"{cls.__name__}.{f.name}{f.bits} overlaps another field")
             taken |= f.mask
-        cls.reserved = ((1 << cls.size * 8) - 1) & ~taken
+        cls.reserved = ((1 << cls.size * 8) - 1) & ~seen
         cls.fixed = {**cls.fixed, **(fixed or {})}
 
     def __init__(self, raw: int = 0) -> None:
@@ -201,6 +273,8 @@ class Layout:
         """From 64-bit words, lowest first, as Linux prints them; missing ones are zero."""
         raw = 0
         for at, word in enumerate(words):
+            if not 0 <= word < 1 << 64:
+                raise ValueError(f"{word:#x} is no 64-bit word")
             raw |= word << (64 * at)
         if raw >> (cls.size * 8):
             raise ValueError(f"{cls.__name__} is {cls.size} bytes; the words given hold more")
@@ -224,7 +298,7 @@ class Layout:
         found = [
             f"{f.name}{f.bits} = {f.decode(self.raw)} is reserved"
             for f in self.fields
-            if f.values is not None and f.decode(self.raw) not in f.values
+            if not f.view and f.illegal(f.decode(self.raw))
         ]
         stray = self.raw & self.reserved
         if stray:
@@ -295,7 +369,8 @@ class Register(Layout, size=4):
     """A register of 4 or 8 bytes ``at`` an offset from the start of the frame.
 
     ``access`` is what holds for fields that do not say otherwise; ``guard`` names the condition under which
-    writes are ignored (resolved by the model that owns the register).
+    writes are ignored and ``needs`` the features without which it is RES0 (both resolved by the model that
+    owns the register); fields may name their own. ``count`` copies lie ``stride`` bytes apart.
     """
 
     __slots__ = ()
@@ -303,6 +378,11 @@ class Register(Layout, size=4):
     at: ClassVar[int] = -1
     access: ClassVar[Access] = Access.RW
     guard: ClassVar[str] = ""
+    #: The bits that each guard covers.
+    guards: ClassVar[Mapping[str, int]] = {}
+    needs: ClassVar[str] = ""
+    count: ClassVar[int] = 1
+    stride: ClassVar[int] = 0
     reset: ClassVar[int] = 0
     #: Bits that a write may change, set to one, or clear by writing one; and those that read as zero.
     write_mask: ClassVar[int] = 0
@@ -310,7 +390,14 @@ class Register(Layout, size=4):
     hidden_mask: ClassVar[int] = 0
 
     def __init_subclass__(
-        cls, at: int | None = None, access: Access | None = None, guard: str = "", **rest: Any
+        cls,
+        at: int | None = None,
+        access: Access | None = None,
+        guard: str = "",
+        needs: str = "",
+        count: int = 1,
+        stride: int = 0,
+        **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
         if at is not None:
@@ -319,6 +406,9 @@ class Register(Layout, size=4):
             cls.access = access
         if guard:
             cls.guard = guard
+        if needs:
+            cls.needs = needs
+        cls.count, cls.stride = count, stride
         if cls.size not in (4, 8) or (at is not None and at % cls.size):
             raise TypeError(f"{cls.__name__}: a register is 4 or 8 bytes, aligned to its size")
 
@@ -329,11 +419,21 @@ class Register(Layout, size=4):
         cls.clear_mask = mask(Access.W1C)
         cls.hidden_mask = mask(Access.WO)
         cls.reset = sum(f.encode(f.reset) for f in cls.fields if not f.view)
+        guards: dict[str, int] = {}
+        for f in cls.fields:
+            name = f.guard or cls.guard
+            if name and not f.view:
+                guards[name] = guards.get(name, 0) | f.mask
+        cls.guards = guards
 
-    def written(self, value: int) -> Self:
-        """What the register holds after software writes ``value`` over this."""
-        raw = (self.raw & ~self.write_mask) | (value & self.write_mask)
-        return type(self)(raw & ~(value & self.clear_mask))
+    def written(self, value: int, kept: int = 0) -> Self:
+        """What the register holds after software writes ``value`` over this.
+
+        The bits of ``kept`` (those of a guard that is closed, or of a feature that is absent) stay as they are.
+        """
+        writable = self.write_mask & ~kept
+        raw = (self.raw & ~writable) | (value & writable)
+        return type(self)(raw & ~(value & self.clear_mask & ~kept))
 
 
 def _runs(bits: list[int]) -> Iterator[str]:
