@@ -60,7 +60,7 @@ class Memory:
     def __init__(self, *windows: tuple[int, Buffer]) -> None:
         """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM."""
         self._table: tuple[tuple[int, ...], tuple[Window, ...]] = ((), ())
-        #: Takes writes that leave RAM (an MSI's doorbell); None: they abort.
+        #: Takes posted writes that we cannot reach (an MSI's doorbell, a peer's BAR); None: they abort.
         self.outside: Outside | None = None
         for base, buffer in windows:
             self.add(Window(base, len(buffer), buffer))
@@ -173,7 +173,9 @@ class Memory:
         """A posted write that may leave RAM, such as an MSI; ``on_abort`` is called now or later when it aborts."""
         if self.write(pa, data):
             return
-        if self.find(pa, len(data)) is None and self.outside is not None and self.outside(pa, data, on_abort):
+        window = self.find(pa, len(data))
+        unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
+        if unreachable and self.outside is not None and self.outside(pa, data, on_abort):
             return
         on_abort()
 

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets, threads and signals: serves PCI functions to vfio-user clients.
+
+Law: the only place that starts a thread. Each function has one plain blocking thread and one client at a time;
+a second client waits in the socket's backlog. What fails unexpectedly is remembered in ``Server.failure``.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from .errors import UsageError
+from .vfio.connection import close_fds
+from .vfio.pci import PciFunction
+from .vfio.session import Session
+from .vfio.wire import MAX_MSG_FDS
+
+log = logging.getLogger("vhost_iommu.server")
+
+#: Seconds that a client may leave a message of ours unread before it is dropped.
+SEND_TIMEOUT = 5.0
+#: Bytes taken in one receive.
+RECEIVE_SIZE = 1 << 16
+#: sizeof(sockaddr_un.sun_path) without its NUL.
+MAX_PATH = 107
+#: Seconds that ``Server.stop`` waits for each thread.
+JOIN_TIMEOUT = 10.0
+
+
+class Quiet:
+    """A logger's warnings, at most ``lines`` in ``seconds``, so that no client can flood the log."""
+
+    def __init__(self, name: str, lines: int = 20, seconds: float = 60.0) -> None:
+        self._log = logging.getLogger("vhost_iommu.vfio")
+        self._name = name
+        self._lines = lines
+        self._seconds = seconds
+        self._since = time.monotonic()
+        self._said = 0
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._since >= self._seconds:
+            if self._said > self._lines:
+                self._log.warning("%s: %d warnings were left out", self._name, self._said - self._lines)
+            self._since, self._said = now, 0
+        self._said += 1
+        if self._said <= self._lines:
+            self._log.warning("%s: %s", self._name, text)
+        elif self._said == self._lines + 1:
+            self._log.warning("%s: further warnings are left out for a while", self._name)
+
+
+class Channel:
+    """A connected stream socket: one receive at a time in one thread, whole messages sent from any."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Takes ownership of ``connected``."""
+        self._socket = connected
+        connected.setblocking(True)
+        # A kernel timeout: one of Python's would cost a poll before each call.
+        seconds = int(SEND_TIMEOUT)
+        timeout = struct.pack("@ll", seconds, int((SEND_TIMEOUT - seconds) * 1e6))
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        self._buffer = bytearray(RECEIVE_SIZE)
+        self._buffers = [self._buffer]
+        self._view = memoryview(self._buffer)
+        self._ancillary = socket.CMSG_SPACE(MAX_MSG_FDS * 4)
+        self._lock = threading.Lock()
+        self._broken = False
+
+    def receive(self) -> tuple[memoryview, list[int]]:
+        """What has come, valid until the next call, and descriptors that the caller owns; (empty, []): the end."""
+        fds: list[int] = []
+        try:
+            size, ancillary, flags, _ = self._socket.recvmsg_into(
+                self._buffers, self._ancillary, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as problem:
+            log.debug("receive: %s", problem)
+            return self._view[:0], fds
+        if ancillary:
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    numbers = array.array("i")
+                    numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+                    fds += numbers
+            if flags & socket.MSG_CTRUNC:
+                log.warning("file descriptors were lost, more than %d came in one message", MAX_MSG_FDS)
+                close_fds(fds)
+                return self._view[:0], fds
+        return self._view[:size], fds
+
+    def send(self, message: bytes) -> bool:
+        """Send all of ``message``, or break the channel and return False. Waits at most about SEND_TIMEOUT."""
+        with self._lock:
+            if self._broken:
+                return False
+            try:
+                sent = self._socket.send(message, socket.MSG_NOSIGNAL)
+                if sent == len(message):
+                    return True
+                self._send_rest(memoryview(message)[sent:])
+            except OSError as problem:
+                self._broken = True
+                if problem.errno == errno.EAGAIN:
+                    log.warning("the client read nothing for %g s: the connection is closed", SEND_TIMEOUT)
+                self.shutdown()
+                return False
+        return True
+
+    def _send_rest(self, rest: memoryview) -> None:
+        deadline = time.monotonic() + SEND_TIMEOUT
+        while rest:
+            rest = rest[self._socket.send(rest, socket.MSG_NOSIGNAL) :]
+            if rest and time.monotonic() > deadline:
+                raise OSError(errno.EAGAIN, "the client reads too slowly")
+
+    def shutdown(self) -> None:
+        """Wake whoever is in ``receive`` or ``send``; callable from any thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket; only the receiving thread may, when it receives no more."""
+        self.shutdown()
+        with self._lock:
+            self._broken = True
+            self._socket.close()
+
+
+class Endpoint:
+    """Where the clients of one function come from: a socket path, or an inherited descriptor."""
+
+    def __init__(self, function: PciFunction, *, path: str | os.PathLike[str] | None, fd: int | None) -> None:
+        if (path is None) == (fd is None):
+            raise UsageError(f"{function.name} needs either a socket path or a file descriptor")
+        self.function = function
+        self.path = None if path is None else os.fspath(path)
+        self._fd = fd
+        self._socket: socket.socket | None = None
+        self._inode: tuple[int, int] | None = None  # of the path that we made
+        self._connected = False  # the inherited fd is a client already
+
+    def open(self) -> None:
+        """Bind and listen, or adopt the descriptor; UsageError when that cannot be."""
+        if self.path is not None:
+            self._socket = _listen(self.path)
+            self._inode = _inode(self.path)
+            return
+        assert self._fd is not None
+        try:
+            inherited = socket.socket(fileno=self._fd)
+        except (OSError, ValueError):
+            raise UsageError(f"--fd={self._fd} is not an open socket; give the number of one") from None
+        self._socket = inherited
+        if inherited.family != socket.AF_UNIX or inherited.type != socket.SOCK_STREAM:
+            raise UsageError(f"--fd={self._fd} is not a UNIX stream socket")
+        os.set_inheritable(self._fd, False)
+        self._connected = not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+    def clients(self, stop: int) -> Iterator[socket.socket]:
+        """Each client in turn until the eventfd ``stop`` is readable; an inherited connection is the only one."""
+        assert self._socket is not None
+        if self._connected:
+            yield self._socket.dup()
+            return
+        self._socket.setblocking(False)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(stop, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if stop in ready:
+                return
+            try:
+                client, _ = self._socket.accept()
+            except OSError as problem:
+                if problem.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    log.warning("%s: accept: %s; trying again", self.function.name, problem.strerror)
+                    if _readable(stop, seconds=1):
+                        return
+                elif problem.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR):
+                    raise
+                continue
+            yield client
+
+    def close(self) -> None:
+        """Close the socket and remove the path, if it is still ours."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self.path is not None and self._inode is not None:
+            if _inode(self.path) == self._inode:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
+            self._inode = None
+
+
+class Worker:
+    """One thread for a DMA master: sleeps until ``wake``, then calls ``work`` while that returns True."""
+
+    def __init__(self, name: str, work: Callable[[], bool], failed: Callable[[Exception], None]) -> None:
+        """``work`` does a bounded piece and says whether there is more; ``failed`` takes what it raises."""
+        self._work = work
+        self._failed = failed
+        self._event = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to do; callable from any thread, before the start too, and costs nothing twice."""
+        self._event.set()
+
+    def stop(self) -> bool:
+        """Let the current piece end, then end the thread; False when it did not within JOIN_TIMEOUT."""
+        self._stopping = True
+        self._event.set()
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_TIMEOUT)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._event.wait()
+                self._event.clear()  # before the work, so that a wake during it is not lost
+                while not self._stopping and self._work():
+                    pass
+        except Exception as problem:
+            self._failed(problem)
+
+
+class Server:
+    """Serves several functions at once; a context manager that starts and stops."""
+
+    def __init__(self) -> None:
+        #: The first unexpected exception of any thread: our fault, exit code 70.
+        self.failure: Exception | None = None
+        self._endpoints: list[Endpoint] = []
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+        self._channels: dict[Endpoint, Channel] = {}
+        self._lock = threading.Lock()  # guards _channels, _serving, _stopping and failure
+        self._serving = 0
+        self._stopping = False
+        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable: every accept ends
+        self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable: wait returns
+
+    def add(self, function: PciFunction, *, path: str | os.PathLike[str] | None = None, fd: int | None = None) -> None:
+        """Serve ``function`` at the socket ``path`` or on the inherited ``fd``, listening or connected."""
+        self._endpoints.append(Endpoint(function, path=path, fd=fd))
+
+    def worker(self, name: str, work: Callable[[], bool]) -> Worker:
+        """A thread for a master, started and stopped with the server."""
+        made = Worker(name, work, self._failed)
+        self._workers.append(made)
+        return made
+
+    def start(self) -> None:
+        """Open every endpoint, then start the threads; UsageError leaves nothing open."""
+        try:
+            for endpoint in self._endpoints:
+                endpoint.open()
+        except BaseException:
+            self._close()
+            raise
+        self._serving = len(self._endpoints)
+        for worker in self._workers:
+            worker.start()
+        for endpoint in self._endpoints:
+            thread = threading.Thread(target=self._serve, args=(endpoint,), name=endpoint.function.name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def request_stop(self) -> None:
+        """Make ``wait`` return; callable from a signal handler, and without effect after ``stop``."""
+        if self._done >= 0:
+            os.eventfd_write(self._done, 1)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for a request to stop, a failure, or the end of all inherited connections; False: time is up."""
+        return _readable(self._done, seconds)
+
+    def stop(self) -> None:
+        """Drop the clients, end the threads, close and remove the sockets. Once; it cannot start again."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+            os.eventfd_write(self._stop, 1)
+            for channel in self._channels.values():
+                channel.shutdown()
+        ended = True
+        for thread in self._threads:
+            thread.join(JOIN_TIMEOUT)
+            ended = ended and not thread.is_alive()
+        for worker in self._workers:
+            ended = worker.stop() and ended
+        if ended:
+            self._close()
+        else:  # closing what a thread still uses would hand it another file
+            log.error("a thread did not end within %g s", JOIN_TIMEOUT)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _close(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.close()
+        close_fds([self._stop, self._done])
+        self._stop = self._done = -1
+
+    def _failed(self, problem: Exception) -> None:
+        log.error("%s failed", threading.current_thread().name, exc_info=problem)
+        with self._lock:
+            self.failure = self.failure or problem
+        self.request_stop()
+
+    def _serve(self, endpoint: Endpoint) -> None:
+        """The thread of one endpoint."""
+        complain = Quiet(endpoint.function.name)
+        try:
+            for client in endpoint.clients(self._stop):
+                channel = Channel(client)
+                with self._lock:
+                    self._channels[endpoint] = channel
+                    if self._stopping:
+                        channel.shutdown()
+                try:
+                    _converse(endpoint.function, channel, complain)
+                finally:
+                    with self._lock:
+                        del self._channels[endpoint]
+                    channel.close()
+        except Exception as problem:
+            self._failed(problem)
+        with self._lock:
+            self._serving -= 1
+            last = self._serving == 0
+        if last:
+            self.request_stop()
+
+
+def _converse(function: PciFunction, channel: Channel, complain: Callable[[str], None]) -> None:
+    """Serve one client until it goes."""
+    log.info("%s: a client is here", function.name)
+    session = Session(function, channel.send, complain)
+    feed, receive = session.connection.feed, channel.receive
+    try:
+        while True:
+            data, fds = receive()
+            if not data or not feed(data, fds):
+                return
+    finally:
+        session.end()
+        log.info("%s: the client is gone", function.name)
+
+
+def serve_forever(server: Server) -> None:
+    """Run ``server`` until SIGTERM, SIGINT, a failure or the end of its inherited connections.
+
+    For the main thread. Afterwards ``server.failure`` says whether to exit 70; UsageError as of Server.start.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.request_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with server:
+            server.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(path: str) -> socket.socket:
+    """A private listening socket at ``path``, in place of a dead daemon's."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise UsageError(f"socket path {path} is longer than {MAX_PATH} bytes; choose a shorter one")
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        # Until it listens, nobody can connect; so its mode is right from a client's first moment.
+        os.chmod(path, 0o600)
+        listener.listen(1)
+    except OSError as problem:
+        listener.close()
+        raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(f"{path} exists and is not a socket; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:  # its backlog is full: alive
+            pass
+        except OSError as problem:
+            raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
+    raise UsageError(f"{path} is in use by another process; stop that or choose another path")
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _readable(fd: int, seconds: float | None = None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
