@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A translation cache that is honest: an entry stays until it is invalidated or capacity evicts it.
+
+Law: knows tags and addresses only. Nothing is dropped that the invalidation did not name, so that a driver's
+missing invalidation shows as a stale translation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+
+class Space(NamedTuple):
+    """An address space: entries of equal tags translate alike. ``asid`` None holds the global entries."""
+
+    world: int
+    vmid: int
+    asid: int | None
+
+
+class Spanned(Protocol):
+    """What an entry must tell about itself."""
+
+    @property
+    def base(self) -> int: ...  # first input address
+
+    @property
+    def shift(self) -> int: ...  # log2 of the bytes it covers
+
+    @property
+    def granule_bits(self) -> int: ...
+
+    @property
+    def level(self) -> int: ...
+
+
+E = TypeVar("E", bound=Spanned)
+
+
+@dataclass(slots=True)
+class TlbCounters:
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    invalidated: int = 0
+
+
+class Tlb(Generic[E]):
+    """Entries by space and input address."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self.capacity = capacity
+        self.counters = TlbCounters()
+        self._spaces: dict[Space, dict[int, dict[int, E]]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[Space, E]]:
+        for space, sizes in self._spaces.items():
+            for pages in sizes.values():
+                for entry in pages.values():
+                    yield space, entry
+
+    def lookup(self, world: int, vmid: int, asid: int, address: int) -> E | None:
+        """The entry that translates ``address``: of the space itself, else a global one."""
+        spaces = self._spaces
+        for space in ((world, vmid, asid), (world, vmid, None)):
+            sizes = spaces.get(space)  # type: ignore[call-overload]
+            if sizes is not None:
+                for shift, pages in sizes.items():
+                    entry: E | None = pages.get(address >> shift)
+                    if entry is not None:
+                        self.counters.hits += 1
+                        return entry
+        self.counters.misses += 1
+        return None
+
+    def insert(self, space: Space, entry: E) -> None:
+        """Add ``entry``; at capacity the oldest entry of the oldest space goes."""
+        while self._count >= self.capacity:
+            self._evict()
+        pages = self._spaces.setdefault(space, {}).setdefault(entry.shift, {})
+        page = entry.base >> entry.shift
+        if page not in pages:
+            self._count += 1
+        pages[page] = entry
+
+    def _evict(self) -> None:
+        space, sizes = next(iter(self._spaces.items()))
+        shift, pages = next(iter(sizes.items()))
+        del pages[next(iter(pages))]
+        self._count -= 1
+        self.counters.evictions += 1
+        self._prune(space, shift)
+
+    def _prune(self, space: Space, shift: int) -> None:
+        sizes = self._spaces[space]
+        if not sizes[shift]:
+            del sizes[shift]
+        if not sizes:
+            del self._spaces[space]
+
+    # -- invalidation ----------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        self.counters.invalidated += self._count
+        self._spaces.clear()
+        self._count = 0
+
+    def invalidate_spaces(
+        self, world: int, *, vmid: int | None = None, vmid_mask: int = 0xFFFF, asid: int | None = None
+    ) -> None:
+        """Drop whole spaces of ``world``: of one VMID or all, and of one ASID (its global entries stay) or all."""
+        for space in self._matching(world, vmid, vmid_mask):
+            if asid is None or space.asid == asid:
+                dropped = sum(len(pages) for pages in self._spaces.pop(space).values())
+                self._count -= dropped
+                self.counters.invalidated += dropped
+
+    def invalidate_range(
+        self,
+        world: int,
+        start: int,
+        size: int,
+        *,
+        vmid: int | None = None,
+        vmid_mask: int = 0xFFFF,
+        asid: int | None = None,
+        granule_bits: int = 0,
+        level: int | None = None,
+    ) -> None:
+        """Drop entries that overlap [start, start + size): of one ASID and the global ones, or of all ASIDs.
+
+        ``granule_bits`` and ``level``, when given, leave entries of another granule or level alone.
+        """
+        for space in self._matching(world, vmid, vmid_mask):
+            if asid is not None and space.asid is not None and space.asid != asid:
+                continue
+            for shift, pages in list(self._spaces[space].items()):
+                first, last = start >> shift, (start + size - 1) >> shift
+                if last - first < len(pages):
+                    hit = [page for page in range(first, last + 1) if page in pages]
+                else:
+                    hit = [page for page in pages if first <= page <= last]
+                for page in hit:
+                    entry = pages[page]
+                    if granule_bits and entry.granule_bits != granule_bits:
+                        continue
+                    if level is not None and entry.level != level:
+                        continue
+                    del pages[page]
+                    self._count -= 1
+                    self.counters.invalidated += 1
+                self._prune(space, shift)
+
+    def _matching(self, world: int, vmid: int | None, mask: int) -> list[Space]:
+        return [s for s in self._spaces if s.world == world and (vmid is None or not (s.vmid ^ vmid) & mask)]
