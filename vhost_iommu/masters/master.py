@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
-from .port import Gate, Port
+from .port import Gate, Port, Turns
 
 
 def nothing() -> None:
@@ -44,8 +44,9 @@ class Master(ABC):
         self.port = port
         self.interrupt = interrupt
         self.wake: Callable[[], None] = self.work if wake is None else wake
-        self.lock: AbstractContextManager[object] = nullcontext() if lock is None else lock
-        self.gate = Gate(port, self.lock)
+        #: Register accesses hold it; the worker goes through ``gate``.
+        self.turns = Turns(nullcontext() if lock is None else lock)
+        self.gate = Gate(port, self.turns)
         self._working = False
         self._again = False
 

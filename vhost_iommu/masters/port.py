@@ -8,6 +8,8 @@ Not modelled: memory types and shareability, atomics, stalled transactions, addr
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -192,8 +194,40 @@ class Port:
     def _aborted(self, name: str, iova: int, done: int, why: Why) -> Abort:
         self.aborts += 1
         if self.trace is not None:
-            self.trace.emit(self.name, "abort", name, iova=iova + done, done=done, why=why.value)
+            self.trace.emit(self.name, "fault", name, iova=iova + done, done=done, why=why.value)
         return Abort(iova + done, done, why)
+
+
+class Turns:
+    """A master's lock, taken by register accesses with ``with``; its worker gives way to them.
+
+    Python's locks are unfair: a worker that lets go and takes again would keep a vCPU waiting for long.
+    """
+
+    __slots__ = ("lock", "waiting")
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self.lock = lock
+        self.waiting: deque[None] = deque()
+
+    def __enter__(self) -> None:
+        self.waiting.append(None)
+        try:
+            self.lock.__enter__()
+        finally:
+            self.waiting.pop()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.lock.__exit__(kind, error, traceback)
+
+    def give_way(self) -> None:
+        """For the worker, between two steps: let the register accesses that wait for the lock have it."""
+        for _ in range(40):
+            if not self.waiting:
+                return
+            time.sleep(25e-6)
 
 
 class Gate:
@@ -202,35 +236,33 @@ class Gate:
     ``with gate as is_open`` holds the master's lock, so nothing closes it meanwhile.
     """
 
-    __slots__ = ("lock", "open", "port")
+    __slots__ = ("open", "port", "turns")
 
-    def __init__(self, port: Port, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, port: Port, turns: Turns) -> None:
         self.port = port
-        self.lock = lock
+        self.turns = turns
         self.open = True
 
     def __enter__(self) -> bool:
-        self.lock.__enter__()
+        self.turns.lock.__enter__()
         return self.open
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.lock.__exit__(kind, error, traceback)
+        self.turns.lock.__exit__(kind, error, traceback)
+        if self.turns.waiting:
+            self.turns.give_way()
 
     def close(self) -> None:
         """Returns when no access is under way any more."""
-        with self.lock:
+        with self.turns:
             self.open = False
 
     def read(self, iova: int, size: int) -> bytes | Abort:
-        with self.lock:
-            if self.open:
-                return self.port.read(iova, size)
-        return Abort(iova, 0, Why.STOPPED)
+        with self as is_open:
+            return self.port.read(iova, size) if is_open else Abort(iova, 0, Why.STOPPED)
 
     def write(self, iova: int, data: bytes) -> Abort | None:
-        with self.lock:
-            if self.open:
-                return self.port.write(iova, data)
-        return Abort(iova, 0, Why.STOPPED)
+        with self as is_open:
+            return self.port.write(iova, data) if is_open else Abort(iova, 0, Why.STOPPED)

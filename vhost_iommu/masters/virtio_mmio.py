@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtio-mmio transport, version 2 (Virtual I/O Device 1.2 §4.2), for whatever device derives from it.
+
+Law: registers answer at once; chains are served by ``work``. A driver that breaks its rings finds
+DEVICE_NEEDS_RESET. Each used-buffer notification is an edge, so that none is lost to an edge-triggered line.
+Not modelled: shared memory regions, queue reset, suspend; the legacy interface.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+from ..errors import UsageError
+from ..layout import Access, Register, bit, field
+from .master import Master, nothing
+from .port import CHUNK, Gate, Port
+from .virtio import Broken, Chain, RingFeatures, Virtqueue
+
+MAGIC = 0x74726976  # "virt"
+VENDOR = 0x554D4D53  # "SMMU"
+
+#: Chains, and bytes moved for them, after which the driver is told about those that are finished.
+_BATCH_CHAINS = 32
+_BATCH_BYTES = CHUNK
+
+
+class MagicValue(Register, at=0x000, access=Access.RO):
+    VALUE = field(31, 0, reset=MAGIC)
+
+
+class Version(Register, at=0x004, access=Access.RO):
+    VALUE = field(31, 0, reset=2)
+
+
+class DeviceID(Register, at=0x008, access=Access.RO):
+    VALUE = field(31, 0, values={2: "block"})
+
+
+class VendorID(Register, at=0x00C, access=Access.RO):
+    VALUE = field(31, 0, reset=VENDOR)
+
+
+class DeviceFeatures(Register, at=0x010, access=Access.RO):
+    """Half of the offered features, as DeviceFeaturesSel says."""
+
+    VALUE = field(31, 0)
+
+
+class DeviceFeaturesSel(Register, at=0x014, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class DriverFeatures(Register, at=0x020, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class DriverFeaturesSel(Register, at=0x024, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueSel(Register, at=0x030, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueNumMax(Register, at=0x034, access=Access.RO):
+    VALUE = field(31, 0, doc="Largest size of the selected queue; 0: there is no such queue")
+
+
+class QueueNum(Register, at=0x038, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueReady(Register, at=0x044):
+    READY = bit(0)
+
+
+class QueueNotify(Register, at=0x050, access=Access.WO):
+    VALUE = field(31, 0, doc="Index of the queue")
+
+
+class InterruptStatus(Register, at=0x060, access=Access.RO):
+    USED_BUFFER = bit(0)
+    CONFIG_CHANGE = bit(1)
+
+
+class InterruptACK(Register, at=0x064, access=Access.WO):
+    USED_BUFFER = bit(0)
+    CONFIG_CHANGE = bit(1)
+
+
+class Status(Register, at=0x070, section="virtio 1.2 §2.1"):
+    ACKNOWLEDGE = bit(0)
+    DRIVER = bit(1)
+    DRIVER_OK = bit(2)
+    FEATURES_OK = bit(3)
+    DEVICE_NEEDS_RESET = bit(6, access=Access.RO)
+    FAILED = bit(7)
+
+
+class QueueDescLow(Register, at=0x080, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueDescHigh(Register, at=0x084, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueDriverLow(Register, at=0x090, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueDriverHigh(Register, at=0x094, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueDeviceLow(Register, at=0x0A0, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class QueueDeviceHigh(Register, at=0x0A4, access=Access.WO):
+    VALUE = field(31, 0)
+
+
+class SHMLenLow(Register, at=0x0B0, access=Access.RO):
+    VALUE = field(31, 0, reset=0xFFFFFFFF, doc="All ones: there is no such region")
+
+
+class SHMLenHigh(Register, at=0x0B4, access=Access.RO):
+    VALUE = field(31, 0, reset=0xFFFFFFFF)
+
+
+class SHMBaseLow(Register, at=0x0B8, access=Access.RO):
+    VALUE = field(31, 0, reset=0xFFFFFFFF)
+
+
+class SHMBaseHigh(Register, at=0x0BC, access=Access.RO):
+    VALUE = field(31, 0, reset=0xFFFFFFFF)
+
+
+class ConfigGeneration(Register, at=0x0FC, access=Access.RO):
+    VALUE = field(31, 0)
+
+
+REGISTERS: tuple[type[Register], ...] = tuple(
+    sorted((each for each in Register.__subclasses__() if each.__module__ == __name__), key=lambda each: each.at)
+)
+#: Where the configuration space begins.
+CONFIG = 0x100
+
+_NEEDS_RESET = Status.DEVICE_NEEDS_RESET.mask
+_DRIVER_OK = Status.DRIVER_OK.mask
+_FEATURES_OK = Status.FEATURES_OK.mask
+_HALF = {False: 0xFFFFFFFF, True: 0xFFFFFFFF << 32}
+
+
+class _Queue:
+    """What the driver set up through the queue registers."""
+
+    __slots__ = ("desc", "device", "driver", "num", "ring")
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        self.desc = self.driver = self.device = 0
+        #: Not None while QueueReady.
+        self.ring: Virtqueue | None = None
+
+
+class VirtioMmio(Master):
+    """A virtio device: derive, and give ``device_id``, ``config`` and ``serve``.
+
+    Machine file: ``queues`` (int, how many virtqueues) and ``queue_size`` (int, a power of two up to 32768).
+    """
+
+    compatible = "virtio,mmio"
+    size = 0x200
+
+    #: virtio 1.2 §5
+    device_id: ClassVar[int]
+
+    def __init__(
+        self,
+        name: str,
+        port: Port,
+        *,
+        queues: int = 1,
+        queue_size: int = 256,
+        interrupt: Callable[[], None] = nothing,
+        wake: Callable[[], None] | None = None,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        super().__init__(name, port, interrupt=interrupt, wake=wake, lock=lock)
+        if not 1 <= queues <= 1024:
+            raise UsageError(f"{name}: queues must be 1 to 1024, not {queues}")
+        if queue_size not in (1 << n for n in range(1, 16)):
+            raise UsageError(f"{name}: queue_size must be a power of two from 2 to 32768, not {queue_size}")
+        self.queue_count, self.queue_size = queues, queue_size
+        self._fixed = {reg.at: reg.reset for reg in REGISTERS if reg.access is Access.RO} | {
+            DeviceID.at: self.device_id
+        }
+        self._loads: dict[int, Callable[[], int]] = {}
+        self._stores: dict[int, Callable[[int], None]] = {}
+        for register in REGISTERS:
+            load = getattr(self, f"load_{register.__name__}", None)
+            store = getattr(self, f"store_{register.__name__}", None)
+            if load is not None:
+                self._loads[register.at] = load
+            if store is not None:
+                self._stores[register.at] = store
+        self._pulse = self._wake = False
+        self._restart()
+
+    # -- what a device type gives --------------------------------------------------------------------------------
+
+    @property
+    def offered(self) -> RingFeatures:
+        """The features offered to the driver."""
+        return RingFeatures.of(RING_INDIRECT_DESC=1, RING_EVENT_IDX=1, VERSION_1=1, ACCESS_PLATFORM=1)
+
+    @abstractmethod
+    def config(self) -> bytes:
+        """The configuration space as it reads now."""
+
+    def config_stored(self, offset: int, size: int, value: int) -> None:
+        """The driver wrote its configuration space; ignored unless a device type says otherwise."""
+
+    @abstractmethod
+    def serve(self, ring: Virtqueue, chain: Chain) -> int | Broken:
+        """Do a request: how many bytes were written to its buffers. Called without the lock."""
+
+    # -- register accesses -----------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> int:
+        if offset >= CONFIG:
+            data = self.config()[offset - CONFIG : offset - CONFIG + size]
+            return int.from_bytes(data, "little")
+        if size != 4:
+            return 0
+        load = self._loads.get(offset)
+        if load is None:
+            return self._fixed.get(offset, 0)
+        with self.turns:
+            return load()
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        with self.turns:
+            if offset >= CONFIG:
+                self.config_stored(offset - CONFIG, size, value)
+            elif size == 4 and (store := self._stores.get(offset)) is not None:
+                store(value)
+            pulse, self._pulse = self._pulse, False
+            wake, self._wake = self._wake, False
+        if pulse:
+            self.interrupt()
+        if wake:
+            self.wake()
+
+    def reset(self) -> None:
+        with self.turns:
+            self._restart()
+
+    def _restart(self) -> None:
+        """As after power on; rings and requests of before hold a gate that is closed for good."""
+        self.gate.close()
+        self.gate = Gate(self.port, self.turns)
+        self.status = 0
+        self.interrupt_status = 0
+        self.features = RingFeatures()
+        self.driver_features = 0
+        self._device_features_high = self._driver_features_high = 0
+        self._selected = 0
+        self._queues = [_Queue(self.queue_size) for _ in range(self.queue_count)]
+        self._kicked: set[int] = set()
+
+    def load_DeviceFeatures(self) -> int:
+        return self._half(self.offered.raw, self._device_features_high)
+
+    def store_DeviceFeaturesSel(self, value: int) -> None:
+        self._device_features_high = value
+
+    def store_DriverFeaturesSel(self, value: int) -> None:
+        self._driver_features_high = value
+
+    def store_DriverFeatures(self, value: int) -> None:
+        if self._driver_features_high > 1 or self.status & _FEATURES_OK:
+            return
+        high = bool(self._driver_features_high)
+        self.driver_features = (self.driver_features & ~_HALF[high]) | (value << (32 * high))
+
+    def load_Status(self) -> int:
+        return self.status
+
+    def store_Status(self, value: int) -> None:
+        if not value:
+            self._restart()
+            return
+        before = self.status
+        value = (value & Status.write_mask) | (before & _NEEDS_RESET)
+        if value & ~before & _FEATURES_OK:
+            if self._features_fit():
+                self.features = type(self.offered)(self.driver_features)
+            else:
+                value &= ~_FEATURES_OK
+        self.status = value
+        if value & ~before & _DRIVER_OK:
+            self._kick(n for n, queue in enumerate(self._queues) if queue.ring is not None)
+
+    def _features_fit(self) -> bool:
+        """§2.2.2, §6.2: only what was offered, and what a device behind an IOMMU cannot work without."""
+        features = RingFeatures(self.driver_features)
+        if features.raw & ~self.offered.raw or not features.VERSION_1:
+            return False
+        return self.port.smmu is None or bool(features.ACCESS_PLATFORM)
+
+    def load_InterruptStatus(self) -> int:
+        return self.interrupt_status
+
+    def store_InterruptACK(self, value: int) -> None:
+        self.interrupt_status &= ~value
+
+    # -- queue registers -------------------------------------------------------------------------------------------
+
+    def store_QueueSel(self, value: int) -> None:
+        self._selected = value
+
+    @property
+    def _queue(self) -> _Queue | None:
+        return self._queues[self._selected] if self._selected < self.queue_count else None
+
+    def load_QueueNumMax(self) -> int:
+        return 0 if self._queue is None else self.queue_size
+
+    def load_QueueReady(self) -> int:
+        return int(self._queue is not None and self._queue.ring is not None)
+
+    def store_QueueNum(self, value: int) -> None:
+        if (queue := self._queue) is not None and queue.ring is None:
+            queue.num = value
+
+    def store_QueueReady(self, value: int) -> None:
+        queue = self._queue
+        if queue is None:
+            return
+        if not value & QueueReady.READY.mask:
+            queue.ring = None
+            return
+        if queue.ring is not None:
+            return
+        if not 1 <= queue.num <= self.queue_size or queue.num & (queue.num - 1):
+            self._broken(f"queue {self._selected} has a size of {queue.num}")
+        elif queue.desc % 16 or queue.driver % 2 or queue.device % 4:  # §2.7
+            self._broken(f"queue {self._selected} is not aligned")
+        else:
+            queue.ring = Virtqueue(
+                self.gate,
+                queue.num,
+                queue.desc,
+                queue.driver,
+                queue.device,
+                indirect=bool(self.features.RING_INDIRECT_DESC),
+                event_idx=bool(self.features.RING_EVENT_IDX),
+            )
+
+    def store_QueueDescLow(self, value: int) -> None:
+        self._address("desc", False, value)
+
+    def store_QueueDescHigh(self, value: int) -> None:
+        self._address("desc", True, value)
+
+    def store_QueueDriverLow(self, value: int) -> None:
+        self._address("driver", False, value)
+
+    def store_QueueDriverHigh(self, value: int) -> None:
+        self._address("driver", True, value)
+
+    def store_QueueDeviceLow(self, value: int) -> None:
+        self._address("device", False, value)
+
+    def store_QueueDeviceHigh(self, value: int) -> None:
+        self._address("device", True, value)
+
+    def _address(self, part: str, high: bool, value: int) -> None:
+        if (queue := self._queue) is not None and queue.ring is None:
+            setattr(queue, part, (getattr(queue, part) & ~_HALF[high]) | (value << (32 * high)))
+
+    def store_QueueNotify(self, value: int) -> None:
+        if value < self.queue_count and self.status & (_DRIVER_OK | _NEEDS_RESET) == _DRIVER_OK:
+            self._kick((value,))
+
+    # -- work ------------------------------------------------------------------------------------------------------
+
+    def _kick(self, queues: Iterable[int]) -> None:
+        self._kicked.update(queues)
+        self._wake = self._wake or bool(self._kicked)
+
+    def pending_work(self) -> None:
+        """Serve all queues that were notified, each until it is empty, in turns."""
+        while True:
+            with self.turns:
+                kicked, self._kicked = self._kicked, set()
+                rings = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
+            if not rings:
+                return
+            while rings:
+                rings = [ring for ring in rings if self._serve_batch(ring)]
+
+    def _serve_batch(self, ring: Virtqueue) -> bool:
+        """Whether there may be more in ``ring``."""
+        result = self._batch(ring)
+        if not isinstance(result, Broken):
+            return result
+        with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
+            if is_open:
+                self._broken(result.why)
+            pulse, self._pulse = self._pulse, False
+        if pulse:
+            self.interrupt()
+        return False
+
+    def _batch(self, ring: Virtqueue) -> bool | Broken:
+        heads = ring.fetch(_BATCH_CHAINS)
+        if isinstance(heads, Broken) or not heads:
+            return heads if isinstance(heads, Broken) else False
+        moved = 0
+        for head in heads:
+            chain = ring.chain(head)
+            if isinstance(chain, Broken):
+                return chain
+            moved += chain.readable.size + chain.writable.size
+            written = self.serve(ring, chain)
+            if isinstance(written, Broken):
+                return written
+            ring.finish(head, written)
+            if moved >= _BATCH_BYTES:
+                moved = 0
+                if (broken := self._publish(ring)) is not None:
+                    return broken
+        if (broken := self._publish(ring)) is not None:
+            return broken
+        return ring.arm() or True
+
+    def _publish(self, ring: Virtqueue) -> Broken | None:
+        wanted = ring.publish()
+        if isinstance(wanted, Broken):
+            return wanted
+        if wanted:
+            with ring.gate as is_open:
+                if is_open:
+                    self.interrupt_status |= InterruptStatus.USED_BUFFER.mask
+            if is_open:
+                self.interrupt()
+        return None
+
+    def _broken(self, why: str) -> None:
+        """The driver must reset us; holds the lock."""
+        if self.port.trace is not None:
+            self.port.trace.emit(self.name, "fault", "DEVICE_NEEDS_RESET", why=why)
+        self.gate.close()
+        self.status |= _NEEDS_RESET
+        self._kicked.clear()
+        if self.status & _DRIVER_OK:  # §2.1.2
+            self.interrupt_status |= InterruptStatus.CONFIG_CHANGE.mask
+            self._pulse = True
+
+    @staticmethod
+    def _half(value: int, selected: int) -> int:
+        return (value >> (32 * selected)) & 0xFFFFFFFF if selected <= 1 else 0
