@@ -1,0 +1,574 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SMMUv3TestEngine: frames of registers, each of which runs one DMA command at a time.
+
+Law: the programming model that Arm publishes, read from TF-A-tests' SMMUv3TestEngine.h; where that is silent or
+contradicts itself, a comment here says what we do. Frames run in turns, so none can starve the others.
+Not modelled: RATE, random transaction sizes, memory types, NS, the secure side, ATS and PRI; the PCI form.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from enum import IntEnum
+from functools import lru_cache
+from typing import ClassVar, TypedDict
+
+from ..errors import UsageError
+from ..layout import Access, Layout, Register, address, bit, field
+from .master import Master, nothing
+from .port import Abort, Gate, Port
+
+PAGE = 64 << 10  #: of a user or privileged page
+PAIR = 2 * PAGE
+FRAME = 128
+FRAMES_PER_PAGE = PAGE // FRAME
+
+#: No transaction crosses a boundary of this many bytes of its source, as on AXI; RAND48 seeds anew there.
+BURST = 4096
+#: Transfers of one frame before the next frame has its turn.
+_TURN = 16
+
+_ALL = (1 << 64) - 1
+NO_SUBSTREAMID = (1 << 32) - 1
+
+
+class Cmd(IntEnum):
+    """What ``cmd`` may hold."""
+
+    NO_FRAME = 0
+    HALTED = 1
+    MEMCPY = 2
+    RAND48 = 3
+    SUM64 = 4
+    MISCONFIGURED = 0xFFFFFFFE
+    ERROR = 0xFFFFFFFF
+
+
+class Attributes(Layout, size=2):
+    """Half of ``attributes``, and ``msiattr``: what the transactions of one side carry."""
+
+    inner = field(3, 0)
+    outer = field(7, 4)
+    PnU = bit(8, doc="Privileged, not user")
+    NS = bit(9)
+    InD = bit(10, doc="Instruction, not data")
+    transient = field(13, 12)
+    shareability = field(15, 14)
+
+
+class UserFrame:
+    """128 bytes in the page for less privileged software."""
+
+    class cmd(Register, at=0x00, access=Access.WO):
+        """32-bit accesses only."""
+
+        VALUE = field(31, 0, values=Cmd)
+
+    class uctrl(Register, at=0x04):
+        MSI_ABORTED = bit(0, doc="Set by the engine, cleared by software")
+        RATE = field(31, 16, doc="No effect")
+
+    class count_of_transactions_launched(Register, at=0x08):
+        VALUE = field(31, 0)
+
+    class count_of_transactions_returned(Register, at=0x0C):
+        VALUE = field(31, 0)
+
+    class msiaddress(Register, at=0x10, size=8):
+        ADDRESS = address(63, 0, doc="0: no MSI")
+
+    class msidata(Register, at=0x18):
+        VALUE = field(31, 0)
+
+    class msiattr(Register, at=0x1C):
+        VALUE = field(31, 0)
+
+    class attributes(Register, at=0x20):
+        SOURCE = field(15, 0)
+        DESTINATION = field(31, 16)
+
+    class seed(Register, at=0x24):
+        VALUE = field(31, 0, doc="0: ascending, all ones: descending, else in an order drawn from it")
+
+    class begin(Register, at=0x28, size=8):
+        ADDRESS = address(63, 0)
+
+    class end_incl(Register, at=0x30, size=8):
+        ADDRESS = address(63, 0, doc="Of the last byte")
+
+    class stride(Register, at=0x38, size=8):
+        VALUE = field(63, 0, doc="1: every byte; a multiple of 8: single 64-bit transfers so far apart")
+
+    class udata(Register, at=0x40, size=8):
+        """The first of eight: [0] MEMCPY's destination, [1] SUM64's result, [2] where a transaction aborted."""
+
+        VALUE = field(63, 0)
+
+
+class PrivilegedFrame:
+    """128 bytes in the page for more privileged software."""
+
+    class pctrl(Register, at=0x00):
+        SSD_NS = bit(0, access=Access.RO, reset=1, doc="Only secure software could change it")
+        ATS_ENABLE = bit(8, doc="No effect")
+        PRI_ENABLE = bit(9, doc="No effect")
+
+    class downstream_port_index(Register, at=0x04):
+        VALUE = field(31, 0, doc="We have port 0")
+
+    class streamid(Register, at=0x08):
+        VALUE = field(31, 0, doc="Resets to the engine's first StreamID")
+
+    class substreamid(Register, at=0x0C):
+        VALUE = field(31, 0, reset=NO_SUBSTREAMID, doc="All ones: none")
+
+    class pdata(Register, at=0x10, size=8):
+        """The first of fourteen, without a meaning."""
+
+        VALUE = field(63, 0)
+
+
+def _placed(frame: type, **arrays: int) -> list[tuple[type[Register], int]]:
+    """Each register of ``frame`` and where it lies; ``arrays``: how often those repeat that do."""
+    registers = [each for each in vars(frame).values() if isinstance(each, type) and issubclass(each, Register)]
+    return [(reg, reg.at + n * reg.size) for reg in registers for n in range(arrays.get(reg.__name__, 1))]
+
+
+USER = _placed(UserFrame, udata=8)
+PRIVILEGED = _placed(PrivilegedFrame, pdata=14)
+
+
+def _image(placed: list[tuple[type[Register], int]], part: Callable[[type[Register]], int]) -> int:
+    return sum(part(reg) << (8 * at) for reg, at in placed)
+
+
+# cmd is stored by what it does, not as bits.
+_USER_WRITABLE = _image(USER[1:], lambda reg: reg.write_mask)
+_PRIVILEGED_WRITABLE = _image(PRIVILEGED, lambda reg: reg.write_mask)
+_USER_RESET = _image(USER, lambda reg: reg.reset) | Cmd.HALTED
+_PRIVILEGED_RESET = _image(PRIVILEGED, lambda reg: reg.reset)
+
+if USER[0][0] is not UserFrame.cmd:
+    raise TypeError("cmd is not the first register of a user frame")
+
+
+# -- RAND48 ------------------------------------------------------------------------------------------------------
+
+_A, _C, _MASK48 = 0x5DEECE66D, 0xB, (1 << 48) - 1
+
+
+def random_seed(seed: int) -> int:
+    """The generator's state for a 32-bit ``seed``."""
+    return (seed << 16 | 0x330E) & _MASK48
+
+
+def random_step(state: int) -> tuple[int, int]:
+    """The generator's next state and 32-bit number, which take two steps of the 48-bit congruence."""
+    state = (state * _A + _C) & _MASK48
+    low = (state >> 17) & 0x7FFFFFFF
+    state = (state * _A + _C) & _MASK48
+    return state, low | (state & 0x80000000)
+
+
+@lru_cache
+def _lanes(count: int) -> tuple[int, int]:
+    """Factors and addends that take a state to those of which the low bytes of ``count`` numbers come, in 64-bit lanes.
+
+    Such a byte is bits [24:17] of the state, which only its low 25 bits decide: a lane's product needs 51 bits.
+    """
+    low = (1 << 25) - 1
+    factor, addend = _A & low, _C
+    factors, addends = [], []
+    for _ in range(count):
+        factors.append(factor)
+        addends.append(addend)
+        for _ in range(2):
+            factor, addend = factor * _A & low, (addend * _A + _C) & low
+    codec = struct.Struct(f"<{count}Q")
+    return int.from_bytes(codec.pack(*factors), "little"), int.from_bytes(codec.pack(*addends), "little")
+
+
+def random_bytes(seed: int, at: int, size: int) -> bytes:
+    """What RAND48 writes to ``size`` bytes (at most BURST) of one transfer that begins at address ``at``."""
+    count = 8 if size <= 8 else BURST
+    factors, addends = _lanes(count)
+    state = random_seed(seed ^ (at >> 32) ^ (at & 0xFFFFFFFF)) & ((1 << 25) - 1)
+    return ((state * factors + addends) >> 17).to_bytes(8 * count, "little")[: 8 * size : 8]
+
+
+# -- frames and the commands that they run --------------------------------------------------------------------------
+
+
+class Carried(TypedDict):
+    """What a transaction carries besides its address."""
+
+    sid: int
+    ssid: int | None
+    privileged: bool
+    instruction: bool
+
+
+class Frame:
+    """A user frame with its privileged frame."""
+
+    __slots__ = ("index", "job", "privileged", "user")
+
+    def __init__(self, index: int, sid: int) -> None:
+        self.index = index
+        self.user = bytearray(_USER_RESET.to_bytes(FRAME, "little"))
+        self.privileged = bytearray(_PRIVILEGED_RESET.to_bytes(FRAME, "little"))
+        self.put(PrivilegedFrame.streamid, sid)
+        self.job: Job | None = None
+
+    def _half(self, register: type[Register]) -> bytearray:
+        return self.privileged if register in _IS_PRIVILEGED else self.user
+
+    def get(self, register: type[Register], index: int = 0) -> int:
+        at = register.at + index * register.size
+        return int.from_bytes(self._half(register)[at : at + register.size], "little")
+
+    def put(self, register: type[Register], value: int, index: int = 0) -> None:
+        at = register.at + index * register.size
+        self._half(register)[at : at + register.size] = value.to_bytes(register.size, "little")
+
+    def count(self, register: type[Register]) -> None:
+        self.put(register, (self.get(register) + 1) & 0xFFFFFFFF)
+
+    def carried(self, sid: int, ssid: int | None, attributes: int) -> Carried:
+        side = Attributes(attributes & 0xFFFF)
+        return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD)}
+
+
+_IS_PRIVILEGED = frozenset(reg for reg, _ in PRIVILEGED)
+
+
+class Job:
+    """A command under way; a class for each command, found by its number."""
+
+    command: ClassVar[Cmd]
+    commands: ClassVar[dict[int, type[Job]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Job.commands[cls.command] = cls
+
+    def __init__(self, frame: Frame, gate: Gate) -> None:
+        """A frame takes no writes while it runs, so its registers are read once."""
+        self.frame, self.gate, self.port = frame, gate, gate.port
+        self.begin = frame.get(UserFrame.begin)
+        self.end_incl = frame.get(UserFrame.end_incl)
+        self.stride = frame.get(UserFrame.stride)
+        self.seed = frame.get(UserFrame.seed)
+        self.destination = frame.get(UserFrame.udata, 0)
+        self.sid = frame.get(PrivilegedFrame.streamid)
+        ssid = frame.get(PrivilegedFrame.substreamid)
+        self.ssid = None if ssid == NO_SUBSTREAMID else ssid
+        attributes = UserFrame.attributes(frame.get(UserFrame.attributes))
+        self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE)
+        self.destination_carries = frame.carried(self.sid, self.ssid, attributes.DESTINATION)
+        self.order = self._order()
+
+    def misconfigured(self) -> str:
+        """What makes the command impossible, or nothing."""
+        frame = self.frame
+        if self.sid not in self.port.sids and self.port.sids:
+            return f"streamid {self.sid:#x} is not the engine's"
+        if self.ssid is not None and self.ssid >> 20:
+            return f"substreamid {self.ssid:#x} has more than 20 bits"
+        if frame.get(PrivilegedFrame.downstream_port_index):
+            return "there is downstream port 0 only"
+        if (self.begin & ~7, self.end_incl | 7) == (0, _ALL):
+            return "the range is all there is"
+        if self.begin > self.end_incl:  # unspecified; nothing else makes sense of it
+            return "end_incl is before begin"
+        # One sentence of the header promises ENGINE_ERROR for a stride of 0, the general rules say this:
+        if self.stride != 1 and (self.stride == 0 or self.stride % 8):
+            return f"stride {self.stride:#x} is neither 1 nor a multiple of 8"
+        return ""
+
+    # -- which transfers, in which order --
+
+    @property
+    def transfers(self) -> int:
+        """How many there are."""
+        if self.stride == 1:
+            return self.end_incl // BURST - self.begin // BURST + 1
+        return ((self.end_incl & ~7) - (self.begin & ~7)) // self.stride + 1
+
+    def transfer(self, n: int) -> tuple[int, int]:
+        """Address and size of the ``n``th from the lowest: a page's part of the range, or a 64-bit element."""
+        if self.stride != 1:
+            return (self.begin & ~7) + n * self.stride, 8
+        page = self.begin // BURST * BURST + n * BURST
+        first = max(self.begin, page)
+        return first, min(self.end_incl, page + BURST - 1) - first + 1
+
+    def target(self, at: int) -> int:
+        """Where MEMCPY puts what is ``at``; elements go to 64-bit aligned places, as they come from such."""
+        if self.stride == 1:
+            return self.destination + (at - self.begin)
+        return (self.destination & ~7) + (at - (self.begin & ~7))
+
+    def _order(self) -> Iterator[int]:
+        front, back = 0, self.transfers - 1 if self.stride else 0
+        state = random_seed(self.seed)
+        while front <= back:
+            if self.seed == 0:
+                last = False
+            elif self.seed == 0xFFFFFFFF:
+                last = True
+            else:  # which bit draws the end is unspecified
+                state, number = random_step(state)
+                last = bool(number & 1)
+            if last:
+                yield back
+                back -= 1
+            else:
+                yield front
+                front += 1
+
+    # -- doing them --
+
+    def turn(self) -> Cmd | None:
+        """Some transfers, with the gate held: how the command ended, or None when there are more to do."""
+        for _ in range(_TURN):
+            n = next(self.order, None)
+            if n is None:
+                self.finish()
+                return Cmd.HALTED
+            abort = self.move(*self.transfer(n))
+            if abort is not None:
+                self.frame.put(UserFrame.udata, abort.iova & _ALL, 2)
+                return Cmd.ERROR
+        return None
+
+    def move(self, at: int, size: int) -> Abort | None:
+        """One transfer."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Leave the result."""
+
+    def read(self, iova: int, size: int) -> bytes | Abort:
+        self.frame.count(UserFrame.count_of_transactions_launched)
+        data = self.port.read(iova, size, **self.source_carries)
+        self.frame.count(UserFrame.count_of_transactions_returned)
+        return data
+
+    def write(self, iova: int, data: bytes) -> Abort | None:
+        self.frame.count(UserFrame.count_of_transactions_launched)
+        abort = self.port.write(iova, data, **self.destination_carries)
+        self.frame.count(UserFrame.count_of_transactions_returned)
+        return abort
+
+
+class Memcpy(Job):
+    """Copy the range to udata[0]."""
+
+    command = Cmd.MEMCPY
+
+    def misconfigured(self) -> str:
+        wrong = super().misconfigured()
+        if not wrong and self.target(sum(self.transfer(self.transfers - 1)) - 1) > _ALL:  # unspecified
+            return "the destination ends beyond the address space"
+        return wrong
+
+    def move(self, at: int, size: int) -> Abort | None:
+        data = self.read(at, size)
+        return data if isinstance(data, Abort) else self.write(self.target(at), data)
+
+
+class Rand48(Job):
+    """Fill the range with numbers that its addresses and the seed decide."""
+
+    command = Cmd.RAND48
+
+    def move(self, at: int, size: int) -> Abort | None:
+        return self.write(at, random_bytes(self.seed, at, size))
+
+
+class Sum64(Job):
+    """Add up the range's 64-bit words."""
+
+    command = Cmd.SUM64
+
+    def __init__(self, frame: Frame, gate: Gate) -> None:
+        super().__init__(frame, gate)
+        self.total = 0
+
+    def misconfigured(self) -> str:
+        wrong = super().misconfigured()
+        if not wrong and (self.begin & 7 or self.end_incl & 7 != 7):
+            return "the range is not whole 64-bit words"
+        return wrong
+
+    def move(self, at: int, size: int) -> Abort | None:
+        data = self.read(at, size)
+        if isinstance(data, Abort):
+            return data
+        self.total = (self.total + sum(struct.unpack(f"<{size // 8}Q", data))) & _ALL
+        return None
+
+    def finish(self) -> None:
+        self.frame.put(UserFrame.udata, self.total, 1)
+
+
+class TestEngine(Master):
+    """The engine, as a platform device.
+
+    A command that ran ends with an MSI when ``msiaddress`` is not 0: a write by the frame's stream, without
+    SubstreamID, through the SMMU; and with a pulse of the wired interrupt, for software without MSIs.
+    Machine file: ``frames`` (int, default 512, implemented frames; each begun 512 take 128 KiB of registers).
+    """
+
+    compatible = "arm,smmute"
+    __test__ = False  # pytest takes the name for a test's
+
+    def __init__(
+        self,
+        name: str,
+        port: Port,
+        *,
+        frames: int = FRAMES_PER_PAGE,
+        interrupt: Callable[[], None] = nothing,
+        wake: Callable[[], None] | None = None,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        super().__init__(name, port, interrupt=interrupt, wake=wake, lock=lock)
+        if not 1 <= frames <= 64 * FRAMES_PER_PAGE:
+            raise UsageError(f"{name}: frames must be 1 to {64 * FRAMES_PER_PAGE}, not {frames}")
+        self.frames = frames
+        self.size = -(-frames // FRAMES_PER_PAGE) * PAIR
+        #: Commands that were started, by number.
+        self.commands: dict[int, int] = {}
+        self._frames: dict[int, Frame] = {}
+        self._jobs: list[Job] = []
+
+    def frame(self, index: int) -> Frame | None:
+        """None: not implemented."""
+        if not 0 <= index < self.frames:
+            return None
+        frame = self._frames.get(index)
+        if frame is None:
+            frame = self._frames.setdefault(index, Frame(index, self.port.sids[0] if self.port.sids else 0))
+        return frame
+
+    @staticmethod
+    def _where(offset: int) -> tuple[int, bool, int]:
+        """Frame, whether it is its privileged half, and the offset in it."""
+        pair, rest = divmod(offset, PAIR)
+        privileged, rest = divmod(rest, PAGE)
+        index, at = divmod(rest, FRAME)
+        return pair * FRAMES_PER_PAGE + index, bool(privileged), at
+
+    def read(self, offset: int, size: int) -> int:
+        # Without the lock: software polls cmd while the worker holds it.
+        index, privileged, at = self._where(offset)
+        frame = self.frame(index)
+        if frame is None or (not privileged and at < 4 and (at, size) != (0, 4)):
+            return 0
+        return int.from_bytes((frame.privileged if privileged else frame.user)[at : at + size], "little")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        index, privileged, at = self._where(offset)
+        frame = self.frame(index)
+        if frame is None or frame.job is not None:
+            return
+        wake = False
+        with self.turns:
+            if frame.job is not None:
+                return
+            if not privileged and at < UserFrame.cmd.size:
+                if (at, size) == (0, 4):
+                    wake = self.store_cmd(frame, value)
+            else:
+                writable = _PRIVILEGED_WRITABLE if privileged else _USER_WRITABLE
+                mask = (writable >> (8 * at)) & ((1 << (8 * size)) - 1)
+                half = frame.privileged if privileged else frame.user
+                old = int.from_bytes(half[at : at + size], "little")
+                half[at : at + size] = ((old & ~mask) | (value & mask)).to_bytes(size, "little")
+        if wake:
+            self.wake()
+
+    def store_cmd(self, frame: Frame, value: int) -> bool:
+        """Whether a command started; holds the lock."""
+        if value in (Cmd.NO_FRAME, Cmd.HALTED):
+            frame.put(UserFrame.cmd, Cmd.HALTED)
+            return False
+        if value in (Cmd.ERROR, Cmd.MISCONFIGURED):  # states, which the header does not count among the invalid
+            frame.put(UserFrame.cmd, value)
+            return False
+        command = Job.commands.get(value)
+        job = None if command is None else command(frame, self.gate)
+        wrong = f"there is no command {value:#x}" if job is None else job.misconfigured()
+        if self.port.trace is not None:
+            self.port.trace.emit(
+                self.name,
+                "command",
+                "MISCONFIGURED" if wrong else Cmd(value).name,
+                frame=frame.index,
+                begin=frame.get(UserFrame.begin),
+                end_incl=frame.get(UserFrame.end_incl),
+                why=wrong,
+            )
+        if job is None or wrong:
+            frame.put(UserFrame.cmd, Cmd.MISCONFIGURED)
+            return False
+        self.commands[value] = self.commands.get(value, 0) + 1
+        frame.put(UserFrame.cmd, value)
+        frame.job = job
+        self._jobs.append(job)
+        return True
+
+    def reset(self) -> None:
+        with self.turns:
+            self.gate.close()
+            self.gate = Gate(self.port, self.turns)
+            self._frames = {}
+            self._jobs = []
+
+    # -- work ------------------------------------------------------------------------------------------------------
+
+    def pending_work(self) -> None:
+        """Run all frames, in turns, until each has ended."""
+        jobs: list[Job] = []
+        while True:
+            with self.gate:
+                jobs += self._jobs
+                self._jobs = []
+            if not jobs:
+                return
+            jobs = [job for job in jobs if self._turn(job)]
+
+    def _turn(self, job: Job) -> bool:
+        """Whether ``job`` has more to do."""
+        with job.gate as is_open:
+            if not is_open:  # reset: the frame is forgotten
+                return False
+            ended = job.turn()
+            if ended is None:
+                return True
+            self._end(job, ended)
+        self.interrupt()
+        return False
+
+    def _end(self, job: Job, ended: Cmd) -> None:
+        """Tell the state, then send the MSI, whose handler looks at it."""
+        frame, gate = job.frame, job.gate
+        frame.job = None
+        frame.put(UserFrame.cmd, ended)
+        to = frame.get(UserFrame.msiaddress)
+        if not to:
+            return
+
+        def aborted() -> None:
+            with self.turns:
+                frame.put(UserFrame.uctrl, frame.get(UserFrame.uctrl) | UserFrame.uctrl.MSI_ABORTED.mask)
+
+        gate.port.post(
+            to,
+            frame.get(UserFrame.msidata).to_bytes(4, "little"),
+            aborted,
+            **frame.carried(job.sid, None, frame.get(UserFrame.msiattr)),
+        )
