@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machine files: TOML that says which guest runs, which SMMUs it finds, and which masters are behind them.
+
+Law: what cannot work is refused here, before anything starts, in one sentence that names file, table and key
+and says the mend. Each table's keys are one declared set; an SMMU's features are the fields of ``Features``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .errors import UsageError
+from .smmu.v3 import registers
+from .smmu.v3.features import Features
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_Table = TypeVar("_Table")
+#: What ``id_registers`` may set.
+ID_REGISTERS = ("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR")
+
+
+class Size(int):
+    """Bytes; a file may say "512M"."""
+
+
+_16M, _512M = Size(16 << 20), Size(512 << 20)
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """What boots. ``kind`` "bare" runs ``elf``, a program of guest/bare; "linux" runs a kernel."""
+
+    kind: Literal["linux", "bare"]
+    memory: Size = _512M
+    cpu: str = "cortex-a57"
+    smp: int = 1
+    #: Added to the kernel's command line.
+    append: str = ""
+    #: Name of a program in guest/bare, or a path.
+    elf: str | None = None
+    #: A Debian kernel that ``Assets.kernel`` knows ("6.12"), or a path to an Image.
+    kernel: str = "6.12"
+    #: Of the kernel, where the file knows it; ``check_kernel`` is for one that is known later.
+    page_size: Size | None = None
+    #: Seconds until a guest that says nothing more is taken for dead.
+    timeout: int = 120
+
+
+@dataclass(frozen=True)
+class SmmuConfig:
+    """One SMMU. ``features`` are arguments of ``Features``; ``id_registers`` override what follows from them."""
+
+    name: str
+    model: Literal["smmuv3"] = "smmuv3"
+    #: How the guest is told to take events: by its own register writes, or on wired lines.
+    interrupts: Literal["msi", "wired"] = "wired"
+    id_registers: Mapping[str, int] = field(default_factory=dict)
+    features: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a table of one kind of master may say besides."""
+
+
+@dataclass(frozen=True)
+class BlockOptions(Options):
+    """A virtio-blk disk, in the file ``image`` or, without one, in memory that is lost with the daemon."""
+
+    size: Size = _16M
+    image: str | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class EngineOptions(Options):
+    """The DMA engine has no options."""
+
+
+@dataclass(frozen=True)
+class MasterConfig:
+    """One DMA master; ``smmu`` None: its DMA is not translated. ``options`` are its kind's."""
+
+    name: str
+    kind: Literal["engine", "virtio-blk"]
+    smmu: str | None = None
+    stream_ids: tuple[int, ...] = ()
+    options: Options = field(default_factory=EngineOptions)
+
+
+OPTIONS: Mapping[str, type[Options]] = {
+    "virtio-blk": BlockOptions,
+    "engine": EngineOptions,
+}
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """A machine file that was found to make sense."""
+
+    name: str
+    path: Path
+    description: str
+    guest: GuestConfig
+    smmus: tuple[SmmuConfig, ...]
+    masters: tuple[MasterConfig, ...]
+
+    def smmu(self, name: str) -> SmmuConfig:
+        """KeyError when there is none."""
+        return {smmu.name: smmu for smmu in self.smmus}[name]
+
+    def masters_of(self, name: str) -> tuple[MasterConfig, ...]:
+        """The masters behind the SMMU ``name``."""
+        return tuple(master for master in self.masters if master.smmu == name)
+
+
+# -- finding and reading ---------------------------------------------------------------------------------------
+
+
+def machines_folder() -> Path:
+    """Where machine files are: beside the package in a checkout, inside of it when installed."""
+    package = Path(__file__).resolve().parent
+    folders = (package.parent / "qemu-configs", package / "_share" / "qemu-configs")
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def machine_names(folder: Path | None = None) -> list[str]:
+    """What MACHINE may be."""
+    return sorted(path.stem for path in (folder or machines_folder()).glob("*.toml"))
+
+
+def load_machine(machine: str | Path, folder: Path | None = None) -> MachineConfig:
+    """Read the machine ``machine``: a name in the folder of machine files, or a path to a file.
+
+    UsageError when there is none, or when what it says cannot work.
+    """
+    folder = folder or machines_folder()
+    path = Path(machine)
+    if path.suffix != ".toml" and len(path.parts) == 1:
+        path = folder / f"{machine}.toml"
+    if not path.is_file():
+        names = machine_names(folder)
+        if path.parent != folder:
+            raise UsageError(f"{machine} is no file; name one that is there, or one of {', '.join(names)}")
+        raise UsageError(f"there is no machine {str(machine)!r}; {_instead(str(machine), names)}")
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); name a readable machine file") from error
+    return parse_machine(text, path.stem, path)
+
+
+def parse_machine(text: str, name: str = "machine", path: Path = Path("machine.toml")) -> MachineConfig:
+    """Read the TOML ``text``; ``path`` is what errors name."""
+    where = _Where(_relative(path))
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: this is not TOML ({error}); correct it there") from error
+    where.check_keys(document, ("description", "guest", "smmu", "master"))
+    if "guest" not in document:
+        raise where.error('a machine has one [guest] table; add one with kind = "linux" or kind = "bare"')
+    machine = MachineConfig(
+        name,
+        path,
+        where.value("description", document.get("description", ""), str),
+        _guest(where.at("[guest]"), document["guest"]),
+        tuple(_smmu(where.at("[[smmu]]"), table) for table in where.tables(document, "smmu")),
+        tuple(_master(where.at("[[master]]"), table) for table in where.tables(document, "master")),
+    )
+    _check(where, machine)
+    return machine
+
+
+def _guest(where: _Where, table: object) -> GuestConfig:
+    guest = where.fill(GuestConfig, table)
+    if guest.memory <= 0:
+        raise where.error("'memory' is no memory at all; give the guest some, such as \"512M\"")
+    if guest.smp <= 0:
+        raise where.error("'smp' is the number of CPUs; make it 1 or more")
+    if guest.timeout <= 0:
+        raise where.error("'timeout' is in seconds; make it 1 or more")
+    if guest.kind == "bare" and guest.elf is None:
+        raise where.error("a bare guest runs a program; name it in 'elf'")
+    return guest
+
+
+def _smmu(where: _Where, table: object) -> SmmuConfig:
+    table = where.mapping(table)
+    own = [f.name for f in dataclasses.fields(SmmuConfig) if f.name not in ("features", "id_registers")]
+    hints = get_type_hints(Features)
+    settable = [f.name for f in dataclasses.fields(Features)]
+    where.check_keys(table, (*own, "id_registers", *settable))
+    features = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in settable}
+    smmu = dataclasses.replace(
+        where.fill(SmmuConfig, {key: value for key, value in table.items() if key in own}),
+        features=MappingProxyType(features),
+        id_registers=MappingProxyType(_id_registers(where.at("[smmu.id_registers]"), table.get("id_registers", {}))),
+    )
+    try:
+        made = Features(**features)
+    except UsageError as error:
+        raise where.error(f"{smmu.name}: {error}") from error
+    msi = registers.IDR0(smmu.id_registers["IDR0"]).MSI == 1 if "IDR0" in smmu.id_registers else made.msi
+    if "interrupts" not in table:
+        return dataclasses.replace(smmu, interrupts="msi" if msi else "wired")
+    if smmu.interrupts == "msi" and not msi:
+        raise where.error(f'{smmu.name} cannot send MSIs; set msi = true, or interrupts = "wired"')
+    return smmu
+
+
+def _id_registers(where: _Where, table: object) -> dict[str, int]:
+    table = where.mapping(table)
+    where.check_keys(table, ID_REGISTERS)
+    values = {key: int(where.value(key, value, int)) for key, value in table.items()}
+    for key, value in values.items():
+        if not 0 <= value < 1 << 32:
+            raise where.error(f"'{key}' is a register of 32 bits, which {value:#x} is not; leave the rest out")
+    return values
+
+
+def _master(where: _Where, table: object) -> MasterConfig:
+    table = dict(where.mapping(table))
+    own = [f.name for f in dataclasses.fields(MasterConfig) if f.name != "options"]
+    kind = where.value("kind", table.get("kind"), get_type_hints(MasterConfig)["kind"]) if "kind" in table else None
+    options_class = OPTIONS.get(str(kind))
+    settable = [] if options_class is None else [f.name for f in dataclasses.fields(options_class)]
+    where.check_keys(table, (*own, *settable))
+    master = where.fill(MasterConfig, {key: value for key, value in table.items() if key in own})
+    assert options_class is not None  # "kind" has no default, so fill has refused a table without
+    options = where.fill(options_class, {key: value for key, value in table.items() if key in settable})
+    return dataclasses.replace(master, options=options)
+
+
+# -- whether it can work -----------------------------------------------------------------------------------------
+
+
+def _check(where: _Where, machine: MachineConfig) -> None:
+    if not machine.smmus:
+        raise where.error("a machine without an SMMU is not what this daemon serves; add an [[smmu]] table")
+    names: set[str] = set()
+    parts: tuple[SmmuConfig | MasterConfig, ...] = (*machine.smmus, *machine.masters)
+    for part in parts:
+        if not _NAME.fullmatch(part.name):
+            raise where.error(f"'name' {part.name!r} is not of small letters, digits and '-'; choose one that is")
+        if part.name in names:
+            raise where.error(f"two parts are named {part.name!r}; give one of them another name")
+        names.add(part.name)
+    claimed: dict[tuple[str, int], str] = {}
+    smmus = {smmu.name: smmu for smmu in machine.smmus}
+    for master in machine.masters:
+        if master.smmu is None:
+            if master.stream_ids:
+                raise where.error(f"{master.name} has 'stream_ids' but no SMMU that knows them; name one in 'smmu'")
+            continue
+        if master.smmu not in smmus:
+            raise where.error(
+                f"{master.name} is behind {master.smmu!r}, which is not here; {_instead(master.smmu, smmus)}"
+            )
+        if not master.stream_ids:
+            raise where.error(f"{master.name} is behind {master.smmu} but has no StreamID; give it 'stream_ids'")
+        bits = stream_id_bits(smmus[master.smmu])
+        for sid in master.stream_ids:
+            if not 0 <= sid < 1 << bits:
+                raise where.error(
+                    f"{master.name} has StreamID {sid:#x}, but {master.smmu} knows {bits} bits; "
+                    f"choose one below {1 << bits:#x} or raise 'stream_id_bits'"
+                )
+            other = claimed.setdefault((master.smmu, sid), master.name)
+            if other != master.name:
+                raise where.error(
+                    f"{other} and {master.name} both claim StreamID {sid:#x} of {master.smmu}; give one of them another"
+                )
+        if len(set(master.stream_ids)) < len(master.stream_ids):
+            raise where.error(f"{master.name} names a StreamID twice; leave one out")
+    if machine.guest.kind == "linux" and machine.guest.page_size is not None:
+        check_kernel(machine, machine.guest.page_size)
+
+
+def check_kernel(machine: MachineConfig, page_size: int) -> None:
+    """Refuse a machine on which a kernel with pages of ``page_size`` bytes dies while it boots (UsageError)."""
+    granule = f"{page_size >> 10}K"
+    where = _Where(_relative(machine.path), "[[smmu]]")
+    for smmu in machine.smmus:
+        have = granules(smmu)
+        if granule not in have:
+            raise where.error(
+                f"{smmu.name} walks tables of {' and '.join(have)} only, and a kernel with pages of {granule} "
+                f"dies of it; add \"{granule}\" to 'granules' or take another kernel"
+            )
+
+
+def stream_id_bits(smmu: SmmuConfig) -> int:
+    """Bits of a StreamID that the SMMU will have."""
+    if "IDR1" in smmu.id_registers:
+        return registers.IDR1(smmu.id_registers["IDR1"]).SIDSIZE
+    return Features(**smmu.features).stream_id_bits
+
+
+def granules(smmu: SmmuConfig) -> tuple[str, ...]:
+    """The granules that the SMMU will have, such as ("4K", "64K")."""
+    if "IDR5" in smmu.id_registers:
+        idr5 = registers.IDR5(smmu.id_registers["IDR5"])
+        return tuple(name for name in ("4K", "16K", "64K") if idr5.values()[f"GRAN{name}"])
+    return tuple(Features(**smmu.features).granules)
+
+
+# -- tables, keys and types --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Where:
+    """A place in a machine file, and what can be wrong there."""
+
+    file: str
+    table: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.table}".rstrip(": ")
+
+    def at(self, table: str) -> _Where:
+        return _Where(self.file, table)
+
+    def error(self, sentence: str) -> UsageError:
+        return UsageError(f"{self} {sentence}" if self.table else f"{self}: {sentence}")
+
+    def mapping(self, value: object) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise self.error("is a table; write its keys below that line")
+        return value
+
+    def tables(self, document: Mapping[str, Any], key: str) -> list[Any]:
+        found = document.get(key, [])
+        if not isinstance(found, list):
+            raise self.at(f"[{key}]").error(f"may be there several times; write it [[{key}]]")
+        return found
+
+    def check_keys(self, table: Mapping[str, Any], known: Iterable[str]) -> None:
+        known = tuple(known)
+        for key in table:
+            if key not in known:
+                raise self.error(f"'{key}' is not a key here; {_instead(key, known)}")
+
+    def fill(self, kind: Callable[..., _Table], table: object) -> _Table:
+        """An instance of the dataclass ``kind`` from the keys of ``table``."""
+        table = self.mapping(table)
+        hints = get_type_hints(kind)
+        fields = dataclasses.fields(cast(Any, kind))
+        self.check_keys(table, [f.name for f in fields])
+        for f in fields:
+            needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if needed and f.name not in table:
+                raise self.error(f"'{f.name}' is missing; it is {_expected(hints[f.name])}")
+        return kind(**{key: self.value(key, value, hints[key]) for key, value in table.items()})
+
+    def value(self, key: str, value: object, hint: Any) -> Any:
+        """``value`` as a dataclass annotated ``hint`` wants it."""
+        made = _convert(value, hint)
+        if made is None:
+            shown = "true" if value is True else "false" if value is False else repr(value)
+            raise self.error(f"'{key}' is {_expected(hint)}, not {shown}")
+        return made
+
+
+def _convert(value: object, hint: Any) -> Any:
+    """``value`` as ``hint`` wants it, or None when it does not fit. TOML has no None of its own."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return next((made for part in parts if (made := _convert(value, part)) is not None), None)
+    if origin is Literal:
+        return next((part for part in parts if part == value and type(part) is type(value)), None)
+    if origin is tuple:
+        if not isinstance(value, list):
+            return None
+        made = tuple(_convert(item, parts[0]) for item in value)
+        return None if None in made else made
+    if hint is Size:
+        return _size(value)
+    # A bool is an int to Python, but not to a person.
+    return value if type(value) is hint else None
+
+
+def _size(value: object) -> Size | None:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([KMG]?)", value)):
+        return Size(int(match[1]) * _UNITS[match[2]])
+    return Size(value) if type(value) is int else None
+
+
+def _expected(hint: Any) -> str:
+    """What ``hint`` wants, for people."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(part) for part in parts if part is not NoneType)
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{part}"' if isinstance(part, str) else str(part) for part in parts)
+    if origin is tuple:
+        return f"a list, each {_expected(parts[0])}"
+    names = {Size: 'a size like "512M"', int: "a whole number", str: "a text in quotes", bool: "true or false"}
+    return names.get(hint, str(hint))
+
+
+def _instead(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"choose one of {', '.join(known)}" if known else "leave it out"
+
+
+def _relative(path: Path) -> str:
+    """As short as it can be said from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
