@@ -125,7 +125,10 @@ class Field:
     def text(self, value: int) -> str:
         """``value`` for people: its name where it has one, small numbers in decimal, the rest in hex."""
         if self.each:
-            return f"[{', '.join(self._text(element, self.each) for element in self.elements(value))}]"
+            elements = self.elements(value)
+            if len(set(elements)) == 1:
+                return f"{len(elements)} x {self._text(elements[0], self.each)}"
+            return f"[{', '.join(self._text(element, self.each) for element in elements)}]"
         return self._text(value, self.width)
 
     def _text(self, value: int, width: int) -> str:

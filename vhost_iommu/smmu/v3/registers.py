@@ -115,6 +115,9 @@ class AddressSize(IntEnum):
         return (32, 36, 40, 42, 44, 48, 52, 56)[self]
 
 
+ADDRESS_SIZES = {int(size): f"{size.bits} bits" for size in AddressSize}
+
+
 class StallModel(IntEnum):
     """IDR0.STALL_MODEL."""
 
@@ -255,7 +258,7 @@ class IDR4(Register, at=0x10, access=RO, section="6.3.5"):
 class IDR5(Register, at=0x14, access=RO, section="6.3.6"):
     """Address sizes, granules and stalls."""
 
-    OAS = field(2, 0, values=AddressSize, doc="Output address size")
+    OAS = field(2, 0, values=ADDRESS_SIZES, doc="Output address size")
     GRAN4K = bit(4, doc="4KB granule")
     GRAN16K = bit(5, doc="16KB granule")
     GRAN64K = bit(6, doc="64KB granule")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ...layout import Layout, address, array, bit, field
-from .registers import INSTCFG, MEMATTR, PRIVCFG, S2_PERMISSIONS, SHAREABILITY, SHCFG, AddressSize
+from .registers import ADDRESS_SIZES, INSTCFG, MEMATTR, PRIVCFG, S2_PERMISSIONS, SHAREABILITY, SHCFG
 
 
 class STE_CONFIG(IntEnum):
@@ -81,8 +81,9 @@ class TG1(IntEnum):
         return (0, 14, 12, 16)[self]
 
 
+TG0_VALUES = {int(granule): f"{1 << granule.shift - 10}KB" for granule in TG0}
 #: 0 is reserved too, but what every CD holds whose TTB1 is off.
-TG1_VALUES = {0: "none", **{int(granule): granule.name for granule in TG1}}
+TG1_VALUES = {0: "none", **{int(granule): f"{1 << granule.shift - 10}KB" for granule in TG1}}
 #: Cacheability of accesses to CDs.
 CD_CACHE = {0: "non-cacheable", 1: "write-back, RA", 2: "write-through, RA", 3: "write-back, no RA"}
 #: Cacheability of table walks, as in a TCR.
@@ -153,8 +154,8 @@ class STE(Layout, size=64, section="5.2"):
     S2IR0 = field(169, 168, values=WALK_CACHE, doc="Walks, inner cacheability")
     S2OR0 = field(171, 170, values=WALK_CACHE, doc="Walks, outer cacheability")
     S2SH0 = field(173, 172, values=SHAREABILITY, doc="Walks, shareability")
-    S2TG = field(175, 174, values=TG0, doc="Granule")
-    S2PS = field(178, 176, values=AddressSize, doc="Output address size, capped at IDR5.OAS")
+    S2TG = field(175, 174, values=TG0_VALUES, doc="Granule")
+    S2PS = field(178, 176, values=ADDRESS_SIZES, doc="Output address size, capped at IDR5.OAS")
     S2AA64 = bit(179, values=STE_AA64, doc="Format of the tables")
     S2ENDI = bit(180, values=ENDIAN, doc="Endianness of the tables")
     S2AFFD = bit(181, doc="Access flag 0 is no fault; ignored if S2HA is 1")
@@ -185,7 +186,7 @@ class STE(Layout, size=64, section="5.2"):
     PARTID = field(287, 272, needs="IDR3.MPAM", doc="MPAM PARTID")
     S_S2T0SZ = field(293, 288, doc="Secure streams: as S2T0SZ, for Secure IPAs")
     S_S2SL0 = field(295, 294, doc="Secure streams: as S2SL0, for Secure IPAs")
-    S_S2TG = field(303, 302, values=TG0, doc="Secure streams: as S2TG, for Secure IPAs")
+    S_S2TG = field(303, 302, values=TG0_VALUES, doc="Secure streams: as S2TG, for Secure IPAs")
     MECID = field(319, 304, doc="Realm streams: memory encryption context")
 
     PMG = field(327, 320, needs="IDR3.MPAM", doc="MPAM PMG")
@@ -216,7 +217,7 @@ class CD(Layout, size=64, section="5.4"):
     """Context descriptor: stage 1 of a stream or substream."""
 
     T0SZ = field(5, 0, doc="TTB0 covers 2^(64-T0SZ) bytes")
-    TG0 = field(7, 6, values=TG0, doc="Granule of TTB0; encoded unlike TG1")
+    TG0 = field(7, 6, values=TG0_VALUES, doc="Granule of TTB0; encoded unlike TG1")
     IR0 = field(9, 8, values=WALK_CACHE, doc="Walks through TTB0, inner cacheability")
     OR0 = field(11, 10, values=WALK_CACHE, doc="Walks through TTB0, outer cacheability")
     SH0 = field(13, 12, values=SHAREABILITY, doc="Walks through TTB0, shareability")
@@ -229,7 +230,7 @@ class CD(Layout, size=64, section="5.4"):
     SH1 = field(29, 28, values=SHAREABILITY, doc="Walks through TTB1, shareability")
     EPD1 = bit(30, doc="TTB1 is off: F_TRANSLATION; its other fields are ignored")
     V = bit(31, doc="Valid; otherwise C_BAD_CD")
-    IPS = field(34, 32, values=AddressSize, doc="Output address size, capped at IDR5.OAS")
+    IPS = field(34, 32, values=ADDRESS_SIZES, doc="Output address size, capped at IDR5.OAS")
     AFFD = bit(35, doc="Access flag 0 is no fault; ignored if HA is 1")
     WXN = bit(36, doc="Writable pages are not executable")
     UWXN = bit(37, doc="User-writable pages are not executable by the privileged; ignored with AArch64 tables")
