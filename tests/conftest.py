@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: what guests need, fetched once for the session.
+
+Law: a test whose set-up is missing skips with the reason and never passes; with CI or VI_REQUIRE_ALL set it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import pytest
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.assets import Assets
+
+
+def required() -> bool:
+    """Whether missing set-up is a failure here."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("VI_REQUIRE_ALL", "CI"))
+
+
+def missing(reason: str) -> NoReturn:
+    """End the test because something of its set-up is not here."""
+    if required():
+        pytest.fail(f"missing: {reason}", pytrace=False)
+    pytest.skip(f"missing: {reason}")
+
+
+@pytest.fixture(scope="session")
+def assets(pytestconfig: pytest.Config) -> Assets:
+    """QEMU, the kernel, busybox and the cross compiler; fetched now when they are not here yet."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def progress(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"  {text}", file=sys.stderr, flush=True)
+
+    found = Assets(progress=progress)
+    try:
+        found.fetch_all()
+    except UsageError as error:
+        missing(str(error))
+    return found
