@@ -31,6 +31,10 @@ from .vfio.wire import MAX_MSG_FDS
 
 log = logging.getLogger("vhost_iommu.server")
 
+# Plain integers: the socket module's flags are enumerations, which cost a conversation with Python each call.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+
 #: Seconds that a client may leave a message of ours unread before it is dropped.
 SEND_TIMEOUT = 5.0
 #: Bytes taken in one receive.
@@ -87,9 +91,7 @@ class Channel:
         """What has come, valid until the next call, and descriptors that the caller owns; (empty, []): the end."""
         fds: list[int] = []
         try:
-            size, ancillary, flags, _ = self._socket.recvmsg_into(
-                self._buffers, self._ancillary, socket.MSG_CMSG_CLOEXEC
-            )
+            size, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, self._ancillary, _CLOEXEC)
         except OSError as problem:
             log.debug("receive: %s", problem)
             return self._view[:0], fds
@@ -111,7 +113,7 @@ class Channel:
             if self._broken:
                 return False
             try:
-                sent = self._socket.send(message, socket.MSG_NOSIGNAL)
+                sent = self._socket.send(message, _NOSIGNAL)
                 if sent == len(message):
                     return True
                 self._send_rest(memoryview(message)[sent:])
@@ -126,7 +128,7 @@ class Channel:
     def _send_rest(self, rest: memoryview) -> None:
         deadline = time.monotonic() + SEND_TIMEOUT
         while rest:
-            rest = rest[self._socket.send(rest, socket.MSG_NOSIGNAL) :]
+            rest = rest[self._socket.send(rest, _NOSIGNAL) :]
             if rest and time.monotonic() > deadline:
                 raise OSError(errno.EAGAIN, "the client reads too slowly")
 

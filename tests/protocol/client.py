@@ -80,7 +80,7 @@ class Direct:
         return True
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        if not self.over and not self.session.connection.feed(data, [os.dup(fd) for fd in fds]):
+        if not self.over and not self.session.connection.feed(memoryview(data), [os.dup(fd) for fd in fds]):
             self.close()
 
     def receive(self, size: int) -> bytes:

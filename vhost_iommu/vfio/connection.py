@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One vfio-user conversation: bytes and fds in, messages to a handler, replies out.
+"""One vfio-user conversation: bytes and fds in, commands to their methods, replies out.
 
 Law: no I/O but ``send``, and nothing a client sends raises: it ends as a reply, an error reply or the end of
-the conversation. File descriptors are ours from ``feed`` on, and closed unless the handler takes them.
+the conversation. File descriptors are ours from ``feed`` on, and closed unless a method takes them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,27 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..errors import ClientError
-from .wire import HEADER, HEADER_SIZE, MAX_MESSAGE, MAX_MSG_FDS, Flags, command_name
+from .wire import (
+    ACCESS,
+    HEADER,
+    HEADER_SIZE,
+    MAX_DATA_XFER_SIZE,
+    MAX_MESSAGE,
+    MAX_MSG_FDS,
+    Command,
+    Flags,
+    command_name,
+)
 
+# Plain integers: an enumeration's members cost a lookup each time.
+_READ = int(Command.REGION_READ)
+_WRITE = int(Command.REGION_WRITE)
+_ACCESSES = frozenset((_READ, _WRITE))
+_ACCESS_SIZE = ACCESS.size
 _TYPE = int(Flags.TYPE)
 _REPLY = int(Flags.REPLY)
 _NO_REPLY = int(Flags.NO_REPLY)
@@ -29,14 +44,17 @@ MAX_OUTSTANDING = 1024
 Done = Callable[[int], None]
 
 
-class Handler(Protocol):
-    """Carries out a client's command."""
+#: Carries out a command: (payload, fds) → the reply's payload. It removes an fd that it keeps from ``fds``, does
+#: not keep the payload, and raises ClientError, or FatalClientError, for what the client did wrong.
+Method = Callable[[memoryview, list[int]], bytes]
 
-    def __call__(self, command: int, body: memoryview, fds: list[int]) -> bytes:
-        """The reply's payload. A handler that keeps an fd removes it from ``fds``; ``body`` is not to be kept.
 
-        Raises ClientError for what the client did wrong, FatalClientError when the conversation cannot go on after it.
-        """
+class Regions(Protocol):
+    """What REGION_READ and REGION_WRITE reach, without a detour; both raise ClientError out of bounds."""
+
+    def read(self, region: int, offset: int, size: int) -> bytes: ...
+
+    def write(self, region: int, offset: int, data: memoryview) -> None: ...
 
 
 class FatalClientError(ClientError):
@@ -49,9 +67,14 @@ class Connection:
     One thread feeds; any thread may ``request``.
     """
 
-    def __init__(self, handle: Handler, send: Callable[[bytes], bool], complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, commands: Mapping[int, Method], send: Callable[[bytes], bool], complain: Callable[[str], None]
+    ) -> None:
         """``send`` transmits one whole message, False when it cannot; ``complain`` takes a line for the log."""
-        self._handle = handle
+        #: What each command does; those that are not here are refused with ENOSYS.
+        self.commands = commands
+        #: Takes well-formed REGION_READ and REGION_WRITE in the place of ``commands`` when it is set.
+        self.regions: Regions | None = None
         self._send = send
         self._complain = complain
         self._tail = bytearray()  # of a message whose end has not come yet
@@ -62,54 +85,54 @@ class Connection:
         self._next_id = 0
         self._closed = False
 
-    def feed(self, data: memoryview | bytes, fds: list[int]) -> bool:
+    def feed(self, data: memoryview, fds: list[int]) -> bool:
         """Handle what one receive brought and empty ``fds``; False: the conversation is over, ``close`` it.
 
         ``fds`` belong to the message that holds the last byte of ``data``: Linux ends a receive on a stream
         socket after the part that carried descriptors, and a client sends them with the message's header.
         """
         try:
-            return self._feed(data, fds)
+            if self._tail:
+                self._tail += data
+                if len(self._tail) < self._need:
+                    return self._keep(fds)
+                data = memoryview(bytes(self._tail))
+                self._tail.clear()
+            end = len(data)
+            at = 0
+            while at < end:
+                left = end - at
+                if left < HEADER_SIZE:
+                    self._need = HEADER_SIZE
+                    break
+                msg_id, command, size, flags, error = HEADER.unpack_from(data, at)
+                if size < HEADER_SIZE or size > MAX_MESSAGE:
+                    self._complain(f"message size {size} is out of range: the connection is closed")
+                    return False
+                if left < size:
+                    self._need = size
+                    break
+                stop = at + size
+                if command in _ACCESSES and self._access(msg_id, flags, data, at, stop):
+                    at = stop
+                    continue
+                own = fds if stop == end else []
+                if self._tail_fds:
+                    own[:0] = self._tail_fds
+                    self._tail_fds.clear()
+                if flags & _TYPE == _REPLY:
+                    close_fds(own)
+                    self._replied(msg_id, command, (error or errno.EIO) if flags & _ERROR else 0)
+                elif not self._command(msg_id, command, flags, data[at + HEADER_SIZE : stop], own):
+                    return False
+                at = stop
+            else:
+                return True
+            self._tail += data[at:]
+            return self._keep(fds)
         finally:
-            close_fds(fds)
-
-    def _feed(self, data: memoryview | bytes, fds: list[int]) -> bool:
-        if self._tail:
-            self._tail += data
-            if len(self._tail) < self._need:
-                return self._keep(fds)
-            data = bytes(self._tail)
-            self._tail.clear()
-        view = memoryview(data)
-        end = len(view)
-        at = 0
-        while at < end:
-            left = end - at
-            if left < HEADER_SIZE:
-                self._need = HEADER_SIZE
-                break
-            msg_id, command, size, flags, error = HEADER.unpack_from(view, at)
-            if not HEADER_SIZE <= size <= MAX_MESSAGE:
-                self._complain(f"message size {size} is out of range: the connection is closed")
-                return False
-            if left < size:
-                self._need = size
-                break
-            stop = at + size
-            own = fds if stop == end else []
-            if self._tail_fds:
-                own[:0] = self._tail_fds
-                self._tail_fds.clear()
-            if flags & _TYPE == _REPLY:
-                close_fds(own)
-                self._replied(msg_id, command, (error or errno.EIO) if flags & _ERROR else 0)
-            elif not self._command(msg_id, command, flags, view[at + HEADER_SIZE : stop], own):
-                return False
-            at = stop
-        else:
-            return True
-        self._tail += view[at:]
-        return self._keep(fds)
+            if fds:
+                close_fds(fds)
 
     def _keep(self, fds: list[int]) -> bool:
         """Hold descriptors whose message is not complete."""
@@ -120,24 +143,55 @@ class Connection:
         self._complain(f"more than {MAX_MSG_FDS} file descriptors in one message: the connection is closed")
         return False
 
+    def _access(self, msg_id: int, flags: int, data: memoryview, at: int, stop: int) -> bool:
+        """The journey of a register access: a REGION_READ or _WRITE in ``data`` from ``at`` to ``stop``.
+
+        False: it is not a plain one, and left to ``commands``.
+        """
+        if stop - at < _ACCESS_SIZE or flags & ~_NO_REPLY or self._tail_fds or self.regions is None:
+            return False
+        _, command, size, _, _, offset, region, count = ACCESS.unpack_from(data, at)
+        try:
+            if command == _READ:
+                if size != _ACCESS_SIZE or count > MAX_DATA_XFER_SIZE:
+                    return False
+                value = self.regions.read(region, offset, count)
+                if not flags:
+                    size += count
+                    self._send(ACCESS.pack(msg_id, command, size, _REPLY, 0, offset, region, count) + value)
+            else:
+                if size != _ACCESS_SIZE + count:
+                    return False
+                self.regions.write(region, offset, data[at + _ACCESS_SIZE : stop])
+                if not flags:
+                    self._send(ACCESS.pack(msg_id, command, _ACCESS_SIZE, _REPLY, 0, offset, region, count))
+        except ClientError as problem:
+            self._refuse(msg_id, command, flags, problem)
+        return True
+
     def _command(self, msg_id: int, command: int, flags: int, body: memoryview, fds: list[int]) -> bool:
         """Carry out one command and reply to it; False: the conversation is over."""
-        go_on = True
         try:
             if flags & (_TYPE | _ERROR):
-                raise ClientError(f"header flags {flags:#x} are neither a command nor a reply")
-            payload = self._handle(command, body, fds)
-            reply = HEADER.pack(msg_id, command, HEADER_SIZE + len(payload), _REPLY, 0) + payload
-        except ClientError as problem:  # the one place where a client's mistake becomes a reply
-            go_on = not isinstance(problem, FatalClientError)
-            self._complain(f"{command_name(command)}: {problem} ({errno.errorcode.get(problem.errno)})")
-            reply = HEADER.pack(msg_id, command, HEADER_SIZE, _ERROR_REPLY, problem.errno)
+                raise ClientError(f"header flags {flags:#x} are neither a command's nor a reply's")
+            method = self.commands.get(command)
+            if method is None:
+                raise ClientError("not a command that is known here", errno.ENOSYS)
+            payload = method(body, fds)
+        except ClientError as problem:
+            return self._refuse(msg_id, command, flags, problem)
         finally:
-            if fds:
-                close_fds(fds)
+            close_fds(fds)
         if not flags & _NO_REPLY:
-            self._send(reply)
-        return go_on
+            self._send(HEADER.pack(msg_id, command, HEADER_SIZE + len(payload), _REPLY, 0) + payload)
+        return True
+
+    def _refuse(self, msg_id: int, command: int, flags: int, problem: ClientError) -> bool:
+        """The one place where a client's mistake becomes a reply; False: the conversation is over."""
+        self._complain(f"{command_name(command)}: {problem} ({errno.errorcode.get(problem.errno)})")
+        if not flags & _NO_REPLY:
+            self._send(HEADER.pack(msg_id, command, HEADER_SIZE, _ERROR_REPLY, problem.errno))
+        return not isinstance(problem, FatalClientError)
 
     # -- our own commands --------------------------------------------------------------------------------------
 

@@ -301,7 +301,7 @@ class PciFunction:
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         """Read ``size`` bytes of a region; ClientError(EINVAL) outside of it."""
-        if offset + size > self.region_size(region):
+        if region >= NUM_REGIONS or offset + size > self._sizes[region]:
             raise ClientError(f"read of {offset:#x}+{size:#x} leaves region {region}")
         if region != _CONFIG:
             return self.bars[region].read(offset, size) if size else b""
@@ -312,7 +312,7 @@ class PciFunction:
 
     def write(self, region: int, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` to a region; ClientError(EINVAL) outside of it."""
-        if offset + len(data) > self.region_size(region):
+        if region >= NUM_REGIONS or offset + len(data) > self._sizes[region]:
             raise ClientError(f"write of {offset:#x}+{len(data):#x} leaves region {region}")
         if region != _CONFIG:
             if data:

@@ -16,13 +16,11 @@ from typing import Any
 from ..errors import ClientError
 from ..memory import Window
 from . import wire
-from .connection import Connection, FatalClientError
+from .connection import Connection, FatalClientError, Method
 from .pci import NUM_REGIONS, PciFunction
-from .wire import DMA_ACCESS, REGION_ACCESS, SINGLE_WRITE, Command, DmaFlags, Irq, UnmapFlags
+from .wire import DMA_ACCESS, SINGLE_WRITE, Command, DmaFlags, Irq, UnmapFlags
 
 log = logging.getLogger("vhost_iommu.vfio")
-
-Method = Callable[[memoryview, list[int]], bytes]
 
 _UNSHARED = (
     "guest memory {:#x}+{:#x} came without a file descriptor, so DMA to it aborts; start QEMU with "
@@ -44,8 +42,7 @@ class Session:
         self._complain = complain
         self._max_data = wire.MAX_DATA_XFER_SIZE  # bytes that the client takes in one message
         self._told_unshared = False
-        self._commands: dict[int, Method] = {Command.VERSION: self._version}
-        self.connection = Connection(self._handle, send, complain)
+        self.connection = Connection({Command.VERSION: self._version}, send, complain)
 
     def end(self) -> None:
         """The client is gone: unmap its memory, close its descriptors, abort what waits for it."""
@@ -53,12 +50,6 @@ class Session:
         self.connection.close()
         self._function.memory.clear()
         self._function.interrupts.clear()
-
-    def _handle(self, command: int, body: memoryview, fds: list[int]) -> bytes:
-        method = self._commands.get(command)
-        if method is None:
-            raise ClientError("not a command that is known here", errno.ENOSYS)
-        return method(body, fds)
 
     def _table(self) -> dict[int, Method]:
         """What each command does, once the version is agreed."""
@@ -104,7 +95,8 @@ class Session:
         # "The capability list must be a subset of those proposed"; QEMU takes none longer than its own.
         agreed = {name: value for name, value in ours.items() if theirs.get(name)}
         text = json.dumps({"capabilities": agreed}, separators=(",", ":"))
-        self._commands = self._table()
+        self.connection.commands = self._table()
+        self.connection.regions = self._function
         self._function.memory.outside = self._outside
         minor = min(proposed.minor, wire.MINOR)
         return bytes(wire.Version.build({"major": wire.MAJOR, "minor": minor})) + text.encode() + b"\0"
@@ -182,21 +174,16 @@ class Session:
     # -- § VFIO_USER_REGION_READ, _WRITE, _WRITE_MULTI -------------------------------------------------------------
 
     def _region_read(self, body: memoryview, fds: list[int]) -> bytes:
-        if len(body) != 16:
-            raise ClientError(f"payload of {len(body)} bytes where 16 are needed")
-        offset, region, count = REGION_ACCESS.unpack(body)
-        if count > wire.MAX_DATA_XFER_SIZE:
-            raise ClientError(f"count {count} is more than max_data_xfer_size", errno.E2BIG)
-        return bytes(body) + self._function.read(region, offset, count)
+        """Only for what the connection does not carry out itself: what is malformed."""
+        request = wire.parse(wire.RegionAccess, body)
+        if request.count > wire.MAX_DATA_XFER_SIZE:
+            raise ClientError(f"count {request.count} is more than max_data_xfer_size", errno.E2BIG)
+        raise ClientError(f"a payload of {len(body)} bytes where 16 are needed")
 
     def _region_write(self, body: memoryview, fds: list[int]) -> bytes:
-        if len(body) < 16:
-            raise ClientError(f"payload of {len(body)} bytes where 16 are needed")
-        offset, region, count = REGION_ACCESS.unpack_from(body)
-        if len(body) != 16 + count:
-            raise ClientError(f"{len(body) - 16} bytes of data, not {count}")
-        self._function.write(region, offset, body[16:])
-        return bytes(body[:16])
+        """As _region_read."""
+        request = wire.parse(wire.RegionAccess, body)
+        raise ClientError(f"{len(body) - 16} bytes of data for a count of {request.count}")
 
     def _region_write_multi(self, body: memoryview, fds: list[int]) -> bytes:
         count = wire.parse(wire.WriteMulti, body).wr_cnt

@@ -190,10 +190,10 @@ DmaAccess = c.Struct("address" / c.Int64ul, "count" / c.Int64ul)  # then data
 DeviceFeature = c.Struct("argsz" / c.Int32ul, "flags" / c.Int32ul)  # then the feature's data
 
 
-def packed(declaration: Any) -> struct.Struct:
-    """The ``struct`` of a declaration of integers and byte strings; its tuple has the declared order."""
+def packed(*declarations: Any) -> struct.Struct:
+    """The ``struct`` of declarations of integers and byte strings, one after the other, in declared order."""
     formats = []
-    for field in declaration.subcons:
+    for field in (field for declaration in declarations for field in declaration.subcons):
         inner = field.subcon
         formats.append(f"{inner.length}s" if isinstance(inner, c.Bytes) else inner.fmtstr.lstrip("<"))
     return struct.Struct("<" + "".join(formats))
@@ -208,6 +208,8 @@ def parse(declaration: Any, body: memoryview) -> Any:
 
 HEADER = packed(Header)
 REGION_ACCESS = packed(RegionAccess)
+#: A whole REGION_READ, the start of a REGION_WRITE and of both replies.
+ACCESS = packed(Header, RegionAccess)
 SINGLE_WRITE = packed(SingleWrite)
 DMA_ACCESS = packed(DmaAccess)
 
