@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A translator for tests of masters: 4 KiB pages at an offset, some of which fault, and a log of what was asked."""
+
+from __future__ import annotations
+
+from vhost_iommu.smmu.transaction import Answer, Outcome, Piece, Transaction
+
+PAGE = 4096
+
+
+class FakeSmmu:
+    """[base, base + size) lies at physical ``offset``; all else, and ``faulting`` pages, end as ``outcome``."""
+
+    name = "fake"
+
+    def __init__(self, base: int = 0, size: int = 1 << 48, offset: int | None = None) -> None:
+        self.base, self.size = base, size
+        self.offset = base if offset is None else offset
+        self.faulting: set[int] = set()
+        self.outcome = Outcome.ABORT
+        self.asked: list[Transaction] = []
+
+    def forbid(self, iova: int, size: int = 1) -> None:
+        self.faulting.update(range(iova // PAGE, (iova + size - 1) // PAGE + 1))
+
+    def translate(self, transaction: Transaction) -> Answer:
+        self.asked.append(transaction)
+        answer = Answer()
+        at, end = transaction.iova, transaction.iova + transaction.size
+        while at < end:
+            page = at // PAGE
+            inside = self.base <= at < self.base + self.size
+            if not inside or page in self.faulting:
+                answer.outcome = self.outcome
+                break
+            part = min(end, (page + 1) * PAGE) - at
+            answer.pieces.append(Piece(at - self.base + self.offset, part))
+            at += part
+        return answer
