@@ -92,9 +92,7 @@ class Features:
         need(0 <= self.bbm_level <= 2, "bbm_level", "choose 0, 1 or 2")
         need(0 <= self.command_queue_bits <= 19, "command_queue_bits", "choose 0 to 19")
         need(0 <= self.event_queue_bits <= 19, "event_queue_bits", "choose 0 to 19")
-        need(
-            self.oas < 52 or self.version != "3.0", "oas", "52-bit addresses came with version 3.1; choose 48 or less"
-        )
+        need(self.oas < 52 or self.version != "3.0", "oas", "52-bit addresses came with version 3.1; choose 48 or less")
         need(
             self.version in ("3.0", "3.1") or self.range_invalidation,
             "range_invalidation",
@@ -142,6 +140,6 @@ class Features:
                 VAX=1 if self.oas == 52 else 0,
             ).raw,
             # Any implementer but Arm's own number, whose parts' errata Linux works around.
-            IIDR: IIDR.of(Implementer=0x7F),
-            AIDR: AIDR.of(ArchMinorRev=minor),
+            IIDR: IIDR.of(Implementer=0x7F).raw,
+            AIDR: AIDR.of(ArchMinorRev=minor).raw,
         }

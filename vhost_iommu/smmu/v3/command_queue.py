@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command queue: fetch, check, execute, stop at an error (IHI 0070 chapter 4, §7.1).
+
+Law: a command is a method named after it that returns a CERROR; CONS passes a command only once its promises
+hold. Not modelled: prefetch has no effect; ATS, PRI and stall commands are illegal as their features are absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..queue import Ring
+from . import commands
+from .configuration import StreamWorld
+from .registers import CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0, CR2, GERROR, IDR0, IDR1, IDR3, IDR5, CommandError
+
+if TYPE_CHECKING:
+    from .instance import Smmu
+
+OK, ILL = CommandError.CERROR_NONE, CommandError.CERROR_ILL
+
+_ByAddress = commands.CMD_TLBI_NH_VA | commands.CMD_TLBI_NH_VAA | commands.CMD_TLBI_EL2_VA | commands.CMD_TLBI_EL2_VAA
+
+#: log2 of the granule that a TLBI's TG names.
+_TG_BITS = (0, 12, 14, 16)
+
+
+class CommandQueue:
+    """Consumes commands for one SMMU. ``execute`` is also the door for a test that has a command but no queue."""
+
+    def __init__(self, smmu: Smmu) -> None:
+        self.smmu = smmu
+        self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
+            opcode: (kind, getattr(self, kind.__name__))
+            for opcode, kind in commands.COMMANDS.items()
+            if hasattr(self, kind.__name__)
+        }
+
+    # -- the queue -------------------------------------------------------------------------------------------
+
+    def ring(self) -> Ring:
+        registers = self.smmu.registers
+        base = registers[CMDQ_BASE]
+        address = base.ADDR & (1 << self.smmu.configuration.output_bits) - 1
+        return Ring.at(address, min(base.LOG2SIZE, registers[IDR1].CMDQS), commands.Command.size)
+
+    def ready(self) -> bool:
+        """Whether a command waits and may be consumed."""
+        smmu = self.smmu
+        registers = smmu.registers
+        if not registers[CR0].CMDQEN or smmu.error_active(GERROR.CMDQ_ERR.mask):
+            return False
+        return not self.ring().empty(registers.raw(CMDQ_PROD), registers[CMDQ_CONS].RD)
+
+    def consume(self, limit: int) -> bool:
+        """Consume up to ``limit`` commands; whether more are ready."""
+        smmu = self.smmu
+        registers = smmu.registers
+        ring = self.ring()
+        for _ in range(limit):
+            if not self.ready():
+                return False
+            cons = registers[CMDQ_CONS].RD & ring.index_mask
+            data = smmu.memory.read(ring.slot(cons), ring.entry_size)
+            if data is None:
+                self._stop(CommandError.CERROR_ABT, cons)
+                return False
+            command = commands.decode(data)
+            # A CMD_SYNC's signal must not be seen before CONS has passed it.
+            error = self.execute(command)
+            if smmu.trace is not None:
+                shown = {name: value for name, value in command.values().items() if name != "OPCODE"}
+                smmu.trace.emit(smmu.name, "command", type(command).__name__, **shown, result=error.name)
+            if error:
+                self._stop(error, cons)
+                return False
+            registers[CMDQ_CONS] = registers[CMDQ_CONS].replace(RD=ring.next(cons))
+            smmu.counters.commands += 1
+            if isinstance(command, commands.CMD_SYNC):
+                self._signal(command)
+        return self.ready()
+
+    def _stop(self, error: CommandError, cons: int) -> None:
+        self.smmu.registers[CMDQ_CONS] = CMDQ_CONS.of(RD=cons, ERR=error)
+        self.smmu.counters.command_errors += 1
+        self.smmu.raise_error(GERROR.CMDQ_ERR.mask)
+
+    def _signal(self, sync: commands.CMD_SYNC) -> None:
+        smmu = self.smmu
+        smmu.counters.syncs += 1
+        if sync.CS != commands.CompletionSignal.SIG_IRQ:
+            return
+        if smmu.registers[IDR0].MSI and sync.MSIAddress:
+            smmu.send_msi("cmdq-sync", sync.MSIAddress, sync.MSIData, GERROR.MSI_CMDQ_ABT_ERR.mask)
+        smmu.wire("cmdq-sync")
+
+    # -- commands --------------------------------------------------------------------------------------------
+
+    def execute(self, command: commands.Command) -> CommandError:
+        """Carry out one command, whatever the queue; CMD_SYNC's signal is left to the queue."""
+        found = self._handlers.get(command.OPCODE)
+        if found is None:
+            return ILL
+        kind, handler = found
+        typed = kind(command.raw)
+        # Only this queue's own streams can be named (§4.1.6).
+        if typed.raw & _SSEC and any(f.name == "SSec" for f in kind.fields):
+            return ILL
+        return handler(typed)
+
+    def CMD_PREFETCH_CONFIG(self, command: commands.CMD_PREFETCH_CONFIG) -> CommandError:
+        return OK
+
+    def CMD_PREFETCH_ADDR(self, command: commands.CMD_PREFETCH_ADDR) -> CommandError:
+        return OK
+
+    def CMD_CFGI_STE(self, command: commands.CMD_CFGI_STE) -> CommandError:
+        self.smmu.configuration.invalidate_stes(command.SID, 1, leaf=bool(command.Leaf))
+        return OK
+
+    def CMD_CFGI_STE_RANGE(self, command: commands.CMD_CFGI_STE_RANGE) -> CommandError:
+        if command.all:
+            self.smmu.configuration.invalidate_all()
+        else:
+            count = 2 << command.Range
+            self.smmu.configuration.invalidate_stes(command.SID & ~(count - 1), count)
+        return OK
+
+    def CMD_CFGI_CD(self, command: commands.CMD_CFGI_CD) -> CommandError:
+        if not self.smmu.registers[IDR0].S1P:
+            return ILL
+        self.smmu.configuration.invalidate_cd(command.SID, command.SSID, leaf=bool(command.Leaf))
+        return OK
+
+    def CMD_CFGI_CD_ALL(self, command: commands.CMD_CFGI_CD_ALL) -> CommandError:
+        if not self.smmu.registers[IDR0].S1P:
+            return ILL
+        self.smmu.configuration.invalidate_cds(command.SID)
+        return OK
+
+    def CMD_TLBI_NH_ALL(self, command: commands.CMD_TLBI_NH_ALL) -> CommandError:
+        return self._invalidate_spaces(StreamWorld.NS_EL1, command.VMID)
+
+    def CMD_TLBI_NH_ASID(self, command: commands.CMD_TLBI_NH_ASID) -> CommandError:
+        return self._invalidate_spaces(StreamWorld.NS_EL1, command.VMID, command.ASID)
+
+    def CMD_TLBI_NH_VA(self, command: commands.CMD_TLBI_NH_VA) -> CommandError:
+        return self._invalidate_range(StreamWorld.NS_EL1, command, command.VMID, command.ASID)
+
+    def CMD_TLBI_NH_VAA(self, command: commands.CMD_TLBI_NH_VAA) -> CommandError:
+        return self._invalidate_range(StreamWorld.NS_EL1, command, command.VMID)
+
+    def CMD_TLBI_EL2_ALL(self, command: commands.CMD_TLBI_EL2_ALL) -> CommandError:
+        if not self._hyp():
+            return ILL
+        for world in (StreamWorld.NS_EL2, StreamWorld.NS_EL2_E2H):
+            self.smmu.tlb.invalidate_spaces(world)
+        return OK
+
+    def CMD_TLBI_EL2_ASID(self, command: commands.CMD_TLBI_EL2_ASID) -> CommandError:
+        if not self._hyp():
+            return ILL
+        self.smmu.tlb.invalidate_spaces(StreamWorld.NS_EL2_E2H, asid=command.ASID)
+        return OK
+
+    def CMD_TLBI_EL2_VA(self, command: commands.CMD_TLBI_EL2_VA) -> CommandError:
+        if not self._hyp():
+            return ILL
+        if self.smmu.registers[CR2].E2H:
+            return self._invalidate_range(StreamWorld.NS_EL2_E2H, command, asid=command.ASID)
+        return self._invalidate_range(StreamWorld.NS_EL2, command)
+
+    def CMD_TLBI_EL2_VAA(self, command: commands.CMD_TLBI_EL2_VAA) -> CommandError:
+        if not self._hyp():
+            return ILL
+        e2h = self.smmu.registers[CR2].E2H
+        return self._invalidate_range(StreamWorld.NS_EL2_E2H if e2h else StreamWorld.NS_EL2, command)
+
+    def CMD_TLBI_NSNH_ALL(self, command: commands.CMD_TLBI_NSNH_ALL) -> CommandError:
+        self.smmu.tlb.invalidate_spaces(StreamWorld.NS_EL1)
+        return OK
+
+    def CMD_SYNC(self, command: commands.CMD_SYNC) -> CommandError:
+        # Invalidations, events and walks are complete before the next command begins, so nothing is left to wait for.
+        return ILL if command.CS == 3 else OK
+
+    # -- what they share -------------------------------------------------------------------------------------
+
+    def _hyp(self) -> bool:
+        idr0 = self.smmu.registers[IDR0]
+        return bool(idr0.Hyp and idr0.S1P)
+
+    def _vmid(self, vmid: int | None) -> int | None:
+        """The VMID to match: none where stage 2 is not implemented (§4.4.2)."""
+        return vmid if self.smmu.registers[IDR0].S2P else None
+
+    def _invalidate_spaces(self, world: StreamWorld, vmid: int, asid: int | None = None) -> CommandError:
+        if not self.smmu.registers[IDR0].S1P:
+            return ILL
+        self.smmu.tlb.invalidate_spaces(world, vmid=self._vmid(vmid), asid=asid)
+        return OK
+
+    def _invalidate_range(
+        self, world: StreamWorld, command: _ByAddress, vmid: int | None = None, asid: int | None = None
+    ) -> CommandError:
+        """The address, or the range of §4.4.1.1. A level hint narrows what must go, and here what does go."""
+        registers = self.smmu.registers
+        if not registers[IDR0].S1P:
+            return ILL
+        granule_bits, level, size = 0, None, 1
+        if registers[IDR3].RIL and command.TG:
+            granule_bits = _TG_BITS[command.TG]
+            ds = registers[IDR5].DS
+            ttl = command.TTL
+            if ttl == 1 and granule_bits == 14 and not ds:
+                ttl = 0
+            scale = min(command.SCALE if ds else command.SCALE & 31, 39)
+            if not ttl and not command.NUM and not scale:
+                return ILL
+            level = ttl or None
+            size = (command.NUM + 1 << scale) << granule_bits
+        self.smmu.tlb.invalidate_range(
+            world,
+            command.Address,
+            size,
+            vmid=self._vmid(vmid),
+            asid=asid,
+            granule_bits=granule_bits,
+            level=level,
+        )
+        return OK
+
+
+_SSEC = 1 << 10

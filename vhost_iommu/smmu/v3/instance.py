@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One SMMUv3: registers, command and event queues, translation, errors and interrupts (IHI 0070).
+
+Law: all state is in the instance, so any number live side by side; a guest's mistake is a value. Not modelled:
+stage 2, stalls, hardware updates of tables, ATS, PRI, ATOS, MPAM, DPT, enhanced command queues, Secure state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ...layout import Register
+from ...memory import MemoryLike
+from ...trace import Trace
+from ..queue import Ring
+from ..register_file import RegisterFile
+from ..tlb import Space, Tlb
+from ..transaction import Answer, Outcome, Piece, Transaction
+from ..walk import Fault, FaultKind, permitted, walk
+from ..walk import Mapping as Leaf
+from . import events
+from .command_queue import CommandQueue
+from .configuration import Configuration, Context, HalfContext, Refusal, record
+from .features import Features
+from .registers import (
+    BY_NAME,
+    CMDQ_PROD,
+    CR0,
+    CR0ACK,
+    EVENTQ_BASE,
+    EVENTQ_CONS,
+    EVENTQ_IRQ_CFG0,
+    EVENTQ_IRQ_CFG1,
+    EVENTQ_PROD,
+    GBPA,
+    GERROR,
+    GERROR_IRQ_CFG0,
+    GERROR_IRQ_CFG1,
+    GERRORN,
+    IDR0,
+    IDR1,
+    IRQ_CTRL,
+    IRQ_CTRLACK,
+    REGISTERS,
+    Guard,
+    met,
+)
+
+#: Commands consumed before the bus may have the instance back; the rest follows from ``work``.
+COMMAND_BURST = 512
+
+#: Which event a walk's fault becomes.
+FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
+    FaultKind.TRANSLATION: events.F_TRANSLATION,
+    FaultKind.ADDR_SIZE: events.F_ADDR_SIZE,
+    FaultKind.ACCESS: events.F_ACCESS,
+    FaultKind.PERMISSION: events.F_PERMISSION,
+    FaultKind.WALK_EABT: events.F_WALK_EABT,
+}
+
+_TOP_BYTE = 0xFF << 56
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an instance did since it was made; TLB and configuration caches count for themselves."""
+
+    transactions: int = 0
+    translations: int = 0  #: pieces, one for each page touched
+    walks: int = 0
+    faults: int = 0
+    commands: int = 0
+    command_errors: int = 0
+    syncs: int = 0
+    events: int = 0
+    events_lost: int = 0
+    interrupts: int = 0
+    mmio_reads: int = 0
+    mmio_writes: int = 0
+
+
+class Smmu:
+    """An SMMUv3 over ``memory``, made from named ``features`` or from raw ID-register values.
+
+    ``id_registers`` ({"IDR0": 0x…}) replaces what the features give, register by register; what they claim
+    beyond the model (see above) is not there. ``interrupt(source)`` is told of each wired interrupt: "eventq",
+    "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
+    for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
+    """
+
+    size = 0x20000
+
+    def __init__(
+        self,
+        memory: MemoryLike,
+        features: Features | None = None,
+        *,
+        id_registers: Mapping[str, int] | None = None,
+        name: str = "smmu0",
+        tlb_entries: int = 4096,
+        interrupt: Callable[[str], None] | None = None,
+        lock: AbstractContextManager[Any] | None = None,
+        wake: Callable[[], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.name = name
+        self.memory = memory
+        self.trace = trace
+        self.lock = nullcontext() if lock is None else lock
+        self.wake = wake
+        self.interrupt = interrupt
+        self.counters = Counters()
+        ids: dict[type[Register], int] = {}
+        if features is not None or id_registers is None:
+            ids.update((features or Features()).id_registers())
+        for register_name, value in (id_registers or {}).items():
+            ids[BY_NAME[register_name]] = value
+        self.registers = RegisterFile(
+            REGISTERS,
+            implemented=lambda needs: met(needs, lambda register: ids.get(register, 0)),
+            guards=self._guards(),
+        )
+        for register, value in ids.items():
+            self.registers.set_reset(register, value)
+        self.registers.on_store(CR0, self._cr0_stored)
+        self.registers.on_store(IRQ_CTRL, self._irq_ctrl_stored)
+        self.registers.on_store(GBPA, self._gbpa_stored)
+        self.registers.on_store(GERRORN, self._gerrorn_stored)
+        self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
+        self.configuration = Configuration(self.registers, memory)
+        self.tlb: Tlb[Leaf] = Tlb(tlb_entries)
+        self.commands = CommandQueue(self)
+
+    # -- the bus side ----------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> int:
+        """A register read of ``size`` bytes at ``offset`` in the 128 KiB of pages 0 and 1."""
+        with self.lock:
+            self.counters.mmio_reads += 1
+            value = self.registers.read(offset, size)
+        if self.trace is not None:
+            name = self.registers.named(offset)
+            self.trace.emit(self.name, "mmio", f"read {name}", offset=offset, size=size, value=value)
+        return value
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """A register write; guarded and read-only bits keep what they hold."""
+        if self.trace is not None:
+            name = self.registers.named(offset)
+            self.trace.emit(self.name, "mmio", f"write {name}", offset=offset, size=size, value=value)
+        with self.lock:
+            self.counters.mmio_writes += 1
+            self.registers.write(offset, size, value)
+
+    def reset(self) -> None:
+        """Registers take their reset values and the caches are empty, as after power-on."""
+        with self.lock:
+            self.registers.reset()
+            self.configuration.invalidate_all()
+            self.tlb.clear()
+
+    def work(self) -> None:
+        """Go on with commands that a store left for later."""
+        more = True
+        while more:
+            with self.lock:
+                more = self.commands.consume(COMMAND_BURST)
+
+    # -- stores with a meaning (§6.3) ------------------------------------------------------------------------
+
+    def _guards(self) -> dict[str, Callable[[int, int], bool]]:
+        """Which guards are open (§6.3; those of features that are absent never matter)."""
+
+        def enabled(mask: int) -> bool:
+            return bool((self.registers.raw(CR0) | self.registers.raw(CR0ACK)) & mask)
+
+        def irq_enabled(mask: int) -> bool:
+            return bool((self.registers.raw(IRQ_CTRL) | self.registers.raw(IRQ_CTRLACK)) & mask)
+
+        queues = CR0.CMDQEN.mask | CR0.EVENTQEN.mask | CR0.PRIQEN.mask
+        return {
+            Guard.SMMUEN: lambda old, new: not enabled(CR0.SMMUEN.mask),
+            Guard.CMDQEN: lambda old, new: not enabled(CR0.CMDQEN.mask),
+            Guard.EVENTQEN: lambda old, new: not enabled(CR0.EVENTQEN.mask),
+            Guard.PRIQEN: lambda old, new: not enabled(CR0.PRIQEN.mask),
+            Guard.QUEUES: lambda old, new: not enabled(queues),
+            Guard.IRQ_GERROR: lambda old, new: not irq_enabled(IRQ_CTRL.GERROR_IRQEN.mask),
+            Guard.IRQ_EVENTQ: lambda old, new: not irq_enabled(IRQ_CTRL.EVENTQ_IRQEN.mask),
+            Guard.IRQ_PRIQ: lambda old, new: not irq_enabled(IRQ_CTRL.PRIQ_IRQEN.mask),
+            Guard.UPDATE: lambda old, new: bool(new & GBPA.Update.mask) and not old & GBPA.Update.mask,
+        }
+
+    def _cr0_stored(self, old: CR0, new: CR0) -> None:
+        self.registers[CR0ACK] = new.raw
+        if new.CMDQEN and not old.CMDQEN:
+            self._consume()
+
+    def _irq_ctrl_stored(self, old: IRQ_CTRL, new: IRQ_CTRL) -> None:
+        self.registers[IRQ_CTRLACK] = new.raw
+
+    def _gbpa_stored(self, old: GBPA, new: GBPA) -> None:
+        if new.Update:
+            self.registers[GBPA] = new.replace(Update=0)
+
+    def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
+        if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
+            self._consume()
+
+    def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
+        self._consume()
+
+    def _consume(self) -> None:
+        """Commands are handled as they come; a long queue must not keep the bus waiting."""
+        if self.commands.consume(COMMAND_BURST):
+            if self.wake is not None:
+                self.wake()
+            else:
+                while self.commands.consume(COMMAND_BURST):
+                    pass
+
+    # -- translation -----------------------------------------------------------------------------------------
+
+    def translate(self, transaction: Transaction) -> Answer:
+        """Translate ``transaction`` page by page up to its first fault, and record what is to be recorded."""
+        with self.lock:
+            answer = self._translate(transaction)
+        if self.trace is not None:
+            self._trace_answer(transaction, answer)
+        return answer
+
+    def _translate(self, t: Transaction) -> Answer:
+        self.counters.transactions += 1
+        answer = Answer()
+        registers = self.registers
+        if not registers.raw(CR0) & CR0.SMMUEN.mask:
+            if registers[GBPA].ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
+                answer.outcome = Outcome.ABORT
+            else:
+                answer.pieces.append(Piece(t.iova, t.size))
+            return answer
+        context = self.configuration.lookup(t.sid, t.ssid)
+        if isinstance(context, Refusal):
+            self.counters.faults += 1
+            answer.outcome = Outcome.ABORT
+            if context.event is not None:
+                self._record(context.event, answer)
+            return answer
+        privileged, instruction = self._attributes(context, t)
+        address, left = t.iova, t.size
+        while left > 0:
+            found = self._translate_page(context, address, t.write, privileged, instruction)
+            if isinstance(found, Fault):
+                self._fault(context, t, address, privileged, instruction, found, answer)
+                return answer
+            pa, span = found
+            size = min(span, left)
+            last = answer.pieces[-1] if answer.pieces else None
+            if last is not None and last.pa + last.size == pa:
+                answer.pieces[-1] = Piece(last.pa, last.size + size)
+            else:
+                answer.pieces.append(Piece(pa, size))
+            address = (address + size) & 2**64 - 1
+            left -= size
+        return answer
+
+    def _attributes(self, context: Context, t: Transaction) -> tuple[bool, bool]:
+        """Privilege and instruction after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
+        privileged, instruction = t.privileged, t.instruction
+        if self.registers[IDR1].ATTR_PERMS_OVR:
+            if context.ste.PRIVCFG & 2:
+                privileged = context.ste.PRIVCFG == 3
+            if context.ste.INSTCFG & 2:
+                instruction = context.ste.INSTCFG == 3
+        return privileged, instruction and not t.write
+
+    def _translate_page(
+        self, context: Context, address: int, write: bool, privileged: bool, instruction: bool
+    ) -> tuple[int, int] | Fault:
+        """Where ``address`` goes and how many bytes from there on go along."""
+        self.counters.translations += 1
+        if context.halves is None:
+            limit = self.configuration.output_bits
+            if address >> limit:
+                return Fault(FaultKind.ADDR_SIZE)
+            return address, (1 << limit) - address
+        half = context.halves[address >> 55 & 1]
+        if half is None or (half.no_unprivileged and not privileged):
+            return Fault(FaultKind.TRANSLATION)
+        canonical = _canonical(half, address)
+        if canonical is None:
+            return Fault(FaultKind.TRANSLATION)
+        leaf = self.tlb.lookup(context.world, context.vmid, context.asid, canonical)
+        if leaf is None:
+            self.counters.walks += 1
+            found = walk(half.table, canonical, self._fetch_descriptor)
+            if isinstance(found, Fault):
+                return found
+            leaf = found
+            asid = context.asid if leaf.not_global and context.regime.unprivileged else None
+            self.tlb.insert(Space(context.world, context.vmid, asid), leaf)
+        if not permitted(leaf, context.regime, write=write, privileged=privileged, instruction=instruction):
+            return Fault(FaultKind.PERMISSION, leaf.level)
+        return leaf.translate(canonical), (1 << leaf.shift) - (canonical & (1 << leaf.shift) - 1)
+
+    def _fetch_descriptor(self, pa: int) -> int | None:
+        data = self.memory.read(pa, 8)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def _fault(
+        self,
+        context: Context,
+        t: Transaction,
+        address: int,
+        privileged: bool,
+        instruction: bool,
+        fault: Fault,
+        answer: Answer,
+    ) -> None:
+        """How a faulting transaction ends, and its record (§5.5, §7.3)."""
+        self.counters.faults += 1
+        values = {
+            "PnU": int(privileged),
+            "InD": int(instruction),
+            "RnW": int(not t.write),
+            "InputAddr": address,
+            "CLASS": events.EventClass.IN,
+        }
+        # An external abort always aborts and is always recorded; so does bypass, which has no CD to say otherwise.
+        quiet = context.halves is not None and fault.kind is not FaultKind.WALK_EABT
+        if fault.kind is FaultKind.WALK_EABT:
+            values.update(CLASS=events.EventClass.TT, FetchAddr=fault.fetch)
+        answer.outcome = Outcome.ABORT if context.abort or not quiet else Outcome.RAZ_WI
+        if context.record or not quiet:
+            self._record(record(FAULT_EVENTS[fault.kind], t.sid, t.ssid, **values), answer)
+
+    def _trace_answer(self, t: Transaction, answer: Answer) -> None:
+        assert self.trace is not None
+        what = {"sid": t.sid, "ssid": -1 if t.ssid is None else t.ssid, "iova": t.iova, "size": t.size}
+        where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
+        name = "write" if t.write else "read"
+        self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
+
+    # -- events (§7.2, §7.4) ---------------------------------------------------------------------------------
+
+    def event_ring(self) -> Ring:
+        base = self.registers[EVENTQ_BASE]
+        address = base.ADDR & (1 << self.configuration.output_bits) - 1
+        return Ring.at(address, min(base.LOG2SIZE, self.registers[IDR1].EVENTQS), events.Event.size)
+
+    def _record(self, event: events.Event, answer: Answer) -> None:
+        answer.events.append(event)
+        if self.trace is not None:
+            shown = {name: value for name, value in event.values().items() if name != "TYPE"}
+            self.trace.emit(self.name, "fault", type(event).__name__, **shown)
+        registers = self.registers
+        if not registers[CR0].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+            return
+        ring = self.event_ring()
+        prod, cons = registers[EVENTQ_PROD], registers[EVENTQ_CONS]
+        if ring.full(prod.WR, cons.RD):
+            self.counters.events_lost += 1
+            if prod.OVFLG == cons.OVACKFLG:
+                registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
+            return
+        if not self.memory.write(ring.slot(prod.WR), event.to_bytes()):
+            self.raise_error(GERROR.EVENTQ_ABT_ERR.mask)
+            return
+        self.counters.events += 1
+        was_empty = ring.empty(prod.WR, cons.RD)
+        registers[EVENTQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
+        if was_empty and registers[IRQ_CTRL].EVENTQ_IRQEN:
+            self._interrupt("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
+
+    # -- global errors and interrupts (§7.5, §3.18) ----------------------------------------------------------
+
+    def error_active(self, mask: int) -> bool:
+        return bool((self.registers.raw(GERROR) ^ self.registers.raw(GERRORN)) & mask)
+
+    def raise_error(self, mask: int) -> None:
+        """Activate a global error unless it is active already."""
+        with self.lock:
+            if self.error_active(mask):
+                return
+            self.registers[GERROR] = self.registers.raw(GERROR) ^ mask
+            if self.trace is not None:
+                self.trace.emit(self.name, "fault", "GERROR", value=self.registers.raw(GERROR))
+            # Telling of an aborted GERROR MSI by another one would only abort again.
+            if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRL].GERROR_IRQEN:
+                self._interrupt("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
+
+    def _interrupt(
+        self, source: str, cfg0: type[GERROR_IRQ_CFG0] | type[EVENTQ_IRQ_CFG0], cfg1: type[Register], abort: int
+    ) -> None:
+        """An MSI where one is configured, and the wire; each only where it exists."""
+        address = self.registers[cfg0].ADDR
+        if self.registers[IDR0].MSI and address:
+            self.send_msi(source, address, self.registers.raw(cfg1), abort)
+        self.wire(source)
+
+    def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
+        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later."""
+        self.counters.interrupts += 1
+        if self.trace is not None:
+            self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
+        address &= (1 << self.configuration.output_bits) - 1
+        self.memory.post(address, data.to_bytes(4, "little"), lambda: self.raise_error(abort))
+
+    def wire(self, source: str) -> None:
+        """Pulse the wired interrupt of ``source``, where the machine has wires."""
+        if self.interrupt is not None:
+            self.counters.interrupts += 1
+            if self.trace is not None:
+                self.trace.emit(self.name, "interrupt", f"wire {source}")
+            self.interrupt(source)
+
+
+def _canonical(half: HalfContext, address: int) -> int | None:
+    """``address`` with an ignored top byte as the sign makes it; None outside of the half's range (§3.4.1)."""
+    high = address >> 55 & 1
+    if half.top_byte_ignored:
+        address = address | _TOP_BYTE if high else address & ~_TOP_BYTE
+    rest = address >> half.table.input_bits
+    expected = (1 << 64 - half.table.input_bits) - 1 if high else 0
+    return address if rest == expected else None
