@@ -317,6 +317,36 @@ def test_a_driver_that_kicks_from_its_interrupt_is_served(bench: Bench) -> None:
     assert bench.driver.queues[0].seen == 4
 
 
+def test_a_queue_that_never_empties_does_not_starve_another() -> None:
+    bench = Bench(queues=2)
+    driver = bench.driver
+    busy, other = driver.queues
+    served_after: list[int] = []
+    refills = 0
+
+    def refill() -> None:
+        nonlocal refills
+        driver.used(busy)
+        if not served_after and driver.used(other):
+            served_after.append(refills)
+        driver.poke(busy.avail + 4 + 2 * busy.size, busy.avail_idx.to_bytes(2, "little"))
+        if refills == 50:
+            return
+        refills += 1
+        if refills == 5:
+            header, status = driver.alloc(16), driver.alloc(1)
+            driver.poke(header, struct.pack("<IIQ", v.FLUSH, 0, 0))
+            driver.add(other, [(header, 16, False), (status, 1, True)])
+            driver.kick(other)
+        batch(bench, 1)
+
+    bench.blk.interrupt = refill
+    batch(bench, 1)
+    assert refills == 50
+    assert served_after
+    assert served_after[0] < 10
+
+
 # -- faults --------------------------------------------------------------------------------------------------------
 
 

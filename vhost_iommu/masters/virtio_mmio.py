@@ -396,15 +396,17 @@ class VirtioMmio(Master):
         self._wake = self._wake or bool(self._kicked)
 
     def pending_work(self) -> None:
-        """Serve all queues that were notified, each until it is empty, in turns."""
+        """Serve all queues that were notified, in turns, each until it is empty."""
+        rings: list[Virtqueue] = []
         while True:
-            with self.turns:
-                kicked, self._kicked = self._kicked, set()
-                rings = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
+            if self._kicked:
+                with self.turns:
+                    kicked, self._kicked = self._kicked, set()
+                    ready = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
+                rings += [ring for ring in ready if ring not in rings]
             if not rings:
                 return
-            while rings:
-                rings = [ring for ring in rings if self._serve_batch(ring)]
+            rings = [ring for ring in rings if self._serve_batch(ring)]
 
     def _serve_batch(self, ring: Virtqueue) -> bool:
         """Whether there may be more in ``ring``."""
