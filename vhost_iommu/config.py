@@ -61,8 +61,8 @@ class SmmuConfig:
 
     name: str
     model: Literal["smmuv3"] = "smmuv3"
-    #: How the guest is told to take events: by its own register writes, or on wired lines.
-    interrupts: Literal["msi", "wired"] = "wired"
+    #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.
+    interrupts: Literal["msi", "wired"] = "msi"
     id_registers: Mapping[str, int] = field(default_factory=dict)
     features: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,6 +79,8 @@ class BlockOptions(Options):
     size: Size = _16M
     image: str | None = None
     read_only: bool = False
+    #: Request queues.
+    queues: int = 1
 
 
 @dataclass(frozen=True)

@@ -423,6 +423,7 @@ class TestEngine(Master):
     """
 
     compatible = "arm,smmute"
+    size = PAIR
     __test__ = False  # pytest takes the name for a test's
 
     def __init__(

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine file's machine as its guest finds it: the platform, and the doorbells of its wires.
+
+Law: nothing is decided here; windows are machine.py's, addresses and interrupt numbers platform.py's.
+"""
+
+from __future__ import annotations
+
+from vhost_iommu.config import MachineConfig
+from vhost_iommu.guest.platform import V2M_DOORBELL, GuestMaster, GuestSmmu, Platform
+from vhost_iommu.machine import Wires, placements
+from vhost_iommu.smmu.v3 import Features
+
+#: Wired interrupts of an SMMU without PRI.
+WIRED = ("eventq", "gerror", "cmdq-sync")
+
+
+def platform_of(config: MachineConfig) -> Platform:
+    """UsageError when the machine has no room in a guest."""
+    smmus, masters = [], []
+    for smmu in config.smmus:
+        wired = smmu.interrupts == "wired"
+        granules = Features(**smmu.features).granules
+        smmus.append(
+            GuestSmmu(
+                smmu.name,
+                wired=WIRED if wired else (),
+                msi=not wired,
+                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in granules),
+            )
+        )
+        masters += [
+            GuestMaster(
+                placed.master.name,
+                placed.compatible,
+                smmu.name,
+                placed.master.stream_ids,
+                size=placed.size,
+                offset=placed.offset,
+            )
+            for placed in placements(config, smmu.name)
+        ]
+    return Platform(smmus, masters)
+
+
+def wires_of(platform: Platform) -> Wires:
+    """What raises each wired interrupt: a write of its number to the v2m frame's doorbell."""
+    wires: dict[tuple[str, str], tuple[int, int]] = {}
+    for function in platform.functions:
+        for source, intid in function.intids.items():
+            wires[function.smmu.name, source] = (V2M_DOORBELL, intid)
+        for placed in function.masters:
+            if placed.intid is not None:
+                wires[placed.master.name, ""] = (V2M_DOORBELL, placed.intid)
+    return wires

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One machine made from its machine file: SMMU instances, masters behind them, PCI functions in front.
+
+Law: wires, and starts nothing: whoever serves the machine brings threads and locks, whoever places it in a guest
+brings the interrupts' doorbells. Each SMMU is one PCI function: its registers BAR0, its masters' windows BAR2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from .config import BlockOptions, MachineConfig, MasterConfig, SmmuConfig
+from .errors import UsageError
+from .masters.engine import TestEngine
+from .masters.master import Master
+from .masters.port import Port
+from .masters.storage import open_storage
+from .masters.virtio_blk import VirtioBlk
+from .memory import Memory
+from .smmu.v3 import Features, Smmu
+from .trace import Trace
+from .vfio.pci import BarMap, PciFunction
+
+#: Masters' windows start at multiples of the largest page of any kernel, so that two never share one.
+WINDOW_ALIGNMENT = 0x1_0000
+
+MASTERS: Mapping[str, type[Master]] = {"engine": TestEngine, "virtio-blk": VirtioBlk}
+
+#: (device, source) → (address, value) of the 4-byte write that raises a wired interrupt; a master's source is "".
+Wires = Mapping[tuple[str, str], tuple[int, int]]
+#: Has a function called in a thread of its own whenever the function returned is called: (name, function).
+Spawn = Callable[[str, Callable[[], bool]], Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a master's registers are in its function's BAR2."""
+
+    master: MasterConfig
+    compatible: str
+    offset: int
+    size: int
+
+
+def placements(config: MachineConfig, smmu: str) -> list[Placement]:
+    """The windows of the masters behind ``smmu``, in the order of the machine file."""
+    placed: list[Placement] = []
+    at = 0
+    for master in config.masters_of(smmu):
+        kind = MASTERS[master.kind]
+        placed.append(Placement(master, kind.compatible, at, kind.size))
+        at += -(-kind.size // WINDOW_ALIGNMENT) * WINDOW_ALIGNMENT
+    return placed
+
+
+class Machine:
+    """The parts of one machine by name, and its PCI functions in the order of the file's SMMUs."""
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        *,
+        wires: Wires | None = None,
+        spawn: Spawn | None = None,
+        new_lock: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        trace: Trace | None = None,
+    ) -> None:
+        """``spawn`` None: masters do their work where they are told of it, in the caller's thread."""
+        self.config = config
+        self.trace = trace
+        self._wires = wires or {}
+        self._spawn = spawn
+        self._new_lock = new_lock
+        self.smmus: dict[str, Smmu] = {}
+        self.masters: dict[str, Master] = {}
+        self.functions: list[PciFunction] = []
+        for master in config.masters:
+            if master.smmu is None:
+                raise UsageError(f"{config.path}: [[master]] {master.name} is behind no SMMU; name one in 'smmu'")
+        for smmu in config.smmus:
+            self._add(smmu)
+
+    def _add(self, config: SmmuConfig) -> None:
+        memory = Memory()
+        smmu = Smmu(
+            memory,
+            Features(**config.features),
+            id_registers=config.id_registers,
+            name=config.name,
+            interrupt=self._smmu_interrupt(config, memory),
+            lock=self._new_lock(),
+            trace=self.trace,
+        )
+        if self._spawn is not None:
+            smmu.wake = self._spawn(config.name, _once(smmu.work))
+        self.smmus[config.name] = smmu
+        blocks = []
+        for placed in placements(self.config, config.name):
+            master = self._master(placed.master, memory, smmu)
+            self.masters[master.name] = master
+            blocks.append((placed.offset, master))
+        bars = {0: BarMap([(0, smmu)], wide=False)}
+        if blocks:
+            end = blocks[-1][0] + blocks[-1][1].size
+            bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
+        self.functions.append(PciFunction(config.name, bars, memory=memory))
+
+    def _master(self, config: MasterConfig, memory: Memory, smmu: Smmu) -> Master:
+        port = Port(config.name, memory, smmu, config.stream_ids)
+        port.trace = self.trace
+        wire = self._wire(memory, config.name, "")
+        common: dict[str, Any] = {"lock": self._new_lock()}
+        if wire is not None:
+            common["interrupt"] = wire
+        if self._spawn is not None:
+            common["wake"] = lambda: None
+        master: Master
+        match config.options:
+            case BlockOptions(size=size, image=image, read_only=read_only, queues=queues):
+                storage = open_storage(image, size, read_only)
+                master = VirtioBlk(config.name, port, storage, queues=queues, **common)
+            case _:
+                master = TestEngine(config.name, port, **common)
+        if self._spawn is not None:
+            master.wake = self._spawn(config.name, _once(master.work))
+        return master
+
+    # -- interrupts ------------------------------------------------------------------------------------------
+
+    def _wire(self, memory: Memory, device: str, source: str) -> Callable[[], None] | None:
+        found = self._wires.get((device, source))
+        if found is None:
+            return None
+        address, value = found
+        data = value.to_bytes(4, "little")
+
+        def pulse() -> None:
+            if self.trace is not None:
+                self.trace.emit(device, "interrupt", f"wire {source}".rstrip(), intid=value)
+            memory.post(address, data, _lost)
+
+        return pulse
+
+    def _smmu_interrupt(self, config: SmmuConfig, memory: Memory) -> Callable[[str], None] | None:
+        pulses = {source: self._wire(memory, device, source) for device, source in self._wires if device == config.name}
+        if not pulses:
+            return None
+
+        def interrupt(source: str) -> None:
+            pulse = pulses.get(source)
+            if pulse is not None:
+                pulse()
+
+        return interrupt
+
+    def stop(self) -> None:
+        """No master makes DMA any more."""
+        for master in self.masters.values():
+            master.stop()
+
+
+def _once(work: Callable[[], None]) -> Callable[[], bool]:
+    def step() -> bool:
+        work()
+        return False
+
+    return step
+
+
+def _lost() -> None:
+    """A wired interrupt that reaches nobody: the client is gone, or the function is no bus master."""
