@@ -17,6 +17,7 @@ import signal
 import socket
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ RECEIVE_SIZE = 1 << 16
 MAX_PATH = 107
 #: Seconds that ``Server.stop`` waits for each thread.
 JOIN_TIMEOUT = 10.0
+#: Seconds for which a thread keeps the interpreter while another wants it.
+SWITCH_INTERVAL = 50e-6
 
 
 class Quiet:
@@ -284,6 +287,8 @@ class Server:
         except BaseException:
             self._close()
             raise
+        # A thread with a message to answer waits behind a busy worker for no longer than this.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._serving = len(self._endpoints)
         for worker in self._workers:
             worker.start()
