@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ..layout import Layout, address, bit, field
-from .v3.registers import MEMATTR, SHAREABILITY
+from .attributes import MEMATTR, SHAREABILITY
 
 
 class DescriptorType(IntEnum):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum, StrEnum
 
 from ...layout import Access, Register, address, bit, field
+from ..attributes import MEMATTR, SHAREABILITY
 
 RO = Access.RO
 RW = Access.RW
@@ -67,28 +68,11 @@ _GUARD_DOCS = {
 
 # -- encodings used by several registers ---------------------------------------------------------------------
 
-SHAREABILITY = {0: "non-shareable", 2: "outer shareable", 3: "inner shareable"}
 #: CR1's own encoding; a TCR's differs.
 CACHEABILITY = {0: "non-cacheable", 1: "write-back", 2: "write-through"}
 SHCFG = {0: "non-shareable", 1: "use incoming", 2: "outer shareable", 3: "inner shareable"}
 INSTCFG = {0: "use incoming", 2: "data", 3: "instruction"}
 PRIVCFG = {0: "use incoming", 2: "unprivileged", 3: "privileged"}
-#: A stage 2 descriptor's MemAttr[3:0] (without FWB), also the encoding of STE, GBPA, MSI and CMD_SYNC attributes.
-MEMATTR = {
-    0b0000: "Device-nGnRnE",
-    0b0001: "Device-nGnRE",
-    0b0010: "Device-nGRE",
-    0b0011: "Device-GRE",
-    0b0101: "Normal oNC iNC",
-    0b0110: "Normal oNC iWT",
-    0b0111: "Normal oNC iWB",
-    0b1001: "Normal oWT iNC",
-    0b1010: "Normal oWT iWT",
-    0b1011: "Normal oWT iWB",
-    0b1101: "Normal oWB iNC",
-    0b1110: "Normal oWB iWT",
-    0b1111: "Normal oWB iWB",
-}
 VMW = {
     0: "VMIDs match exactly",
     1: "VMID[0] ignored",

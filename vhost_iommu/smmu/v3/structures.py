@@ -10,7 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ...layout import Layout, address, array, bit, field
-from .registers import ADDRESS_SIZES, INSTCFG, MEMATTR, PRIVCFG, S2_PERMISSIONS, SHAREABILITY, SHCFG
+from ..attributes import MEMATTR, SHAREABILITY
+from .registers import ADDRESS_SIZES, INSTCFG, PRIVCFG, S2_PERMISSIONS, SHCFG
 
 
 class STE_CONFIG(IntEnum):
