@@ -23,8 +23,18 @@ from vhost_iommu.errors import UsageError
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 DEBIAN_SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
 INDEX_AGE = 3 * 24 * 3600.0  # seconds after which an index is fetched again before it is used
-ATTEMPTS = 4
-BY_HAND = "install it with your system's package manager"
+ATTEMPTS = 3  # of each apt-get command; apt itself tries each file as often
+# With this in place of the host's packages, a kernel's tools for installing it are not fetched with it.
+STAND_IN = """\
+Package: tools-of-a-running-system
+Status: install ok installed
+Version: 1
+Architecture: all
+Maintainer: nobody
+Provides: kmod, linux-base (= 999), initramfs-tools (= 999)
+Description: stands in
+
+"""
 
 
 @dataclass(frozen=True)
@@ -140,12 +150,12 @@ def debian_mirror(etc: Path = Path("/etc/apt")) -> str:
     )
 
 
-def require_apt(thing: str, variable: str, which: Callable[[str], str | None] = shutil.which) -> None:
+def require_apt(thing: str, variable: str) -> None:
     """Raise a UsageError unless this machine has what a private apt needs."""
     for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-deb"):
-        if which(tool) is None:
+        if shutil.which(tool) is None:
             raise UsageError(
-                f"{thing} cannot be fetched because this machine has no {tool}; {BY_HAND} "
+                f"{thing} cannot be fetched because this machine has no {tool}; get it by other means "
                 f"and name it in ${variable}"
             )
 
@@ -193,7 +203,7 @@ class Apt:
     def download(
         self, what: str, packages: Sequence[str], archives: Path, *, dependencies: bool = False
     ) -> list[Path]:
-        """Fetch ``packages`` into ``archives`` and return the .deb files.
+        """Fetch ``packages`` into ``archives`` and return their .deb files.
 
         An interrupted download in the same folder is resumed. With ``dependencies`` all that they depend
         on comes too, as if nothing were installed here.
@@ -208,25 +218,27 @@ class Apt:
 
     def _download(self, what: str, packages: Sequence[str], archives: Path, closure: bool) -> list[Path]:
         (archives / "partial").mkdir(parents=True, exist_ok=True)
-        if closure:
-            command = ["install", "--download-only", "--no-install-recommends", "--yes", *packages]
-        else:
-            command = ["download", *packages]
+        (self.folder / "status").write_text("" if closure else STAND_IN)
+        # Not "apt-get download": that one starts an interrupted file anew.
+        command = ["install", "--download-only", "--no-install-recommends", "--yes", *packages]
         # Against an empty archive folder apt lists all files, also those that are here already.
         empty = self.folder / "empty"
         (empty / "partial").mkdir(parents=True, exist_ok=True)
-        listing = self._apt_get([*command, "--print-uris"], what, archives=empty, cwd=empty)
+        listing = self._apt_get([*command, "--print-uris"], what, archives=empty)
         wanted = re.findall(r"^'[^']*' (\S+\.deb) (\d+)", listing, re.MULTILINE)
         if not wanted:
             raise UsageError(f"apt-get names no files for {what}; try again, or name it by hand (see doctor)")
         total = sum(int(size) for _, size in wanted)
         count = "1 package" if len(wanted) == 1 else f"{len(wanted)} packages"
-        self._progress(f"fetching {what} ({count}, {size_text(total)})…")
+        here = sum(_size(archives / name) or _size(archives / "partial" / name) for name, _ in wanted)
+        resumed = f", {size_text(here)} of it here already" if here else ""
+        self._progress(f"fetching {what} ({count}, {size_text(total)}{resumed})…")
         meter = _Meter(what, total, self._progress)
         self._apt_get(
-            [*command, "--quiet=2", "-o", "APT::Status-Fd=1"], what, archives=archives, cwd=archives, line=meter
+            [*command, "--quiet=2", "-o", "APT::Status-Fd=1"], what, archives=archives, line=meter
         )
-        files = [archives / name for name, _ in wanted]
+        asked = tuple(f"{package}_" for package in packages)
+        files = [archives / name for name, _ in wanted if closure or name.startswith(asked)]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise UsageError(f"apt-get left out {missing[0]} of {what}; remove {archives} and try again")
@@ -282,6 +294,7 @@ class Apt:
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::AllowDowngradeToInsecureRepositories": "false",
             "Acquire::Languages": "none",
+            "Acquire::Retries": "2",
             "Acquire::http::Timeout": "30",
             "Acquire::https::Timeout": "30",
         }
@@ -326,7 +339,6 @@ class Apt:
         arguments: Sequence[str],
         what: str,
         archives: Path | None = None,
-        cwd: Path | None = None,
         line: Callable[[str], None] | None = None,
     ) -> str:
         argv = ["apt-get", "-c", str(self._conf), *arguments]
@@ -338,7 +350,7 @@ class Apt:
                 pause = 2.0**attempt
                 self._progress(f"{what}: {_reason(done)}; trying again in {pause:.0f} s…")
                 self._sleep(pause)
-            done = self._run(argv, cwd=cwd, line=line)
+            done = self._run(argv, line=line)
             if done.code == 0:
                 return done.out
             if re.search(r"NO_PUBKEY|EXPKEYSIG|not signed|public key is not available", done.err):
@@ -375,6 +387,10 @@ class _Meter:
         if found and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every
             self._progress(f"  {self._what}: {float(found[1]):.0f} % of {size_text(self._total)}")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _reason(done: Done) -> str:

@@ -293,7 +293,7 @@ class Assets:
     def _apt_prerequisite(self) -> Prerequisite:
         mend = "install what is missing by hand and name it in $VI_QEMU, $VI_KERNEL_6_12, $VI_BUSYBOX, $VI_CROSS"
         try:
-            require_apt("what is missing", "VI_…")
+            require_apt("the rest", "VI_QEMU")
             return Prerequisite("apt-get, dpkg-deb", True, debian_mirror(), mend)
         except UsageError as why:
             return Prerequisite("apt-get, dpkg-deb", False, str(why), mend)

@@ -58,8 +58,8 @@ class Cache:
                     self._make(name, make)
         except OSError as why:
             raise UsageError(
-                f"{why.filename or self.folder}: {why.strerror or why}; free some space there or name "
-                "another folder in $VI_CACHE"
+                f"{why.filename or self.folder}: {why.strerror or why}; make the folder writable "
+                "with some space free, or name another in $VI_CACHE"
             ) from why
         return final
 
@@ -69,7 +69,11 @@ class Cache:
             if leftover.exists():
                 shutil.rmtree(leftover)
         new.mkdir()
-        facts = make(new)
+        try:
+            facts = make(new)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         (new / STAMP).write_text(json.dumps(facts, indent=1) + "\n")
         if final.exists():  # without a stamp: not ours, or damaged
             os.rename(final, old)
