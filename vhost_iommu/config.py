@@ -41,7 +41,7 @@ class GuestConfig:
 
     kind: Literal["linux", "bare"]
     memory: Size = _512M
-    cpu: str = "cortex-a57"
+    cpu: str = "cortex-a76"
     smp: int = 1
     #: Added to the kernel's command line.
     append: str = ""
