@@ -179,10 +179,12 @@ def _register(kind: str, words: list[str]) -> Decoded:
         low, high = (_number(word) for word in words[1:])
         if low < 1 << 32 and high < 1 << 32:
             return Decoded(kind, cls(low | high << 32), [*notes, "two 32-bit halves, the lower first"])
-    numbers, more = _numbers(f"the register {cls.__name__}", words[1:], 1, partial=False)
-    if numbers[0] >> cls.size * 8:
+    if len(words) != 2:
+        raise UsageError(f"{cls.__name__} is one value of {cls.size * 8} bits, not {len(words) - 1}")
+    number = _number(words[1])
+    if number >> cls.size * 8:
         raise UsageError(f"{cls.__name__} has {cls.size * 8} bits and {words[1]} has more; check the value")
-    return Decoded(kind, cls(numbers[0]), [*notes, *more])
+    return Decoded(kind, cls(number), notes)
 
 
 KINDS: dict[str, Callable[[str, list[str]], Decoded]] = {

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages under docs/reference/, written from the declarations; ``python -m vhost_iommu.reference [--check]``.
+
+Law: a page holds nothing that its declarations do not, so it is regenerated, never edited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .layout import Access, Field, Layout, Register
+from .smmu import descriptors
+from .smmu.v3 import commands, events, registers, structures
+
+#: Values that are more than this get a table of their own at the end of the page.
+INLINE = 5
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+
+
+class _Page:
+    """One Markdown page, put together from top to bottom."""
+
+    def __init__(self, title: str, intro: str) -> None:
+        self.lines = [
+            "<!-- SPDX-License-Identifier: Apache-2.0 -->",
+            "<!-- Written by `python -m vhost_iommu.reference`; edit the declarations instead. -->",
+            f"# {title}",
+            "",
+            *intro.strip().splitlines(),
+            "",
+        ]
+        #: Long encodings, to be tabulated at the end: their names by their values.
+        self.encodings: dict[tuple[tuple[int, str], ...], str] = {}
+
+    def add(self, *lines: str) -> None:
+        self.lines += [*lines, ""]
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        self.lines.append(f"| {' | '.join(heads)} |")
+        self.lines.append(f"|{'|'.join('---' for _ in heads)}|")
+        self.lines += [f"| {' | '.join(row)} |" for row in rows]
+        self.lines.append("")
+
+    def layout(self, cls: type[Layout], facts: Iterable[str]) -> None:
+        """A heading, what the layout is, and a row for each field."""
+        self.add(f"## {cls.__name__}")
+        self.add(*_paragraphs(cls))
+        self.add(" · ".join(facts))
+        if not cls.fields:
+            return
+        register = issubclass(cls, Register)
+        heads = ["bits", "field", *(["access", "reset"] if register else []), "values", "meaning"]
+        rows = []
+        for f in cls.fields:
+            name = f"`{f.name}`" + (f" (if {_escape(f.view)})" if f.view else "")
+            cells = [f.bits[1:-1], name]
+            if register:
+                assert issubclass(cls, Register)
+                access = f.access or cls.access
+                cells += [access.value + (f", [{f.guard}](#guards)" if f.guard else ""), _reset(f)]
+            rows.append([*cells, self._values(cls, f), _meaning(f)])
+        self.table(heads, rows)
+
+    def _values(self, cls: type[Layout], f: Field) -> str:
+        if f.name in cls.fixed:
+            return f"{cls.fixed[f.name]:#04x}"
+        if f.values is None:
+            return ""
+        if len(f.values) <= INLINE:
+            return "<br>".join(f"{value} {_escape(text)}" for value, text in f.values.items())
+        key = tuple(f.values.items())
+        name = self.encodings.get(key)
+        if name is None:
+            name = f"{f.name} values"
+            if name in self.encodings.values():
+                name = f"{cls.__name__}.{f.name} values"
+            self.encodings[key] = name
+        return f"[{name}](#{_anchor(name)})"
+
+    def text(self) -> str:
+        if self.encodings:
+            self.add("## Encodings", "", "Values that are not listed are reserved.")
+        for key, name in self.encodings.items():
+            self.add(f"### {name}")
+            shown = "d" if max(value for value, _ in key) < 16 else "#04x"
+            self.table(["value", "meaning"], [(format(value, shown), _escape(text)) for value, text in key])
+        return "\n".join(self.lines).rstrip() + "\n"
+
+
+def _paragraphs(cls: type[Layout]) -> list[str]:
+    return [_escape(line.strip()) for line in (cls.__doc__ or "").strip().splitlines()]
+
+
+def _summary(cls: type[Layout]) -> str:
+    return _paragraphs(cls)[0].rstrip(".")
+
+
+def _escape(text: str) -> str:
+    for mark in ("|", "<", "*"):
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it of a heading."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _link(cls: type[Layout]) -> str:
+    return f"[{cls.__name__}](#{_anchor(cls.__name__)})"
+
+
+def _reset(f: Field) -> str:
+    return f.text(f.reset) if f.values is None else str(f.reset)
+
+
+def _meaning(f: Field) -> str:
+    array = f" ({f.width // f.each} elements of {f.each} bits, element 0 lowest)" if f.each else ""
+    held = f"; holds address bits [{f.low + f.width - 1}:{f.low}]" if f.shift and f.low else ""
+    needs = f"; needs {f.needs}" if f.needs else ""
+    return _escape(f.doc + array + held + needs)
+
+
+def _section(cls: type[Layout]) -> list[str]:
+    return [f"IHI 0070 §{cls.section}"] if cls.section else []
+
+
+# -- the pages -----------------------------------------------------------------------------------------------
+
+
+def _registers() -> str:
+    page = _Page(
+        "SMMUv3 registers",
+        """
+The registers of the Non-secure programming interface. Bits that a table leaves out are RES0: they read as zero
+and a write does not change them. *Reset* is what the model starts with; where the architecture leaves a field
+UNKNOWN that is 0. *Needs* names the ID register fields without which a register or field is RES0.
+""",
+    )
+    groups = (
+        ("Pages 0 and 1", "Offsets count from the SMMU's base; page 1 starts at 0x10000.", registers.REGISTERS),
+        ("VATOS page", "Offsets count from the page, which IDR2.BA_VATOS places.", registers.VATOS_REGISTERS),
+        (
+            "Enhanced command queue",
+            "Offsets count from a queue's interface within a command queue control page.",
+            registers.ECMDQ_REGISTERS,
+        ),
+    )
+    page.add("## Contents", "", "[Guards](#guards) say when a write is ignored.")
+    for title, where, group in groups:
+        page.add(f"### {title}", "", where)
+        page.table(
+            ["offset", "register", "bits", "access", ""],
+            [(_offset(r), _link(r), str(r.size * 8), _access(r), _summary(r)) for r in group],
+        )
+    page.add("## Guards", "", "A write to what a guard covers is ignored:")
+    page.table(["guard", "ignored"], [(f"`{guard}`", _escape(guard.doc)) for guard in registers.Guard])
+    for _, _, group in groups:
+        for r in group:
+            page.layout(r, _register_facts(r))
+    return page.text()
+
+
+def _offset(r: type[Register]) -> str:
+    return f"{r.at:#06x}" + (f" + {r.stride}n" if r.count > 1 else "")
+
+
+def _access(r: type[Register]) -> str:
+    kinds = {f.access or r.access for f in r.fields} or {r.access}
+    return "/".join(kind.value for kind in Access if kind in kinds)
+
+
+def _register_facts(r: type[Register]) -> list[str]:
+    facts = [f"offset {_offset(r)}" + (f", n = 0 to {r.count - 1}" if r.count > 1 else ""), f"{r.size * 8} bits"]
+    facts.append(f"resets to {r.reset:#x}")
+    if r.guard:
+        facts.append(f"guard [{r.guard}](#guards)")
+    if r.needs:
+        facts.append(f"needs {r.needs}")
+    return [*facts, *_section(r)]
+
+
+def _commands() -> str:
+    page = _Page(
+        "SMMUv3 commands",
+        """
+The 16-byte entries of a command queue. Bits count over all 128, and those that a table leaves out are RES0. Which
+commands a queue accepts depends on the ID registers; those marked *Secure queue only* are always illegal here.
+""",
+    )
+    page.add("## Contents")
+    page.table(
+        ["opcode", "command", ""],
+        [(f"{opcode:#04x}", _link(cls), _summary(cls)) for opcode, cls in commands.COMMANDS.items()],
+    )
+    for opcode, cls in commands.COMMANDS.items():
+        page.layout(cls, [f"opcode {opcode:#04x}", *_section(cls)])
+    return page.text()
+
+
+def _events() -> str:
+    page = _Page(
+        "SMMUv3 events and page requests",
+        """
+The 32-byte records of the event queue and the 16-byte entries of the PRI queue. Bits count over the whole record,
+and those that a table leaves out are RES0.
+""",
+    )
+    page.add("## Contents")
+    page.table(
+        ["type", "record", ""],
+        [(f"{kind:#04x}", _link(cls), _summary(cls)) for kind, cls in events.EVENTS.items()]
+        + [("", _link(events.PRIEntry), _summary(events.PRIEntry))],
+    )
+    for kind, cls in events.EVENTS.items():
+        page.layout(cls, [f"type {kind:#04x}", *_section(cls)])
+    page.layout(events.PRIEntry, [f"{events.PRIEntry.size} bytes", *_section(events.PRIEntry)])
+    return page.text()
+
+
+def _sized(title: str, intro: str, layouts: Sequence[type[Layout]]) -> str:
+    page = _Page(title, intro)
+    page.add("## Contents")
+    page.table(["bytes", "structure", ""], [(str(cls.size), _link(cls), _summary(cls)) for cls in layouts])
+    for cls in layouts:
+        page.layout(cls, [f"{cls.size} bytes", *_section(cls)])
+    return page.text()
+
+
+def _structures() -> str:
+    return _sized(
+        "SMMUv3 structures in memory",
+        """
+The tables by which software configures streams. Bits count over the whole structure, and those that a table
+leaves out are RES0. *Needs* names the ID register fields without which a field is RES0 or ignored.
+""",
+        structures.LAYOUTS,
+    )
+
+
+def _descriptors() -> str:
+    return _sized(
+        "Translation table descriptors",
+        """
+VMSAv8-64 descriptors, eight bytes each (Arm DDI 0487, chapter D8). Bits that a table leaves out are RES0. A row
+with a condition is another reading of bits that rows above it declare, or of bits that are RES0 otherwise.
+""",
+        descriptors.LAYOUTS,
+    )
+
+
+PAGES = {
+    "smmuv3-registers.md": _registers,
+    "smmuv3-commands.md": _commands,
+    "smmuv3-events.md": _events,
+    "smmuv3-structures.md": _structures,
+    "smmuv3-descriptors.md": _descriptors,
+}
+
+
+def stale(folder: Path) -> list[Path]:
+    """The pages in ``folder`` that are missing or differ from the declarations."""
+    return [
+        folder / name
+        for name, page in PAGES.items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != page()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or with ``--check`` say which are stale (exit code 1)."""
+    parser = argparse.ArgumentParser(prog="python -m vhost_iommu.reference", description="Write docs/reference/.")
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where the pages are (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is stale")
+    options = parser.parse_args(arguments)
+    if options.check:
+        found = stale(options.folder)
+        for path in found:
+            print(f"{path} is stale; run python -m vhost_iommu.reference", file=sys.stderr)
+        return 1 if found else 0
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (options.folder / name).write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
