@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's serial console: read line by line until the guest succeeds, fails, dies, or its time is over.
+
+Law: it never sleeps; whatever comes is in the log before it is judged; a guest that is silent or gone has not
+succeeded.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Any, TextIO
+
+import pexpect.fdpexpect
+
+#: What a guest says when it cannot go on.
+DEATHS = (
+    r"Kernel panic - not syncing",
+    r"Internal error: ",
+    r"Unable to handle kernel ",
+    r"\bBUG: ",
+    r"kernel BUG at ",
+    r"[Ss]ynchronous [Ee]xternal [Aa]bort",
+    r"Bad mode in ",
+    r"vt: unexpected exception",
+)
+#: Seconds that a dying guest has to say the rest.
+LAST_WORDS = 5.0
+#: Seconds between two looks at what else may have failed.
+TICK = 0.5
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9])|\x00")
+
+
+class End(Enum):
+    """How a console's story ended."""
+
+    CLOSED = "the guest ended"
+    DIED = "the guest died"
+    TIMEOUT = "the guest's time is over"
+    STOPPED = "the host ended it"
+
+
+class Console:
+    """Reads one end of a socket whose other end is the guest's serial port; takes ownership of it."""
+
+    def __init__(self, connected: socket.socket, log: TextIO, deaths: Sequence[str] = DEATHS) -> None:
+        self._socket = connected
+        self._spawn: Any = pexpect.fdpexpect.fdspawn(
+            connected.fileno(), encoding="utf-8", codec_errors="replace", maxread=1 << 16
+        )
+        self._spawn.logfile_read = log
+        self._line = self._spawn.compile_pattern_list([r"[^\n]*\n", pexpect.EOF, pexpect.TIMEOUT])
+        self._deaths = re.compile("|".join(deaths))
+        #: The line that told of the guest's death.
+        self.death: str | None = None
+
+    def send(self, line: str) -> None:
+        """Type ``line`` and Enter."""
+        self._spawn.sendline(line)
+
+    def lines(self, deadline: float, stopped: Callable[[], bool] = lambda: False) -> Iterator[str | End]:
+        """Each line as it comes, at last an End. ``deadline`` is of time.monotonic(); ``stopped`` is asked often."""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                yield End.DIED if self.death else End.TIMEOUT
+                return
+            if stopped():
+                yield End.STOPPED
+                return
+            index = self._spawn.expect_list(self._line, timeout=min(left, TICK))
+            if index == 1:
+                if rest := _clean(self._spawn.before or ""):
+                    self._judge(rest)
+                    yield rest
+                yield End.DIED if self.death else End.CLOSED
+                return
+            if index == 0:
+                line = _clean(self._spawn.after)
+                if self._judge(line):
+                    deadline = min(deadline, time.monotonic() + LAST_WORDS)
+                yield line
+
+    def _judge(self, line: str) -> bool:
+        if self.death is None and not line.lstrip().startswith("#") and self._deaths.search(line):
+            self.death = line
+            return True
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _clean(line: str) -> str:
+    return _ESCAPES.sub("", line).strip("\r\n")

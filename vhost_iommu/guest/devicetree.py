@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest's device tree: QEMU's own, plus SMMUs, the masters behind them, and what was taken from the v2m frame.
+
+Law: every node comes from the platform's description, none is written by hand, and what platform.py assumes of
+QEMU's machine is compared with the tree that QEMU made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import fdt
+
+from vhost_iommu.guest import platform as at
+from vhost_iommu.guest.platform import Function, Placed, Platform, Property
+
+IRQ_EDGE_RISING = 1
+GIC_SPI = 0
+_NODES = {"virtio,mmio": "virtio_mmio", "arm,smmute": "smmute"}
+
+
+class UnknownMachineError(Exception):
+    """QEMU's machine is not the one whose addresses platform.py knows: our fault, not the operator's."""
+
+
+def add_machine(dtb: bytes, platform: Platform) -> bytes:
+    """``dtb``, made by QEMU, with the machine's nodes added."""
+    tree = fdt.parse_dtb(dtb)
+    v2m = _checked(tree)
+    phandle = _last_phandle(tree)
+    # BARs are where the shim puts them; Linux must not move them.
+    tree.set_property("linux,pci-probe-only", 1, "/chosen")
+    _fixed_seed(tree)
+
+    frame = tree.get_node(v2m)
+    msi_parent = frame.get_property("phandle").value
+    frame.set_property("arm,msi-base-spi", platform.msi_intids.start)
+    frame.set_property("arm,msi-num-spis", len(platform.msi_intids))
+
+    for function in platform.functions:
+        phandle += 1
+        tree.add_item(_smmu_node(function, phandle, msi_parent))
+        for placed in function.masters:
+            tree.add_item(_master_node(placed, phandle))
+    written: bytes = tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0)
+    return written
+
+
+def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
+    smmu = function.smmu
+    node = fdt.Node(f"iommu@{function.bar0.base:x}")
+    _set(node, "compatible", "arm,smmu-v3")
+    _set(node, "reg", _cells(function.bar0.base, smmu.registers_size))
+    _set(node, "#iommu-cells", 1)
+    _set(node, "dma-coherent", None)
+    if smmu.wired:
+        _set(node, "interrupts", [cell for name in function.intids for cell in _interrupt(function.intids[name])])
+        _set(node, "interrupt-names", list(function.intids))
+    elif smmu.msi:
+        _set(node, "msi-parent", msi_parent)
+    _set(node, "label", smmu.name)
+    for name, value in smmu.properties.items():
+        _set(node, name, value)
+    _set(node, "phandle", phandle)
+    return node
+
+
+def _master_node(placed: Placed, smmu: int) -> Any:
+    master = placed.master
+    node = fdt.Node(f"{node_name(master.compatible)}@{placed.window.base:x}")
+    _set(node, "compatible", master.compatible)
+    _set(node, "reg", _cells(placed.window.base, placed.window.size))
+    _set(node, "iommus", [cell for sid in master.stream_ids for cell in (smmu, sid)])
+    _set(node, "dma-coherent", None)
+    if placed.intid is not None:
+        _set(node, "interrupts", _interrupt(placed.intid))
+    _set(node, "label", master.name)
+    for name, value in master.properties.items():
+        _set(node, name, value)
+    return node
+
+
+def node_name(compatible: str) -> str:
+    """The generic name of a node; Linux calls the device ``<address>.<this>``."""
+    return _NODES.get(compatible, compatible.rpartition(",")[2])
+
+
+def _interrupt(intid: int) -> list[int]:
+    # The v2m frame pulses its lines.
+    return [GIC_SPI, intid - at.SPI_BASE, IRQ_EDGE_RISING]
+
+
+def _cells(address: int, size: int) -> list[int]:
+    return [address >> 32, address & 0xFFFF_FFFF, size >> 32, size & 0xFFFF_FFFF]
+
+
+def _set(node: Any, name: str, value: Property) -> None:
+    if value == []:
+        raise ValueError(f"{node.name}: {name} holds nothing")
+    node.set_property(name, value)
+
+
+def _fixed_seed(tree: Any) -> None:
+    """Bytes for the guest's random number generator, the same in each run: nothing waits, and runs repeat."""
+    chosen = tree.get_node("/chosen")
+    for name in ("kaslr-seed", "rng-seed"):
+        if chosen.get_property(name) is not None:
+            chosen.remove_property(name)
+    chosen.set_property("rng-seed", [0x9E37_79B9 * (index + 1) & 0xFFFF_FFFF for index in range(16)])
+
+
+def _checked(tree: Any) -> str:
+    """The path of the v2m frame; UnknownMachineError when an address differs from what platform.py says."""
+    ecam = _reg(tree, "pcie@10000000")
+    if ecam != at.ECAM:
+        raise UnknownMachineError(f"PCI configuration space is at {ecam:#x}, not {at.ECAM:#x}")
+    gic = next((node for node in tree.root.nodes if node.name.startswith("intc@")), None)
+    frame = next((node for node in gic.nodes if node.name.startswith("v2m@")), None) if gic is not None else None
+    if gic is None or frame is None:
+        raise UnknownMachineError("there is no GICv2m frame")
+    base = frame.get_property("reg")[1]
+    if base != at.V2M:
+        raise UnknownMachineError(f"the GICv2m frame is at {base:#x}, not {at.V2M:#x}")
+    if tree.root.get_property("#address-cells").value != 2 or tree.root.get_property("#size-cells").value != 2:
+        raise UnknownMachineError("addresses of the device tree do not have two cells")
+    return f"/{gic.name}/{frame.name}"
+
+
+def _reg(tree: Any, name: str) -> int:
+    node = next((node for node in tree.root.nodes if node.name == name), None)
+    if node is None:
+        raise UnknownMachineError(f"there is no {name}")
+    cells: Sequence[int] = node.get_property("reg")
+    return cells[0] << 32 | cells[1]
+
+
+def _last_phandle(tree: Any) -> int:
+    return max((prop.value for _, _, props in tree.walk() for prop in props if prop.name == "phandle"), default=0)

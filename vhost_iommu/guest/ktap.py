@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Test results out of a console: KTAP and TAP lines, with kernel messages mixed in.
+
+Law: a line that is no KTAP is ignored, never an error; what the guest did not say is never taken as passed.
+The format is the kernel's Documentation/dev-tools/ktap.rst.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+_STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? ?")
+_VERSION = re.compile(r"^(\s*)K?TAP version \d+\s*$")
+_PLAN = re.compile(r"^(\s*)1\.\.(\d+)(?:\s*#\s*SKIP\b.*)?\s*$")
+_RESULT = re.compile(r"^(\s*)(not )?ok\b(?: (\d+))?(?: -)? ?(.*?)\s*$")
+_DIRECTIVE = re.compile(r"(?:^|\s)#\s*(SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b:?\s*(.*)$", re.IGNORECASE)
+_BAIL = re.compile(r"^\s*Bail out!\s*(.*)$")
+_NOTE = re.compile(r"^(\s*)# (.*?)\s*$")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test's verdict. ``name`` has its parents' names before it, separated by dots."""
+
+    name: str
+    passed: bool
+    skipped: str | None = None  #: the reason
+    notes: tuple[str, ...] = ()  #: diagnostic lines that came before it, since the last result
+
+    def __str__(self) -> str:
+        if self.skipped is not None:
+            return f"{self.name}: skipped ({self.skipped})"
+        return f"{self.name}: {'passed' if self.passed else 'failed'}"
+
+
+@dataclass
+class _Level:
+    indent: int
+    planned: int | None = None
+    count: int = 0
+    children: list[Result] = field(default_factory=list)
+
+
+@dataclass
+class Ktap:
+    """Feed it lines; read the results at any time."""
+
+    results: list[Result] = field(default_factory=list)  #: of all levels, in the order in which they came
+    bailed: str | None = None
+    notes: list[str] = field(default_factory=list)  #: every diagnostic line, without "# "
+    _levels: list[_Level] = field(default_factory=list)
+    _pending: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, text: str | Iterable[str]) -> Ktap:
+        ktap = cls()
+        for line in text.splitlines() if isinstance(text, str) else text:
+            ktap.feed(line)
+        return ktap
+
+    def feed(self, line: str) -> Result | None:
+        """Take one line of the console; the result that it brought, if it brought one."""
+        line = _STAMP.sub("", line.rstrip("\r\n"))
+        if match := _VERSION.match(line):
+            self._open(len(match[1]))
+        elif match := _PLAN.match(line):
+            self._level(len(match[1])).planned = int(match[2])
+        elif match := _BAIL.match(line):
+            self.bailed = match[1] or "no reason given"
+        elif match := _NOTE.match(line):
+            if not match[2].startswith("Subtest:"):
+                self.notes.append(match[2])
+                self._pending.append(match[2])
+        elif (match := _RESULT.match(line)) and self._levels:
+            return self._result(len(match[1]), not match[2], match[4])
+        return None
+
+    def _open(self, indent: int) -> None:
+        while self._levels and self._levels[-1].indent > indent:
+            self._levels.pop()
+        if not self._levels or self._levels[-1].indent < indent:
+            self._levels.append(_Level(indent))
+        # A second version line on one level starts another suite beside the first: plans add up.
+
+    def _level(self, indent: int) -> _Level:
+        while len(self._levels) > 1 and self._levels[-1].indent > indent:
+            self._levels.pop()
+        if not self._levels or self._levels[-1].indent < indent:
+            self._levels.append(_Level(indent))
+        return self._levels[-1]
+
+    def _result(self, indent: int, ok: bool, text: str) -> Result:
+        inner: list[Result] = []
+        while len(self._levels) > 1 and self._levels[-1].indent > indent:
+            inner = self._levels.pop().children
+        level = self._level(indent)
+        skipped = None
+        if match := _DIRECTIVE.search(text):
+            text = text[: match.start()]
+            if match[1].upper() == "SKIP":
+                skipped = match[2] or "no reason given"
+        name = text.strip() or str(level.count + 1)
+        for index, child in enumerate(self.results):
+            if any(child is each for each in inner):
+                self.results[index] = Result(f"{name}.{child.name}", child.passed, child.skipped, child.notes)
+        result = Result(name, ok, skipped, tuple(self._pending))
+        self._pending.clear()
+        level.count += 1
+        level.children.append(result)
+        self.results.append(result)
+        return result
+
+    # -- verdict -----------------------------------------------------------------------------------------------
+
+    @property
+    def planned(self) -> int | None:
+        """How many results the outermost level promised, or None before it did."""
+        return self._levels[0].planned if self._levels else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every promised result of the outermost level came, and at least one was promised."""
+        return bool(self.planned) and self.bailed is None and self._levels[0].count >= (self.planned or 0)
+
+    @property
+    def failures(self) -> list[Result]:
+        return [result for result in self.results if not result.passed]
+
+    def passed(self, name: str) -> bool:
+        """Whether the test ``name`` ran and passed; a skipped one did not."""
+        return any(result.name == name and result.passed and result.skipped is None for result in self.results)
+
+    def facts(self, word: str) -> list[dict[str, str]]:
+        """Diagnostic lines ``# word [subject] key=value …`` as dictionaries; the subject's key is ""."""
+        found = []
+        for note in self.notes:
+            first, _, rest = note.partition(" ")
+            if first != word:
+                continue
+            try:
+                parts = shlex.split(rest)
+            except ValueError:
+                parts = rest.split()
+            found.append(
+                {
+                    key if mark else "": value if mark else key
+                    for key, mark, value in (part.partition("=") for part in parts)
+                }
+            )
+        return found

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU: its command line, and a process that cannot outlive us.
+
+Law: the line is a value computed from other values, whole and in order; only the process that was started here is
+ended here. Guest RAM is a shared memfd, without which a vfio-user server sees none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.assets import Qemu
+
+#: A core that every kernel since 6.1 knows, that has 4K, 16K and 64K pages, and that TCG runs quickly.
+CPU = "cortex-a76"
+MEMORY = 512
+#: Milliseconds that QEMU waits for an answer; afterwards a late answer breaks the connection.
+MESSAGE_TIMEOUT = 60_000
+#: Seconds that QEMU has to end by itself when asked to.
+GRACE = 3.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The part of the machine that QEMU itself emulates."""
+
+    memory: int = MEMORY  #: MiB
+    cpu: str = CPU
+    smp: int = 1
+
+    def arguments(self, *machine_options: str) -> list[str]:
+        machine = ["virt", "gic-version=2", "dtb-randomness=off", "memory-backend=ram", *machine_options]
+        return [
+            "-M", ",".join(machine), "-cpu", self.cpu, "-smp", str(self.smp), "-m", f"{self.memory}M",
+            "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        ]  # fmt: skip
+
+
+def serial() -> list[str]:
+    """The first serial port on QEMU's own input and output."""
+    return ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+
+
+def vfio_user(path: Path, slot: int) -> list[str]:
+    """The PCI function that is served at the socket ``path``, as device ``slot`` of bus 0."""
+    device = {
+        "driver": "vfio-user-pci",
+        "socket": {"type": "unix", "path": str(path)},
+        "bus": "pcie.0",
+        "addr": f"{slot:x}",
+        "x-msg-timeout": MESSAGE_TIMEOUT,
+    }
+    return ["-device", json.dumps(device)]
+
+
+def loader(path: Path, address: int) -> list[str]:
+    """Bytes of a file in guest RAM, also after a reset."""
+    return ["-device", f"loader,file={_escaped(path)},addr={address:#x},force-raw=on"]
+
+
+def disk(path: Path, serial: str) -> list[str]:
+    """QEMU's own virtio disk, behind no SMMU: what ours is compared with."""
+    return [
+        "-global", "virtio-mmio.force-legacy=false",
+        "-drive", f"if=none,id={serial},format=raw,file={_escaped(path)}",
+        "-device", f"virtio-blk-device,drive={serial},serial={serial}",
+    ]  # fmt: skip
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")
+
+
+def dump_device_tree(qemu: Qemu, hardware: Hardware, cache: Path) -> bytes:
+    """The device tree that QEMU makes for ``hardware``; kept in ``cache`` by QEMU's version and arguments."""
+    arguments = hardware.arguments()
+    name = hashlib.sha256(repr((qemu.version, qemu.command, arguments)).encode()).hexdigest()[:16]
+    final = cache / f"virt-{name}.dtb"
+    with contextlib.suppress(FileNotFoundError):
+        return final.read_bytes()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as new:
+        made = Path(new) / "virt.dtb"
+        command = [*qemu.command, *hardware.arguments(f"dumpdtb={_escaped(made)}")]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode or not made.exists():
+            said = (done.stderr.splitlines() or ["nothing"])[-1]
+            raise UsageError(f"QEMU makes no such machine and says: {said}; correct memory, cpu or smp")
+        os.replace(made, final)
+    return final.read_bytes()
+
+
+def _die_with(parent: int) -> None:
+    """In the child: be killed when the thread that started us ends, even by SIGKILL."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+class Process:
+    """A running QEMU. Start it from a thread that lives as long as the guest shall: it dies with that thread."""
+
+    def __init__(self, command: Sequence[str], errors: Path) -> None:
+        """UsageError: it cannot be started. ``errors`` receives what QEMU itself says."""
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        with theirs, errors.open("wb") as file:
+            try:
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=file,
+                    preexec_fn=lambda: _die_with(parent),
+                    start_new_session=True,  # the terminal's Ctrl-C is for us alone
+                )
+            except OSError as why:
+                ours.close()
+                raise UsageError(f"{command[0]} does not start: {why.strerror}; name another QEMU") from None
+        #: Our end of the guest's serial port; the caller's to close.
+        self.console = ours
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> int:
+        """Wait a moment for it to end, else end it; its exit status, negative for a signal."""
+        for ask in (lambda: None, self._process.terminate, self._process.kill):
+            ask()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(GRACE)
+        return self._process.wait()
+
+    def kill(self) -> int:
+        """End it now; its exit status."""
+        self._process.kill()
+        return self._process.wait()

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a guest: prepares its files, serves its machine, starts QEMU, reads its console, and judges.
+
+Law: only what the guest said counts. Passed: every promised test came and none failed. Whatever ends this process
+ends QEMU, and nothing that a run leaves behind stops the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest import bare, devicetree, initramfs, linux, qemu, shim
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.build import Toolchain, share
+from vhost_iommu.guest.console import Console, End
+from vhost_iommu.guest.folder import RunFolder
+from vhost_iommu.guest.kernel import KernelImage, KernelTree
+from vhost_iommu.guest.ktap import Ktap, Result
+from vhost_iommu.guest.platform import RAM, Platform
+
+#: For a panic to end QEMU at once instead of at the deadline.
+APPEND = "console=ttyAMA0 panic=-1 oops=panic"
+#: QEMU puts the initial RAM file system at half of RAM, or here.
+INITRD_OFFSET = 128 << 20
+
+
+class Verdict(IntEnum):
+    """What the guest says; the exit code of ``vhost-iommu run``."""
+
+    PASSED = 0
+    FAILED = 1  #: a test failed
+    DIED = 3  #: the guest died, ended early, or its time was over
+
+
+class Served(Protocol):
+    """A machine whose PCI functions are served by threads of this process."""
+
+    @property
+    def sockets(self) -> Sequence[Path]:
+        """One for each function of the platform, in its order."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """What went wrong in a thread: our fault, and the end of the run."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class LinuxGuest:
+    """A stock kernel with an initial RAM file system: ours, which runs ``cases``, or the one that is named."""
+
+    kernel: Path | str = "6.12"  #: a path, or a flavour that assets fetches
+    cases: tuple[linux.Case, ...] | None = None  #: None: what the machine's parts can show
+    append: str = ""
+    initrd: Path | None = None
+    modules: tuple[str, ...] = linux.MODULES
+    baseline: Sequence[tuple[str, Path]] = ()  #: QEMU's own disks (serial, image) and no SMMU, instead of the machine
+
+
+@dataclass(frozen=True)
+class BareGuest:
+    """A bare-metal program: an ELF file, or the name of one under guest/bare."""
+
+    elf: Path | str
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, whatever the guest is."""
+
+    hardware: qemu.Hardware = field(default_factory=qemu.Hardware)
+    timeout: float = 120.0  #: seconds until the guest must have ended
+    keep: Path | None = None
+    qemu: Path | None = None
+    extra: tuple[str, ...] = ()  #: further arguments of QEMU
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run. ``folder`` holds the artefacts, if they were kept."""
+
+    verdict: Verdict
+    why: str
+    ktap: Ktap
+    console: str
+    seconds: float
+    seconds_to_first_test: float | None
+    folder: Path | None
+
+    def passed(self, name: str) -> bool:
+        return self.ktap.passed(name)
+
+    @property
+    def results(self) -> list[Result]:
+        return self.ktap.results
+
+
+class GuestRun:
+    """One run. Use ``run()``, or ``command()`` for the line alone."""
+
+    def __init__(
+        self,
+        guest: LinuxGuest | BareGuest,
+        platform: Platform | None = None,
+        serve: Callable[[Path], Served] | None = None,
+        *,
+        options: Options | None = None,
+        assets: Assets | None = None,
+        on_line: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """``serve`` makes the served machine, with its sockets in the folder it is given; without it the guest has
+        QEMU's machine alone. ``on_line`` sees each line of the console as it comes.
+        """
+        self.guest = guest
+        self.platform = platform if platform is not None else Platform(())
+        self.options = options or Options()
+        self._serve = serve
+        self._assets = assets or Assets()
+        self._toolchain = Toolchain(self._assets)
+        self._on_line = on_line
+
+    # -- preparing -----------------------------------------------------------------------------------------------
+
+    def dry_run(self) -> tuple[str, Path]:
+        """The exact QEMU line, quoted for a shell, and the folder with the files that it names, which stays."""
+        folder = RunFolder(self.options.keep)
+        served = self._served(folder)
+        command = self._prepare(folder, served)
+        return shlex.join(command), folder.path
+
+    def _served(self, folder: RunFolder) -> Served | None:
+        if self._serve is None or not self.platform.functions:
+            return None
+        served = self._serve(folder.path)
+        if len(served.sockets) != len(self.platform.functions):
+            raise ValueError(f"{len(served.sockets)} sockets for {len(self.platform.functions)} functions")
+        return served
+
+    def _prepare(self, folder: RunFolder, served: Served | None) -> list[str]:
+        """Write the guest's files into ``folder``; QEMU's whole command line."""
+        found = self._assets.qemu(self.options.qemu)
+        hardware = self.options.hardware
+        command = [*found.command, *hardware.arguments(), *qemu.serial()]
+        match self.guest:
+            case BareGuest():
+                command += self._prepare_bare(folder, self.guest)
+            case LinuxGuest():
+                image = self._image(self.guest)
+                command += self._prepare_linux(folder, self.guest, image)
+                if served is not None:
+                    tree = qemu.dump_device_tree(found, hardware, self._toolchain.folder)
+                    folder.file("guest.dtb").write_bytes(devicetree.add_machine(tree, self.platform))
+                    command += ["-dtb", str(folder.file("guest.dtb"))]
+        if served is not None:
+            for function, path in zip(self.platform.functions, served.sockets, strict=True):
+                command += qemu.vfio_user(path, function.slot)
+        command += self.options.extra
+        folder.file("qemu.cmd").write_text(shlex.join(command) + "\n")
+        return command
+
+    def _tree(self, guest: LinuxGuest) -> KernelTree:
+        return KernelTree(guest.kernel if isinstance(guest.kernel, Path) else self._assets.kernel(guest.kernel))
+
+    def _image(self, guest: LinuxGuest) -> KernelImage:
+        """The kernel; UsageError when the machine or its memory cannot hold it."""
+        image = self._tree(guest).image()
+        if self._serve is not None:
+            self.platform.require_granule(image.page_size, f"kernel {image.version}")
+        room = min(INITRD_OFFSET, self.options.hardware.memory << 19) - (shim.KERNEL_ADDRESS - RAM)
+        if max(image.image_size, len(image.image)) > room:
+            raise UsageError(f"kernel {image.version} needs more memory; give the guest 256 MiB or more")
+        return image
+
+    def _prepare_linux(self, folder: RunFolder, guest: LinuxGuest, image: KernelImage) -> list[str]:
+        folder.file("Image").write_bytes(image.image)
+        # An aligned Image ignores text_offset since 3.17, but it names it all the same.
+        entry = shim.KERNEL_ADDRESS + image.text_offset
+        writes = self.platform.writes() if self._serve is not None else []
+        shim.build(self._toolchain, entry, writes, folder.file("shim.bin"))
+        initrd = guest.initrd
+        if initrd is None:
+            initrd = folder.file("initrd.gz")
+            initrd.write_bytes(self._initramfs(guest).compressed())
+        elif not initrd.is_file():
+            raise UsageError(f"{initrd} is no file; name an initial RAM file system")
+        command = [
+            "-kernel", str(folder.file("shim.bin")), *qemu.loader(folder.file("Image"), entry),
+            "-initrd", str(initrd), "-append", f"{APPEND} {guest.append}".rstrip(),
+        ]  # fmt: skip
+        for serial, path in guest.baseline:
+            command += qemu.disk(path, serial)
+        return command
+
+    def _initramfs(self, guest: LinuxGuest) -> initramfs.Initramfs:
+        chosen = guest.cases
+        if chosen is None:
+            if guest.baseline:
+                disks = linux.disk_cases([serial for serial, _ in guest.baseline])
+                chosen = (linux.Case("modules_load", "modules_load"), *disks)
+            else:
+                chosen = tuple(linux.cases(self.platform))
+        return initramfs.linux_guest(
+            self._assets.busybox().read_bytes(),
+            share("linux/init").read_bytes(),
+            self._tree(guest).modules(list(guest.modules)),
+            linux.parameters(chosen),
+        )
+
+    def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
+        path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(share(f"bare/{guest.elf}.c"))
+        elf = bare.Program.read(path)
+        command = ["-kernel", str(path)]
+        if elf.config is not None:
+            platform = self.platform if self._serve is not None else Platform(())
+            folder.file("config.bin").write_bytes(bare.configuration(platform, guest.arguments))
+            command += qemu.loader(folder.file("config.bin"), elf.config)
+        return command
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Run the guest to its end. Raises what failed in a server's thread; UsageError as of preparing."""
+        folder = RunFolder(self.options.keep)
+        failed = True
+        try:
+            with contextlib.ExitStack() as stack:
+                served = self._served(folder)
+                command = self._prepare(folder, served)
+                if served is not None:
+                    stack.callback(served.stop)
+                    served.start()
+                report = self._watch(folder, command, served)
+                failed = report.verdict is not Verdict.PASSED
+        except UsageError:
+            failed = False
+            raise
+        finally:
+            kept = folder.close(failed)
+        return report if kept is not None else _without_folder(report)
+
+    def _watch(self, folder: RunFolder, command: Sequence[str], served: Served | None) -> Report:
+        started = time.monotonic()
+        ktap = Ktap()
+        first: float | None = None
+        text: list[str] = []
+        end = End.CLOSED
+        with folder.file("console.log").open("w", encoding="utf-8", buffering=1) as log:
+            process = qemu.Process(command, folder.file("qemu.log"))
+            console = Console(process.console, log)
+            try:
+                stopped = lambda: served is not None and served.failure is not None  # noqa: E731
+                for line in console.lines(started + self.options.timeout, stopped):
+                    if isinstance(line, End):
+                        end = line
+                        break
+                    text.append(line)
+                    self._on_line(line)
+                    if ktap.feed(line) is not None and first is None:
+                        first = time.monotonic() - started
+                status = process.end() if end is End.CLOSED else process.kill()
+            finally:
+                process.kill()
+                console.close()
+        if served is not None and served.failure is not None:
+            raise served.failure
+        verdict, why = judge(end, status, ktap, console.death)
+        if verdict is Verdict.DIED and end is End.CLOSED and status:
+            why += self._qemu_said(folder)
+        seconds = time.monotonic() - started
+        folder.file("result.txt").write_text("".join(f"{each}\n" for each in [*ktap.results, f"{verdict.name}: {why}"]))
+        return Report(verdict, why, ktap, "\n".join(text), seconds, first, folder.path)
+
+    @staticmethod
+    def _qemu_said(folder: RunFolder) -> str:
+        lines = folder.file("qemu.log").read_text(errors="replace").splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+
+def judge(end: End, status: int, ktap: Ktap, death: str | None) -> tuple[Verdict, str]:
+    """What the guest's words and its end mean together."""
+    if death is not None:
+        return Verdict.DIED, f"the guest died: {death.strip()}"
+    if end is End.TIMEOUT:
+        return Verdict.DIED, f"the guest's time was over after {_so_far(ktap)}"
+    if end is not End.CLOSED or status:
+        return Verdict.DIED, f"QEMU ended with status {status} after {_so_far(ktap)}"
+    if not ktap.complete:
+        if ktap.bailed is not None:
+            return Verdict.DIED, f"the guest gave up: {ktap.bailed}"
+        return Verdict.DIED, f"the guest ended early, after {_so_far(ktap)}"
+    if ktap.failures:
+        return Verdict.FAILED, f"failed: {', '.join(result.name for result in ktap.failures)}"
+    return Verdict.PASSED, _so_far(ktap)
+
+
+def _so_far(ktap: Ktap) -> str:
+    skipped = sum(result.skipped is not None for result in ktap.results)
+    text = f"{len(ktap.results)} of {ktap.planned if ktap.planned is not None else 'an unknown number of'} tests"
+    return f"{text}, {skipped} skipped" if skipped else text
+
+
+def _without_folder(report: Report) -> Report:
+    return Report(
+        report.verdict, report.why, report.ktap, report.console, report.seconds, report.seconds_to_first_test, None
+    )
+
+
+def disk_checksums(report: Report) -> dict[str, list[dict[str, str]]]:
+    """What the guest says its disks hold at the end, by disk: sha256, offset and bytes."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for fact in report.ktap.facts("checksum"):
+        found.setdefault(fact.get("", ""), []).append(fact)
+    return found
+
+
+def to_json(report: Report) -> str:
+    """The report for other programs."""
+    return json.dumps(
+        {
+            "verdict": report.verdict.name.lower(),
+            "why": report.why,
+            "seconds": round(report.seconds, 3),
+            "tests": [
+                {"name": result.name, "passed": result.passed, "skipped": result.skipped} for result in report.results
+            ],
+        },
+        indent=1,
+    )
