@@ -77,7 +77,7 @@ class Counters:
     syncs: int = 0
     events: int = 0
     events_lost: int = 0
-    interrupts: int = 0
+    interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
     mmio_reads: int = 0
     mmio_writes: int = 0
 
@@ -395,6 +395,7 @@ class Smmu:
         self, source: str, cfg0: type[GERROR_IRQ_CFG0] | type[EVENTQ_IRQ_CFG0], cfg1: type[Register], abort: int
     ) -> None:
         """An MSI where one is configured, and the wire; each only where it exists."""
+        self.counters.interrupts += 1
         address = self.registers[cfg0].ADDR
         if self.registers[IDR0].MSI and address:
             self.send_msi(source, address, self.registers.raw(cfg1), abort)
@@ -402,7 +403,6 @@ class Smmu:
 
     def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
         """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later."""
-        self.counters.interrupts += 1
         if self.trace is not None:
             self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
         address &= (1 << self.configuration.output_bits) - 1
@@ -411,7 +411,6 @@ class Smmu:
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""
         if self.interrupt is not None:
-            self.counters.interrupts += 1
             if self.trace is not None:
                 self.trace.emit(self.name, "interrupt", f"wire {source}")
             self.interrupt(source)
