@@ -33,8 +33,8 @@ class _Page:
             *intro.strip().splitlines(),
             "",
         ]
-        #: Long encodings, to be tabulated at the end: their names by their values.
-        self.encodings: dict[tuple[tuple[int, str], ...], str] = {}
+        #: Long encodings, to be tabulated at the end, and the fields that use each (S2PII0 counts as S2PII).
+        self.encodings: dict[tuple[tuple[int, str], ...], list[str]] = {}
 
     def add(self, *lines: str) -> None:
         self.lines += [*lines, ""]
@@ -72,23 +72,23 @@ class _Page:
             return ""
         if len(f.values) <= INLINE:
             return "<br>".join(f"{value} {_escape(text)}" for value, text in f.values.items())
-        key = tuple(f.values.items())
-        name = self.encodings.get(key)
-        if name is None:
-            name = f"{f.name} values"
-            if name in self.encodings.values():
-                name = f"{cls.__name__}.{f.name} values"
-            self.encodings[key] = name
-        return f"[{name}](#{_anchor(name)})"
+        users = self.encodings.setdefault(tuple(f.values.items()), [])
+        if (user := f.name.rstrip("0123456789")) not in users:
+            users.append(user)
+        return f"\0{list(self.encodings).index(tuple(f.values.items()))}\0"
 
     def text(self) -> str:
         if self.encodings:
             self.add("## Encodings", "", "Values that are not listed are reserved.")
-        for key, name in self.encodings.items():
+        names = [f"Values of {', '.join(users)}" for users in self.encodings.values()]
+        for key, name in zip(self.encodings, names, strict=True):
             self.add(f"### {name}")
             shown = "d" if max(value for value, _ in key) < 16 else "#04x"
             self.table(["value", "meaning"], [(format(value, shown), _escape(text)) for value, text in key])
-        return "\n".join(self.lines).rstrip() + "\n"
+        text = "\n".join(self.lines).rstrip() + "\n"
+        for at, name in enumerate(names):
+            text = text.replace(f"\0{at}\0", f"[{name[0].lower()}{name[1:]}](#{_anchor(name)})")
+        return text
 
 
 def _paragraphs(cls: type[Layout]) -> list[str]:

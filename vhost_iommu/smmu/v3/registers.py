@@ -987,10 +987,3 @@ def met(needs: str, raw: Callable[[type[Register]], int]) -> bool:
         if not register.field_named(feature).decode(raw(register)):
             return False
     return True
-
-
-def implemented(register: type[Register], raw: Callable[[type[Register]], int]) -> int:
-    """The bits of ``register`` that this implementation has; the rest is RES0. ``raw`` as for ``met()``."""
-    if not met(register.needs, raw):
-        return 0
-    return sum(f.mask for f in register.fields if not f.view and met(f.needs, raw))
