@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a terminal gets beyond plain text: colour, and a progress line that is rewritten in place.
+
+Law: a file or a pipe gets neither; NO_COLOR turns colour off.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+_CODES = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+
+
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """``text`` in ``colour`` where ``stream`` (standard output) shows colour."""
+    stream = sys.stdout if stream is None else stream
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+class Progress:
+    """Tells what goes on: one line that changes on a terminal, a line for each step elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._clock = clock
+        self._began = clock()
+        self._shown = ""
+
+    def say(self, text: str) -> None:
+        """Show ``text``; the same text twice in a row is shown once."""
+        if text == self._shown:
+            return
+        self._shown = text
+        seconds = self._clock() - self._began
+        if self._live:
+            room = shutil.get_terminal_size().columns - 1
+            self._write(f"\r\x1b[K{f'{seconds:5.0f} s  {text}'[:room]}")
+        else:
+            self._write(f"{seconds:5.0f} s  {text}\n")
+
+    def live(self, text: str) -> None:
+        """Show ``text`` where it will be replaced; elsewhere it is not worth a line."""
+        if self._live:
+            self.say(text)
+
+    def clear(self) -> None:
+        """Make room for other output."""
+        if self._live and self._shown:
+            self._write("\r\x1b[K")
+        self._shown = ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.clear()
