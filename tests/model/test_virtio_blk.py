@@ -19,11 +19,11 @@ from vhost_iommu.masters.port import Port
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.memory import Memory
-from vhost_iommu.smmu.transaction import Outcome, Transaction
+from vhost_iommu.smmu.transaction import Answer, Outcome, Transaction
 
 RAM = 0x4000_0000
 IOVA = 0x7_0000_0000
-DISK = 1 << 20
+DISK = 5 << 19
 NEEDS_RESET = 0x40
 
 
@@ -143,10 +143,14 @@ def test_a_request_takes_few_transactions(bench: Bench) -> None:
     assert len(bench.smmu.asked) == 12
 
 
-def test_a_megabyte_of_scattered_pages_moves_in_bounded_chunks() -> None:
+@pytest.mark.parametrize("pieces", [1, 10])
+def test_megabytes_move_in_bounded_chunks(pieces: int) -> None:
     bench = Bench(ram=1 << 23)
-    status, data, _ = bench.driver.request(v.IN, 0, room=DISK, pieces=10)
+    status, data, _ = bench.driver.request(v.IN, 0, room=DISK, pieces=pieces)
     assert (status, data) == (v.OK, bench.noise)
+    assert bench.driver.request(v.OUT, 0, bench.noise[::-1], pieces=pieces)[0] == v.OK
+    assert bench.storage.read(0, DISK) == bench.noise[::-1]
+    assert max(asked.size for asked in bench.smmu.asked) <= 1 << 20
 
 
 def test_flush_and_get_id_succeed(driver: BlkDriver) -> None:
@@ -224,6 +228,15 @@ def test_rings_wrap_around(driver: BlkDriver) -> None:
         assert driver.request(v.IN, n, room=512, indirect=bool(n % 2))[0] == v.OK
 
 
+def test_batches_wrap_around(bench: Bench) -> None:
+    ring = bench.driver.queues[0]
+    for _ in range(20):
+        bench.driver.poke(ring.used + 4, b"\xff" * 8 * ring.size)
+        expected = batch(bench, 5)
+        assert bench.driver.used(ring) == expected
+    assert not bench.broken
+
+
 def test_write_through_flushes_each_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[int] = []
     monkeypatch.setattr(bench.storage, "flush", lambda: flushes.append(1) or True)  # type: ignore[func-returns-value]
@@ -248,14 +261,16 @@ def test_without_flush_negotiated_each_write_is_flushed(monkeypatch: pytest.Monk
 # -- notifications -------------------------------------------------------------------------------------------------
 
 
-def batch(bench: Bench, count: int) -> None:
-    """Make ``count`` flushes available, then notify once."""
+def batch(bench: Bench, count: int) -> list[tuple[int, int]]:
+    """Make ``count`` flushes available, then notify once: what is to come back."""
     driver, ring = bench.driver, bench.driver.queues[0]
+    heads = []
     for _ in range(count):
         header, status = driver.alloc(16), driver.alloc(1)
         driver.poke(header, struct.pack("<IIQ", v.FLUSH, 0, 0))
-        driver.add(ring, [(header, 16, False), (status, 1, True)])
+        heads.append(driver.add(ring, [(header, 16, False), (status, 1, True)]))
     driver.kick(ring)
+    return [(head, 1) for head in heads]
 
 
 def test_a_batch_is_notified_once(bench: Bench) -> None:
@@ -421,6 +436,9 @@ def head_out_of_range(driver: BlkDriver, ring: v.Queue) -> None:
 
 
 def idx_jumps(driver: BlkDriver, ring: v.Queue) -> None:
+    # Each entry of the ring is a sound chain; only there cannot be so many.
+    driver.write_desc(ring.desc, driver.alloc(16), 16, v.NEXT, 1)
+    driver.write_desc(ring.desc + 16, driver.alloc(1), 1, v.WRITE)
     driver.poke(ring.avail + 2, (ring.size + 1).to_bytes(2, "little"))
 
 
@@ -464,7 +482,10 @@ def indirect_in_indirect(driver: BlkDriver, ring: v.Queue) -> None:
 
 
 def indirect_with_next(driver: BlkDriver, ring: v.Queue) -> None:
-    driver.write_desc(ring.desc, driver.alloc(16), 16, v.INDIRECT | v.NEXT, 1)
+    table = driver.alloc(32)
+    driver.write_desc(table, driver.alloc(16), 16, v.NEXT, 1)
+    driver.write_desc(table + 16, driver.alloc(1), 1, v.WRITE)
+    driver.write_desc(ring.desc, table, 32, v.INDIRECT | v.NEXT, 1)
     driver.offer(ring, 0)
 
 
@@ -679,6 +700,21 @@ def test_a_machine_file_that_asks_for_the_impossible_is_refused(bad: dict[str, i
         VirtioBlk("disk", Port("disk", Memory(), None), MemoryStorage(512), **bad)  # type: ignore[arg-type]
 
 
+def test_a_write_whose_data_came_before_a_reset_does_not_follow_it(bench: Bench) -> None:
+    translate = bench.smmu.translate
+
+    def resetting(transaction: Transaction) -> Answer:
+        answer = translate(transaction)
+        if transaction.size == 1024:
+            bench.blk.reset()
+        return answer
+
+    bench.smmu.translate = resetting  # type: ignore[method-assign]
+    with pytest.raises(AssertionError):  # the request never comes back
+        bench.driver.request(v.OUT, 0, bytes(1024))
+    assert bench.storage.read(0, DISK) == bench.noise
+
+
 # -- a worker in a thread ----------------------------------------------------------------------------------------------
 
 
@@ -694,14 +730,14 @@ def test_no_dma_follows_a_reset_while_the_worker_is_busy() -> None:
     reset_done = threading.Event()
     late: list[Transaction] = []
 
-    def watched(transaction: Transaction) -> object:
+    def watched(transaction: Transaction) -> Answer:
         if reset_done.is_set():
             late.append(transaction)
         if transaction.write:
             reached.set()
         return translate(transaction)
 
-    bench.smmu.translate = watched  # type: ignore[assignment,method-assign]
+    bench.smmu.translate = watched  # type: ignore[method-assign]
 
     # The worker reads the disk between its transactions; hold it there until the reset is over.
     read = bench.storage.read
