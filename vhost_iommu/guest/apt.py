@@ -179,10 +179,11 @@ class Apt:
         progress: Callable[[str], None],
         run: Run = run_command,
         sleep: Callable[[float], None] = time.sleep,
-        keyring: Path = KEYRING,
+        keyring: Path | None = None,
     ) -> None:
         self.folder, self.mirror, self.suites, self.architecture = folder, mirror, tuple(suites), architecture
-        self._progress, self._run, self._sleep, self._keyring = progress, run, sleep, keyring
+        self._progress, self._run, self._sleep = progress, run, sleep
+        self._keyring = KEYRING if keyring is None else keyring
         self._conf = folder / "apt.conf"
         self._fetched = folder / "index-fetched"
 

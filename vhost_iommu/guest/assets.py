@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
@@ -106,8 +107,8 @@ class Assets:
         return self._private_qemu(folder)
 
     def _local_qemu(self, named: Path | None) -> Qemu | None:
-        if named is None and "VI_QEMU" in os.environ:
-            named = Path(os.environ["VI_QEMU"])
+        if named is None:
+            named = _named("VI_QEMU")
         if named is not None:
             found = self._probe((str(named),), str(named))
             if isinstance(found, str):
@@ -155,9 +156,8 @@ class Assets:
         """Folder with an unpacked Debian kernel for arm64; see KernelTree for what is in it."""
         if flavour not in FLAVOURS:
             raise UsageError(f"there is no kernel flavour {flavour!r}; take one of {', '.join(FLAVOURS)}")
-        variable = kernel_variable(flavour)
-        if named := os.environ.get(variable):
-            return _existing(Path(named), variable)
+        if (named := _named(kernel_variable(flavour))) is not None:
+            return named
         return self._cache.entry(f"kernel-{flavour}", lambda folder: self._make_kernel(flavour, folder))
 
     def _make_kernel(self, flavour: str, folder: Path) -> dict[str, str]:
@@ -175,8 +175,8 @@ class Assets:
 
     def busybox(self) -> Path:
         """A static busybox for arm64."""
-        if named := os.environ.get("VI_BUSYBOX"):
-            return _existing(Path(named), "VI_BUSYBOX")
+        if (named := _named("VI_BUSYBOX")) is not None:
+            return named
         return self._cache.entry("busybox", self._make_busybox) / "busybox"
 
     def _make_busybox(self, folder: Path) -> dict[str, str]:
@@ -261,34 +261,37 @@ class Assets:
         report = [
             Prerequisite("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
             self._apt_prerequisite(),
-            self._found("qemu", "qemu", self._try(lambda: self._local_qemu(None)), f"{fetch} $VI_QEMU"),
-            self._found("cross compiler", f"cross-{host_suite()}", self._try(self._local_cross),
+            self._found("qemu", "qemu", lambda: self._local_qemu(None), f"{fetch} $VI_QEMU"),
+            self._found("cross compiler", f"cross-{host_suite()}", self._local_cross,
                         f"{fetch} $VI_CROSS, as a prefix"),
-            self._found("busybox", "busybox", os.environ.get("VI_BUSYBOX"), f"{fetch} $VI_BUSYBOX"),
         ]  # fmt: skip
-        for flavour in FLAVOURS:
-            variable = kernel_variable(flavour)
-            entry = f"kernel-{flavour}"
-            report.append(
-                self._found(f"kernel {flavour}", entry, os.environ.get(variable), f"{fetch} ${variable}")
-            )
+        by_variable = {"busybox": ("busybox", "VI_BUSYBOX")}
+        by_variable |= {f"kernel {each}": (f"kernel-{each}", kernel_variable(each)) for each in FLAVOURS}
+        for name, (entry, variable) in by_variable.items():
+            report.append(self._found(name, entry, partial(_named, variable), f"{fetch} ${variable}"))
         return [*report, _shared_memory(), self._space()]
 
-    def _try(self, find: Callable[[], Qemu | Cross | None]) -> str | None:
+    def _found(
+        self, name: str, entry: str, look: Callable[[], Qemu | Cross | Path | None], mend: str
+    ) -> Prerequisite:
+        """What ``look`` finds on this machine, else what is cached; a wrong name by hand is told."""
         try:
-            found = find()
-        except UsageError:
-            return None
-        if isinstance(found, Qemu):
-            return f"{found.origin} ({'.'.join(map(str, found.version))})"
-        return found.origin if found else None
-
-    def _found(self, name: str, entry: str, local: str | None, mend: str) -> Prerequisite:
+            local = look()
+        except UsageError as why:
+            return Prerequisite(name, False, str(why), mend)
+        match local:
+            case Qemu():
+                where = f"{local.origin} ({'.'.join(map(str, local.version))})"
+                return Prerequisite(name, True, where, mend)
+            case Cross():
+                return Prerequisite(name, True, local.origin, mend)
+            case Path():
+                return Prerequisite(name, True, str(local), mend)
         stamp = self._cache.stamp(entry)
-        if local is None and stamp is not None:
-            version = f" ({stamp['version']})" if "version" in stamp else ""
-            local = f"{self.folder / entry}{version}"
-        return Prerequisite(name, local is not None, local or "not here", mend)
+        if stamp is None:
+            return Prerequisite(name, False, "not here", mend)
+        version = f" ({stamp['version']})" if "version" in stamp else ""
+        return Prerequisite(name, True, f"{self.folder / entry}{version}", mend)
 
     def _apt_prerequisite(self) -> Prerequisite:
         mend = "install what is missing by hand and name it in $VI_QEMU, $VI_KERNEL_6_12, $VI_BUSYBOX, $VI_CROSS"
@@ -353,10 +356,12 @@ def kernel_variable(flavour: str) -> str:
     return "VI_KERNEL_" + re.sub(r"\W", "_", flavour.upper())
 
 
-def _existing(path: Path, variable: str) -> Path:
-    if not path.exists():
-        raise UsageError(f"{path} does not exist; correct ${variable} or unset it")
-    return path
+def _named(variable: str) -> Path | None:
+    """The path that an environment variable names, if it is set."""
+    name = os.environ.get(variable)
+    if name and not Path(name).exists():
+        raise UsageError(f"{name} does not exist; correct ${variable} or unset it")
+    return Path(name) if name else None
 
 
 def _library_folders(folder: Path) -> list[Path]:

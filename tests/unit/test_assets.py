@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where each thing a guest needs is taken from, against a runner that plays the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest import apt as apt_module
+from vhost_iommu.guest import assets as assets_module
+from vhost_iommu.guest.apt import Done
+from vhost_iommu.guest.assets import Assets, kernel_variable
+
+TREES = {
+    "busybox-static": ["bin/busybox", "usr/share/doc/busybox/copyright"],
+    "qemu-system-arm": [
+        "usr/bin/qemu-system-aarch64",
+        "usr/lib64/ld-linux-x86-64.so.2",
+        "usr/lib/x86_64-linux-gnu/libc.so.6",
+        "usr/share/qemu/efi-virtio.rom",
+    ],
+    "gcc-aarch64-linux-gnu": ["usr/bin/aarch64-linux-gnu-gcc", "usr/lib/x86_64-linux-gnu/libmpc.so.3"],
+    "binutils-aarch64-linux-gnu": ["usr/bin/aarch64-linux-gnu-objcopy"],
+    "linux-image-6.12.95+deb12-arm64": ["boot/vmlinuz-6.12.95", "usr/lib/linux-image-6.12.95/board.dtb"],
+}
+
+
+class Outside:
+    """Every command the assets run: apt fetches TREES, and what is on PATH is told by ``path``."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.path: dict[str, str] = {name: f"/bin/{name}" for name in ("apt-get", "apt-cache", "dpkg", "dpkg-deb")}
+        self.qemu_version = "11.1.3"
+        self.devices = 'name "vfio-user-pci", bus PCI\n'
+        self.compiles = True
+
+    def which(self, name: str) -> str | None:
+        return self.path.get(name)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        line: Callable[[str], None] | None = None,
+    ) -> Done:
+        self.calls.append(list(argv))
+        program = Path(argv[0]).name
+        if program == "apt-cache":
+            return Done(0, "\n".join(TREES), "")
+        if program == "dpkg":
+            return Done(0, "amd64\n", "")
+        if program == "dpkg-deb":
+            package = Path(argv[2]).name.partition("_")[0]
+            for name in TREES[package]:
+                file = Path(argv[3]) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(package)
+            return Done(0, "", "")
+        if program == "apt-get":
+            return self.fetch(argv)
+        if "--version" in argv:
+            return Done(0, f"QEMU emulator version {self.qemu_version} (Debian)\n", "")
+        if "-device" in argv:
+            return Done(0, self.devices, "")
+        return Done(0, "", "") if self.compiles else Done(1, "", "cc: unknown target")
+
+    def fetch(self, argv: Sequence[str]) -> Done:
+        names = [f"{word}_1_any.deb" for word in argv if word in TREES]
+        if "--print-uris" in argv:
+            extra = ["libc6_1_any.deb"] if "gcc-aarch64-linux-gnu" in argv else []
+            return Done(0, "".join(f"'u' {name} 1000 SHA256:0\n" for name in [*names, *extra]), "")
+        if "install" in argv:
+            for name in [*names, "libc6_1_any.deb"]:
+                (Path(argv[-1].partition("=")[2]) / name).write_text("deb")
+        return Done(0, "", "")
+
+    @property
+    def fetched(self) -> bool:
+        return any(Path(call[0]).name == "apt-get" for call in self.calls)
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Outside:
+    world = Outside()
+    keyring = tmp_path / "keys.gpg"
+    keyring.write_text("keys")
+    for variable in ("VI_QEMU", "VI_BUSYBOX", "VI_CROSS", *map(kernel_variable, assets_module.FLAVOURS)):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("VI_MIRROR", "mirror://here/debian")
+    monkeypatch.setattr("shutil.which", world.which)
+    monkeypatch.setattr(assets_module, "host_suite", lambda: "bookworm")
+    monkeypatch.setattr(apt_module, "KEYRING", keyring)
+    return world
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def assets(tmp_path: Path, outside: Outside, said: list[str]) -> Assets:
+    return Assets(tmp_path / "cache", said.append, outside)
+
+
+def test_an_able_qemu_on_path_is_taken(assets: Assets, outside: Outside) -> None:
+    outside.path["qemu-system-aarch64"] = "/bin/qemu-system-aarch64"
+    outside.qemu_version = "10.1.0"
+    qemu = assets.qemu()
+    assert (qemu.command, qemu.version) == (("/bin/qemu-system-aarch64",), (10, 1, 0))
+    assert not outside.fetched
+
+
+def test_an_old_qemu_on_path_is_passed_over(assets: Assets, outside: Outside, tmp_path: Path) -> None:
+    outside.path["qemu-system-aarch64"] = "/bin/qemu-system-aarch64"
+    real = outside.__call__
+
+    def old_on_path(argv: Sequence[str], **rest: object) -> Done:
+        if argv[0] == "/bin/qemu-system-aarch64":
+            return Done(0, "QEMU emulator version 7.2.1\n", "")
+        return real(argv)
+
+    qemu = Assets(tmp_path / "cache", print, old_on_path).qemu()
+    assert qemu.version == (11, 1, 3)
+    assert qemu.origin == str(tmp_path / "cache/qemu")
+
+
+def test_a_private_qemu_runs_with_its_own_loader_and_files(assets: Assets, tmp_path: Path) -> None:
+    folder = tmp_path / "cache/qemu"
+    assert assets.qemu().command == (
+        f"{folder}/usr/lib64/ld-linux-x86-64.so.2",
+        "--library-path", f"{folder}/usr/lib/x86_64-linux-gnu",
+        "--argv0", "qemu-system-aarch64",
+        f"{folder}/usr/bin/qemu-system-aarch64",
+        "-L", f"{folder}/usr/share/qemu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "devices", "says"),
+    [("9.2.0", "", "is 9.2 and has no vfio-user client"), ("10.2.0", "", "without the device vfio-user-pci")],
+)
+def test_a_named_qemu_that_is_unable_is_refused(
+    assets: Assets, outside: Outside, version: str, devices: str, says: str
+) -> None:
+    outside.qemu_version, outside.devices = version, devices
+    with pytest.raises(UsageError, match=says):
+        assets.qemu(Path("/opt/qemu"))
+    assert not outside.fetched
+
+
+def test_the_environment_names_a_qemu(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_QEMU", "/bin/sh")
+    assert assets.qemu().command == ("/bin/sh",)
+
+
+def test_a_fetched_kernel_is_the_newest_and_without_device_trees(assets: Assets, said: list[str]) -> None:
+    folder = assets.kernel()
+    assert (folder / "boot/vmlinuz-6.12.95").is_file()
+    assert not (folder / "usr/lib/linux-image-6.12.95").exists()
+    assert said[-1] == f"kernel 6.12.95+deb12-arm64 is in {folder}"
+
+
+def test_a_flavour_that_is_unknown_names_the_known(assets: Assets) -> None:
+    with pytest.raises(UsageError, match=r"6\.12, 6\.1, 7, 7-16k"):
+        assets.kernel("5.4")
+
+
+def test_the_environment_names_a_kernel_of_one_flavour(
+    assets: Assets, outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_KERNEL_7_16K", str(tmp_path))
+    assert assets.kernel("7-16k") == tmp_path
+    assert not outside.fetched
+    monkeypatch.setenv("VI_KERNEL_7_16K", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"correct \$VI_KERNEL_7_16K"):
+        assets.kernel("7-16k")
+
+
+def test_busybox_is_a_file_and_its_download_is_gone(assets: Assets, tmp_path: Path) -> None:
+    assert assets.busybox().read_text() == "busybox-static"
+    assert list((tmp_path / "cache/downloads").iterdir()) == []
+
+
+def test_a_second_time_runs_nothing(assets: Assets, outside: Outside, tmp_path: Path) -> None:
+    assets.busybox()
+    assets.kernel()
+    outside.calls.clear()
+    again = Assets(tmp_path / "cache", print, outside)
+    again.busybox()
+    again.kernel()
+    assert outside.calls == []
+
+
+def test_a_cross_compiler_on_path_is_taken(assets: Assets, outside: Outside) -> None:
+    outside.path |= {name: f"/bin/{name}" for name in ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objcopy")}
+    cross = assets.cross()
+    assert (cross.cc, cross.prefix) == (("aarch64-linux-gnu-gcc",), "aarch64-linux-gnu-")
+    assert not outside.fetched
+
+
+def test_clang_with_lld_serves_as_cross_compiler(assets: Assets, outside: Outside) -> None:
+    outside.path |= {name: f"/bin/{name}" for name in ("clang", "ld.lld", "llvm-objcopy")}
+    cross = assets.cross()
+    assert cross.cc == ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
+    assert cross.prefix is None
+
+
+def test_a_fetched_cross_compiler_uses_the_hosts_c_library(
+    assets: Assets, outside: Outside, tmp_path: Path
+) -> None:
+    cross = assets.cross()
+    assert cross.prefix == f"{tmp_path}/cache/cross-bookworm/usr/bin/aarch64-linux-gnu-"
+    assert cross.env == {"LD_LIBRARY_PATH": f"{tmp_path}/cache/cross-bookworm/usr/lib/x86_64-linux-gnu"}
+    assert not any("libc6" in call[2] for call in outside.calls if call[0] == "dpkg-deb")
+
+
+def test_a_named_cross_compiler_that_is_unable_is_refused(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_CROSS", "sparc-")
+    outside.compiles = False
+    with pytest.raises(UsageError, match=r"VI_CROSS=sparc- does not compile for AArch64 \(cc: unknown target\)"):
+        assets.cross()
+
+
+@pytest.mark.parametrize("tool", ["apt-get", "apt-cache", "dpkg", "dpkg-deb"])
+def test_without_a_packages_tool_the_variable_is_named(assets: Assets, outside: Outside, tool: str) -> None:
+    del outside.path[tool]
+    with pytest.raises(UsageError, match=rf"no {tool}; .*\$VI_BUSYBOX"):
+        assets.busybox()
+    with pytest.raises(UsageError, match=r"\$VI_KERNEL_6_12"):
+        assets.kernel()
+
+
+def test_the_doctor_fetches_nothing_and_makes_nothing(assets: Assets, outside: Outside, tmp_path: Path) -> None:
+    report = {line.name: line for line in assets.prerequisites()}
+    assert not outside.fetched
+    assert not (tmp_path / "cache").exists()
+    assert report["python"].found
+    assert report["apt-get, dpkg-deb"].where == "mirror://here/debian"
+    for name in ("qemu", "cross compiler", "busybox", "kernel 6.12", "kernel 7-16k"):
+        assert not report[name].found
+        assert "$VI_" in report[name].mend
+
+
+def test_the_doctor_sees_what_is_cached(assets: Assets, tmp_path: Path) -> None:
+    assets.kernel()
+    report = {line.name: line for line in assets.prerequisites()}
+    assert report["kernel 6.12"].found
+    assert report["kernel 6.12"].where == f"{tmp_path}/cache/kernel-6.12 (6.12.95+deb12-arm64)"
+
+
+def test_a_doctor_told_of_a_wrong_qemu_says_why(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_QEMU", "/bin/sh")
+    outside.qemu_version = "7.2.0"
+    report = {line.name: line for line in assets.prerequisites()}
+    assert not report["qemu"].found
+    assert "7.2 and has no vfio-user client" in report["qemu"].where
+
+
+def test_a_wrong_name_by_hand_is_told_even_if_a_copy_is_cached(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assets.busybox()
+    monkeypatch.setenv("VI_BUSYBOX", "/nowhere/busybox")
+    report = {line.name: line for line in assets.prerequisites()}
+    assert not report["busybox"].found
+    assert "/nowhere/busybox does not exist" in report["busybox"].where
+
+
+def test_everything_is_fetched_at_once(assets: Assets, said: list[str]) -> None:
+    assets.fetch_all()
+    assert said[-1] == "ready: QEMU 11.1.3, busybox, a cross compiler, kernel 6.12"
