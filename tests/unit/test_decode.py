@@ -36,6 +36,7 @@ def test_a_structure_lists_its_zero_fields_together_and_loses_none() -> None:
     named = set(re.findall(r"[A-Za-z]\w+|\bV\b", text))
     assert {f.name for f in structures.STE.fields} <= named
     assert "zero: " in text
+    assert not re.search(r"^  \[76\]", text, re.MULTILINE), "DRE is zero and has no row of its own"
 
 
 def test_a_small_layout_shows_every_field_on_its_own_row() -> None:
@@ -164,6 +165,12 @@ def test_an_alias_on_page_0_leads_to_the_register_on_page_1() -> None:
     found = decode_words("register", ["a8", "5"])
     assert found.name == "EVENTQ_PROD"
     assert found.notes == ["offset of page 0; the register is on page 1"]
+
+
+def test_the_offset_of_an_upper_half_leads_to_the_whole_register() -> None:
+    found = decode_words("register", ["0x84", "45000000"])
+    assert found.name == "STRTAB_BASE"
+    assert found.notes == ["the upper half of the register; give the whole"]
 
 
 def test_a_64_bit_register_may_be_given_in_two_halves() -> None:

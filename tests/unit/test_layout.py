@@ -204,6 +204,8 @@ def test_words_are_the_lowest_first_and_missing_ones_zero() -> None:
 
     assert Wide.from_words([1, 2]).words() == (1, 2)
     assert Wide.from_words([3]) == Wide(3)
+    with pytest.raises(ValueError, match="no 64-bit word"):
+        Wide.from_words([1 << 64])
 
 
 @pytest.mark.parametrize("words", [[1, 1], [1 << 64], [-1]])
