@@ -146,11 +146,12 @@ class Process:
 
     def end(self) -> int:
         """Wait a moment for it to end, else end it; its exit status, negative for a signal."""
-        for ask in (lambda: None, self._process.terminate, self._process.kill):
-            ask()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self._process.wait(GRACE)
-        return self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(GRACE)
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(GRACE)
+        return self.kill()
 
     def kill(self) -> int:
         """End it now; its exit status."""
