@@ -17,8 +17,8 @@ from vhost_iommu.guest.apt import Apt, Done, debian_mirror, host_suite, run_comm
 MIRROR = "mirror://here/debian"
 KERNELS = """
 linux-image-6.12.9+deb12-arm64
-linux-image-6.12.95+deb12-arm64
-linux-image-6.12.95+deb12-rt-arm64
+linux-image-6.12.10+deb12-arm64
+linux-image-6.12.10+deb12-rt-arm64
 linux-image-6.13.1+deb12-arm64
 """
 
@@ -138,7 +138,7 @@ def test_the_suite_of_the_host_is_read(tmp_path: Path, text: str, suite: str) ->
 
 
 def test_the_newest_version_counts_by_number_not_by_spelling(apt: Apt) -> None:
-    assert apt.newest(r"linux-image-6\.12\.\d+\+\w+-arm64", "kernel") == "linux-image-6.12.95+deb12-arm64"
+    assert apt.newest(r"linux-image-6\.12\.\d+\+\w+-arm64", "kernel") == "linux-image-6.12.10+deb12-arm64"
 
 
 def test_a_package_that_no_index_names_says_which_suite_lacks_it(apt: Apt, fake: FakeApt) -> None:
