@@ -27,6 +27,8 @@ from .configuration import Configuration, Context, HalfContext, Refusal, record
 from .features import Features
 from .registers import (
     BY_NAME,
+    CMDQ_BASE,
+    CMDQ_CONS,
     CMDQ_PROD,
     CR0,
     CR0ACK,
@@ -130,6 +132,8 @@ class Smmu:
         self.registers.on_store(GBPA, self._gbpa_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
+        for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD):
+            self.registers.on_store(base_or_index, self._index_stored)
         self.configuration = Configuration(self.registers, memory)
         self.tlb: Tlb[Leaf] = Tlb(tlb_entries)
         self.commands = CommandQueue(self)
@@ -211,6 +215,12 @@ class Smmu:
 
     def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
         self._consume()
+
+    def _index_stored(self, old: Register, new: Register) -> None:
+        """Of our own indices, bits above the wrap flag read as zero (§6.3.28, §6.3.95)."""
+        registers = self.registers
+        registers[CMDQ_CONS] = registers.raw(CMDQ_CONS) & ~(CMDQ_CONS.RD.mask & ~self.commands.ring().index_mask)
+        registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.event_ring().index_mask)
 
     def _consume(self) -> None:
         """Commands are handled as they come; a long queue must not keep the bus waiting."""
