@@ -219,7 +219,9 @@ class Configuration:
             access_fault=not cd.AFFD,
             blocks_at_1=granule == 12 or (granule == 16 and oas52),
         )
-        e0pd = bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
+        # The EL2 regime without E2H has no unprivileged accesses to keep out.
+        unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
+        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
         return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0), e0pd)
 
     # -- fetching --------------------------------------------------------------------------------------------
@@ -229,6 +231,10 @@ class Configuration:
             return None
         data = self.memory.read(pa, layout.size)
         return None if data is None else layout.from_bytes(data)
+
+    def _not_fetched(self, kind: type[events.Event], pa: int, event: _Maker) -> Refusal:
+        """An external abort at ``pa``, or beyond the OAS, whose bits are RES0 in the record (§7.3.4)."""
+        return Refusal(event(kind, FetchAddr=pa & (1 << self.output_bits) - 1))
 
     def _split(self) -> int:
         split = self.registers[STRTAB_BASE_CFG].SPLIT
@@ -251,7 +257,7 @@ class Configuration:
                 at = base + (sid >> split) * L1STD.size
                 fetched = self._fetch(L1STD, at)
                 if fetched is None:
-                    return Refusal(event(events.F_STE_FETCH, FetchAddr=at))
+                    return self._not_fetched(events.F_STE_FETCH, at, event)
                 l1std = self._l1stds[sid >> split] = L1STD(fetched.raw)
             span = l1std.Span
             low = sid & (1 << split) - 1
@@ -262,7 +268,7 @@ class Configuration:
             at = (base & ~((1 << config.LOG2SIZE + 6) - 1)) + sid * STE.size
         fetched = self._fetch(STE, at)
         if fetched is None:
-            return Refusal(event(events.F_STE_FETCH, FetchAddr=at))
+            return self._not_fetched(events.F_STE_FETCH, at, event)
         ste = self._stes[sid] = STE(fetched.raw)
         return ste
 
@@ -270,22 +276,23 @@ class Configuration:
         cd = self._cds.get((sid, index))
         if cd is not None:
             return cd
-        at = ste.S1ContextPtr + index * CD.size
+        # Tables are aligned to their size, leaves to theirs; low bits of a pointer that say otherwise do not count.
+        at = _aligned(ste.S1ContextPtr, cd_bits + 6) + index * CD.size
         leaf_bits = _CD_LEAF_BITS.get(ste.S1Fmt)
         if cd_bits and leaf_bits:
             l1cd = self._l1cds.get((sid, index >> leaf_bits))
             if l1cd is None:
-                at = ste.S1ContextPtr + (index >> leaf_bits) * L1CD.size
+                at = _aligned(ste.S1ContextPtr, cd_bits - leaf_bits + 3) + (index >> leaf_bits) * L1CD.size
                 fetched = self._fetch(L1CD, at)
                 if fetched is None:
-                    return Refusal(event(events.F_CD_FETCH, FetchAddr=at))
+                    return self._not_fetched(events.F_CD_FETCH, at, event)
                 l1cd = self._l1cds[sid, index >> leaf_bits] = L1CD(fetched.raw)
             if not l1cd.V or l1cd.L2Ptr >> self.output_bits:
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
-            at = l1cd.L2Ptr + (index & (1 << leaf_bits) - 1) * CD.size
+            at = _aligned(l1cd.L2Ptr, leaf_bits + 6) + (index & (1 << leaf_bits) - 1) * CD.size
         fetched = self._fetch(CD, at)
         if fetched is None:
-            return Refusal(event(events.F_CD_FETCH, FetchAddr=at))
+            return self._not_fetched(events.F_CD_FETCH, at, event)
         cd = self._cds[sid, index] = CD(fetched.raw)
         return cd
 
@@ -405,6 +412,11 @@ class Configuration:
             return True
         limit = self._output_bits(cd) if granule == 16 else min(48, self._output_bits(cd))
         return bool(base >> limit)
+
+
+def _aligned(pa: int, bits: int) -> int:
+    """``pa`` aligned down to 2^``bits`` bytes; a negative number of bits is none."""
+    return pa >> bits << bits if bits > 0 else pa
 
 
 def record(kind: type[events.Event], sid: int, ssid: int | None, **values: int) -> events.Event:
