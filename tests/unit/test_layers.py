@@ -244,7 +244,7 @@ MACHINE_PATH = re.compile(rf"(?<![\w.$}}/\-])/(?:{_PLACES})/[\w.]")
 
 
 def files() -> list[Path]:
-    """All that is ours, whether or not this is a git checkout: what is built or cached begins with a dot or is named."""
+    """All that is ours, in a git checkout or not; what is cached begins with a dot."""
     found = []
     for folder, folders, names in os.walk(TOP):
         folders[:] = [name for name in folders if name not in NOT_OURS and (name[0] != "." or name == ".ci")]
