@@ -174,12 +174,22 @@ def test_only_the_newest_failed_runs_stay(runs: Path) -> None:
 
 def test_a_killed_run_is_reduced_and_a_running_one_left_alone(runs: Path) -> None:
     run = folder.RunFolder()
-    run.file("Image").write_bytes(b"large")
+    for name in ("Image", "console.log"):
+        run.file(name).write_text(name)
     folder.prune(runs)
     assert run.file("Image").exists()
     fcntl.flock(run._lock, fcntl.LOCK_UN)  # as the kernel does for a process that was killed
     folder.prune(runs)
+    assert run.file("console.log").exists()
     assert not run.file("Image").exists()
+
+
+def test_a_run_that_was_killed_before_it_said_anything_leaves_nothing(runs: Path) -> None:
+    run = folder.RunFolder()
+    run.file("Image").write_bytes(b"large")
+    assert run.close(failed=True) == run.path
+    folder.prune(runs)
+    assert not run.path.exists()
 
 
 def test_a_dry_runs_files_stay(runs: Path) -> None:

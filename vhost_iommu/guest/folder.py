@@ -11,6 +11,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
@@ -44,20 +46,29 @@ class RunFolder:
         self.keep = keep
         if keep is None:
             parent = root()
-            prune(parent)
-            self.path = Path(tempfile.mkdtemp(prefix="", dir=parent))
-        else:
-            try:
-                keep.mkdir(parents=True, exist_ok=True)
-            except OSError as why:
-                raise UsageError(f"{keep}: {why.strerror}; name another folder to keep") from None
-            self.path = keep.absolute()
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with _alone_in(parent):
+                _prune(parent)
+                self.path = Path(tempfile.mkdtemp(prefix="", dir=parent))
+                self._lock = self._locked()
+            return
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            keep.mkdir(parents=True, exist_ok=True)
+            self.path = keep.absolute()
+            self._lock = self._locked()
         except BlockingIOError:
-            os.close(self._lock)
-            raise UsageError(f"{self.path} is in use by another run; name another folder to keep") from None
+            raise UsageError(f"{keep} is in use by another run; name another folder to keep") from None
+        except OSError as why:
+            raise UsageError(f"{keep}: {why.strerror}; name another folder to keep") from None
+
+    def _locked(self) -> int:
+        """The folder's lock, which the kernel releases when this process ends; BlockingIOError: another's."""
+        lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise
+        return lock
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -85,23 +96,43 @@ class RunFolder:
 
 def prune(parent: Path) -> None:
     """Reduce what killed runs left behind to what is worth keeping, and remove all but the newest few."""
+    with _alone_in(parent):
+        _prune(parent)
+
+
+@contextmanager
+def _alone_in(parent: Path) -> Iterator[None]:
+    """No other process makes or removes folders in ``parent`` meanwhile."""
+    directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _prune(parent: Path) -> None:
     idle = []
     for folder in parent.iterdir():
-        if not folder.is_symlink() and folder.is_dir() and not _busy(folder):
+        if folder.is_symlink() or not folder.is_dir() or _busy(folder):
+            continue
+        if not (folder / _WHOLE).exists():
+            _reduce(folder)
+        if any(path.name != _LOCK for path in folder.iterdir()):
             idle.append(folder)
-            if not (folder / _WHOLE).exists():
-                _reduce(folder)
-    idle.sort(key=_age, reverse=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    idle.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
     for folder in idle[KEPT:]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _busy(folder: Path) -> bool:
+    """Whether the run that made it still goes on."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        # Being made just now, or not a run's: an empty folder that is new is left alone.
-        return not any(folder.iterdir()) if folder.exists() else True
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,13 +140,6 @@ def _busy(folder: Path) -> bool:
     finally:
         os.close(lock)
     return False
-
-
-def _age(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _reduce(folder: Path) -> None:
