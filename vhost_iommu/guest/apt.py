@@ -201,9 +201,7 @@ class Apt:
             )
         return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
-    def download(
-        self, what: str, packages: Sequence[str], archives: Path, *, dependencies: bool = False
-    ) -> list[Path]:
+    def download(self, what: str, packages: Sequence[str], archives: Path, *, dependencies: bool = False) -> list[Path]:
         """Fetch ``packages`` into ``archives`` and return their .deb files.
 
         An interrupted download in the same folder is resumed. With ``dependencies`` all that they depend
@@ -235,9 +233,7 @@ class Apt:
         resumed = f", {size_text(here)} of it here already" if here else ""
         self._progress(f"fetching {what} ({count}, {size_text(total)}{resumed})…")
         meter = _Meter(what, total, self._progress)
-        self._apt_get(
-            [*command, "--quiet=2", "-o", "APT::Status-Fd=1"], what, archives=archives, line=meter
-        )
+        self._apt_get([*command, "--quiet=2", "-o", "APT::Status-Fd=1"], what, archives=archives, line=meter)
         asked = tuple(f"{package}_" for package in packages)
         files = [archives / name for name, _ in wanted if closure or name.startswith(asked)]
         missing = [file.name for file in files if not file.is_file()]

@@ -41,9 +41,7 @@ class Flavour:
 FLAVOURS: Mapping[str, Flavour] = {
     "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",)),
     "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",)),
-    "7": Flavour(
-        "trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", ("linux-binary-", "linux-base-", "linux-modules-")
-    ),
+    "7": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", ("linux-binary-", "linux-base-", "linux-modules-")),
     "7-16k": Flavour(
         "trixie-backports", r"7\.\d+\.\d+\+\w+-arm64-16k", ("linux-binary-", "linux-base-", "linux-modules-")
     ),
@@ -271,9 +269,7 @@ class Assets:
             report.append(self._found(name, entry, partial(_named, variable), f"{fetch} ${variable}"))
         return [*report, _shared_memory(), self._space()]
 
-    def _found(
-        self, name: str, entry: str, look: Callable[[], Qemu | Cross | Path | None], mend: str
-    ) -> Prerequisite:
+    def _found(self, name: str, entry: str, look: Callable[[], Qemu | Cross | Path | None], mend: str) -> Prerequisite:
         """What ``look`` finds on this machine, else what is cached; a wrong name by hand is told."""
         try:
             local = look()
