@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from .errors import UsageError
-from .vfio.connection import close_fds
+from .vfio.connection import REGION_READ_SIZE, close_fds
 from .vfio.pci import PciFunction
 from .vfio.session import Session
 from .vfio.wire import MAX_MSG_FDS
@@ -75,63 +75,62 @@ class Quiet:
 class Channel:
     """A connected stream socket: one receive at a time in one thread, whole messages sent from any."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        """Takes ownership of ``connected``."""
+    def __init__(self, connected: socket.socket, complain: Callable[[str], None] = log.warning) -> None:
+        """Takes ownership of ``connected``; ``complain`` takes a line for the log."""
         self._socket = connected
+        self._complain = complain
         connected.setblocking(True)
         # A kernel timeout: one of Python's would cost a poll before each call.
         seconds = int(SEND_TIMEOUT)
         timeout = struct.pack("@ll", seconds, int((SEND_TIMEOUT - seconds) * 1e6))
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        self._buffer = bytearray(RECEIVE_SIZE)
-        self._buffers = [self._buffer]
-        self._view = memoryview(self._buffer)
+        #: Holds what the last ``receive`` brought.
+        self.buffer = bytearray(RECEIVE_SIZE)
+        self._buffers = [self.buffer]
         self._ancillary = socket.CMSG_SPACE(MAX_MSG_FDS * 4)
         self._lock = threading.Lock()
-        self._broken = False
+        self._send = connected.send
+        self._recvmsg_into = connected.recvmsg_into
 
-    def receive(self) -> tuple[memoryview, list[int]]:
-        """What has come, valid until the next call, and descriptors that the caller owns; (empty, []): the end."""
-        fds: list[int] = []
+    def receive(self) -> tuple[int, list[int]]:
+        """How many bytes ``buffer`` has now, 0 at the end, and descriptors, which are the caller's to close."""
         try:
-            size, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, self._ancillary, _CLOEXEC)
+            size, ancillary, flags, _ = self._recvmsg_into(self._buffers, self._ancillary, _CLOEXEC)
         except OSError as problem:
             log.debug("receive: %s", problem)
-            return self._view[:0], fds
-        if ancillary:
-            for level, kind, data in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    numbers = array.array("i")
-                    numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-                    fds += numbers
-            if flags & socket.MSG_CTRUNC:
-                log.warning("file descriptors were lost, more than %d came in one message", MAX_MSG_FDS)
-                close_fds(fds)
-                return self._view[:0], fds
-        return self._view[:size], fds
+            return 0, []
+        if not ancillary:
+            return size, []
+        fds: list[int] = []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+                fds += numbers
+        if flags & socket.MSG_CTRUNC:
+            self._complain(f"more than {MAX_MSG_FDS} file descriptors at once: the connection is closed")
+            close_fds(fds)
+            return 0, fds
+        return size, fds
 
     def send(self, message: bytes) -> bool:
         """Send all of ``message``, or break the channel and return False. Waits at most about SEND_TIMEOUT."""
         with self._lock:
-            if self._broken:
-                return False
             try:
-                sent = self._socket.send(message, _NOSIGNAL)
-                if sent == len(message):
-                    return True
-                self._send_rest(memoryview(message)[sent:])
+                sent = self._send(message, _NOSIGNAL)
+                if sent != len(message):
+                    self._send_rest(memoryview(message)[sent:])
             except OSError as problem:
-                self._broken = True
                 if problem.errno == errno.EAGAIN:
-                    log.warning("the client read nothing for %g s: the connection is closed", SEND_TIMEOUT)
-                self.shutdown()
+                    self._complain(f"nothing was read for {SEND_TIMEOUT:g} s: the connection is closed")
+                self.shutdown()  # and so no later send succeeds
                 return False
         return True
 
     def _send_rest(self, rest: memoryview) -> None:
         deadline = time.monotonic() + SEND_TIMEOUT
         while rest:
-            rest = rest[self._socket.send(rest, _NOSIGNAL) :]
+            rest = rest[self._send(rest, _NOSIGNAL) :]
             if rest and time.monotonic() > deadline:
                 raise OSError(errno.EAGAIN, "the client reads too slowly")
 
@@ -144,7 +143,6 @@ class Channel:
         """Close the socket; only the receiving thread may, when it receives no more."""
         self.shutdown()
         with self._lock:
-            self._broken = True
             self._socket.close()
 
 
@@ -350,7 +348,7 @@ class Server:
         complain = Quiet(endpoint.function.name)
         try:
             for client in endpoint.clients(self._stop):
-                channel = Channel(client)
+                channel = Channel(client, complain)
                 with self._lock:
                     self._channels[endpoint] = channel
                     if self._stopping:
@@ -374,11 +372,14 @@ def _converse(function: PciFunction, channel: Channel, complain: Callable[[str],
     """Serve one client until it goes."""
     log.info("%s: a client is here", function.name)
     session = Session(function, channel.send, complain)
-    feed, receive = session.connection.feed, channel.receive
+    feed, read_register = session.connection.feed, session.connection.read_register
+    receive, buffer, view = channel.receive, channel.buffer, memoryview(channel.buffer)
     try:
         while True:
-            data, fds = receive()
-            if not data or not feed(data, fds):
+            size, fds = receive()
+            if size == REGION_READ_SIZE and not fds and read_register(buffer):
+                continue
+            if not size or not feed(view[:size], fds):
                 return
     finally:
         session.end()

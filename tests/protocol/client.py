@@ -51,7 +51,8 @@ class SocketTransport:
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         sent = socket.send_fds(self.socket, [data], list(fds)) if fds else 0
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def receive(self, size: int) -> bytes:
         data = b""

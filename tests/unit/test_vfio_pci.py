@@ -78,6 +78,20 @@ def test_an_access_across_two_blocks_is_shared_between_them() -> None:
     assert second.storage == b"efgh\0\0\0\0"
 
 
+def test_reading_one_block_after_another_finds_each() -> None:
+    blocks = [Scratch(size=0x10), Scratch(size=0x10)]
+    function = PciFunction("f", {0: BarMap([(0, blocks[0]), (0x20, blocks[1])]), 2: BarMap([(0, Scratch())])})
+    for number, block in enumerate(blocks, 1):
+        block.storage[:] = bytes([number]) * 0x10
+    for _ in range(2):
+        assert function.read(0, 0x8, 8) == b"\1" * 8
+        assert function.read(0, 0x10, 8) == bytes(8)
+        assert function.read(0, 0x20, 4) == b"\2" * 4
+        assert function.read(0, 0x1C, 8) == bytes(4) + b"\2" * 4
+        assert function.read(2, 0x20, 4) == bytes(4)
+        assert function.read(0, 0xE, 4) == b"\1\1\0\0"
+
+
 @pytest.mark.parametrize("blocks", [[(0, 16), (8, 16)], [(4, 8)], [(0, 12)]])
 def test_blocks_that_overlap_or_are_misaligned_are_refused(blocks: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match=r"block|multiple"):

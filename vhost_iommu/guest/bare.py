@@ -67,6 +67,17 @@ class Program:
     cases: tuple[str, ...]
     config: int | None  #: where struct vt_config is
 
+    def chosen(self, arguments: str) -> tuple[str, ...]:
+        """The cases that the program will run with these arguments; UsageError when they name one it lacks."""
+        for argument in arguments.split():
+            name, mark, value = argument.partition("=")
+            if name == "cases" and mark:
+                wanted = value.split(",")
+                if unknown := [case for case in wanted if case not in self.cases]:
+                    raise UsageError(f"the program has no case {unknown[0]!r}; take {', '.join(self.cases)}")
+                return tuple(case for case in self.cases if case in wanted)
+        return self.cases
+
     @classmethod
     def read(cls, path: Path) -> Program:
         """UsageError when it is no such program."""

@@ -20,6 +20,7 @@ KEPT = 5
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
 ARTEFACTS = ("console.log", "qemu.cmd", "qemu.log", "result.txt", "trace.json", "trace.txt")
 _LOCK = "lock"
+_WHOLE = "whole"  #: marks a folder that stays as it is
 
 
 def root() -> Path:
@@ -60,6 +61,11 @@ class RunFolder:
     def file(self, name: str) -> Path:
         return self.path / name
 
+    def leave(self) -> None:
+        """Let it be, with all that is in it, until it is no longer among the newest."""
+        self.file(_WHOLE).touch()
+        os.close(self._lock)
+
     def close(self, failed: bool) -> Path | None:
         """Remove what is not to stay; the folder, if it stays."""
         stays = failed or self.keep is not None
@@ -82,7 +88,8 @@ def prune(parent: Path) -> None:
     for folder in parent.iterdir():
         if not folder.is_symlink() and folder.is_dir() and not _busy(folder):
             idle.append(folder)
-            _reduce(folder)
+            if not (folder / _WHOLE).exists():
+                _reduce(folder)
     idle.sort(key=_age, reverse=True)
     for folder in idle[KEPT:]:
         shutil.rmtree(folder, ignore_errors=True)

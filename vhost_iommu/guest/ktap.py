@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? ?")
 _VERSION = re.compile(r"^(\s*)K?TAP version \d+\s*$")
 _PLAN = re.compile(r"^(\s*)1\.\.(\d+)(?:\s*#\s*SKIP\b.*)?\s*$")
-_RESULT = re.compile(r"^(\s*)(not )?ok\b(?: (\d+))?(?: -)? ?(.*?)\s*$")
+_RESULT = re.compile(r"^(\s*)(not )?ok (\d+)(?: -)?(?: (.*?))?\s*$")
 _DIRECTIVE = re.compile(r"(?:^|\s)#\s*(SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b:?\s*(.*)$", re.IGNORECASE)
 _BAIL = re.compile(r"^\s*Bail out!\s*(.*)$")
 _NOTE = re.compile(r"^(\s*)# (.*?)\s*$")
@@ -75,7 +75,7 @@ class Ktap:
                 self.notes.append(match[2])
                 self._pending.append(match[2])
         elif (match := _RESULT.match(line)) and self._levels:
-            return self._result(len(match[1]), not match[2], match[4])
+            return self._result(len(match[1]), not match[2], match[4] or "")
         return None
 
     def _open(self, indent: int) -> None:
@@ -122,8 +122,8 @@ class Ktap:
 
     @property
     def complete(self) -> bool:
-        """Whether every promised result of the outermost level came, and at least one was promised."""
-        return bool(self.planned) and self.bailed is None and self._levels[0].count >= (self.planned or 0)
+        """Whether as many results of the outermost level came as were promised, which is at least one."""
+        return bool(self.planned) and self.bailed is None and self._levels[0].count == self.planned
 
     @property
     def failures(self) -> list[Result]:

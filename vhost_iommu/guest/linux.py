@@ -6,6 +6,7 @@ Law: the host knows every case before the guest starts, in order and by name; th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Case:
     arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return " ".join((self.name, self.function, *self.arguments))
+        return " ".join((self.name, self.function, *map(shlex.quote, self.arguments)))
 
 
 def device_name(placed: Placed) -> str:

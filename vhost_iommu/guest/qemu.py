@@ -26,6 +26,8 @@ from vhost_iommu.guest.assets import Qemu
 #: A core that every kernel since 6.1 knows, that has 4K, 16K and 64K pages, and that TCG runs quickly.
 CPU = "cortex-a76"
 MEMORY = 512
+#: Cores whose ID_AA64MMFR0_EL1.TGran16 says that they have no 16K pages: such a kernel ends before it says a word.
+WITHOUT_16K = ("cortex-a53", "cortex-a57", "cortex-a72")
 #: Milliseconds that QEMU waits for an answer; afterwards a late answer breaks the connection.
 MESSAGE_TIMEOUT = 60_000
 #: Seconds that QEMU has to end by itself when asked to.

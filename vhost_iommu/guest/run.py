@@ -131,6 +131,8 @@ class GuestRun:
         self._assets = assets or Assets()
         self._toolchain = Toolchain(self._assets)
         self._on_line = on_line
+        #: Names of the tests that the guest must report, where they are known.
+        self.expected: tuple[str, ...] = ()
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
@@ -139,6 +141,7 @@ class GuestRun:
         folder = RunFolder(self.options.keep)
         served = self._served(folder)
         command = self._prepare(folder, served)
+        folder.leave()
         return shlex.join(command), folder.path
 
     def _served(self, folder: RunFolder) -> Served | None:
@@ -179,6 +182,9 @@ class GuestRun:
         image = self._tree(guest).image()
         if self._serve is not None:
             self.platform.require_granule(image.page_size, f"kernel {image.version}")
+        cpu = self.options.hardware.cpu
+        if image.page_size == 16384 and cpu in qemu.WITHOUT_16K:
+            raise UsageError(f"kernel {image.version} has pages of 16K, which {cpu} lacks; take {qemu.CPU}")
         room = min(INITRD_OFFSET, self.options.hardware.memory << 19) - (shim.KERNEL_ADDRESS - RAM)
         if max(image.image_size, len(image.image)) > room:
             raise UsageError(f"kernel {image.version} needs more memory; give the guest 256 MiB or more")
@@ -212,6 +218,7 @@ class GuestRun:
                 chosen = (linux.Case("modules_load", "modules_load"), *disks)
             else:
                 chosen = tuple(linux.cases(self.platform))
+        self.expected = tuple(case.name for case in chosen)
         return initramfs.linux_guest(
             self._assets.busybox().read_bytes(),
             share("linux/init").read_bytes(),
@@ -220,13 +227,14 @@ class GuestRun:
         )
 
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
-        path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(share(f"bare/{guest.elf}.c"))
-        elf = bare.Program.read(path)
+        path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
+        program = bare.Program.read(path)
+        self.expected = program.chosen(guest.arguments)
         command = ["-kernel", str(path)]
-        if elf.config is not None:
+        if program.config is not None:
             platform = self.platform if self._serve is not None else Platform(())
             folder.file("config.bin").write_bytes(bare.configuration(platform, guest.arguments))
-            command += qemu.loader(folder.file("config.bin"), elf.config)
+            command += qemu.loader(folder.file("config.bin"), program.config)
         return command
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -276,21 +284,34 @@ class GuestRun:
                 console.close()
         if served is not None and served.failure is not None:
             raise served.failure
-        verdict, why = judge(end, status, ktap, console.death)
-        if verdict is Verdict.DIED and end is End.CLOSED and status:
-            why += self._qemu_said(folder)
+        verdict, why = judge(end, status, ktap, console.death, self.expected)
+        if end is End.CLOSED and status:
+            said = _last_line(folder.file("qemu.log"))
+            if not text:
+                raise UsageError(f"QEMU does not start ({said or f'status {status}'}); correct its arguments")
+            why += f": {said}" if said else ""
         seconds = time.monotonic() - started
         folder.file("result.txt").write_text("".join(f"{each}\n" for each in [*ktap.results, f"{verdict.name}: {why}"]))
         return Report(verdict, why, ktap, "\n".join(text), seconds, first, folder.path)
 
-    @staticmethod
-    def _qemu_said(folder: RunFolder) -> str:
-        lines = folder.file("qemu.log").read_text(errors="replace").splitlines()
-        return f": {lines[-1]}" if lines else ""
+
+def _source(name: str) -> Path:
+    """The C file of a program under guest/bare; UsageError when there is none."""
+    source = share(f"bare/{name}.c")
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in source.parent.glob("*.c")))
+        raise UsageError(f"there is no bare-metal program {name!r}; take one of {names}, or a path to an ELF file")
+    return source
 
 
-def judge(end: End, status: int, ktap: Ktap, death: str | None) -> tuple[Verdict, str]:
-    """What the guest's words and its end mean together."""
+def _last_line(path: Path) -> str:
+    return (path.read_text(errors="replace").splitlines() or [""])[-1]
+
+
+def judge(
+    end: End, status: int, ktap: Ktap, death: str | None = None, expected: Sequence[str] = ()
+) -> tuple[Verdict, str]:
+    """What the guest's words and its end mean together; ``expected`` are tests that it must have reported."""
     if death is not None:
         return Verdict.DIED, f"the guest died: {death.strip()}"
     if end is End.TIMEOUT:
@@ -301,14 +322,20 @@ def judge(end: End, status: int, ktap: Ktap, death: str | None) -> tuple[Verdict
         if ktap.bailed is not None:
             return Verdict.DIED, f"the guest gave up: {ktap.bailed}"
         return Verdict.DIED, f"the guest ended early, after {_so_far(ktap)}"
+    said = {result.name for result in ktap.results}
+    if missing := [name for name in expected if name not in said]:
+        return Verdict.DIED, f"the guest did not report {', '.join(missing)}"
     if ktap.failures:
-        return Verdict.FAILED, f"failed: {', '.join(result.name for result in ktap.failures)}"
+        names = ", ".join(result.name for result in ktap.failures)
+        return Verdict.FAILED, f"{len(ktap.failures)} of {ktap.planned} tests: {names}"
     return Verdict.PASSED, _so_far(ktap)
 
 
 def _so_far(ktap: Ktap) -> str:
+    if ktap.planned is None:
+        return "no word of any test"
     skipped = sum(result.skipped is not None for result in ktap.results)
-    text = f"{len(ktap.results)} of {ktap.planned if ktap.planned is not None else 'an unknown number of'} tests"
+    text = f"{len(ktap.results)} of {ktap.planned} tests"
     return f"{text}, {skipped} skipped" if skipped else text
 
 

@@ -22,8 +22,9 @@ GuardCheck = Callable[[int, int], bool]
 class RegisterFile:
     """Registers by offset, one copy of each.
 
-    Accesses are 4 or 8 bytes, aligned; others read as zero and are ignored (§6.2). An 8-byte access to 4-byte registers is two accesses, the lower offset first; a 4-byte access to an
-    8-byte register touches that half.
+    Accesses are 4 or 8 bytes, aligned; others read as zero and are ignored (§6.2). An 8-byte access to
+    4-byte registers is two accesses, the lower offset first; a 4-byte access to an 8-byte register touches
+    that half.
     """
 
     def __init__(

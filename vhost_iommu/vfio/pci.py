@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import construct as c
 
@@ -24,6 +24,7 @@ NUM_REGIONS = len(Region)
 NUM_BARS = 6
 _CONFIG = int(Region.CONFIG)
 _PAGE = 4096
+_NATURAL = frozenset((1, 2, 4, 8))
 
 # PCI Local Bus 3.0 §6.1, header type 0
 ConfigHeader = c.Struct(
@@ -122,29 +123,36 @@ class BarMap:
         self._bases = [offset for offset, _ in self.blocks]
         self._slots = [(offset, offset + device.size, device) for offset, device in self.blocks]
 
+    def find(self, offset: int) -> tuple[int, int, MmioDevice] | None:
+        """(start, end, block) of the block that decodes ``offset``, or None."""
+        at = bisect_right(self._bases, offset) - 1
+        return self._slots[at] if at >= 0 and offset < self._slots[at][1] else None
+
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes at ``offset``, which the caller has checked against the BAR's size."""
-        if size not in (1, 2, 4, 8) or offset & (size - 1):
+        if size not in _NATURAL or offset & (size - 1):
             return b"".join([self.read(at, piece) for at, piece in _natural(offset, size)])
-        at = bisect_right(self._bases, offset) - 1
-        if at >= 0:
-            base, end, device = self._slots[at]
-            if offset < end:
-                return device.read(offset - base, size).to_bytes(size, "little")
-        return bytes(size)
+        found = self.find(offset)
+        if found is None:
+            return bytes(size)
+        base, _, device = found
+        return device.read(offset - base, size).to_bytes(size, "little")
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store ``data`` at ``offset``, which the caller has checked against the BAR's size."""
         size = len(data)
-        if size not in (1, 2, 4, 8) or offset & (size - 1):
+        if size not in _NATURAL or offset & (size - 1):
             for at, piece in _natural(offset, size):
                 self.write(at, data[at - offset : at - offset + piece])
             return
-        at = bisect_right(self._bases, offset) - 1
-        if at >= 0:
-            base, end, device = self._slots[at]
-            if offset < end:
-                device.write(offset - base, size, int.from_bytes(data, "little"))
+        found = self.find(offset)
+        if found is not None:
+            base, _, device = found
+            device.write(offset - base, size, int.from_bytes(data, "little"))
+
+
+def _nothing(offset: int, size: int) -> int:
+    return 0
 
 
 def _natural(offset: int, size: int) -> Iterable[tuple[int, int]]:
@@ -272,6 +280,8 @@ class PciFunction:
         self._config = config
         self._sizes = [self.bars[index].size if index in self.bars else 0 for index in range(NUM_REGIONS)]
         self._sizes[_CONFIG] = len(config)
+        #: (region, start, end, read) of the block read last: drivers poll.
+        self._last: tuple[int, int, int, Callable[[int, int], int]] = (-1, 0, 0, _nothing)
 
     def _size_bars(self) -> list[int]:
         """The BARs' read-only flag bits; their address bits become writable, which is what sizing reads."""
@@ -301,10 +311,18 @@ class PciFunction:
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         """Read ``size`` bytes of a region; ClientError(EINVAL) outside of it."""
+        of, base, end, load = self._last
+        if region == of and base <= offset < end and size in _NATURAL and not offset & (size - 1):
+            return load(offset - base, size).to_bytes(size, "little")
         if region >= NUM_REGIONS or offset + size > self._sizes[region]:
             raise ClientError(f"read of {offset:#x}+{size:#x} leaves region {region}")
-        if region != _CONFIG:
-            return self.bars[region].read(offset, size) if size else b""
+        bar = self.bars.get(region)
+        if bar is not None:
+            found = bar.find(offset)
+            if found is not None:
+                base, end, device = found
+                self._last = region, base, end, device.read
+            return bar.read(offset, size)
         data = bytearray(self._config[offset : offset + size])
         if self.interrupts.level and offset <= STATUS < offset + size:
             data[STATUS - offset] |= STATUS_INTERRUPT
@@ -314,9 +332,9 @@ class PciFunction:
         """Write ``data`` to a region; ClientError(EINVAL) outside of it."""
         if region >= NUM_REGIONS or offset + len(data) > self._sizes[region]:
             raise ClientError(f"write of {offset:#x}+{len(data):#x} leaves region {region}")
-        if region != _CONFIG:
-            if data:
-                self.bars[region].write(offset, data)
+        bar = self.bars.get(region)
+        if bar is not None:
+            bar.write(offset, data)
             return
         for at, new in enumerate(data, offset):
             mask = self._writable[at]

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What boot tests share: all of them start a real QEMU, and are marked so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.vi_boot)

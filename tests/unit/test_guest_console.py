@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console: lines as they come, deaths, and the end."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+
+import pytest
+
+from vhost_iommu.guest.console import Console, End
+
+
+def listen(said: bytes, *, seconds: float = 5.0, close: bool = True) -> tuple[list[str | End], Console, str]:
+    """What a console makes of ``said``; what it logged."""
+    ours, guest = socket.socketpair()
+    log = io.StringIO()
+    console = Console(ours, log)
+    with guest:
+        guest.sendall(said)
+        if close:
+            guest.close()
+        lines = list(console.lines(time.monotonic() + seconds))
+    console.close()
+    return lines, console, log.getvalue()
+
+
+def test_lines_come_without_their_ends_and_escapes() -> None:
+    lines, _, log = listen(b"one\r\n\x1b[1;32mtwo\x1b[0m\nthree")
+    assert lines == ["one", "two", "three", End.CLOSED]
+    assert log.startswith("one")
+
+
+def test_bytes_that_are_no_text_do_not_stop_it() -> None:
+    lines, _, _ = listen(b"\xff\xfe\nok 1 a\n")
+    assert lines[1:] == ["ok 1 a", End.CLOSED]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[    1.0] Kernel panic - not syncing: Attempted to kill init!",
+        b"[    1.0] Unable to handle kernel NULL pointer dereference",
+        b"[    1.0] Internal error: synchronous external abort: 96000210 [#1] SMP",
+        b"vt: unexpected exception: ESR 96000000",
+    ],
+)
+def test_a_death_is_recognised_and_its_last_words_are_read(line: bytes) -> None:
+    lines, console, _ = listen(line + b"\nCall trace:\n")
+    assert lines == [line.decode(), "Call trace:", End.DIED]
+    assert console.death == line.decode()
+
+
+def test_a_diagnostic_line_about_a_death_is_none() -> None:
+    lines, console, _ = listen(b"# BUG: seen in dmesg\n")
+    assert lines[-1] is End.CLOSED
+    assert console.death is None
+
+
+def test_a_silent_guest_runs_out_of_time() -> None:
+    lines, _, _ = listen(b"so far\n", seconds=0.05, close=False)
+    assert lines == ["so far", End.TIMEOUT]
+
+
+def test_the_host_can_end_it() -> None:
+    ours, guest = socket.socketpair()
+    with guest:
+        console = Console(ours, io.StringIO())
+        assert list(console.lines(time.monotonic() + 5, lambda: True)) == [End.STOPPED]
+        console.close()
+
+
+def test_what_is_sent_arrives() -> None:
+    ours, guest = socket.socketpair()
+    with guest:
+        console = Console(ours, io.StringIO())
+        console.send("poweroff")
+        assert guest.recv(64) == b"poweroff\n"
+        console.close()

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict, QEMU's line, the shim's table, the configuration of a bare program, and folders of runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest import bare, folder, linux, qemu, shim
+from vhost_iommu.guest.console import End
+from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.platform import GuestMaster, GuestSmmu, Platform
+from vhost_iommu.guest.run import Verdict, judge
+
+MACHINE = Platform(
+    [GuestSmmu("smmu0"), GuestSmmu("smmu1", wired=("eventq",))],
+    [GuestMaster("disk0", "virtio,mmio", "smmu0", (1,)), GuestMaster("disk1", "virtio,mmio", "smmu1", (2, 3))],
+)
+PASSED = "KTAP version 1\n1..1\nok 1 a\n"
+
+
+# -- the verdict -------------------------------------------------------------------------------------------------
+
+
+def test_every_promised_test_passed_is_a_pass() -> None:
+    assert judge(End.CLOSED, 0, Ktap.of(PASSED), None, ["a"])[0] is Verdict.PASSED
+
+
+def test_one_failure_is_a_failure() -> None:
+    ktap = Ktap.of("KTAP version 1\n1..2\nok 1 a\nnot ok 2 b\n")
+    assert judge(End.CLOSED, 0, ktap) == (Verdict.FAILED, "1 of 2 tests: b")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said", "death", "expected"),
+    [
+        (End.CLOSED, 0, "", None, ()),
+        (End.CLOSED, 0, "KTAP version 1\n1..2\nok 1 a\n", None, ()),
+        (End.CLOSED, 0, PASSED, None, ("a", "b")),
+        (End.CLOSED, 1, PASSED, None, ()),
+        (End.TIMEOUT, -9, PASSED, None, ()),
+        (End.STOPPED, -9, PASSED, None, ()),
+        (End.DIED, -9, PASSED, "Kernel panic", ()),
+        (End.CLOSED, 0, PASSED, "BUG: ", ()),
+    ],
+)
+def test_a_guest_that_did_not_end_well_has_not_passed(
+    end: End, status: int, said: str, death: str | None, expected: tuple[str, ...]
+) -> None:
+    assert judge(end, status, Ktap.of(said), death, expected)[0] is Verdict.DIED
+
+
+# -- QEMU's line ---------------------------------------------------------------------------------------------------
+
+
+def test_guest_memory_is_shared_and_the_machine_uses_it() -> None:
+    line = qemu.Hardware(memory=256).arguments()
+    assert "memory-backend-memfd,id=ram,size=256M,share=on" in line
+    assert "memory-backend=ram" in line[line.index("-M") + 1].split(",")
+
+
+def test_a_function_is_pinned_to_its_slot() -> None:
+    flag, text = qemu.vfio_user(Path("/run/a,b.sock"), 17)
+    device = json.loads(text)
+    assert flag == "-device"
+    assert device["addr"] == "11"
+    assert device["socket"] == {"type": "unix", "path": "/run/a,b.sock"}
+
+
+def test_a_comma_in_a_path_does_not_end_it() -> None:
+    assert qemu.loader(Path("/a,b"), 16)[1] == "loader,file=/a,,b,addr=0x10,force-raw=on"
+
+
+# -- the shim and the configuration ----------------------------------------------------------------------------------
+
+
+def test_the_shims_table_is_entry_count_and_stores() -> None:
+    words = memoryview(shim.table(0x4020_0000, [(0x40_1000_8010, 0x1000_0000)])).cast("Q")
+    assert words.tolist() == [0x4020_0000, 1, 0x40_1000_8010, 0x1000_0000]
+
+
+@pytest.mark.parametrize("write", [(2, 0), (4, 1 << 32)])
+def test_the_shim_takes_32_bit_stores_only(write: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="no 32-bit store"):
+        shim.table(0, [write])
+
+
+def test_a_bare_programs_configuration_says_what_the_platform_says() -> None:
+    data = bare.configuration(MACHINE, "revoke=1")
+    assert len(data) == bare.CONFIGURATION_SIZE
+    parsed = bare.Configuration.parse(data)
+    assert parsed.arguments == "revoke=1"
+    assert [(write.address, write.value) for write in parsed.write] == MACHINE.writes()
+    assert [smmu.base for smmu in parsed.smmu] == [function.bar0.base for function in MACHINE.functions]
+    assert parsed.smmu[1].intids[0] == MACHINE.intid("smmu1", "eventq")
+    assert parsed.master[1].smmu == 1
+    assert parsed.master[1].sid[: parsed.master[1].sids] == [2, 3]
+    assert parsed.master[1].intid == MACHINE.intid("disk1")
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match="shorten"):
+        bare.configuration(MACHINE, "x" * 256)
+
+
+def test_only_cases_that_a_program_has_can_be_chosen() -> None:
+    program = bare.Program(Path("dma.elf"), 0, 0, ("a", "b", "c"), None)
+    assert program.chosen("revoke=1") == ("a", "b", "c")
+    assert program.chosen("revoke=1 cases=c,a") == ("a", "c")
+    with pytest.raises(UsageError, match="no case 'd'"):
+        program.chosen("cases=d")
+
+
+# -- cases of Linux ----------------------------------------------------------------------------------------------------
+
+
+def test_every_smmu_and_disk_has_its_cases_and_warnings_come_last() -> None:
+    names = [case.name for case in linux.cases(MACHINE)]
+    assert {"smmu0_probes", "smmu1_probes", "disk1_is_behind_smmu1", "disk0_reads_back"} < set(names)
+    assert "disks_work_at_once" in names
+    assert len(names) == len(set(names))
+    assert names[-1] == "no_smmu_warnings"
+
+
+def test_every_case_calls_a_function_of_the_init_script() -> None:
+    script = (Path(__file__).resolve().parents[2] / "guest/linux/init").read_text()
+    for case in linux.cases(MACHINE):
+        assert f"\n{case.function}() {{\n" in script
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"vhost-iommu-{os.getuid()}"
+
+
+def test_a_run_that_went_well_leaves_nothing(runs: Path) -> None:
+    run = folder.RunFolder()
+    assert run.path.stat().st_mode & 0o077 == 0
+    run.file("Image").write_bytes(b"large")
+    assert run.close(failed=False) is None
+    assert list(runs.iterdir()) == []
+
+
+def test_a_failed_run_leaves_its_artefacts_and_nothing_else(runs: Path) -> None:
+    run = folder.RunFolder()
+    for name in ("Image", "console.log"):
+        run.file(name).write_text(name)
+    kept = run.close(failed=True)
+    assert kept is not None
+    assert sorted(path.name for path in kept.iterdir()) == ["console.log", "lock"]
+
+
+def test_only_the_newest_failed_runs_stay(runs: Path) -> None:
+    for n in range(folder.KEPT + 3):
+        run = folder.RunFolder()
+        run.file("console.log").write_text(str(n))
+        kept = run.close(failed=True)
+        assert kept is not None
+        os.utime(kept, (n, n))
+    folder.prune(runs)
+    left = {int((path / "console.log").read_text()) for path in runs.iterdir()}
+    assert left == set(range(3, folder.KEPT + 3))
+
+
+def test_a_killed_run_is_reduced_and_a_running_one_left_alone(runs: Path) -> None:
+    run = folder.RunFolder()
+    run.file("Image").write_bytes(b"large")
+    folder.prune(runs)
+    assert run.file("Image").exists()
+    fcntl.flock(run._lock, fcntl.LOCK_UN)  # as the kernel does for a process that was killed
+    folder.prune(runs)
+    assert not run.file("Image").exists()
+
+
+def test_a_dry_runs_files_stay(runs: Path) -> None:
+    run = folder.RunFolder()
+    run.file("Image").write_bytes(b"large")
+    run.leave()
+    folder.prune(runs)
+    assert run.file("Image").exists()
+
+
+def test_a_folder_that_is_to_be_kept_serves_one_run_at_a_time(tmp_path: Path) -> None:
+    run = folder.RunFolder(tmp_path / "kept")
+    with pytest.raises(UsageError, match="in use"):
+        folder.RunFolder(tmp_path / "kept")
+    assert run.close(failed=False) == tmp_path / "kept"
+    assert folder.RunFolder(tmp_path / "kept").close(failed=False) == tmp_path / "kept"
