@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..layout import Layout
 
@@ -36,8 +36,7 @@ class Transaction:
     instruction: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """``size`` consecutive bytes at physical address ``pa``."""
 
     pa: int

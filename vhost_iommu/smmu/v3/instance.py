@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from typing import Any
 
 from ...layout import Layout, Register
@@ -51,6 +52,9 @@ from .translation import Translation
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``.
 COMMAND_BURST = 512
+
+#: Every access there is, made once.
+_ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
 
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
@@ -287,7 +291,7 @@ class Smmu:
         """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
         privileged = t.privileged if context.privileged is None else context.privileged
         instruction = t.instruction if context.instruction is None else context.instruction
-        return Access(t.write, privileged, instruction and not t.write)
+        return _ACCESSES[t.write, privileged, instruction and not t.write]
 
     def _fault(
         self, context: Context, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
