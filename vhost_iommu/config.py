@@ -32,7 +32,7 @@ class Size(int):
     """Bytes; a file may say "512M"."""
 
 
-_16M, _512M = Size(16 << 20), Size(512 << 20)
+_1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,8 @@ def _guest(where: _Where, table: object) -> GuestConfig:
     guest = where.fill(GuestConfig, table)
     if guest.memory <= 0:
         raise where.error("'memory' is no memory at all; give the guest some, such as \"512M\"")
+    if guest.memory % _1M:
+        raise where.error("'memory' is not in whole MiB; round it, as in \"64M\"")
     if guest.smp <= 0:
         raise where.error("'smp' is the number of CPUs; make it 1 or more")
     if guest.timeout <= 0:

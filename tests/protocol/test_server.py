@@ -356,9 +356,11 @@ def test_a_worker_works_until_there_is_nothing_left_and_again_when_woken() -> No
     server = Server()
     jobs: list[int] = []
     done: list[int] = []
+    calls: list[int] = []
     idle = threading.Event()
 
     def work() -> bool:
+        calls.append(len(jobs))
         if not jobs:
             idle.set()
             return False
@@ -374,6 +376,7 @@ def test_a_worker_works_until_there_is_nothing_left_and_again_when_woken() -> No
             assert eventually(lambda: not jobs)
             assert idle.wait(TIMEOUT)
     assert done == [0, 0, 1, 1, 2, 2]
+    assert calls == [2, 1, 0] * 3, "it sleeps while nobody wakes it"
 
 
 def test_a_worker_that_always_has_work_can_be_stopped() -> None:

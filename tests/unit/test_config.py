@@ -80,7 +80,7 @@ def test_sizes_may_have_units_and_numbers_may_be_hex() -> None:
 
 
 def test_a_bare_size_is_bytes() -> None:
-    assert parsed('[guest]\nkind = "linux"\nmemory = 4096\n' + SMMU).guest.memory == 4096
+    assert parsed('[guest]\nkind = "linux"\nmemory = 4194304\n' + SMMU).guest.memory == 4 << 20
 
 
 def test_interrupts_follow_the_features_unless_named() -> None:
@@ -123,6 +123,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         ('[guest]\nkind = "bsd"\n' + SMMU, "[guest] 'kind' is one of \"linux\", \"bare\", not 'bsd'"),
         (GUEST + 'memory = "lots"\n' + SMMU, "[guest] 'memory' is a size like \"512M\", not 'lots'"),
         (GUEST + 'memory = "0M"\n' + SMMU, "[guest] 'memory' is no memory at all"),
+        (GUEST + 'memory = "100K"\n' + SMMU, "[guest] 'memory' is not in whole MiB"),
         (GUEST + "smp = 0\n" + SMMU, "[guest] 'smp' is the number of CPUs"),
         (GUEST + "timeout = 0\n" + SMMU, "[guest] 'timeout' is in seconds"),
         ('[guest]\nkind = "bare"\n' + SMMU, "[guest] a bare guest runs a program; name it in 'elf'"),

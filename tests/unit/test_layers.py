@@ -44,14 +44,14 @@ BANS: dict[str, set[str]] = {
     "masters": DEVICE_BANS,
     "machine": DEVICE_BANS | {"os"},
     # Locks are needed where two threads meet; threads are started elsewhere.
-    "vfio": DEVICE_BANS - {"threading"},
+    "vfio": DEVICE_BANS - {"threading", "select"},
     "memory": DEVICE_BANS - {"mmap"},
 }
 #: The only modules that may import these at all.
 ONLY = {
     "mmap": {"memory"},
     "asyncio": set[str](),
-    "select": {"server"},
+    "select": {"server", "vfio"},
     "subprocess": {"guest"},
     "socket": {"server", "guest"},
 }

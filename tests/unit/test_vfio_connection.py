@@ -152,6 +152,31 @@ def test_too_many_descriptors_of_an_unfinished_message_end_the_conversation(peer
     assert not peer.feed(start[20:21], fds=1)
 
 
+class Zeros:
+    """Regions that read as zero."""
+
+    def read(self, region: int, offset: int, size: int) -> bytes:
+        return bytes(size)
+
+    def write(self, region: int, offset: int, data: memoryview) -> None:
+        pass
+
+
+def test_descriptors_of_a_register_access_go_to_nobody(peer: Peer) -> None:
+    peer.connection.regions = Zeros()
+    access = wire.REGION_ACCESS.pack(0, 0, 4)
+    read = message(wire.Command.REGION_READ, access)
+    assert peer.feed(read[:20], fds=2)
+    assert peer.feed(read[20:] + message(100, b"next"))
+    assert peer.feed(read, fds=1)
+    assert peer.seen == [(b"next", 0)]
+    assert peer.sent == [
+        reply(wire.Command.REGION_READ, access + bytes(4)),
+        reply(100, b"next"),
+        reply(wire.Command.REGION_READ, access + bytes(4)),
+    ]
+
+
 def test_a_fault_of_ours_is_not_hidden_and_leaks_no_descriptor(peer: Peer) -> None:
     with pytest.raises(RuntimeError):
         peer.feed(message(104) + message(100), fds=1)

@@ -116,6 +116,7 @@ class Connection:
                     break
                 stop = at + size
                 if command in _ACCESSES and self._access(msg_id, flags, data, at, stop):
+                    close_fds(self._tail_fds)  # it has no use for any
                     at = stop
                     continue
                 own = fds if stop == end else []
@@ -167,7 +168,7 @@ class Connection:
 
         False: it is not a plain one, and left to ``commands``.
         """
-        if stop - at < REGION_READ_SIZE or flags & ~_NO_REPLY or self._tail_fds or self.regions is None:
+        if stop - at < REGION_READ_SIZE or flags & ~_NO_REPLY or self.regions is None:
             return False
         _, command, size, _, _, offset, region, count = ACCESS.unpack_from(data, at)
         try:

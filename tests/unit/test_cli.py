@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: exit codes, one-line mistakes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from vhost_iommu import __version__, cli
+from vhost_iommu.config import load_machine
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.assets import Assets, Prerequisite
+from vhost_iommu.guest.launch import Launch, Wishes
+from vhost_iommu.guest.run import BareGuest
+from vhost_iommu.terminal import Progress, paint
+
+
+def run(*argv: str) -> int:
+    try:
+        return cli.main(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert run(*argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("vhost-iommu: ") or "error: " in line
+    return line
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"vhost-iommu {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "run", "decode", "dtb", "doctor", "fetch", "demo"])
+def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: vhost-iommu {command}")
+    assert run("--help") == 0
+    assert f"\n    {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "smmuv3-bear"], "did you mean 'smmuv3-bare'?"),
+        (["run", "smmuv3-bare", "--kernel", "6.12"], "leave --kernel out"),
+        (["run", "smmuv3-bare", "--initrd", "x"], "leave --initrd out"),
+        (["run", "smmuv3-linux", "--elf", "dma"], "leave --elf out"),
+        (["run", "smmuv3-bare", "--timeout", "0"], "is no number of seconds above 0"),
+        (["run", "smmuv3-bare", "--timeout", "soon"], "is no number of seconds above 0"),
+        (["run", "smmuv3-bare", "--trace", "no/such/folder/t.json"], "name another file with --trace"),
+        (["serve", "two-smmus", "--socket-path", "x.sock"], "needs a socket for each"),
+        (["serve", "two-smmus"], "is required"),
+        (["decode", "evnt", "0x10"], "did you mean"),
+        (["decode", "event", "0x10", "--", "-d"], "only 'run' passes on what follows"),
+        (["runn"], "invalid choice: 'runn'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_the_mend(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in mistake(capsys, *argv)
+
+
+def test_a_fault_of_ours_is_a_traceback_and_70(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: Assets) -> list[Prerequisite]:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(Assets, "prerequisites", fail)
+    assert run("doctor") == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_usage_error_from_anywhere_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(self: Assets) -> list[Prerequisite]:
+        raise UsageError("there is no mirror; name one")
+
+    monkeypatch.setattr(Assets, "prerequisites", refuse)
+    assert mistake(capsys, "doctor") == "vhost-iommu: there is no mirror; name one"
+
+
+def prerequisites(monkeypatch: pytest.MonkeyPatch, *found: Prerequisite) -> None:
+    monkeypatch.setattr(Assets, "prerequisites", lambda self: list(found))
+
+
+HERE = Prerequisite("qemu", True, "/usr/bin/qemu", "")
+LACK = Prerequisite("busybox", False, "not here", "run 'vhost-iommu fetch'")
+OTHER_KERNEL = Prerequisite("kernel 6.1", False, "not here", "run 'vhost-iommu fetch'")
+
+
+def test_the_doctor_finds_nothing_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prerequisites(monkeypatch, HERE, OTHER_KERNEL)
+    assert run("doctor") == 0
+    ok, optional = capsys.readouterr().out.splitlines()
+    assert ok.split() == ["ok", "qemu", "/usr/bin/qemu"]
+    assert optional.startswith("optional")
+
+
+def test_the_doctor_says_how_to_get_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prerequisites(monkeypatch, HERE, LACK)
+    assert run("doctor") == 1
+    assert capsys.readouterr().out.splitlines()[1].endswith("not here; run 'vhost-iommu fetch'")
+
+
+def test_the_doctor_speaks_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prerequisites(monkeypatch, HERE, LACK, OTHER_KERNEL)
+    assert run("doctor", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [(each["name"], each["found"], each["needed"]) for each in said] == [
+        ("qemu", True, True),
+        ("busybox", False, True),
+        ("kernel 6.1", False, False),
+    ]
+
+
+def test_decode_prints_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("decode", "event", "0x10", "0", "0xf000", "0") == 0
+    assert "F_TRANSLATION" in capsys.readouterr().out
+    assert run("decode", "event", "0x10", "0", "0xf000", "0", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "F_TRANSLATION"
+
+
+class Stream(io.StringIO):
+    """A stream that says whether it is a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_colour_is_for_terminals_whose_owner_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert paint("x", "red", Stream(True)) == "\x1b[31mx\x1b[0m"
+    assert paint("x", "red", Stream(False)) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert paint("x", "red", Stream(True)) == "x"
+
+
+def test_progress_is_a_line_for_each_step_in_a_file() -> None:
+    stream = Stream(False)
+    with Progress(stream, clock=lambda: 0.0) as progress:
+        progress.say("one")
+        progress.say("one")
+        progress.live("unimportant")
+        progress.say("two")
+    assert stream.getvalue() == "    0 s  one\n    0 s  two\n"
+
+
+def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = Stream(True)
+    with Progress(stream, clock=lambda: 0.0) as progress:
+        progress.say("a very long line that does not fit")
+        progress.live("two")
+    shown = [part.removeprefix("\x1b[K") for part in stream.getvalue().split("\r") if part]
+    assert shown == ["    0 s  a very lon", "    0 s  two", ""]
+    assert "\n" not in stream.getvalue()
+
+
+def test_paths_in_a_machine_file_are_relative_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[guest]\nkind = "bare"\nelf = "./mine.elf"\n[[smmu]]\nname = "smmu0"\n'
+        '[[master]]\nname = "e0"\nkind = "engine"\nsmmu = "smmu0"\nstream_ids = [1]\n'
+    )
+    config = load_machine(file)
+    assert Launch(config).guest_run.guest == BareGuest(tmp_path / "mine.elf")
+    assert Launch(config, Wishes(elf="dma", append="x=1")).guest_run.guest == BareGuest("dma", "x=1")

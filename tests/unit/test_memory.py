@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guest memory: windows that come and go, and accesses that never leave one."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vhost_iommu.errors import ClientError
+from vhost_iommu.memory import Memory, Window
+
+RAM = 0x4000_0000
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture
+def ram() -> bytearray:
+    return bytearray(range(256)) * 16
+
+
+@pytest.fixture
+def memory(ram: bytearray) -> Memory:
+    return Memory((RAM, ram))
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    """A file of four pages."""
+    made = os.memfd_create("test", os.MFD_CLOEXEC)
+    os.truncate(made, 4 * PAGE)
+    yield made
+    os.close(made)
+
+
+def refused(act: Callable[[], object]) -> int:
+    """The errno with which ``act`` is refused."""
+    with pytest.raises(ClientError) as raised:
+        act()
+    return raised.value.errno
+
+
+# -- accesses ------------------------------------------------------------------------------------------------
+
+
+def test_an_access_inside_of_a_window_reaches_its_buffer(memory: Memory, ram: bytearray) -> None:
+    assert memory.read(RAM + 0x10, 4) == bytes([0x10, 0x11, 0x12, 0x13])
+    assert memory.write(RAM + 0x20, b"abc")
+    assert ram[0x20:0x23] == b"abc"
+
+
+def test_the_first_and_the_last_byte_of_a_window_are_inside(memory: Memory) -> None:
+    assert memory.read(RAM, 1) == b"\x00"
+    assert memory.read(RAM + 4095, 1) == b"\xff"
+    assert memory.read(RAM, 4096) is not None
+    assert memory.write(RAM + 4095, b"x")
+
+
+@pytest.mark.parametrize("pa", [0, RAM - 1, RAM + 4093, RAM + 4096, (1 << 64) - 4, 1 << 64])
+def test_an_access_that_leaves_every_window_aborts_and_writes_nothing(memory: Memory, ram: bytearray, pa: int) -> None:
+    before = bytes(ram)
+    assert memory.read(pa, 4) is None
+    assert not memory.write(pa, b"abcd")
+    assert ram == before
+
+
+def test_an_access_across_two_adjacent_windows_aborts(memory: Memory) -> None:
+    memory.add(Window(RAM + 4096, 4096, bytearray(4096)))
+    assert memory.read(RAM + 4094, 4) is None
+    assert memory.read(RAM + 4094, 2) is not None
+    assert memory.read(RAM + 4096, 2) is not None
+
+
+def test_a_window_without_a_buffer_aborts(memory: Memory) -> None:
+    memory.add(Window(0x1000, 0x1000, None))
+    assert memory.read(0x1000, 4) is None
+    assert not memory.write(0x1000, b"abcd")
+
+
+def test_a_window_that_is_not_writable_aborts_writes_only(memory: Memory) -> None:
+    memory.add(Window(0, 0x1000, bytearray(0x1000), writable=False))
+    assert memory.read(0, 4) == bytes(4)
+    assert not memory.write(0, b"abcd")
+    assert memory.read(0, 4) == bytes(4)
+
+
+def test_a_window_that_is_not_readable_aborts_reads_only(memory: Memory) -> None:
+    buffer = bytearray(0x1000)
+    memory.add(Window(0, 0x1000, buffer, readable=False))
+    assert memory.read(0, 4) is None
+    assert memory.write(0, b"abcd")
+    assert buffer[:4] == b"abcd"
+
+
+def test_what_was_read_does_not_change_with_later_writes(memory: Memory) -> None:
+    read = memory.read(RAM, 4)
+    memory.write(RAM, b"abcd")
+    assert read == bytes([0, 1, 2, 3])
+
+
+# -- the table of windows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "size"),
+    [
+        (RAM, 4096),
+        (RAM - 1, 2),
+        (RAM + 4095, 1),
+        (RAM + 1, 1),
+        (RAM - 1, 4098),
+        (0, 1 << 64),
+    ],
+)
+def test_a_window_that_overlaps_another_is_refused_and_leaves_the_table_alone(
+    memory: Memory, base: int, size: int
+) -> None:
+    before = memory.windows
+    assert refused(lambda: memory.add(Window(base, size, None))) == errno.EEXIST
+    assert memory.windows == before
+
+
+@pytest.mark.parametrize(("base", "size"), [(0, 0), (0, -1), (-1, 1), ((1 << 64) - 1, 2)])
+def test_a_window_that_is_no_address_range_is_refused(base: int, size: int) -> None:
+    assert refused(lambda: Memory().add(Window(base, size, None))) == errno.EINVAL
+
+
+def test_windows_may_touch_and_are_kept_in_order() -> None:
+    memory = Memory((0x3000, bytearray(0x1000)), (0x1000, bytearray(0x1000)), (0x2000, bytearray(0x1000)))
+    assert [window.base for window in memory.windows] == [0x1000, 0x2000, 0x3000]
+
+
+def test_a_window_may_end_with_the_address_space() -> None:
+    memory = Memory(((1 << 64) - 0x1000, bytearray(0x1000)))
+    assert memory.write((1 << 64) - 1, b"x")
+    assert memory.read((1 << 64) - 1, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "size"), [(RAM, 4095), (RAM, 4097), (RAM + 1, 4095), (RAM - 1, 4096), (0, 4096), (RAM + 4096, 4096)]
+)
+def test_only_exactly_a_window_can_be_removed(memory: Memory, base: int, size: int) -> None:
+    assert refused(lambda: memory.remove(base, size)) == errno.ENOENT
+    assert memory.read(RAM, 1) is not None
+
+
+def test_a_removed_window_aborts_and_its_range_may_be_mapped_again(memory: Memory) -> None:
+    memory.remove(RAM, 4096)
+    assert memory.read(RAM, 1) is None
+    memory.add(Window(RAM, 16, bytearray(b"x" * 16)))
+    assert memory.read(RAM, 1) == b"x"
+
+
+def test_clear_removes_every_window(memory: Memory) -> None:
+    memory.add(Window(0, 16, None))
+    memory.clear()
+    assert memory.windows == ()
+    assert memory.read(RAM, 1) is None
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mapped_file_is_shared_both_ways(fd: int) -> None:
+    memory = Memory()
+    memory.map_fd(RAM, 2 * PAGE, fd, PAGE)
+    os.pwrite(fd, b"guest", PAGE + 8)
+    assert memory.read(RAM + 8, 5) == b"guest"
+    assert memory.write(RAM + 2 * PAGE - 1, b"!")
+    assert os.pread(fd, 1, 3 * PAGE - 1) == b"!"
+    memory.clear()
+
+
+def test_a_mapped_file_needs_its_descriptor_no_longer() -> None:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC)
+    os.truncate(fd, PAGE)
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd)
+    os.close(fd)
+    assert memory.write(0, b"x")
+    memory.clear()
+
+
+@pytest.mark.parametrize("offset", [1, PAGE - 1, PAGE + 8])
+def test_a_misaligned_offset_is_refused(fd: int, offset: int) -> None:
+    memory = Memory()
+    assert refused(lambda: memory.map_fd(0, PAGE, fd, offset)) == errno.EINVAL
+    assert memory.windows == ()
+
+
+@pytest.mark.parametrize(("size", "offset"), [(5 * PAGE, 0), (4 * PAGE, PAGE), (PAGE, 4 * PAGE), (1 << 62, 0)])
+def test_a_file_that_is_shorter_than_claimed_is_refused(fd: int, size: int, offset: int) -> None:
+    memory = Memory()
+    assert refused(lambda: memory.map_fd(0, size, fd, offset)) == errno.ENXIO
+    assert memory.windows == ()
+
+
+@pytest.mark.parametrize(("size", "offset"), [(0, 0), ((1 << 64) - PAGE, 0), (PAGE, (1 << 64) - PAGE)])
+def test_a_size_that_nothing_can_map_is_refused_rather_than_raised(fd: int, size: int, offset: int) -> None:
+    assert refused(lambda: Memory().map_fd(0, size, fd, offset)) in (errno.EINVAL, errno.ENXIO)
+
+
+def test_a_descriptor_that_cannot_be_mapped_is_refused() -> None:
+    reader, writer = os.pipe()
+    try:
+        assert refused(lambda: Memory().map_fd(0, PAGE, reader, writable=False)) == errno.ENODEV
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert refused(lambda: Memory().map_fd(0, PAGE, writer)) == errno.EBADF
+
+
+def test_an_overlapping_file_is_refused_and_unmapped(fd: int) -> None:
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd)
+    assert refused(lambda: memory.map_fd(0, 2 * PAGE, fd)) == errno.EEXIST
+    assert len(memory.windows) == 1
+    memory.clear()
+
+
+def test_a_file_mapped_for_reading_takes_no_writes(fd: int) -> None:
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd, writable=False)
+    assert not memory.write(0, b"x")
+    assert memory.read(0, 1) == b"\0"
+    memory.clear()
+
+
+def test_a_file_mapped_for_writing_gives_no_reads(fd: int) -> None:
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd, readable=False)
+    assert memory.write(0, b"x")
+    assert memory.read(0, 1) is None
+    assert os.pread(fd, 1, 0) == b"x"
+    memory.clear()
+
+
+def test_a_window_that_is_unmapped_in_the_middle_of_an_access_aborts(fd: int) -> None:
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd)
+    found = memory.find(0, 8)
+    memory.remove(0, PAGE)
+    assert found is not None
+    # What another thread holds, which looked the window up just before it went.
+    memory._table = ((0,), (found,))
+    assert memory.read(0, 8) is None
+    assert not memory.write(0, bytes(8))
+    assert memory.compare_and_swap_u64(0, 0, 1) is None
+
+
+# -- posted writes -------------------------------------------------------------------------------------------
+
+
+class Outside:
+    """What lies outside of RAM: notes what is posted, and keeps each write's ``on_abort``."""
+
+    def __init__(self, takes: bool = True) -> None:
+        self.takes = takes
+        self.posted: list[tuple[int, bytes]] = []
+        self.late: list[Callable[[], None]] = []
+
+    def __call__(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+        self.posted.append((pa, data))
+        self.late.append(on_abort)
+        return self.takes
+
+
+def posted(memory: Memory, pa: int, data: bytes = b"data") -> list[str]:
+    """Post ``data``: a list to which "abort" is appended when it aborts."""
+    aborts: list[str] = []
+    memory.post(pa, data, lambda: aborts.append("abort"))
+    return aborts
+
+
+def test_a_posted_write_into_ram_stays_there(memory: Memory, ram: bytearray) -> None:
+    memory.outside = outside = Outside()
+    assert posted(memory, RAM + 8) == []
+    assert ram[8:12] == b"data"
+    assert outside.posted == []
+
+
+def test_a_posted_write_to_no_window_goes_outside(memory: Memory) -> None:
+    memory.outside = outside = Outside()
+    assert posted(memory, 0x0800_0000) == []
+    assert outside.posted == [(0x0800_0000, b"data")]
+
+
+def test_a_posted_write_to_a_window_without_a_buffer_goes_outside(memory: Memory) -> None:
+    memory.outside = outside = Outside()
+    memory.add(Window(0x1000, 0x1000, None))
+    assert posted(memory, 0x1FFC) == []
+    assert outside.posted == [(0x1FFC, b"data")]
+
+
+def test_a_posted_write_to_a_window_that_is_not_writable_aborts(memory: Memory) -> None:
+    memory.outside = outside = Outside()
+    memory.add(Window(0x1000, 0x1000, None, writable=False))
+    memory.add(Window(0x2000, 0x1000, bytearray(0x1000), writable=False))
+    assert posted(memory, 0x1000) == ["abort"]
+    assert posted(memory, 0x2000) == ["abort"]
+    assert outside.posted == []
+
+
+def test_a_posted_write_that_nobody_takes_aborts_at_once(memory: Memory) -> None:
+    assert posted(memory, 0) == ["abort"]
+    memory.outside = Outside(takes=False)
+    assert posted(memory, 0) == ["abort"]
+
+
+def test_a_posted_write_may_abort_later(memory: Memory) -> None:
+    memory.outside = outside = Outside()
+    aborts = posted(memory, 0)
+    assert aborts == []
+    outside.late[0]()
+    assert aborts == ["abort"]
+
+
+# -- compare and swap ----------------------------------------------------------------------------------------
+
+
+def test_compare_and_swap_replaces_what_is_expected(memory: Memory, ram: bytearray) -> None:
+    assert memory.compare_and_swap_u64(RAM, 0x0706050403020100, 0x1122334455667788) is True
+    assert ram[:9] == bytes.fromhex("887766554433221108")
+
+
+def test_compare_and_swap_leaves_what_is_not_expected(memory: Memory, ram: bytearray) -> None:
+    before = bytes(ram)
+    assert memory.compare_and_swap_u64(RAM, 0x0706050403020101, 5) is False
+    assert ram == before
+
+
+def test_compare_and_swap_outside_of_ram_or_where_writing_is_not_permitted_aborts(memory: Memory) -> None:
+    memory.add(Window(0, 0x1000, bytearray(0x1000), writable=False))
+    assert memory.compare_and_swap_u64(0x2000, 0, 1) is None
+    assert memory.compare_and_swap_u64(RAM + 4089, 0, 1) is None
+    assert memory.compare_and_swap_u64(0, 0, 1) is None
+
+
+# -- whatever is mapped --------------------------------------------------------------------------------------
+
+SPACE = 256
+
+
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, SPACE), st.integers(1, 64), st.booleans()), max_size=12),
+    accesses=st.lists(st.tuples(st.integers(0, SPACE + 70), st.integers(1, 70)), max_size=30),
+)
+def test_no_access_leaves_a_window(ranges: list[tuple[int, int, bool]], accesses: list[tuple[int, int]]) -> None:
+    memory = Memory()
+    backed: dict[int, int] = {}  # byte address → window
+    free = set(range(SPACE + 64))
+    for number, (base, size, has_buffer) in enumerate(ranges):
+        bytes_of = set(range(base, base + size))
+        buffer = bytearray([number]) * size if has_buffer else None
+        if bytes_of <= free:
+            memory.add(Window(base, size, buffer))
+            free -= bytes_of
+            backed |= dict.fromkeys(bytes_of, number) if has_buffer else {}
+        else:
+            assert refused(lambda b=base, s=size: memory.add(Window(b, s, None))) == errno.EEXIST  # type: ignore[misc]
+    for pa, size in accesses:
+        owners = {backed.get(at) for at in range(pa, pa + size)}
+        inside = len(owners) == 1 and None not in owners
+        assert memory.read(pa, size) == (bytes([owners.pop() or 0]) * size if inside else None)
+        data = memory.read(pa, size)
+        assert memory.write(pa, data or bytes(size)) == inside
