@@ -305,7 +305,7 @@ class Regime:
 
     unprivileged: bool = True  #: the regime has unprivileged accesses (not so in EL2 without E2H)
     wxn: bool = False
-    uwxn: bool = False  #: AArch32 only; in AArch64 it is always so
+    uwxn: bool = True  #: CD.UWXN of AArch32; in AArch64 it is always so
     pan: bool = False
     epan: bool = False
     execute_needs_read: bool = False  #: AArch32
