@@ -34,8 +34,11 @@ def assets(pytestconfig: pytest.Config) -> Assets:
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def progress(text: str) -> None:
+        # Nothing is to be seen of a session that had nothing to fetch.
+        if text.startswith("ready"):
+            return
         with capture.global_and_fixture_disabled():
-            print(f"  {text}", file=sys.stderr, flush=True)
+            print(f"\n  {text}", file=sys.stderr, flush=True)
 
     found = Assets(progress=progress)
     try:

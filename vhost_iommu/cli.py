@@ -231,10 +231,14 @@ def _serve(args: argparse.Namespace) -> int:
             wires=wires_of(platform),
             trace=trace,
         )
-        print(f"{config.name}: guest RAM must be shared; QEMU's arguments:", file=sys.stderr)
-        for function, path in zip(platform.functions, daemon.sockets, strict=False):
-            print(shlex.join(vfio_user(path.absolute(), function.slot)), flush=True)
-        serve_forever(daemon.server)
+
+        def ready() -> None:
+            if daemon.sockets:
+                print(f"{config.name}: guest RAM must be shared; QEMU's arguments:", file=sys.stderr)
+            for function, path in zip(platform.functions, daemon.sockets, strict=False):
+                print(shlex.join(vfio_user(path.absolute(), function.slot)), flush=True)
+
+        serve_forever(daemon.server, ready)
         daemon.machine.stop()
         if daemon.failure is not None:
             raise daemon.failure

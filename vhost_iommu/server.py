@@ -386,10 +386,11 @@ def _converse(function: PciFunction, channel: Channel, complain: Callable[[str],
         log.info("%s: the client is gone", function.name)
 
 
-def serve_forever(server: Server) -> None:
+def serve_forever(server: Server, ready: Callable[[], None] = lambda: None) -> None:
     """Run ``server`` until SIGTERM, SIGINT, a failure or the end of its inherited connections.
 
-    For the main thread. Afterwards ``server.failure`` says whether to exit 70; UsageError as of Server.start.
+    ``ready`` is called once every socket listens. For the main thread. Afterwards ``server.failure`` says whether
+    to exit 70; UsageError as of Server.start.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -398,6 +399,7 @@ def serve_forever(server: Server) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with server:
+            ready()
             server.wait()
     finally:
         for number, handler in before.items():

@@ -170,10 +170,11 @@ static void invalid_stream_is_refused(void)
 
 static void wrong_sid(void)
 {
-	const struct vt_master_config *config = vt_master("arm,smmute", 0);
+	const struct vt_master_config *config;
 
 	if (!prepare())
 		return;
+	config = vt_master("arm,smmute", 0);
 	if (config->sids < 2) {
 		vt_skip("the engine has only one StreamID");
 		return;
@@ -189,12 +190,13 @@ static void wrong_sid(void)
 
 static void streams_have_their_own_spaces(void)
 {
-	const struct vt_master_config *config = vt_master("arm,smmute", 0);
+	const struct vt_master_config *config;
 	struct vt_space second;
 	uint8_t *page;
 
 	if (!prepare())
 		return;
+	config = vt_master("arm,smmute", 0);
 	if (config->sids < 2) {
 		vt_skip("the engine has only one StreamID");
 		return;
@@ -235,6 +237,63 @@ static void abort_is_silent(void)
 	expect_no_event();
 }
 
+static void an_event_interrupts(void)
+{
+	const struct vt_smmu_config *config;
+	uint32_t intid;
+
+	if (!prepare())
+		return;
+	config = &vt_config.smmu[vt_master("arm,smmute", 0)->smmu];
+	intid = vt_smmu_event_interrupt(&smmu, config);
+	if (!intid) {
+		vt_skip("the SMMU has neither MSIs nor a wire for events");
+		return;
+	}
+	vt_interrupt_listen(intid);
+	VT_CHECK(copy() == VT_ENGINE_HALTED && arrived(), "the copy before the fault fails");
+	VT_CHECK(!vt_interrupt_pending(intid), "interrupt %u comes without an event", intid);
+	vt_unmap(&smmu, &space, TARGET, PAGE, false);
+	VT_CHECK(copy() == VT_ENGINE_ERROR, "the engine does not see that its write was aborted");
+	VT_CHECK(VT_WAIT(vt_interrupt_pending(intid), 2), "interrupt %u does not come with an event", intid);
+	expect_event(VT_F_TRANSLATION, engine.sid, TARGET, false);
+}
+
+static void substreams_have_their_own_spaces(void)
+{
+	struct vt_space second;
+	const struct vt_space *spaces[4] = {&space, NULL, &second, NULL};
+	struct vt_event event;
+	uint8_t *page;
+
+	if (!prepare())
+		return;
+	if ((smmu.idr1 >> 6 & 31) < 2) {
+		vt_skip("the SMMU has no SubstreamIDs");
+		return;
+	}
+	page = vt_alloc(PAGE, PAGE);
+	vt_space_init(&smmu, &second);
+	vt_map(&second, SOURCE, (uint64_t)source, PAGE, VT_READ);
+	vt_map(&second, TARGET, (uint64_t)page, PAGE, VT_READ | VT_WRITE);
+	vt_smmu_attach_substreams(&smmu, engine.sid, spaces, 4);
+	VT_CHECK(copy() == VT_ENGINE_HALTED && arrived(), "a copy without SubstreamID fails");
+	memset(target, 0, PAGE);
+	VT_CHECK(vt_engine_copy(&engine, TARGET, SOURCE, PAGE, 2) == VT_ENGINE_HALTED, "a copy of substream 2 fails");
+	VT_CHECK(!memcmp(source, page, PAGE), "the copy of substream 2 is not in its page");
+	VT_CHECK(untouched(), "substream 2 wrote substream 0's page");
+	expect_no_event();
+	VT_CHECK(vt_engine_copy(&engine, TARGET, SOURCE, PAGE, 1) == VT_ENGINE_ERROR,
+		 "a substream without a descriptor reaches memory");
+	VT_CHECK(vt_smmu_event(&smmu, &event, 1), "a substream without a descriptor makes no event");
+	VT_CHECK(event.id == VT_C_BAD_CD, "the event's ID is %x, not C_BAD_CD", event.id);
+	VT_CHECK(event.ssv && event.ssid == 1, "the event's SubstreamID is %x, valid %d", event.ssid, event.ssv);
+	VT_CHECK(vt_engine_copy(&engine, TARGET, SOURCE, PAGE, 4) == VT_ENGINE_ERROR,
+		 "a substream outside of the table reaches memory");
+	VT_CHECK(vt_smmu_event(&smmu, &event, 1) && event.id == VT_C_BAD_SUBSTREAMID,
+		 "a substream outside of the table makes no C_BAD_SUBSTREAMID");
+}
+
 VT_CASES(
 	{"dma_before_revoke", dma_before_revoke},
 	{"sum_is_right", sum_is_right},
@@ -247,4 +306,6 @@ VT_CASES(
 	{"streams_have_their_own_spaces", streams_have_their_own_spaces},
 	{"bypass_takes_physical_addresses", bypass_takes_physical_addresses},
 	{"abort_is_silent", abort_is_silent},
+	{"an_event_interrupts", an_event_interrupts},
+	{"substreams_have_their_own_spaces", substreams_have_their_own_spaces},
 );

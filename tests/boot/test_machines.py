@@ -4,30 +4,81 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from vhost_iommu.config import load_machine
+from vhost_iommu.config import MachineConfig, load_machine, parse_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.run import Report, Verdict, disk_checksums
 from vhost_iommu.masters.virtio_blk import VirtioBlk
+from vhost_iommu.smmu.v3 import Features
+from vhost_iommu.smmu.v3.registers import IDR0
 
 
-def run(assets: Assets, machine: str, **wishes: str) -> tuple[Report, Launch]:
-    launch = Launch(load_machine(machine), Wishes(**wishes), assets=assets)  # type: ignore[arg-type]
+def run(assets: Assets, machine: str | MachineConfig, **wishes: str) -> tuple[Report, Launch]:
+    config = load_machine(machine) if isinstance(machine, str) else machine
+    launch = Launch(config, Wishes(**wishes), assets=assets)  # type: ignore[arg-type]
     return launch.run(), launch
 
 
-def test_a_bare_program_sees_translations_faults_and_events(assets: Assets) -> None:
-    report, _ = run(assets, "smmuv3-bare")
+def bare(elf: str, *smmus: str) -> MachineConfig:
+    """A machine of SMMUs with these lines in their tables, each with an engine behind it."""
+    parts = [
+        f'[[smmu]]\nname = "smmu{n}"\n{lines}\n'
+        f'[[master]]\nname = "engine{n}"\nkind = "engine"\nsmmu = "smmu{n}"\nstream_ids = [1, 2]'
+        for n, lines in enumerate(smmus)
+    ]
+    guest = f'[guest]\nkind = "bare"\nelf = "{elf}"\nmemory = "64M"\ntimeout = 60'
+    return parse_machine("\n".join([guest, *parts]))
+
+
+def all_passed(report: Report, *skipped: str) -> None:
+    """Every case passed, but for these, which were skipped."""
     assert report.verdict is Verdict.PASSED, f"{report.why}; see {report.folder}"
-    assert not any(result.skipped for result in report.results)
+    assert {result.name for result in report.results if result.skipped is not None} == set(skipped)
+
+
+SUBSTREAMS = "substreams_have_their_own_spaces"
+
+
+@pytest.mark.parametrize(
+    ("features", "skipped"),
+    [
+        ("", [SUBSTREAMS]),
+        ("substream_id_bits = 4", []),
+        ('msi = false\ninterrupts = "wired"', [SUBSTREAMS]),
+        ('version = "3.0"\nstream_id_bits = 6\nasid16 = false\nrange_invalidation = false\noas = 40', [SUBSTREAMS]),
+        ("command_queue_bits = 1\nevent_queue_bits = 1", [SUBSTREAMS]),
+    ],
+)
+def test_a_bare_program_sees_translations_faults_and_events(assets: Assets, features: str, skipped: list[str]) -> None:
+    report, _ = run(assets, bare("dma", features))
+    all_passed(report, *skipped)
+
+
+def test_several_smmus_are_instances_for_themselves(assets: Assets) -> None:
+    report, launch = run(assets, bare("instances", "", 'msi = false\ninterrupts = "wired"', "oas = 40"))
+    all_passed(report)
+    assert launch.daemon is not None
+    assert len(launch.daemon.machine.functions) == 3
 
 
 def test_an_invalidation_that_is_left_out_is_noticed(assets: Assets) -> None:
     report, _ = run(assets, "smmuv3-bare", append="revoke=0")
     assert [result.name for result in report.ktap.failures] == ["dma_after_unmap_faults"]
+
+
+def test_a_warning_of_the_smmus_driver_fails_the_run(assets: Assets) -> None:
+    machine = load_machine("smmuv3-linux")
+    smmu = machine.smmus[0]
+    idr0 = IDR0(Features(**smmu.features).id_registers()[IDR0]).replace(COHACC=0)  # firmware says otherwise
+    smmu = replace(smmu, id_registers={"IDR0": idr0.raw})
+    report, _ = run(assets, replace(machine, smmus=(smmu,)))
+    assert report.verdict is Verdict.FAILED
+    assert [result.name for result in report.ktap.failures] == ["no_smmu_warnings"]
+    assert any("COHACC" in note for note in report.ktap.failures[0].notes)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +111,10 @@ def test_a_stock_kernel_uses_the_disks_behind_its_smmus(assets: Assets, machine:
     kinds = {fact["type"] for fact in report.ktap.facts("group")}
     wanted = "identity" if "passthrough=1" in append else "DMA-FQ" if "strict=0" in append else "DMA"
     assert kinds == {wanted}
+
+
+def test_an_smmu_that_is_not_coherent_works_for_linux(assets: Assets) -> None:
+    text = load_machine("smmuv3-linux").path.read_text().replace("coherent = true", "coherent = false")
+    report, launch = run(assets, parse_machine(text))
+    all_passed(report)
+    assert not launch.platform.functions[0].smmu.coherent

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from tests.model import oracle as o
-
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.transaction import Outcome, Transaction
 from vhost_iommu.smmu.v3 import Smmu
@@ -156,8 +155,8 @@ class Machine:
                 output = random.getrandbits(reach) >> shift << shift
                 descriptor = output | (3 if level == 3 else 1)
                 descriptor |= (not self.rare(0.05)) << 10 | random.choice([0, 0, 1]) << 11
-                descriptor |= random.choice([0, 1, 1, 1, 2, 3]) << 6  # AP
-                descriptor |= random.choice([0, 0, 1, 2, 3]) << 53  # PXN, UXN
+                descriptor |= random.choice([0, 1, 1, 1, 1, 1, 2, 3]) << 6  # AP
+                descriptor |= random.choice([0, 0, 0, 1, 2, 3]) << 53  # PXN, UXN
                 descriptor |= random.getrandbits(3) << 2
                 next_table = 0
             else:
@@ -197,7 +196,7 @@ class Machine:
             cd |= 1 << (14 if self.high else 30)
             if self.rare(0.5):
                 for high, low in [(5, 0), (7, 6), (119, 68)] if self.high else [(21, 16), (23, 22), (183, 132)]:
-                    cd = put(cd, high, low, random.getrandbits(52))
+                    cd = put(cd, high, low, random.getrandbits(48))
         elif self.high:
             cd = put(put(cd, 5, 0, 25), 7, 6, tg0)
         else:
@@ -452,14 +451,19 @@ def show(result: o.Result) -> str:
     return f"{result.outcome} {pieces} {events}"
 
 
+_UNSURE = {*range(116, 120), *range(180, 184)}
+
+
 # -- mutations: each changes one thing of a machine; the number chooses which ------------------------------------------
 
 
 def _flip(name: str) -> Callable[[Machine, int], None]:
     def flip(machine: Machine, number: int) -> None:
         structure = machine.structures.get(name)
-        if structure is not None:
-            structure.value ^= 1 << number % (structure.size * 8)
+        # Bits 55:52 of TTBx are RES0 before version 3.4; a CD that has one may be ILLEGAL or not (chapter 5).
+        spot = number % (structure.size * 8) if structure is not None else 0
+        if structure is not None and not (name == "cd" and spot in _UNSURE):
+            structure.value ^= 1 << spot
 
     return flip
 
@@ -485,7 +489,8 @@ def _random_field(name: str, layout: type[STE] | type[CD]) -> Callable[[Machine,
         high, low = fields[number % len(fields)]
         structure = machine.structures[name]
         part = Random(number).choice([0, 1, 2, 3, 15, 16, 39, 40, 47, 48, 49, number // len(fields), -1])
-        structure.value = put(structure.value, high, low, part & ((1 << (high - low + 1)) - 1))
+        mask = (1 << min(high - low + 1, 48)) - 1  # see _UNSURE
+        structure.value = put(structure.value, high, low, part & mask)
 
     return change
 

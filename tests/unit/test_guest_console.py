@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from vhost_iommu.guest import console
 from vhost_iommu.guest.console import Console, End
 
 
@@ -16,14 +17,14 @@ def listen(said: bytes, *, seconds: float = 5.0, close: bool = True) -> tuple[li
     """What a console makes of ``said``; what it logged."""
     ours, guest = socket.socketpair()
     log = io.StringIO()
-    console = Console(ours, log)
+    listener = Console(ours, log)
     with guest:
         guest.sendall(said)
         if close:
             guest.close()
-        lines = list(console.lines(time.monotonic() + seconds))
-    console.close()
-    return lines, console, log.getvalue()
+        lines = list(listener.lines(time.monotonic() + seconds))
+    listener.close()
+    return lines, listener, log.getvalue()
 
 
 def test_lines_come_without_their_ends_and_escapes() -> None:
@@ -47,15 +48,15 @@ def test_bytes_that_are_no_text_do_not_stop_it() -> None:
     ],
 )
 def test_a_death_is_recognised_and_its_last_words_are_read(line: bytes) -> None:
-    lines, console, _ = listen(line + b"\nCall trace:\n")
+    lines, listener, _ = listen(line + b"\nCall trace:\n")
     assert lines == [line.decode(), "Call trace:", End.DIED]
-    assert console.death == line.decode()
+    assert listener.death == line.decode()
 
 
 def test_a_diagnostic_line_about_a_death_is_none() -> None:
-    lines, console, _ = listen(b"# BUG: seen in dmesg\n")
+    lines, listener, _ = listen(b"# BUG: seen in dmesg\n")
     assert lines[-1] is End.CLOSED
-    assert console.death is None
+    assert listener.death is None
 
 
 def test_a_silent_guest_runs_out_of_time() -> None:
@@ -63,18 +64,29 @@ def test_a_silent_guest_runs_out_of_time() -> None:
     assert lines == ["so far", End.TIMEOUT]
 
 
+def test_a_line_without_an_end_comes_in_pieces() -> None:
+    lines, _, _ = listen(b"x" * 5000)
+    assert lines == ["x" * 4096, "x" * 904, End.CLOSED]
+
+
+def test_a_guest_that_never_stops_talking_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LIMIT", 10)
+    lines, _, _ = listen(b"four\nfour\nfour\n")
+    assert lines == ["four", "four", End.FLOOD]
+
+
 def test_the_host_can_end_it() -> None:
     ours, guest = socket.socketpair()
     with guest:
-        console = Console(ours, io.StringIO())
-        assert list(console.lines(time.monotonic() + 5, lambda: True)) == [End.STOPPED]
-        console.close()
+        listener = Console(ours, io.StringIO())
+        assert list(listener.lines(time.monotonic() + 5, lambda: True)) == [End.STOPPED]
+        listener.close()
 
 
 def test_what_is_sent_arrives() -> None:
     ours, guest = socket.socketpair()
     with guest:
-        console = Console(ours, io.StringIO())
-        console.send("poweroff")
+        listener = Console(ours, io.StringIO())
+        listener.send("poweroff")
         assert guest.recv(64) == b"poweroff\n"
-        console.close()
+        listener.close()

@@ -50,6 +50,12 @@ def test_an_smmu_node_says_where_its_registers_are() -> None:
     assert tree.exist_property("dma-coherent", "/iommu@10000000")
 
 
+def test_an_smmu_that_is_not_coherent_is_not_called_so() -> None:
+    tree = edited(Platform([GuestSmmu("smmu0", coherent=False)]))
+    assert not tree.exist_property("dma-coherent", "/iommu@10000000")
+    assert tree.exist_property("dma-noncoherent", "/iommu@10000000")
+
+
 def test_an_smmu_has_msis_or_wires_and_never_both() -> None:
     tree = edited(MACHINE)
     second = f"/iommu@{MACHINE.function('smmu1').bar0.base:x}"

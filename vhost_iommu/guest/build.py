@@ -22,8 +22,7 @@ from vhost_iommu.guest.assets import Assets, Cross
 FLAGS = ("-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-fno-stack-protector",
          "-fno-asynchronous-unwind-tables",
          "-mgeneral-regs-only", "-mstrict-align", "-mno-outline-atomics", "-march=armv8-a", "-std=gnu11", "-O2", "-g",
-         "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096",
-         "-Wl,--no-warn-rwx-segments")  # fmt: skip
+         "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096")  # fmt: skip
 
 
 def share(name: str = "") -> Path:

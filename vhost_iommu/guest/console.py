@@ -29,6 +29,8 @@ DEATHS = (
 )
 #: Seconds that a dying guest has to say the rest.
 LAST_WORDS = 5.0
+#: Characters that a guest may say: one that fills the host's disk is not well.
+LIMIT = 32 << 20
 #: Seconds between two looks at what else may have failed.
 TICK = 0.5
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9])|\x00")
@@ -41,6 +43,7 @@ class End(Enum):
     DIED = "the guest died"
     TIMEOUT = "the guest's time is over"
     STOPPED = "the host ended it"
+    FLOOD = "the guest said too much"
 
 
 class Console:
@@ -52,7 +55,7 @@ class Console:
             connected.fileno(), encoding="utf-8", codec_errors="replace", maxread=1 << 16
         )
         self._spawn.logfile_read = log
-        self._line = self._spawn.compile_pattern_list([r"[^\n]*\n", pexpect.EOF, pexpect.TIMEOUT])
+        self._line = self._spawn.compile_pattern_list([r"[^\n]*\n|[^\n]{4096}", pexpect.EOF, pexpect.TIMEOUT])
         self._deaths = re.compile("|".join(deaths))
         #: The line that told of the guest's death.
         self.death: str | None = None
@@ -63,7 +66,8 @@ class Console:
 
     def lines(self, deadline: float, stopped: Callable[[], bool] = lambda: False) -> Iterator[str | End]:
         """Each line as it comes, at last an End. ``deadline`` is of time.monotonic(); ``stopped`` is asked often."""
-        while True:
+        said = 0
+        while said < LIMIT:
             left = deadline - time.monotonic()
             if left <= 0:
                 yield End.DIED if self.death else End.TIMEOUT
@@ -79,10 +83,12 @@ class Console:
                 yield End.DIED if self.death else End.CLOSED
                 return
             if index == 0:
+                said += len(self._spawn.after)
                 line = _clean(self._spawn.after)
                 if self._judge(line):
                     deadline = min(deadline, time.monotonic() + LAST_WORDS)
                 yield line
+        yield End.FLOOD
 
     def _judge(self, line: str) -> bool:
         if self.death is None and not line.lstrip().startswith("#") and self._deaths.search(line):

@@ -53,7 +53,8 @@ def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
     _set(node, "compatible", "arm,smmu-v3")
     _set(node, "reg", _cells(function.bar0.base, smmu.registers_size))
     _set(node, "#iommu-cells", 1)
-    _set(node, "dma-coherent", None)
+    # Without a word it would inherit the root's, which is coherent.
+    _set(node, "dma-coherent" if smmu.coherent else "dma-noncoherent", None)
     if smmu.wired:
         _set(node, "interrupts", [cell for name in function.intids for cell in _interrupt(function.intids[name])])
         _set(node, "interrupt-names", list(function.intids))

@@ -20,13 +20,14 @@ def platform_of(config: MachineConfig) -> Platform:
     smmus, masters = [], []
     for smmu in config.smmus:
         wired = smmu.interrupts == "wired"
-        granules = Features(**smmu.features).granules
+        features = Features(**smmu.features)
         smmus.append(
             GuestSmmu(
                 smmu.name,
                 wired=WIRED if wired else (),
                 msi=not wired,
-                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in granules),
+                coherent=features.coherent,
+                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in features.granules),
             )
         )
         masters += [

@@ -43,6 +43,7 @@ class GuestSmmu:
     wired: tuple[str, ...] = ()  #: of SMMU_INTERRUPTS; none: MSIs
     msi: bool = True  #: the device tree names the v2m frame as its MSI parent
     granules: frozenset[int] = frozenset({4096, 16384, 65536})  #: bytes
+    coherent: bool = True  #: what firmware says of its table walks; it should agree with IDR0.COHACC
     properties: Mapping[str, Property] = field(default_factory=dict)  #: further ones of its node
 
 

@@ -316,6 +316,8 @@ def judge(
         return Verdict.DIED, f"the guest died: {death.strip()}"
     if end is End.TIMEOUT:
         return Verdict.DIED, f"the guest's time was over after {_so_far(ktap)}"
+    if end is End.FLOOD:
+        return Verdict.DIED, f"the guest said too much, with {_so_far(ktap)}"
     if end is not End.CLOSED or status:
         return Verdict.DIED, f"QEMU ended with status {status} after {_so_far(ktap)}"
     if not ktap.complete:

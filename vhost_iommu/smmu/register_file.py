@@ -111,7 +111,7 @@ class RegisterFile:
                 continue
             register, shift = found
             keep = 0 if register.size == 4 else self._values[register] & ~(0xFFFFFFFF << shift)
-            self._store(register, keep | word << shift)
+            self._store(register, keep | word << shift, 0xFFFFFFFF << shift)
 
     def _read_word(self, offset: int) -> int:
         found = self._at.get(offset)
@@ -120,9 +120,11 @@ class RegisterFile:
         register, shift = found
         return (self._values[register] & ~self._masks[register][2]) >> shift & 0xFFFFFFFF
 
-    def _store(self, register: type[Register], value: int) -> None:
+    def _store(self, register: type[Register], value: int, touched: int = 2**64 - 1) -> None:
+        """Store ``value``, of which software wrote the ``touched`` bits."""
         old = self._values[register]
         write, clear, _ = self._masks[register]
+        clear &= touched
         for guard, mask in register.guards.items():
             check = self._guards.get(guard)
             if check is not None and not check(old, value):

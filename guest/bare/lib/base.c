@@ -10,6 +10,7 @@
 #define GICD 0x08000000UL
 #define GICD_ISPENDR 0x200
 #define GICD_ICPENDR 0x280
+#define GICD_ICFGR 0xc00
 
 #define PSCI_SYSTEM_OFF 0x84000008UL
 
@@ -241,12 +242,15 @@ bool vt_wanted(const char *name)
 	return false;
 }
 
+void vt_interrupt_listen(uint32_t intid)
+{
+	uint64_t config = GICD + GICD_ICFGR + intid / 16 * 4;
+
+	vt_write32(config, vt_read32(config) | 2U << (intid % 16 * 2));
+	vt_write32(GICD + GICD_ICPENDR + intid / 32 * 4, 1U << (intid % 32));
+}
+
 bool vt_interrupt_pending(uint32_t intid)
 {
 	return vt_read32(GICD + GICD_ISPENDR + intid / 32 * 4) >> (intid % 32) & 1;
-}
-
-void vt_interrupt_clear(uint32_t intid)
-{
-	vt_write32(GICD + GICD_ICPENDR + intid / 32 * 4, 1U << (intid % 32));
 }

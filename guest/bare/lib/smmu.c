@@ -20,12 +20,16 @@
 #define CMDQ_PROD 0x98
 #define CMDQ_CONS 0x9c
 #define EVENTQ_BASE 0xa0
+#define EVENTQ_IRQ_CFG0 0xb0
+#define EVENTQ_IRQ_CFG1 0xb8
+#define EVENTQ_IRQ_CFG2 0xbc
 #define EVENTQ_PROD 0x100a8
 #define EVENTQ_CONS 0x100ac
 
 #define CR0_SMMUEN (1 << 0)
 #define CR0_EVENTQEN (1 << 2)
 #define CR0_CMDQEN (1 << 3)
+#define IRQ_CTRL_EVENTQ (1 << 2)
 #define CR1_INNER_SHAREABLE_WB 0x0d75
 #define CR2_RECINVSID (1 << 1)
 #define BASE_RA (1UL << 62)
@@ -98,6 +102,32 @@ void vt_smmu_start(struct vt_smmu *smmu, const struct vt_smmu_config *config)
 	set(smmu, EVENTQ_CONS, 0);
 	set_cr0(smmu, CR0_CMDQEN | CR0_EVENTQEN);
 	set_cr0(smmu, CR0_CMDQEN | CR0_EVENTQEN | CR0_SMMUEN);
+}
+
+void vt_smmu_enable(struct vt_smmu *smmu, bool on)
+{
+	set_cr0(smmu, CR0_CMDQEN | CR0_EVENTQEN | (on ? CR0_SMMUEN : 0));
+}
+
+uint32_t vt_smmu_event_interrupt(struct vt_smmu *smmu, const struct vt_smmu_config *config)
+{
+	bool msi = smmu->idr0 >> 13 & 1;
+	uint32_t intid = msi ? VT_MSI_INTID : config->intid[0];
+
+	if (!intid)
+		return 0;
+	set(smmu, IRQ_CTRL, 0);
+	if (!VT_WAIT(get(smmu, IRQ_CTRLACK) == 0, 1))
+		vt_bail("the SMMU does not acknowledge IRQ_CTRL");
+	if (msi) {
+		set64(smmu, EVENTQ_IRQ_CFG0, VT_MSI_DOORBELL);
+		set(smmu, EVENTQ_IRQ_CFG1, intid);
+		set(smmu, EVENTQ_IRQ_CFG2, 1); /* Device-nGnRE */
+	}
+	set(smmu, IRQ_CTRL, IRQ_CTRL_EVENTQ);
+	if (!VT_WAIT(get(smmu, IRQ_CTRLACK) == IRQ_CTRL_EVENTQ, 1))
+		vt_bail("the SMMU does not acknowledge IRQ_CTRL");
+	return intid;
 }
 
 /* -- queues: an index and above it a wrap bit (§3.5.1) -- */
@@ -181,6 +211,7 @@ static void put_ste(struct vt_smmu *smmu, uint32_t sid, uint64_t word0, uint64_t
 #define STE_V 1UL
 #define STE_CONFIG(kind) ((uint64_t)(kind) << 1)
 #define STE_S1_INNER_WB (1UL << 2 | 1UL << 4 | 3UL << 6) /* S1CIR, S1COR write-back, S1CSH inner shareable */
+#define STE_S1DSS_SUBSTREAM0 2UL /* without a SubstreamID, substream 0's descriptor is used */
 #define STE_S1STALLD (1UL << 27)
 #define STE_SHCFG_INCOMING (1UL << 44)
 
@@ -203,19 +234,37 @@ void vt_smmu_bypass(struct vt_smmu *smmu, uint32_t sid)
 #define CD_A (1UL << 46)
 #define CD_ASET (1UL << 47)
 
-void vt_smmu_attach(struct vt_smmu *smmu, uint32_t sid, const struct vt_space *space)
+static void fill_cd(const struct vt_smmu *smmu, uint64_t *cd, const struct vt_space *space)
 {
-	uint64_t *cd = vt_alloc(64, 64);
 	uint64_t ips = smmu->idr5 & 7;
-	/* STALL_MODEL 0b00: stalls are possible, so this stream disables them (§5.2). */
-	uint64_t no_stall = (smmu->idr0 >> 24 & 3) == 0 ? STE_S1STALLD : 0;
 
 	cd[0] = CD_T0SZ(39) | CD_WB_INNER | CD_EPD1 | CD_V | ips << 32 | CD_AA64 | CD_R | CD_A | CD_ASET |
 		(uint64_t)space->asid << 48;
 	cd[1] = (uint64_t)space->root;
 	cd[3] = 0xff; /* MAIR0: attribute 0 is write-back */
+}
+
+void vt_smmu_attach_substreams(struct vt_smmu *smmu, uint32_t sid, const struct vt_space *const *spaces,
+			       unsigned int count)
+{
+	uint64_t *table = vt_alloc(64 * count, 64 * count);
+	/* STALL_MODEL 0b00: stalls are possible, so this stream disables them (§5.2). */
+	uint64_t no_stall = (smmu->idr0 >> 24 & 3) == 0 ? STE_S1STALLD : 0;
+	uint64_t bits = 0;
+
+	for (unsigned int i = 0; i < count; i++)
+		if (spaces[i])
+			fill_cd(smmu, table + 8 * i, spaces[i]);
+	while (1U << bits < count)
+		bits++;
 	vt_barrier();
-	put_ste(smmu, sid, STE_V | STE_CONFIG(VT_STAGE1) | (uint64_t)cd, STE_S1_INNER_WB | no_stall);
+	put_ste(smmu, sid, STE_V | STE_CONFIG(VT_STAGE1) | (uint64_t)table | bits << 59,
+		STE_S1DSS_SUBSTREAM0 | STE_S1_INNER_WB | no_stall);
+}
+
+void vt_smmu_attach(struct vt_smmu *smmu, uint32_t sid, const struct vt_space *space)
+{
+	vt_smmu_attach_substreams(smmu, sid, &space, 1);
 }
 
 /* -- page tables: 39 bits are levels 1 to 3 (Arm ARM D8) -- */

@@ -132,8 +132,13 @@ bool vt_wanted(const char *name);
 
 /* -- the GIC, only to see whether an interrupt came -------------------------------------------------------------- */
 
+#define VT_MSI_DOORBELL 0x08020040UL /* GICv2m: a 4-byte write of an INTID */
+#define VT_MSI_INTID 80 /* the first, which no wire has */
+
+/* Listen to the edges of an interrupt, and forget those that came. */
+void vt_interrupt_listen(uint32_t intid);
+/* Whether it came since. */
 bool vt_interrupt_pending(uint32_t intid);
-void vt_interrupt_clear(uint32_t intid);
 
 /* -- an SMMUv3 (IHI 0070) ---------------------------------------------------------------------------------------- */
 
@@ -183,6 +188,10 @@ void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1);
 bool vt_smmu_sync(struct vt_smmu *smmu);
 /* Take the oldest event; false when the queue stays empty for 'seconds'. */
 bool vt_smmu_event(struct vt_smmu *smmu, struct vt_event *event, unsigned int seconds);
+/* Have event interrupts sent: by MSI when the SMMU has them, else on its wire. The INTID, or 0: it has neither. */
+uint32_t vt_smmu_event_interrupt(struct vt_smmu *smmu, const struct vt_smmu_config *config);
+/* Turn translation off or on again (CR0.SMMUEN). */
+void vt_smmu_enable(struct vt_smmu *smmu, bool on);
 /* Drop all events. */
 void vt_smmu_drain(struct vt_smmu *smmu);
 
@@ -192,6 +201,10 @@ void vt_smmu_bypass(struct vt_smmu *smmu, uint32_t sid);
 void vt_smmu_forget(struct vt_smmu *smmu, uint32_t sid);
 /* Translate the stream by 'space'. */
 void vt_smmu_attach(struct vt_smmu *smmu, uint32_t sid, const struct vt_space *space);
+
+/* The same for 'count' (a power of two) substreams, of which each has its space; NULL: none. */
+void vt_smmu_attach_substreams(struct vt_smmu *smmu, uint32_t sid, const struct vt_space *const *spaces,
+			       unsigned int count);
 
 void vt_space_init(struct vt_smmu *smmu, struct vt_space *space);
 /* Map whole pages; invalidates nothing. */

@@ -278,7 +278,9 @@ class Configuration:
             update_tables=bool(cd.AA64 and cd.HA and cd.HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
             first_block_level=_first_block_level(granule, wide),
         )
-        e0pd = bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
+        # The EL2 regime without E2H has no unprivileged accesses to keep out.
+        unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
+        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
         return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0) and bool(cd.AA64), e0pd)
 
     def _stage2(self, ste: STE) -> Stage2:
@@ -316,6 +318,10 @@ class Configuration:
         data = self.memory.read(pa, layout.size)
         return None if data is None else layout.from_bytes(data)
 
+    def _not_fetched(self, kind: type[events.Event], pa: int, event: _Maker) -> Refusal:
+        """An external abort at ``pa``, or beyond the OAS, whose bits are RES0 in the record (§7.3.4)."""
+        return Refusal(event(kind, FetchAddr=pa & (1 << self.output_bits) - 1))
+
     def _split(self) -> int:
         split = self.registers[STRTAB_BASE_CFG].SPLIT
         return split if split in (6, 8, 10) else 6
@@ -337,7 +343,7 @@ class Configuration:
                 at = base + (sid >> split) * L1STD.size
                 fetched = self._fetch(L1STD, at)
                 if fetched is None:
-                    return Refusal(event(events.F_STE_FETCH, FetchAddr=at))
+                    return self._not_fetched(events.F_STE_FETCH, at, event)
                 l1std = self._l1stds[sid >> split] = L1STD(fetched.raw)
             span = l1std.Span
             low = sid & (1 << split) - 1
@@ -348,7 +354,7 @@ class Configuration:
             at = (base & ~((1 << config.LOG2SIZE + 6) - 1)) + sid * STE.size
         fetched = self._fetch(STE, at)
         if fetched is None:
-            return Refusal(event(events.F_STE_FETCH, FetchAddr=at))
+            return self._not_fetched(events.F_STE_FETCH, at, event)
         ste = self._stes[sid] = STE(fetched.raw)
         return ste
 
@@ -357,12 +363,13 @@ class Configuration:
         if cd is not None:
             return cd
         ste = context.ste
-        at = ste.S1ContextPtr + index * CD.size
+        # Tables are aligned to their size, leaves to theirs; low bits of a pointer that say otherwise do not count.
+        at = _aligned(ste.S1ContextPtr, cd_bits + 6) + index * CD.size
         leaf_bits = _CD_LEAF_BITS.get(ste.S1Fmt)
         if cd_bits and leaf_bits:
             l1cd = self._l1cds.get((sid, index >> leaf_bits))
             if l1cd is None:
-                at = ste.S1ContextPtr + (index >> leaf_bits) * L1CD.size
+                at = _aligned(ste.S1ContextPtr, cd_bits - leaf_bits + 3) + (index >> leaf_bits) * L1CD.size
                 data = self._fetch_cd(context, at, L1CD.size, event)
                 if not isinstance(data, bytes):
                     return data
@@ -370,7 +377,7 @@ class Configuration:
             # Beyond the input of stage 2 an address faults there (§3.4.3).
             if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
-            at = l1cd.L2Ptr + (index & (1 << leaf_bits) - 1) * CD.size
+            at = _aligned(l1cd.L2Ptr, leaf_bits + 6) + (index & (1 << leaf_bits) - 1) * CD.size
         data = self._fetch_cd(context, at, CD.size, event)
         if not isinstance(data, bytes):
             return data
@@ -381,13 +388,13 @@ class Configuration:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
         if context.stage2 is None:
             data = None if at >> self.output_bits else self.memory.read(at, size)
-            return Refusal(event(events.F_CD_FETCH, FetchAddr=at)) if data is None else data
+            return self._not_fetched(events.F_CD_FETCH, at, event) if data is None else data
         found = self._read_ipa(context, at, size)
         if isinstance(found, bytes):
             return found
         if isinstance(found, Fault):
             return CdFault(context, found)
-        return Refusal(event(events.F_CD_FETCH, FetchAddr=found))
+        return self._not_fetched(events.F_CD_FETCH, found, event)
 
     # -- what the implementation is --------------------------------------------------------------------------
 
@@ -600,6 +607,11 @@ def _first_block_level(granule: int, wide: Wide) -> int:
     """The lowest-numbered level with blocks: 52-bit formats have one more (Arm ARM D8.3)."""
     widest = wide is not Wide.NONE
     return {12: 0 if widest else 1, 14: 1 if widest else 2, 16: 1 if widest else 2}[granule]
+
+
+def _aligned(pa: int, bits: int) -> int:
+    """``pa`` aligned down to 2^``bits`` bytes; a negative number of bits is none."""
+    return pa >> bits << bits if bits > 0 else pa
 
 
 def record(kind: type[events.Event], sid: int, ssid: int | None, **values: int) -> events.Event:

@@ -26,6 +26,8 @@ from .counters import Counters
 from .features import Features
 from .registers import (
     BY_NAME,
+    CMDQ_BASE,
+    CMDQ_CONS,
     CMDQ_PROD,
     CR0,
     CR0ACK,
@@ -116,6 +118,8 @@ class Smmu:
         self.registers.on_store(GBPA, self._gbpa_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
+        for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD):
+            self.registers.on_store(base_or_index, self._index_stored)
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.translation = Translation(
             self.registers,
@@ -224,6 +228,12 @@ class Smmu:
 
     def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
         self._consume()
+
+    def _index_stored(self, old: Register, new: Register) -> None:
+        """Of our own indices, bits above the wrap flag read as zero (§6.3.28, §6.3.95)."""
+        registers = self.registers
+        registers[CMDQ_CONS] = registers.raw(CMDQ_CONS) & ~(CMDQ_CONS.RD.mask & ~self.commands.ring().index_mask)
+        registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.event_ring().index_mask)
 
     def _consume(self) -> None:
         """Commands are handled as they come; a long queue must not keep the bus waiting."""

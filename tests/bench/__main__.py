@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ratios and times against the limits that we set ourselves; results also in build/bench.json.
+
+Law: what is compared is measured in the same run, in turns, so that a busy machine slows both. Never a CI test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.protocol.client import SocketTransport, TestClient
+from vhost_iommu.config import BlockOptions, load_machine
+from vhost_iommu.guest import linux
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.launch import Launch, hardware_of
+from vhost_iommu.guest.run import GuestRun, LinuxGuest, Options
+from vhost_iommu.terminal import Progress, paint
+from vhost_iommu.vfio import wire
+
+TOP = Path(__file__).resolve().parents[2]
+RESULTS = TOP / "build" / "bench.json"
+COMMAND = Path(sys.executable).parent / "vhost-iommu"
+
+#: A REGION_READ of a register of four bytes, and its reply.
+REQUEST_SIZE = wire.ACCESS.size
+REPLY_SIZE = wire.ACCESS.size + 4
+
+ECHO = """
+import socket, sys
+connected = socket.socket(fileno=int(sys.argv[1]))
+reply = bytes(int(sys.argv[2]))
+while connected.recv(65536):
+    connected.sendall(reply)
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row: what was measured, with its spread over the rounds."""
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    rounds: int
+    limit: float
+    note: str
+
+    @property
+    def good(self) -> bool:
+        return self.value <= self.limit
+
+
+def figure(name: str, unit: str, values: list[float], limit: float, note: str) -> Figure:
+    return Figure(name, unit, statistics.median(values), min(values), max(values), len(values), limit, note)
+
+
+# -- a register read over the socket -------------------------------------------------------------------------------
+
+
+@contextmanager
+def peer(command: Callable[[int], list[str]]) -> Iterator[socket.socket]:
+    """Our end of a socket whose other end is the descriptor that the process ``command(fd)`` is given."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = subprocess.Popen(command(theirs.fileno()), pass_fds=[theirs.fileno()])
+        try:
+            yield ours
+            ours.shutdown(socket.SHUT_RDWR)
+            process.wait(10)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def round_trip(connected: socket.socket, request: bytes, count: int) -> float:
+    """Seconds for one request and its reply."""
+    began = time.perf_counter()
+    for _ in range(count):
+        connected.sendall(request)
+        size = 0
+        while size < REPLY_SIZE:
+            size += len(connected.recv(65536))
+    return (time.perf_counter() - began) / count
+
+
+def region_read(rounds: int = 15, count: int = 4000) -> Figure:
+    request = struct.pack("<HHIII", 1, wire.Command.REGION_READ, REQUEST_SIZE, 0, 0) + struct.pack(
+        "<QII", 0, int(wire.Region.BAR0), 4
+    )
+    assert len(request) == REQUEST_SIZE
+    echo = lambda fd: [sys.executable, "-c", ECHO, str(fd), str(REPLY_SIZE)]  # noqa: E731
+    serve = lambda fd: [str(COMMAND), "serve", "smmuv3-bare", "--fd", str(fd)]  # noqa: E731
+    with peer(echo) as bare, peer(serve) as served:
+        TestClient(SocketTransport(served)).version()
+        for connected in (bare, served):
+            round_trip(connected, request, count)
+        pairs = [(round_trip(bare, request, count), round_trip(served, request, count)) for _ in range(rounds)]
+    ours, theirs = statistics.median(b for _, b in pairs) * 1e6, statistics.median(a for a, _ in pairs) * 1e6
+    note = f"{ours:.1f} µs, a bare Python echo {theirs:.1f} µs"
+    return figure("region read / echo", "×", [served / bare for bare, served in pairs], 1.5, note)
+
+
+# -- guests --------------------------------------------------------------------------------------------------------
+
+
+def bare_launch(rounds: int = 7) -> Figure:
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run([COMMAND, "run", "smmuv3-bare", "--json"], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+    once()  # compiles the program
+    return figure("bare launch to verdict", "s", [once() for _ in range(rounds)], 2.0, "vhost-iommu run smmuv3-bare")
+
+
+def linux_first_io(assets: Assets, rounds: int = 5) -> Figure:
+    config = load_machine("smmuv3-linux")
+    cases = (linux.Case("modules_load", "modules_load"), linux.Case("first_io", "disk_appears", ("disk0",)))
+
+    def once(make: Callable[[Callable[[str], None]], GuestRun]) -> float:
+        ktap = Ktap()
+        seconds = 0.0
+
+        def line_came(line: str) -> None:
+            nonlocal seconds
+            result = ktap.feed(line)
+            if result is not None and result.name == "first_io":
+                seconds = time.perf_counter() - began
+
+        began = time.perf_counter()
+        report = make(line_came).run()
+        if not report.passed("first_io"):
+            raise RuntimeError(f"the guest did not get to its disk: {report.why}")
+        return seconds
+
+    def ours(on_line: Callable[[str], None]) -> GuestRun:
+        launch = Launch(config, assets=assets, on_line=on_line)
+        launch.guest_run.guest = LinuxGuest(config.guest.kernel, cases)
+        return launch.guest_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "disk0"
+        (options,) = (master.options for master in config.masters if isinstance(master.options, BlockOptions))
+        image.touch()
+        os.truncate(image, options.size)
+
+        def theirs(on_line: Callable[[str], None]) -> GuestRun:
+            guest = LinuxGuest(config.guest.kernel, cases, baseline=[("disk0", image)])
+            return GuestRun(guest, options=Options(hardware=hardware_of(config)), assets=assets, on_line=on_line)
+
+        pairs = [(once(theirs), once(ours)) for _ in range(rounds)]
+    medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    note = f"{medians[1]:.2f} s, QEMU's own disk and no SMMU {medians[0]:.2f} s"
+    return figure("Linux to first I/O", "×", [b / a for a, b in pairs], 1.3, note)
+
+
+def main() -> int:
+    with Progress() as progress:
+        assets = Assets(progress=progress.say)
+        assets.fetch_all()
+        figures = []
+        measurements: list[tuple[str, Callable[[], Figure]]] = [
+            ("a register read over the socket", region_read),
+            ("a bare-metal guest", bare_launch),
+            ("Linux to its first I/O, with and without us", lambda: linux_first_io(assets)),
+        ]
+        for name, measure in measurements:
+            progress.say(f"measuring {name}")
+            figures.append(measure())
+    print(f"{'':24} {'median':>9} {'limit':>9}   spread over the rounds, and what it is")
+    for row in figures:
+        value = paint(f"{row.value:7.2f} {row.unit}", "green" if row.good else "red")
+        spread = f"{row.low:.2f} to {row.high:.2f} of {row.rounds}"
+        print(f"{row.name:24} {value} {row.limit:7.2f} {row.unit}   {spread}; {row.note}")
+    load = os.getloadavg()
+    print(f"{os.cpu_count()} CPUs, load {load[0]:.1f}")
+    RESULTS.parent.mkdir(exist_ok=True)
+    table = [{**dataclasses.asdict(row), "good": row.good} for row in figures]
+    RESULTS.write_text(json.dumps({"cpus": os.cpu_count(), "load": load, "figures": table}, indent=1) + "\n")
+    return 0 if all(row.good for row in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vhost-iommu run``, ``dtb`` and ``demo`` with a real QEMU: exit codes, JSON, traces and the last line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import fdt
+import pytest
+
+from vhost_iommu import cli, demo
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.trace import load_chrome
+
+pytestmark = pytest.mark.usefixtures("assets")
+
+
+def test_a_guest_that_passes_is_0_with_a_line_for_each_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "smmuv3-bare"]) == 0
+    *results, last = capsys.readouterr().out.splitlines()
+    assert "pass  dma_before_revoke" in results
+    assert (found := re.fullmatch(r"passed: (\d+) of \1 tests(?:, \d+ skipped)?, in [\d.]+ s", last))
+    assert len(results) == int(found[1])
+
+
+def test_a_guest_whose_test_fails_is_1(capsys: pytest.CaptureFixture[str]) -> None:
+    # The program then expects that a page which it never unmapped faults.
+    assert cli.main(["run", "smmuv3-bare", "--append", "revoke=0"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  dma_after_unmap_faults" in out
+    assert re.search(r"^failed: .*dma_after_unmap_faults, in [\d.]+ s$", out, re.MULTILINE)
+
+
+def test_a_guest_whose_time_is_over_is_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "smmuv3-bare", "--timeout", "0.001", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["verdict"] == "died"
+
+
+def test_a_trace_has_a_track_for_the_smmu_and_one_for_its_master(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    assert cli.main(["run", "smmuv3-bare", "--json", "--trace", str(path)]) == 0
+    events = load_chrome(path.read_text())
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert set(tracks.values()) == {"smmu0", "engine0"}
+    seen = {(tracks[event["tid"]], event["cat"]) for event in events if event["ph"] in "iX"}
+    assert {("smmu0", kind) for kind in ("mmio", "command", "translation", "fault")} | {("engine0", "dma")} <= seen
+
+
+def test_kept_artefacts_say_what_was_run(tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+    assert cli.main(["run", "smmuv3-bare", "--json", "--keep", str(keep), "--", "-name", "my-guest"]) == 0
+    assert (keep / "qemu.cmd").read_text().endswith("-name my-guest\n")
+    assert "dma_before_revoke" in (keep / "console.log").read_text()
+
+
+def test_the_device_tree_names_every_part(tmp_path: Path) -> None:
+    path = tmp_path / "two.dtb"
+    assert cli.main(["dtb", "two-smmus", "-o", str(path)]) == 0
+    tree = fdt.parse_dtb(path.read_bytes())
+    labels = {prop.value for _, _, props in tree.walk() for prop in props if prop.name == "label"}
+    assert {"smmu0", "smmu1", "disk0", "disk1"} <= labels
+
+
+def test_the_demo_ends_with_its_account(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(demo, "MACHINES", ("smmuv3-bare",))
+    assert cli.main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"smmu0 +\d+ translations: \d+ TLB hits, \d+ walks", out)
+    passed, failed = map(int, re.findall(r"\d+", out.splitlines()[-1]))
+    assert out.splitlines()[-1] == f"{passed} passed, {failed} failed"
+    assert (passed > 5, failed) == (True, 0)
+
+
+def test_a_disk_that_differs_from_what_its_guest_says_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"disk0": [{"offset": "0", "bytes": "512", "sha256": "0" * 64}]}
+    monkeypatch.setattr(demo, "MACHINES", ("smmuv3-linux",))
+    monkeypatch.setattr(demo, "disk_checksums", lambda report: facts)
+    assert cli.main(["demo"]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert out.splitlines()[-1].endswith(", 1 failed")
+
+
+def test_the_doctor_misses_nothing_once_all_is_fetched(assets: Assets) -> None:
+    assert cli.main(["doctor", "--json"]) == 0

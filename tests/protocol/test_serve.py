@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vhost-iommu serve`` as a process: an inherited socket, a folder of sockets, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.protocol.client import SocketTransport, TestClient
+from vhost_iommu.smmu.v3.registers import IDR5
+from vhost_iommu.vfio.wire import Region
+
+COMMAND = [sys.executable, "-c", "import sys; from vhost_iommu.cli import main; sys.exit(main())"]
+
+
+def test_an_inherited_connection_is_served_until_it_ends_and_the_trace_is_whole(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    ours, theirs = socket.socketpair()
+    with theirs:
+        argv = [*COMMAND, "serve", "smmuv3-bare", "--fd", str(theirs.fileno()), "--trace", str(trace)]
+        process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
+    try:
+        with TestClient(SocketTransport(ours)) as client:
+            client.version()
+            value = client.read_int(Region.BAR0, IDR5.at, 4)
+            assert IDR5(value).GRAN4K == 1
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    events = json.loads(trace.read_text())
+    assert ("read IDR5", "mmio") in {(event["name"], event.get("cat")) for event in events}
+
+
+def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -> None:
+    argv = [*COMMAND, "serve", "two-smmus", "--socket-dir", str(tmp_path / "s"), "--log-level", "info"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        for name, line in zip(("smmu0", "smmu1"), lines, strict=True):
+            path = tmp_path / "s" / f"{name}.sock"
+            assert str(path) in line
+            with TestClient.connect(path) as client:
+                client.version()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert list((tmp_path / "s").iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
