@@ -7,6 +7,7 @@ Law: ``start`` serves or raises and leaves nothing behind; ``stop`` ends every t
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from .errors import UsageError
 from .machine import Machine, Wires
 from .server import Server
 from .trace import Trace
+
+#: Seconds that a worker stands aside at a time, while a register access waits for its lock.
+PAUSE = 25e-6
 
 
 class Daemon:
@@ -38,6 +42,7 @@ class Daemon:
             wires=wires,
             spawn=lambda name, work: self.server.worker(name, work).wake,
             new_lock=threading.RLock,
+            pause=lambda: time.sleep(PAUSE),
             trace=trace,
         )
         if folder is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from .config import BlockOptions, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
 from .masters.engine import TestEngine
-from .masters.master import Master
+from .masters.master import Master, nothing
 from .masters.port import Port
 from .masters.storage import open_storage
 from .masters.virtio_blk import VirtioBlk
@@ -66,6 +66,7 @@ class Machine:
         wires: Wires | None = None,
         spawn: Spawn | None = None,
         new_lock: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        pause: Callable[[], None] = nothing,
         trace: Trace | None = None,
     ) -> None:
         """``spawn`` None: masters do their work where they are told of it, in the caller's thread."""
@@ -74,6 +75,7 @@ class Machine:
         self._wires = wires or {}
         self._spawn = spawn
         self._new_lock = new_lock
+        self._pause = pause
         self.smmus: dict[str, Smmu] = {}
         self.masters: dict[str, Master] = {}
         self.functions: list[PciFunction] = []
@@ -124,6 +126,7 @@ class Machine:
                 master = VirtioBlk(config.name, port, storage, queues=queues, **common)
             case _:
                 master = TestEngine(config.name, port, **common)
+        master.turns.pause = self._pause
         if self._spawn is not None:
             master.wake = self._spawn(config.name, _once(master.work))
         return master

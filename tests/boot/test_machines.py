@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.conftest import missing
 from vhost_iommu.config import MachineConfig, load_machine, parse_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
@@ -95,7 +96,7 @@ def test_a_warning_of_the_smmus_driver_fails_the_run(assets: Assets) -> None:
 )
 def test_a_stock_kernel_uses_the_disks_behind_its_smmus(assets: Assets, machine: str, kernel: str, append: str) -> None:
     if not (assets.folder / f"kernel-{kernel}").is_dir():
-        pytest.skip(f"missing: kernel {kernel}; run 'vhost-iommu fetch'")
+        missing(f"kernel {kernel}")
     report, launch = run(assets, machine, kernel=kernel, append=append)
     assert report.verdict is Verdict.PASSED, f"{report.why}; see {report.folder}"
     assert launch.daemon is not None

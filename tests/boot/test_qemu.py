@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
@@ -144,7 +145,7 @@ def test_a_kernel_without_a_root_to_start_is_dead(assets: Assets, tmp_path: Path
 
 def test_a_kernel_of_16K_on_a_core_without_is_refused(assets: Assets) -> None:
     if not (assets.folder / "kernel-7-16k").is_dir():
-        pytest.skip("missing: kernel 7-16k; run 'vhost-iommu fetch'")
+        missing("kernel 7-16k")
     options = Options(hardware=qemu.Hardware(cpu="cortex-a57"))
     with pytest.raises(UsageError, match="cortex-a57 lacks"):
         GuestRun(LinuxGuest("7-16k"), options=options, assets=assets).run()

@@ -155,9 +155,7 @@ def test_a_named_qemu_that_is_unable_is_refused(
     assert not outside.fetched
 
 
-def test_the_environment_names_a_qemu(
-    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_a_qemu(assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VI_QEMU", "/bin/sh")
     assert assets.qemu().command == ("/bin/sh",)
 
@@ -214,9 +212,7 @@ def test_clang_with_lld_serves_as_cross_compiler(assets: Assets, outside: Outsid
     assert cross.prefix is None
 
 
-def test_a_fetched_cross_compiler_uses_the_hosts_c_library(
-    assets: Assets, outside: Outside, tmp_path: Path
-) -> None:
+def test_a_fetched_cross_compiler_uses_the_hosts_c_library(assets: Assets, outside: Outside, tmp_path: Path) -> None:
     cross = assets.cross()
     assert cross.prefix == f"{tmp_path}/cache/cross-bookworm/usr/bin/aarch64-linux-gnu-"
     assert cross.env == {"LD_LIBRARY_PATH": f"{tmp_path}/cache/cross-bookworm/usr/lib/x86_64-linux-gnu"}
@@ -269,9 +265,7 @@ def test_a_doctor_told_of_a_wrong_qemu_says_why(
     assert "7.2 and has no vfio-user client" in report["qemu"].where
 
 
-def test_a_wrong_name_by_hand_is_told_even_if_a_copy_is_cached(
-    assets: Assets, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_name_by_hand_is_told_even_if_a_copy_is_cached(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
     assets.busybox()
     monkeypatch.setenv("VI_BUSYBOX", "/nowhere/busybox")
     report = {line.name: line for line in assets.prerequisites()}

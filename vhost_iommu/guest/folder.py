@@ -6,7 +6,6 @@ Law: a killed run leaves a folder that the next one may clear; at most KEPT fold
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -27,8 +26,10 @@ def root() -> Path:
     """Our folder of runs, for this user alone; short, for a socket's path has at most 107 bytes."""
     uid = os.getuid()
     folder = Path(tempfile.gettempdir()) / f"vhost-iommu-{uid}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as why:
+        raise UsageError(f"{folder}: {why.strerror}; name a folder of yours in $TMPDIR") from None
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid:
         raise UsageError(f"{folder} is another user's; remove it or name a folder of yours in $TMPDIR")

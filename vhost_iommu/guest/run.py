@@ -154,6 +154,13 @@ class GuestRun:
 
     def _prepare(self, folder: RunFolder, served: Served | None) -> list[str]:
         """Write the guest's files into ``folder``; QEMU's whole command line."""
+        try:
+            return self._prepare_files(folder, served)
+        except OSError as why:
+            text = f"{why.filename or folder.path}: {why.strerror}"
+            raise UsageError(f"{text}; free some space, or name another folder in $TMPDIR") from why
+
+    def _prepare_files(self, folder: RunFolder, served: Served | None) -> list[str]:
         found = self._assets.qemu(self.options.qemu)
         hardware = self.options.hardware
         command = [*found.command, *hardware.arguments(), *qemu.serial()]

@@ -8,7 +8,6 @@ Not modelled: memory types and shareability, atomics, stalled transactions, addr
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -204,10 +203,12 @@ class Turns:
     Python's locks are unfair: a worker that lets go and takes again would keep a vCPU waiting for long.
     """
 
-    __slots__ = ("lock", "waiting")
+    __slots__ = ("lock", "pause", "waiting")
 
-    def __init__(self, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, lock: AbstractContextManager[object], pause: Callable[[], None] = lambda: None) -> None:
+        """``pause`` lets other threads run for a moment; who brings threads brings it."""
         self.lock = lock
+        self.pause = pause
         self.waiting: deque[None] = deque()
 
     def __enter__(self) -> None:
@@ -227,7 +228,7 @@ class Turns:
         for _ in range(40):
             if not self.waiting:
                 return
-            time.sleep(25e-6)
+            self.pause()
 
 
 class Gate:
