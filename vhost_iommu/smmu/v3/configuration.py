@@ -156,11 +156,11 @@ class Configuration:
             }
 
     def invalidate_cd(self, sid: int, ssid: int, *, leaf: bool = False) -> None:
-        """Drop one CD, and the L1CDs of the stream that may lead to it unless ``leaf``."""
+        """Drop one CD, and the L1CD that leads to it unless ``leaf``."""
         self._cds.pop((sid, ssid), None)
-        if not leaf:
-            for split in _CD_LEAF_BITS.values():
-                self._l1cds.pop((sid, ssid >> split), None)
+        ste = self._stes.get(sid)  # there are no L1CDs without it
+        if not leaf and ste is not None and ste.S1Fmt in _CD_LEAF_BITS:
+            self._l1cds.pop((sid, ssid >> _CD_LEAF_BITS[ste.S1Fmt]), None)
         # Without a SubstreamID the CD in use is that of index 0.
         self._contexts.pop((sid, ssid), None)
         if ssid == 0:
