@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.smmu_builder import PageTable, Ram
-from vhost_iommu.smmu.walk import Fault, FaultKind, Mapping, Regime, Table, permitted, walk
+from vhost_iommu.smmu.walk import (
+    Access,
+    Fault,
+    FaultKind,
+    Mapping,
+    Regime,
+    Table,
+    Wide,
+    aligned_base,
+    permitted1,
+    start_level,
+    walk,
+)
 
 MiB, GiB, TiB = 1 << 20, 1 << 30, 1 << 40
 
@@ -28,15 +40,21 @@ LEAVES = [
 ]  # fmt: skip
 
 
+def table_of(base: int, granule_bits: int, input_bits: int, output_bits: int = 48, **rest: object) -> Table:
+    """A stage 1 table that starts where its input size says; with the 4K granule level 1 has blocks."""
+    values = {"first_block_level": 1 if granule_bits == 12 else 2, **rest}
+    level = start_level(granule_bits, input_bits)
+    return Table(base, granule_bits, input_bits, output_bits, level, **values)  # type: ignore[arg-type]
+
+
 class Walker:
     """Walks a page table in RAM and counts what it fetches."""
 
-    def __init__(self, granule_bits: int = 12, input_bits: int = 48, **table: int | bool) -> None:
+    def __init__(self, granule_bits: int = 12, input_bits: int = 48, **table: object) -> None:
         self.ram = Ram(size=1 << 20)
         big_endian = bool(table.get("big_endian"))
         self.pages = PageTable(self.ram, granule_bits, input_bits, big_endian=big_endian)
-        values: dict[str, int | bool] = {"output_bits": 48, **table}
-        self.table = Table(self.pages.root, granule_bits, input_bits, **values)  # type: ignore[arg-type]
+        self.table = table_of(self.pages.root, granule_bits, input_bits, **table)  # type: ignore[arg-type]
         self.fetched: list[int] = []
         self.aborting: set[int] = set()
 
@@ -44,9 +62,12 @@ class Walker:
         self.fetched.append(at)
         return None if at in self.aborting else self.ram.get_u64(at)
 
+    def update(self, at: int, old: int, new: int) -> bool:
+        raise AssertionError("nothing was to be updated")
+
     def __call__(self, address: int) -> Mapping | Fault:
         self.fetched.clear()
-        return walk(self.table, address, self.fetch)
+        return walk(self.table, address, self)
 
     def leaf(self, address: int) -> Mapping:
         found = self(address)
@@ -85,19 +106,15 @@ def test_a_leaf_covers_what_its_level_says(granule_bits: int, level: int, size: 
     assert len(walker.fetched) == level - walker.pages.start_level + 1
 
 
-@pytest.mark.parametrize(
-    ("granule_bits", "level", "blocks_at_1"), [(12, 0, True), (14, 0, True), (14, 1, False), (16, 1, False)]
-)
-def test_a_block_where_there_may_be_none_is_a_translation_fault(
-    granule_bits: int, level: int, blocks_at_1: bool
-) -> None:
-    walker = Walker(granule_bits, blocks_at_1=blocks_at_1)
+@pytest.mark.parametrize(("granule_bits", "level"), [(12, 0), (14, 0), (14, 1), (16, 1)])
+def test_a_block_where_there_may_be_none_is_a_translation_fault(granule_bits: int, level: int) -> None:
+    walker = Walker(granule_bits)
     walker.pages.map(0, 0, level=level)
     assert walker(0) == Fault(FaultKind.TRANSLATION, level)
 
 
 def test_a_level_1_block_of_64k_exists_with_52_bits() -> None:
-    walker = Walker(16, 52, output_bits=52, wide=True)
+    walker = Walker(16, 52, output_bits=52, wide=Wide.KB64, first_block_level=1)
     walker.pages.map(4 * TiB, 8 * TiB, level=1)
     leaf = walker.leaf(5 * TiB)
     assert (leaf.base, leaf.shift, leaf.output) == (4 * TiB, 42, 8 * TiB)
@@ -141,7 +158,8 @@ def test_addresses_of_the_upper_half_are_walked_by_their_low_bits() -> None:
 def test_the_table_base_is_aligned_down_to_the_start_tables_size(
     granule_bits: int, input_bits: int, output_bits: int, aligned: int
 ) -> None:
-    assert Table.aligned(0x1_2345_67F0, granule_bits, input_bits, output_bits) == aligned
+    level = start_level(granule_bits, input_bits)
+    assert aligned_base(0x1_2345_67F0, granule_bits, input_bits, level, output_bits) == aligned
 
 
 @given(
@@ -156,14 +174,17 @@ def test_a_walk_ends_within_its_levels_whatever_the_guest_wrote(
     granule_bits, input_bits, start = geometry
     fetched: list[int] = []
 
-    def fetch(at: int) -> int:
-        fetched.append(at)
-        assert at % 8 == 0
-        assert at >> 48 == 0
-        return words[len(fetched) % len(words)] | (3 if table_everywhere else 0)
+    class Hostile:
+        def fetch(self, at: int) -> int:
+            fetched.append(at)
+            assert at % 8 == 0
+            assert at >> 48 == 0
+            return words[len(fetched) % len(words)] | (3 if table_everywhere else 0)
 
-    table = Table(0, granule_bits, input_bits, 48, blocks_at_1=granule_bits == 12)
-    found = walk(table, address, fetch)
+        def update(self, at: int, old: int, new: int) -> bool:
+            raise AssertionError("nothing was to be updated")
+
+    found = walk(table_of(0, granule_bits, input_bits), address, Hostile())
     assert 1 <= len(fetched) <= 4 - start
     if isinstance(found, Mapping):
         assert found.base <= address < found.base + (1 << found.shift)
@@ -179,7 +200,7 @@ def test_an_aborted_fetch_names_the_descriptor(level: int) -> None:
     walker.pages.map(0x1234_5000, 0)
     at = walker.pages.entry(0x1234_5000, level)
     walker.aborting.add(at)
-    assert walker(0x1234_5000) == Fault(FaultKind.WALK_EABT, level, at)
+    assert walker(0x1234_5000) == Fault(FaultKind.WALK_EABT, level, fetch=at)
 
 
 @pytest.mark.parametrize("output_bits", [32, 36, 40, 42, 44])
@@ -212,7 +233,7 @@ def test_a_clear_access_flag_faults_after_the_address_size_and_only_when_asked_t
 
 def test_address_bits_51_48_of_64k_descriptors_count_only_if_wide() -> None:
     pa = 0xF_8000_0001_0000
-    wide = Walker(16, 52, output_bits=52, wide=True)
+    wide = Walker(16, 52, output_bits=52, wide=Wide.KB64)
     wide.pages.map(0x10000, pa)
     assert wide.leaf(0x10000).output == pa
     narrow = Walker(16, 48)
@@ -221,7 +242,7 @@ def test_address_bits_51_48_of_64k_descriptors_count_only_if_wide() -> None:
 
 
 def test_a_wide_output_is_checked_against_the_output_size() -> None:
-    walker = Walker(16, 48, output_bits=48, wide=True)
+    walker = Walker(16, 48, output_bits=48, wide=Wide.KB64)
     walker.pages.map(0x10000, 1 << 48)
     assert walker(0x10000) == Fault(FaultKind.ADDR_SIZE, 3)
 
@@ -238,8 +259,8 @@ def test_big_endian_tables_are_read_byte_reversed(granule_bits: int) -> None:
     walker = Walker(granule_bits, big_endian=True)
     walker.pages.map(0, 0x8000_0000, AttrIndx=5)
     assert walker.leaf(0).output == 0x8000_0000
-    assert walker.leaf(0).attr_index == 5
-    little = walk(Table(walker.pages.root, granule_bits, 48, 48), 0, walker.fetch)
+    assert walker.leaf(0).attributes == 5
+    little = walk(table_of(walker.pages.root, granule_bits, 48), 0, walker)
     assert isinstance(little, Fault)
 
 
@@ -251,16 +272,16 @@ def test_a_leafs_attributes_come_through() -> None:
     walker.pages.map(0, 0, AttrIndx=6, SH=2, nG=0, AP=0, UXN=1, PXN=0)
     walker.pages.map(0x1000, 0, AttrIndx=1, SH=3, nG=1, AP=3, UXN=0, PXN=1)
     first, second = walker.leaf(0), walker.leaf(0x1000)
-    assert (first.attr_index, first.shareability, first.not_global) == (6, 2, False)
-    assert (first.user, first.read_only, first.uxn, first.pxn) == (False, False, True, False)
-    assert (second.attr_index, second.shareability, second.not_global) == (1, 3, True)
-    assert (second.user, second.read_only, second.uxn, second.pxn) == (True, True, False, True)
+    assert (first.attributes, first.shareability, first.not_global) == (6, 2, False)
+    assert (first.user, first.writable, first.uxn, first.pxn) == (False, True, True, False)
+    assert (second.attributes, second.shareability, second.not_global) == (1, 3, True)
+    assert (second.user, second.writable, second.uxn, second.pxn) == (True, False, False, True)
 
 
 HIERARCHY = [
     ({"APTable": 1}, {"user": False}),
-    ({"APTable": 2}, {"read_only": True}),
-    ({"APTable": 3}, {"user": False, "read_only": True}),
+    ({"APTable": 2}, {"writable": False}),
+    ({"APTable": 3}, {"user": False, "writable": False}),
     ({"UXNTable": 1}, {"uxn": True}),
     ({"PXNTable": 1}, {"pxn": True}),
 ]
@@ -275,7 +296,7 @@ def test_a_table_descriptor_takes_permissions_from_all_below(
     walker.pages.map(0, 0)
     walker.pages.change(0, level, **table)
     leaf = walker.leaf(0)
-    generous = {"user": True, "read_only": False, "uxn": False, "pxn": False}
+    generous = {"user": True, "writable": True, "uxn": False, "pxn": False}
     assert {name: getattr(leaf, name) for name in generous} == {**generous, **taken}
 
 
@@ -285,7 +306,7 @@ def test_with_had_table_descriptors_take_nothing(table: dict[str, int], taken: d
     walker.pages.map(0, 0)
     walker.pages.change(0, 1, **table)
     leaf = walker.leaf(0)
-    assert (leaf.user, leaf.read_only, leaf.uxn, leaf.pxn) == (True, False, False, False)
+    assert (leaf.user, leaf.writable, leaf.uxn, leaf.pxn) == (True, True, False, False)
 
 
 def test_a_table_descriptor_gives_nothing_back() -> None:
@@ -293,7 +314,7 @@ def test_a_table_descriptor_gives_nothing_back() -> None:
     walker.pages.map(0, 0, AP=2, UXN=1, PXN=1)
     walker.pages.change(0, 0, APTable=1)
     leaf = walker.leaf(0)
-    assert (leaf.user, leaf.read_only, leaf.uxn, leaf.pxn) == (False, True, True, True)
+    assert (leaf.user, leaf.writable, leaf.uxn, leaf.pxn) == (False, False, True, True)
 
 
 # -- permissions (Arm ARM D8.4) ------------------------------------------------------------------------------
@@ -321,7 +342,28 @@ EXECUTE_WXN = {
 
 
 def mapping(ap: int, uxn: int = 0, pxn: int = 0) -> Mapping:
-    return Mapping(0, 12, 0, 12, 3, bool(ap & 1), bool(ap & 2), bool(uxn), bool(pxn), True, 0, 3)
+    return Mapping(
+        base=0,
+        shift=12,
+        output=0,
+        granule_bits=12,
+        level=3,
+        descriptor=0,
+        descriptor_at=0,
+        readable=True,
+        writable=not ap & 2,
+        clean=False,
+        user=bool(ap & 1),
+        uxn=bool(uxn),
+        pxn=bool(pxn),
+        not_global=True,
+        attributes=0,
+        shareability=3,
+    )
+
+
+def permitted(leaf: Mapping, regime: Regime, *, write: bool, privileged: bool, instruction: bool) -> bool:
+    return permitted1(leaf, regime, Access(write, privileged, instruction))
 
 
 @pytest.mark.parametrize(("ap", "privileged", "write"), list(product(range(4), (False, True), (False, True))))

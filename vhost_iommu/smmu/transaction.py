@@ -6,9 +6,10 @@ Law: plain values, no behaviour; nothing here knows a register.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..layout import Layout
 
@@ -18,6 +19,7 @@ class Outcome(Enum):
 
     OK = "ok"  #: translated whole
     ABORT = "abort"  #: terminated, and the master is told
+    STALLED = "stalled"  #: waits for software; see Answer.stall
     RAZ_WI = "raz/wi"  #: terminated silently: reads return zero, writes vanish
 
 
@@ -34,12 +36,32 @@ class Transaction:
     instruction: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """``size`` consecutive bytes at physical address ``pa``."""
 
     pa: int
     size: int
+
+
+@dataclass(slots=True, eq=False)
+class Stall:
+    """A transaction that waits for software. ``transaction`` is what is left of it.
+
+    ``answer`` is None until it ends; then ``resolved`` is called, by whoever made it end and with the SMMU's
+    lock held: it must not block.
+    """
+
+    transaction: Transaction
+    event: Layout
+    since: float  #: by the SMMU's clock, in seconds
+    stag: int | None = None  #: None: not told to software yet
+    done: list[Piece] = field(default_factory=list)  #: translated by retries that stalled again
+    answer: Answer | None = None
+    resolved: Callable[[], None] = lambda: None
+
+    @property
+    def sid(self) -> int:
+        return self.transaction.sid
 
 
 @dataclass(slots=True)
@@ -52,6 +74,7 @@ class Answer:
     outcome: Outcome = Outcome.OK
     pieces: list[Piece] = field(default_factory=list)
     events: list[Layout] = field(default_factory=list)
+    stall: Stall | None = None
 
 
 class Translator(Protocol):

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMSAv8-64 translation table walks (Arm ARM D8): one stage, one address, to a leaf or a fault.
+"""Translation table walks, VMSAv8-64 and VMSAv8-32 LPAE: one stage, one address, to a leaf or a fault.
 
 Law: geometry is derived from granule and level, never tabulated; bounded by the number of levels whatever the
-guest wrote; touches memory through ``fetch`` only. Not modelled: stage 2, hardware updates, VMSAv8-32.
+guest wrote; reaches memory through ``Descriptors`` only, so that stage 1 of a nested walk goes through stage 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
+from enum import Enum, IntEnum
+from typing import Protocol
 
-from .descriptors import S1LeafDescriptor as Leaf64
-from .descriptors import TableDescriptor as Table64
+from .descriptors import S1LeafDescriptor, S2LeafDescriptor, TableDescriptor
 
 
 class FaultKind(Enum):
@@ -25,172 +24,333 @@ class FaultKind(Enum):
     WALK_EABT = "external abort"
 
 
+class Cause(IntEnum):
+    """What a stage was asked to translate for; the numbers are an event's CLASS (IHI 0070 §7.3)."""
+
+    CD = 0
+    TT = 1
+    IN = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a stage did not translate. ``fetch`` is the descriptor's physical address (WALK_EABT only)."""
+    """Why a stage did not translate."""
 
     kind: FaultKind
     level: int = 0
-    fetch: int = 0
+    stage: int = 1
+    cause: Cause = Cause.IN
+    ipa: int = 0  #: what stage 2 was asked for
+    fetch: int = 0  #: physical address of the descriptor (WALK_EABT only)
+    table_write: bool = False  #: a descriptor's update was refused, not its read (cause TT only)
+
+
+class Wide(Enum):
+    """Where a descriptor carries address bits above 47."""
+
+    NONE = 0
+    KB64 = 1  #: [51:48] in bits [15:12], with the 64K granule
+    LPA2 = 2  #: [49:48] in place, [51:50] in bits [9:8], with the 4K and 16K granules
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A translation table as its configuration describes it (CD.TTBx with TxSZ, TGx, IPS …)."""
+    """A translation table as its configuration describes it (CD.TTBx with TxSZ, TGx …; STE.S2TTB with S2T0SZ …)."""
 
     base: int  #: address of the start level's table, aligned
     granule_bits: int  #: 12, 14 or 16
     input_bits: int  #: 64 - TxSZ
     output_bits: int  #: effective output address size
-    wide: bool = False  #: 64K descriptors carry OA[51:48] in bits [15:12]
+    start_level: int  #: -1 to 3
+    stage: int = 1
+    wide: Wide = Wide.NONE
     big_endian: bool = False
     hierarchical: bool = True  #: table descriptors' permissions count (HADx is 0)
     access_fault: bool = True  #: AF 0 is a fault (AFFD is 0)
-    blocks_at_1: bool = True  #: level 1 blocks exist (not with 16K; with 64K only if 52-bit)
+    update_access: bool = False  #: HA
+    update_dirty: bool = False  #: HD
+    update_tables: bool = False  #: HAFT
+    first_block_level: int = 1  #: the lowest level number at which blocks exist
 
     @property
     def stride(self) -> int:
         """Address bits that a level resolves: a table fills one granule with 8-byte descriptors."""
         return self.granule_bits - 3
 
-    @property
-    def start_level(self) -> int:
-        return 3 - (self.input_bits - 1 - self.granule_bits) // self.stride
-
     def shift(self, level: int) -> int:
         """log2 of the bytes that one descriptor of ``level`` covers."""
         return self.granule_bits + self.stride * (3 - level)
 
-    @classmethod
-    def aligned(cls, base: int, granule_bits: int, input_bits: int, output_bits: int) -> int:
-        """``base`` aligned down as the architecture does: to the start table's size, 64 bytes if 52-bit."""
-        stride = granule_bits - 3
-        start = 3 - (input_bits - 1 - granule_bits) // stride
-        bits = input_bits - (granule_bits + stride * (3 - start)) + 3
-        return base & ~((1 << max(bits, 6 if output_bits > 48 else 4)) - 1)
+
+def start_level(granule_bits: int, input_bits: int) -> int:
+    """The level at which stage 1 starts: the highest-numbered one whose one table covers the input."""
+    return 3 - (input_bits - 1 - granule_bits) // (granule_bits - 3)
+
+
+def aligned_base(base: int, granule_bits: int, input_bits: int, level: int, output_bits: int) -> int:
+    """``base`` aligned down as the architecture does: to the start table's size, at least 64 bytes if 52-bit."""
+    bits = input_bits - (granule_bits + (granule_bits - 3) * (3 - level)) + 3
+    return base & ~((1 << max(bits, 6 if output_bits > 48 else 4)) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A leaf as the TLB holds it: 2^shift bytes from ``base`` translate to ``output``."""
+    """A leaf as the TLB holds it: 2^shift bytes from ``base`` translate to ``output``.
+
+    Stage 1: ``readable`` is always true, ``user`` is AP[1], ``writable`` not AP[2], both after APTable. Stage 2:
+    ``readable`` and ``writable`` are S2AP, ``user`` is meaningless. ``uxn`` and ``pxn`` forbid execution to the
+    unprivileged and the privileged.
+    """
 
     base: int
     shift: int
     output: int
     granule_bits: int
     level: int
-    user: bool  #: AP[1], after APTable
-    read_only: bool  #: AP[2], after APTable
+    descriptor: int
+    descriptor_at: int  #: address of the descriptor, in the output space of the stage above
+    readable: bool
+    writable: bool
+    clean: bool  #: not writable only because a write has yet to mark it dirty (DBM)
+    user: bool
     uxn: bool
     pxn: bool
     not_global: bool
-    attr_index: int
+    attributes: int  #: stage 1: AttrIndx; stage 2: MemAttr
     shareability: int
 
     def translate(self, address: int) -> int:
         return self.output | address & ((1 << self.shift) - 1)
 
 
-#: Reads the 8-byte descriptor at an address of the stage's output space; None is an external abort.
-Fetch = Callable[[int], int | None]
+class Descriptors(Protocol):
+    """How a walk reaches its descriptors; ``address`` is in the stage's output space."""
 
-_NEXT = ((1 << 48) - 1) & ~0xFFF
+    def fetch(self, address: int) -> int | Fault | None:
+        """The 8 bytes at ``address``; None: external abort; a Fault: the next stage's."""
+
+    def update(self, address: int, old: int, new: int) -> bool | Fault | None:
+        """Replace ``old`` by ``new`` atomically: whether it was still there; None and Fault as for ``fetch``."""
+
+
 _VALID, _TABLE_OR_PAGE = 1, 2
-_AF, _NG = Leaf64.AF.mask, Leaf64.nG.mask
-_UXN, _PXN, _AP, _SH, _ATTR = Leaf64.UXN, Leaf64.PXN, Leaf64.AP, Leaf64.SH, Leaf64.AttrIndx
-_APTABLE, _UXNTABLE, _PXNTABLE = Table64.APTable, Table64.UXNTable.mask, Table64.PXNTable.mask
+_LOW_OUTPUT = (1 << 48) - 1 & ~0xFFF
+_AF = S1LeafDescriptor.AF.mask
+_AP, _SH = S1LeafDescriptor.AP, S1LeafDescriptor.SH
+_AP_READ_ONLY = _AP.encode(2)
+_NG, _UXN, _PXN = S1LeafDescriptor.nG.mask, S1LeafDescriptor.UXN.mask, S1LeafDescriptor.PXN.mask
+_DBM = S1LeafDescriptor.DBM.mask
+_S2AP, _XN = S2LeafDescriptor.S2AP, S2LeafDescriptor.XN
+_S2_WRITE = _S2AP.encode(2)
+_APTABLE = TableDescriptor.APTable
+_UXNTABLE, _PXNTABLE = TableDescriptor.UXNTable.mask, TableDescriptor.PXNTable.mask
+_TABLE_AF = TableDescriptor.AF.mask
+
+#: Another agent can win the race for a descriptor's update; a guest that always does gets no translation.
+_UPDATE_TRIES = 16
 
 
-def walk(table: Table, address: int, fetch: Fetch) -> Mapping | Fault:
+def walk(table: Table, address: int, descriptors: Descriptors) -> Mapping | Fault:
     """Walk ``table`` for ``address``, whose bits above ``input_bits`` the caller has checked.
 
     Faults come in the order of IHI 0070 §7.3.22: per level external abort, translation, address size; then access.
+    An update that loses its race starts the walk again.
     """
-    granule_bits = table.granule_bits
-    stride = granule_bits - 3
+    for _ in range(_UPDATE_TRIES):
+        found = _walk_once(table, address, descriptors)
+        if found is not None:
+            return found
+    return Fault(FaultKind.TRANSLATION, stage=table.stage)
+
+
+def _walk_once(table: Table, address: int, descriptors: Descriptors) -> Mapping | Fault | None:
+    granule_bits, stride, stage = table.granule_bits, table.stride, table.stage
     level = table.start_level
     offset = address & ((1 << table.input_bits) - 1)
     base = table.base
-    no_user = read_only = uxn = pxn = False
-    granule_mask = ~((1 << granule_bits) - 1)
+    # Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero.
+    index_mask = -1
+    hierarchy = 0
     while True:
         shift = granule_bits + stride * (3 - level)
-        # Only the start level can be shorter than a granule, and there the bits above are zero.
-        index = offset >> shift & ((1 << stride) - 1) if level > table.start_level else offset >> shift
-        at = base + index * 8
-        descriptor = fetch(at)
-        if descriptor is None:
-            return Fault(FaultKind.WALK_EABT, level, at)
-        if table.big_endian:
-            descriptor = int.from_bytes(descriptor.to_bytes(8, "little"), "big")
+        at = base + (offset >> shift & index_mask) * 8
+        index_mask = (1 << stride) - 1
+        raw = descriptors.fetch(at)
+        if raw is None:
+            return Fault(FaultKind.WALK_EABT, level, stage, fetch=at)
+        if isinstance(raw, Fault):
+            return raw
+        descriptor = _swapped(raw) if table.big_endian else raw
         if not descriptor & _VALID:
-            return Fault(FaultKind.TRANSLATION, level)
-        output = descriptor & _NEXT & granule_mask
-        if table.wide:
-            output |= (descriptor >> 12 & 0xF) << 48
+            return Fault(FaultKind.TRANSLATION, level, stage)
+        output = _output(table, descriptor)
         if level < 3 and descriptor & _TABLE_OR_PAGE:
             if output >> table.output_bits:
-                return Fault(FaultKind.ADDR_SIZE, level)
-            if table.hierarchical:
-                ap = _APTABLE.decode(descriptor)
-                no_user |= bool(ap & 1)
-                read_only |= bool(ap & 2)
-                uxn |= bool(descriptor & _UXNTABLE)
-                pxn |= bool(descriptor & _PXNTABLE)
+                return Fault(FaultKind.ADDR_SIZE, level, stage)
+            if table.update_tables and not descriptor & _TABLE_AF:
+                updated = _update(table, descriptors, at, level, descriptor, descriptor | _TABLE_AF)
+                if updated is not True:
+                    return updated or None
+            hierarchy |= descriptor
             base = output
             level += 1
             continue
-        is_page = bool(descriptor & _TABLE_OR_PAGE)
-        if is_page != (level == 3) or (level < 3 and not _block_allowed(table, level)):
-            return Fault(FaultKind.TRANSLATION, level)
-        output &= ~((1 << shift) - 1)
+        if bool(descriptor & _TABLE_OR_PAGE) != (level == 3) or level < table.first_block_level:
+            return Fault(FaultKind.TRANSLATION, level, stage)
+        output &= -1 << shift
         if output >> table.output_bits:
-            return Fault(FaultKind.ADDR_SIZE, level)
-        if not descriptor & _AF and table.access_fault:
-            return Fault(FaultKind.ACCESS, level)
-        ap = _AP.decode(descriptor)
-        return Mapping(
-            base=address & ~((1 << shift) - 1),
-            shift=shift,
-            output=output,
-            granule_bits=granule_bits,
-            level=level,
-            user=bool(ap & 1) and not no_user,
-            read_only=bool(ap & 2) or read_only,
-            uxn=uxn or bool(descriptor & _UXN.mask),
-            pxn=pxn or bool(descriptor & _PXN.mask),
-            not_global=bool(descriptor & _NG),
-            attr_index=_ATTR.decode(descriptor),
-            shareability=_SH.decode(descriptor),
-        )
+            return Fault(FaultKind.ADDR_SIZE, level, stage)
+        if not descriptor & _AF:
+            if table.update_access:
+                updated = _update(table, descriptors, at, level, descriptor, descriptor | _AF)
+                if updated is not True:
+                    return updated or None
+                descriptor |= _AF
+            elif table.access_fault:
+                return Fault(FaultKind.ACCESS, level, stage)
+        make = _stage1_leaf if stage == 1 else _stage2_leaf
+        return make(table, address & (-1 << shift), shift, output, level, descriptor, at, hierarchy)
 
 
-def _block_allowed(table: Table, level: int) -> bool:
-    return level == 2 or (level == 1 and table.blocks_at_1)
+def _update(table: Table, descriptors: Descriptors, at: int, level: int, old: int, new: int) -> bool | Fault:
+    """Whether the descriptor was replaced; False: somebody else was faster."""
+    if table.big_endian:
+        old, new = _swapped(old), _swapped(new)
+    result = descriptors.update(at, old, new)
+    if result is None:
+        return Fault(FaultKind.WALK_EABT, level, table.stage, fetch=at)
+    return result
+
+
+def _swapped(descriptor: int) -> int:
+    return int.from_bytes(descriptor.to_bytes(8, "little"), "big")
+
+
+def _output(table: Table, descriptor: int) -> int:
+    """The address in a descriptor, down to the granule."""
+    output = descriptor & _LOW_OUTPUT & (-1 << table.granule_bits)
+    if table.wide is Wide.KB64:
+        output |= (descriptor >> 12 & 0xF) << 48
+    elif table.wide is Wide.LPA2:
+        output |= (descriptor >> 48 & 3) << 48 | (descriptor >> 8 & 3) << 50
+    return output
+
+
+def _stage1_leaf(
+    table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
+) -> Mapping:
+    if not table.hierarchical:
+        hierarchy = 0
+    ap, ap_table = _AP.decode(descriptor), _APTABLE.decode(hierarchy)
+    table_read_only = bool(ap_table & 2)
+    writable = not ap & 2 and not table_read_only
+    return Mapping(
+        base=base,
+        shift=shift,
+        output=output,
+        granule_bits=table.granule_bits,
+        level=level,
+        descriptor=descriptor,
+        descriptor_at=at,
+        readable=True,
+        writable=writable,
+        clean=not writable and not table_read_only and table.update_dirty and bool(descriptor & _DBM),
+        user=bool(ap & 1) and not ap_table & 1,
+        uxn=bool(descriptor & _UXN or hierarchy & _UXNTABLE),
+        pxn=bool(descriptor & _PXN or hierarchy & _PXNTABLE),
+        not_global=bool(descriptor & _NG),
+        attributes=S1LeafDescriptor.AttrIndx.decode(descriptor),
+        shareability=_SH.decode(descriptor),
+    )
+
+
+def _stage2_leaf(
+    table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
+) -> Mapping:
+    s2ap, xn = _S2AP.decode(descriptor), _XN.decode(descriptor)
+    return Mapping(
+        base=base,
+        shift=shift,
+        output=output,
+        granule_bits=table.granule_bits,
+        level=level,
+        descriptor=descriptor,
+        descriptor_at=at,
+        readable=bool(s2ap & 1),
+        writable=bool(s2ap & 2),
+        clean=not s2ap & 2 and table.update_dirty and bool(descriptor & _DBM),
+        user=True,
+        # XN[1] is bit 54. Without IDR3.XNX, bit 53 reads as 0 here (the configuration says so by stage2_xn).
+        uxn=xn in (2, 3),
+        pxn=xn in (1, 2),
+        not_global=True,
+        attributes=S2LeafDescriptor.MemAttr.decode(descriptor),
+        shareability=_SH.decode(descriptor),
+    )
+
+
+def mark_dirty(table: Table, mapping: Mapping, descriptors: Descriptors) -> Mapping | Fault | None:
+    """Make a clean mapping writable, in its descriptor too; None: the descriptor has changed, walk again."""
+    old = mapping.descriptor
+    new = (old & ~_AP_READ_ONLY if table.stage == 1 else old | _S2_WRITE) | _AF
+    updated = _update(table, descriptors, mapping.descriptor_at, mapping.level, old, new)
+    if updated is not True:
+        return updated or None
+    return replace(mapping, descriptor=new, writable=True, clean=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """What the configuration adds to a leaf's permissions (CD.WXN, CD.PAN; §5.4)."""
+    """What the configuration adds to a stage 1 leaf's permissions (CD.WXN, CD.PAN …; IHI 0070 §5.4)."""
 
     unprivileged: bool = True  #: the regime has unprivileged accesses (not so in EL2 without E2H)
     wxn: bool = False
+    uwxn: bool = True  #: CD.UWXN of AArch32; in AArch64 it is always so
     pan: bool = False
+    epan: bool = False
+    execute_needs_read: bool = False  #: AArch32
 
 
-def permitted(mapping: Mapping, regime: Regime, *, write: bool, privileged: bool, instruction: bool) -> bool:
-    """Whether stage 1 permits the access (Arm ARM D8.4, direct permissions)."""
-    writable = not mapping.read_only
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What is asked of a translation."""
+
+    write: bool = False
+    privileged: bool = False
+    instruction: bool = False
+
+
+def permitted1(mapping: Mapping, regime: Regime, access: Access) -> bool:
+    """Whether stage 1 permits ``access`` (Arm ARM D8.4, direct permissions). A clean page counts as writable."""
+    writable = mapping.writable or mapping.clean
     if not regime.unprivileged:
         # One privilege level: AP[1] counts as 1 and a single XN, in UXN's place, forbids execution.
-        if instruction:
+        if access.instruction:
             return not (mapping.uxn or (regime.wxn and writable))
-        return writable or not write
-    if instruction:
-        if privileged:
+        return writable or not access.write
+    user_write = mapping.user and writable
+    if access.privileged:
+        if access.instruction:
             # What the unprivileged can write, the privileged never execute.
-            return not (mapping.pxn or (writable and (mapping.user or regime.wxn)))
-        return not (mapping.uxn or (regime.wxn and writable and mapping.user))
-    if privileged:
-        return not (regime.pan and mapping.user) and (writable or not write)
-    return mapping.user and (writable or not write)
+            return not (mapping.pxn or (regime.wxn and writable) or (regime.uwxn and user_write))
+        if regime.pan and (mapping.user or (regime.epan and not mapping.uxn)):
+            return False
+        return writable or not access.write
+    if access.instruction:
+        readable = mapping.user or not regime.execute_needs_read
+        return readable and not (mapping.uxn or (regime.wxn and user_write))
+    return mapping.user and (writable or not access.write)
+
+
+def permitted2(mapping: Mapping, access: Access, *, two_bit_xn: bool) -> bool:
+    """Whether stage 2 permits ``access``; ``two_bit_xn`` is IDR3.XNX. A clean page counts as writable."""
+    if access.instruction:
+        if not two_bit_xn:
+            return not mapping.descriptor & _XN_HIGH
+        return not (mapping.pxn if access.privileged else mapping.uxn)
+    if access.write:
+        return mapping.writable or mapping.clean
+    return mapping.readable
+
+
+_XN_HIGH = _XN.encode(2)

@@ -2,7 +2,7 @@
 """The command queue: fetch, check, execute, stop at an error (IHI 0070 chapter 4, §7.1).
 
 Law: a command is a method named after it that returns a CERROR; CONS passes a command only once its promises
-hold. Not modelled: prefetch has no effect; ATS, PRI and stall commands are illegal as their features are absent.
+hold. Not modelled: prefetch has no effect; ATS, PRI, MPAM and DPT commands are illegal as those features are absent.
 """
 
 from __future__ import annotations
@@ -11,17 +11,38 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..queue import Ring
+from ..tlb import Tlb
+from ..walk import Mapping
 from . import commands
 from .configuration import StreamWorld
-from .registers import CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0, CR2, GERROR, IDR0, IDR1, IDR3, IDR5, CommandError
+from .registers import (
+    CMDQ_BASE,
+    CMDQ_CONS,
+    CMDQ_PROD,
+    CR0,
+    CR2,
+    GERROR,
+    IDR0,
+    IDR1,
+    IDR3,
+    IDR5,
+    CommandError,
+    StallModel,
+)
+from .translation import STAGE2_WORLD
 
 if TYPE_CHECKING:
     from .instance import Smmu
 
 OK, ILL = CommandError.CERROR_NONE, CommandError.CERROR_ILL
 
-_ByAddress = commands.CMD_TLBI_NH_VA | commands.CMD_TLBI_NH_VAA | commands.CMD_TLBI_EL2_VA | commands.CMD_TLBI_EL2_VAA
-
+_ByAddress = (
+    commands.CMD_TLBI_NH_VA
+    | commands.CMD_TLBI_NH_VAA
+    | commands.CMD_TLBI_EL2_VA
+    | commands.CMD_TLBI_EL2_VAA
+    | commands.CMD_TLBI_S2_IPA
+)
 #: log2 of the granule that a TLBI's TG names.
 _TG_BITS = (0, 12, 14, 16)
 
@@ -179,6 +200,32 @@ class CommandQueue:
 
     def CMD_TLBI_NSNH_ALL(self, command: commands.CMD_TLBI_NSNH_ALL) -> CommandError:
         self.smmu.tlb.invalidate_spaces(StreamWorld.NS_EL1)
+        self.smmu.tlb2.invalidate_spaces(STAGE2_WORLD)
+        return OK
+
+    def CMD_TLBI_S12_VMALL(self, command: commands.CMD_TLBI_S12_VMALL) -> CommandError:
+        if not self.smmu.registers[IDR0].S2P:
+            return ILL
+        mask = self._vmid_mask()
+        self.smmu.tlb.invalidate_spaces(StreamWorld.NS_EL1, vmid=command.VMID, vmid_mask=mask)
+        self.smmu.tlb2.invalidate_spaces(STAGE2_WORLD, vmid=command.VMID, vmid_mask=mask)
+        return OK
+
+    def CMD_TLBI_S2_IPA(self, command: commands.CMD_TLBI_S2_IPA) -> CommandError:
+        if not self.smmu.registers[IDR0].S2P:
+            return ILL
+        return self._invalidate_by_address(self.smmu.tlb2, STAGE2_WORLD, command, command.VMID)
+
+    def CMD_RESUME(self, command: commands.CMD_RESUME) -> CommandError:
+        if self.smmu.registers[IDR0].STALL_MODEL == StallModel.TERMINATE_ONLY:
+            return ILL
+        self.smmu.stalls.resume(command.SID, command.STAG, retry=bool(command.Ac), abort=bool(command.Ab))
+        return OK
+
+    def CMD_STALL_TERM(self, command: commands.CMD_STALL_TERM) -> CommandError:
+        if self.smmu.registers[IDR0].STALL_MODEL == StallModel.TERMINATE_ONLY:
+            return ILL
+        self.smmu.stalls.terminate(command.SID)
         return OK
 
     def CMD_SYNC(self, command: commands.CMD_SYNC) -> CommandError:
@@ -195,19 +242,29 @@ class CommandQueue:
         """The VMID to match: none where stage 2 is not implemented (§4.4.2)."""
         return vmid if self.smmu.registers[IDR0].S2P else None
 
+    def _vmid_mask(self) -> int:
+        """Which VMID bits must match (CR0.VMW, §3.17.6); reserved values wildcard nothing."""
+        vmw = self.smmu.registers[CR0].VMW
+        return 0xFFFF & -1 << vmw if vmw <= 4 else 0xFFFF
+
     def _invalidate_spaces(self, world: StreamWorld, vmid: int, asid: int | None = None) -> CommandError:
         if not self.smmu.registers[IDR0].S1P:
             return ILL
-        self.smmu.tlb.invalidate_spaces(world, vmid=self._vmid(vmid), asid=asid)
+        self.smmu.tlb.invalidate_spaces(world, vmid=self._vmid(vmid), vmid_mask=self._vmid_mask(), asid=asid)
         return OK
 
     def _invalidate_range(
         self, world: StreamWorld, command: _ByAddress, vmid: int | None = None, asid: int | None = None
     ) -> CommandError:
+        if not self.smmu.registers[IDR0].S1P:
+            return ILL
+        return self._invalidate_by_address(self.smmu.tlb, world, command, self._vmid(vmid), asid)
+
+    def _invalidate_by_address(
+        self, tlb: Tlb[Mapping], world: int, command: _ByAddress, vmid: int | None, asid: int | None = None
+    ) -> CommandError:
         """The address, or the range of §4.4.1.1. A level hint narrows what must go, and here what does go."""
         registers = self.smmu.registers
-        if not registers[IDR0].S1P:
-            return ILL
         granule_bits, level, size = 0, None, 1
         if registers[IDR3].RIL and command.TG:
             granule_bits = _TG_BITS[command.TG]
@@ -220,11 +277,12 @@ class CommandQueue:
                 return ILL
             level = ttl or None
             size = (command.NUM + 1 << scale) << granule_bits
-        self.smmu.tlb.invalidate_range(
+        tlb.invalidate_range(
             world,
             command.Address,
             size,
-            vmid=self._vmid(vmid),
+            vmid=vmid,
+            vmid_mask=self._vmid_mask(),
             asid=asid,
             granule_bits=granule_bits,
             level=level,

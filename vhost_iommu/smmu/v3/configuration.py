@@ -2,22 +2,23 @@
 """From StreamID and SubstreamID to a translation context: stream table, STE, CD, and their caches (IHI 0070 §3.3, §5).
 
 Law: what was fetched stays cached, valid or not, until a CMD_CFGI names it; a context is an immutable snapshot
-made of cached structures. Not modelled: stage 2 and AArch32 tables (a structure that selects them is ILLEGAL).
+made of cached structures. Not modelled: permission indirection, 128-bit descriptors, MPAM, the DPT.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from ...layout import Layout
 from ...memory import MemoryLike
 from ..register_file import RegisterFile
-from ..walk import Regime, Table
+from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
 from . import events
 from .registers import (
     CR2,
+    HTTU,
     IDR0,
     IDR1,
     IDR3,
@@ -49,23 +50,45 @@ class HalfContext:
     no_unprivileged: bool  #: E0PDx
 
 
-_EL1 = Regime()
+@dataclass(frozen=True, slots=True)
+class Stage1:
+    """Stage 1 of a context: a CD's fields in effective form."""
+
+    #: By VA[55] (AArch64) or as ``select32`` finds (AArch32); None where translation is disabled.
+    halves: tuple[HalfContext | None, HalfContext | None]
+    regime: Regime
+    asid: int
+    aarch32: bool
+    sizes32: tuple[int, int]  #: T0SZ and T1SZ of AArch32 tables
+    abort: bool  #: a terminated transaction aborts (CD.A), else it is RAZ/WI
+    record: bool  #: CD.R
+    stall: bool  #: CD.S
+    mair: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage2:
+    """Stage 2 of a context: an STE's fields in effective form."""
+
+    table: Table
+    protected_walks: bool  #: S2PTW
+    forced_writeback: bool  #: S2FWB
+    record: bool  #: S2R
+    stall: bool  #: S2S
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """All that a translation needs to know of its stream; ``halves`` is None where stage 1 is bypassed."""
+    """All that a translation needs to know of its stream; a stage is None where it is bypassed."""
 
     ste: STE
-    world: StreamWorld = StreamWorld.NS_EL1
+    world: StreamWorld
     vmid: int = 0
-    asid: int = 0
-    #: By VA[55]; None where translation is disabled.
-    halves: tuple[HalfContext | None, HalfContext | None] | None = None
-    regime: Regime = _EL1
-    abort: bool = True  #: CD.A
-    record: bool = True  #: CD.R
-    mair: int = 0
+    stage1: Stage1 | None = None
+    stage2: Stage2 | None = None
+    #: What STE.PRIVCFG and INSTCFG make of a transaction; None: as it came.
+    privileged: bool | None = None
+    instruction: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +98,19 @@ class Refusal:
     event: events.Event | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CdFault:
+    """Stage 2 did not translate the address of a CD or L1CD: a fault like any other of the stream's stage 2."""
+
+    context: Context
+    fault: Fault
+
+
 #: log2 of the CDs in a leaf of a two-level table; any other format is linear.
 _CD_LEAF_BITS: dict[int, int] = {S1Fmt.TWO_LEVEL_4K: 6, S1Fmt.TWO_LEVEL_64K: 10}
+
+#: Reads through stage 2 for a CD fetch: (context, ipa, size) → data, a fault, or the PA that aborted.
+ReadIpa = Callable[["Context", int, int], "bytes | Fault | int"]
 
 #: Makes an event of the given kind for the transaction that is being looked up.
 _Maker = Callable[..., events.Event]
@@ -85,9 +119,10 @@ _Maker = Callable[..., events.Event]
 class Configuration:
     """Configuration lookup of one SMMU, with its caches."""
 
-    def __init__(self, registers: RegisterFile, memory: MemoryLike) -> None:
+    def __init__(self, registers: RegisterFile, memory: MemoryLike, read_ipa: ReadIpa) -> None:
         self.registers = registers
         self.memory = memory
+        self._read_ipa = read_ipa
         self.hits = 0
         self.misses = 0
         self._l1stds: dict[int, L1STD] = {}  # by index in the first level
@@ -121,11 +156,11 @@ class Configuration:
             }
 
     def invalidate_cd(self, sid: int, ssid: int, *, leaf: bool = False) -> None:
-        """Drop one CD, and the L1CDs of the stream that may lead to it unless ``leaf``."""
+        """Drop one CD, and the L1CD that leads to it unless ``leaf``."""
         self._cds.pop((sid, ssid), None)
-        if not leaf:
-            for split in _CD_LEAF_BITS.values():
-                self._l1cds.pop((sid, ssid >> split), None)
+        ste = self._stes.get(sid)  # there are no L1CDs without it
+        if not leaf and ste is not None and ste.S1Fmt in _CD_LEAF_BITS:
+            self._l1cds.pop((sid, ssid >> _CD_LEAF_BITS[ste.S1Fmt]), None)
         # Without a SubstreamID the CD in use is that of index 0.
         self._contexts.pop((sid, ssid), None)
         if ssid == 0:
@@ -139,7 +174,7 @@ class Configuration:
 
     # -- lookup ----------------------------------------------------------------------------------------------
 
-    def lookup(self, sid: int, ssid: int | None) -> Context | Refusal:
+    def lookup(self, sid: int, ssid: int | None) -> Context | Refusal | CdFault:
         """The context of a transaction, or why it has none, in the order of §7.3.22."""
         context = self._contexts.get((sid, ssid))
         if context is not None:
@@ -162,67 +197,118 @@ class Configuration:
             self._contexts[sid, ssid] = found
         return found
 
-    def _context(self, ste: STE, sid: int, ssid: int | None, event: _Maker) -> Context | Refusal:
+    def _context(self, ste: STE, sid: int, ssid: int | None, event: _Maker) -> Context | Refusal | CdFault:
         stage1 = bool(ste.Config & 1)
         cd_bits = ste.S1CDMax if stage1 and self._idr1.SSIDSIZE else 0
         if ssid is not None and ssid >> cd_bits | (not cd_bits):
             return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=ssid))
-        index = ssid or 0
+        base = self._bare_context(ste)
         if cd_bits:
             if ssid is None and ste.S1DSS == S1DSS.BYPASS:
-                return Context(ste)
+                return base
             # The reserved value 3 terminates, too.
             if (ssid is None and ste.S1DSS != S1DSS.SSID0) or (ssid == 0 and ste.S1DSS == S1DSS.SSID0):
                 return Refusal(event(events.F_STREAM_DISABLED))
         if not stage1:
-            return Context(ste)
-        cd = self._cd(ste, sid, index, cd_bits, event)
-        if isinstance(cd, Refusal):
+            return base
+        cd = self._cd(base, sid, ssid or 0, cd_bits, event)
+        if not isinstance(cd, CD):
             return cd
         if self.cd_illegal(ste, cd):
             return Refusal(event(events.C_BAD_CD))
-        return self._resolve(ste, cd)
+        return replace(base, stage1=self._stage1(base, cd))
 
-    def _resolve(self, ste: STE, cd: CD) -> Context:
-        world = self.stream_world(ste)
-        el2 = world is StreamWorld.NS_EL2
+    def _bare_context(self, ste: STE) -> Context:
+        """The context without stage 1."""
+        overrides = self._idr1.ATTR_PERMS_OVR
         return Context(
             ste,
-            world=world,
+            world=self.stream_world(ste),
             vmid=0 if self._vmid_ignored(ste) else ste.S2VMID,
+            stage2=self._stage2(ste) if ste.Config & 2 else None,
+            privileged=bool(ste.PRIVCFG & 1) if overrides and ste.PRIVCFG & 2 else None,
+            instruction=bool(ste.INSTCFG & 1) if overrides and ste.INSTCFG & 2 else None,
+        )
+
+    def _stage1(self, context: Context, cd: CD) -> Stage1:
+        el2 = context.world is StreamWorld.NS_EL2
+        aarch32 = not cd.AA64
+        return Stage1(
+            halves=(self._half(context.ste, cd, 0), self._half(context.ste, cd, 1)),
+            regime=Regime(
+                unprivileged=not el2,
+                wxn=bool(cd.WXN),
+                uwxn=not aarch32 or bool(cd.UWXN),
+                pan=bool(cd.PAN) and not el2,
+                epan=bool(cd.EPAN) and bool(self._idr3.EPAN),
+                execute_needs_read=aarch32,
+            ),
             asid=0 if el2 else cd.ASID,
-            halves=(self._half(ste, cd, 0), self._half(ste, cd, 1)),
-            regime=Regime(unprivileged=not el2, wxn=bool(cd.WXN), pan=bool(cd.PAN) and world is not StreamWorld.NS_EL2),
+            aarch32=aarch32,
+            sizes32=(cd.T0SZ & 7, cd.T1SZ & 7),
             abort=bool(cd.A) or bool(self._idr0.TERM_MODEL),
             record=bool(cd.R),
+            stall=bool(cd.S),
             mair=cd.MAIR0 | cd.MAIR1 << 32,
         )
 
     def _half(self, ste: STE, cd: CD, high: int) -> HalfContext | None:
         if self._disabled(ste, cd, high):
             return None
-        granule = self._granule(cd, high)
-        assert granule  # a CD without one is ILLEGAL
-        size = 64 - (cd.T1SZ if high else cd.T0SZ)
-        output = self._output_bits(cd)
-        base = Table.aligned(cd.TTB1 if high else cd.TTB0, granule, size, output)
+        ttb, txsz = (cd.TTB1, cd.T1SZ) if high else (cd.TTB0, cd.T0SZ)
         had = bool(cd.HAD1 if high else cd.HAD0) and bool(self._idr3.HAD)
-        oas52 = self._idr5.OAS >= AddressSize.BITS_52
+        if not cd.AA64:
+            size, granule, output, wide = 32 - (txsz & 7), 12, 40, Wide.NONE
+        else:
+            size, granule, output = 64 - txsz, self._granule(cd, high), self._output_bits(cd)
+            wide = self._wide(granule, bool(cd.DS))
+        level = start_level(granule, size)
         table = Table(
-            base=base,
+            base=aligned_base(ttb, granule, size, level, output),
             granule_bits=granule,
             input_bits=size,
             output_bits=output,
-            wide=granule == 16 and oas52,
+            start_level=level,
+            wide=wide,
             big_endian=bool(cd.ENDI),
             hierarchical=not had,
             access_fault=not cd.AFFD,
-            blocks_at_1=granule == 12 or (granule == 16 and oas52),
+            update_access=bool(cd.AA64 and cd.HA),
+            update_dirty=bool(cd.AA64 and cd.HA and cd.HD),
+            update_tables=bool(cd.AA64 and cd.HA and cd.HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
+            first_block_level=_first_block_level(granule, wide),
         )
         # The EL2 regime without E2H has no unprivileged accesses to keep out.
         unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
         e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
-        return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0), e0pd)
+        return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0) and bool(cd.AA64), e0pd)
+
+    def _stage2(self, ste: STE) -> Stage2:
+        size, granule, level = self._s2_geometry(ste)
+        output = self._s2_output_bits(ste)
+        wide = self._wide(granule, bool(ste.S2DS)) if ste.S2AA64 else Wide.NONE
+        table = Table(
+            base=aligned_base(ste.S2TTB, granule, size, level, output),
+            granule_bits=granule,
+            input_bits=size,
+            output_bits=output,
+            start_level=level,
+            stage=2,
+            wide=wide,
+            big_endian=bool(ste.S2ENDI),
+            access_fault=not ste.S2AFFD,
+            update_access=bool(ste.S2HA),
+            update_dirty=bool(ste.S2HA and ste.S2HD),
+            update_tables=bool(ste.S2HA and ste.S2HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
+            first_block_level=_first_block_level(granule, wide),
+        )
+        return Stage2(
+            table,
+            protected_walks=bool(ste.S2PTW),
+            forced_writeback=bool(ste.S2FWB) and bool(self._idr3.FWB),
+            record=bool(ste.S2R),
+            stall=bool(ste.S2S),
+        )
 
     # -- fetching --------------------------------------------------------------------------------------------
 
@@ -272,10 +358,11 @@ class Configuration:
         ste = self._stes[sid] = STE(fetched.raw)
         return ste
 
-    def _cd(self, ste: STE, sid: int, index: int, cd_bits: int, event: _Maker) -> CD | Refusal:
+    def _cd(self, context: Context, sid: int, index: int, cd_bits: int, event: _Maker) -> CD | Refusal | CdFault:
         cd = self._cds.get((sid, index))
         if cd is not None:
             return cd
+        ste = context.ste
         # Tables are aligned to their size, leaves to theirs; low bits of a pointer that say otherwise do not count.
         at = _aligned(ste.S1ContextPtr, cd_bits + 6) + index * CD.size
         leaf_bits = _CD_LEAF_BITS.get(ste.S1Fmt)
@@ -283,18 +370,31 @@ class Configuration:
             l1cd = self._l1cds.get((sid, index >> leaf_bits))
             if l1cd is None:
                 at = _aligned(ste.S1ContextPtr, cd_bits - leaf_bits + 3) + (index >> leaf_bits) * L1CD.size
-                fetched = self._fetch(L1CD, at)
-                if fetched is None:
-                    return self._not_fetched(events.F_CD_FETCH, at, event)
-                l1cd = self._l1cds[sid, index >> leaf_bits] = L1CD(fetched.raw)
-            if not l1cd.V or l1cd.L2Ptr >> self.output_bits:
+                data = self._fetch_cd(context, at, L1CD.size, event)
+                if not isinstance(data, bytes):
+                    return data
+                l1cd = self._l1cds[sid, index >> leaf_bits] = L1CD.from_bytes(data)
+            # Beyond the input of stage 2 an address faults there (§3.4.3).
+            if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
             at = _aligned(l1cd.L2Ptr, leaf_bits + 6) + (index & (1 << leaf_bits) - 1) * CD.size
-        fetched = self._fetch(CD, at)
-        if fetched is None:
-            return self._not_fetched(events.F_CD_FETCH, at, event)
-        cd = self._cds[sid, index] = CD(fetched.raw)
+        data = self._fetch_cd(context, at, CD.size, event)
+        if not isinstance(data, bytes):
+            return data
+        cd = self._cds[sid, index] = CD.from_bytes(data)
         return cd
+
+    def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
+        """``size`` bytes of a CD table, through stage 2 where there is one."""
+        if context.stage2 is None:
+            data = None if at >> self.output_bits else self.memory.read(at, size)
+            return self._not_fetched(events.F_CD_FETCH, at, event) if data is None else data
+        found = self._read_ipa(context, at, size)
+        if isinstance(found, bytes):
+            return found
+        if isinstance(found, Fault):
+            return CdFault(context, found)
+        return self._not_fetched(events.F_CD_FETCH, found, event)
 
     # -- what the implementation is --------------------------------------------------------------------------
 
@@ -318,6 +418,22 @@ class Configuration:
     def output_bits(self) -> int:
         """OAS in bits (§3.4)."""
         return AddressSize(self._idr5.OAS).bits
+
+    @property
+    def input_bits(self) -> int:
+        """IAS in bits: AArch32 tables always make 40-bit IPAs (§3.4)."""
+        ttf = self._idr0.TTF
+        return max(40 if ttf & 1 else 0, self.output_bits if ttf & 2 else 0)
+
+    def _wide(self, granule: int, ds: bool) -> Wide:
+        """Where VMSAv8-64 descriptors of this granule carry address bits above 47."""
+        if granule == 16:
+            return Wide.KB64 if self._idr5.OAS >= AddressSize.BITS_52 else Wide.NONE
+        return Wide.LPA2 if ds and self._idr5.DS else Wide.NONE
+
+    def _s2_output_bits(self, ste: STE) -> int:
+        """The effective stage 2 output size: STE.S2PS capped at OAS, or 40 bits of AArch32."""
+        return min(AddressSize(ste.S2PS).bits, self.output_bits) if ste.S2AA64 else 40
 
     def _output_bits(self, cd: CD) -> int:
         """The effective stage 1 output size: CD.IPS capped at OAS, and at what the format can express."""
@@ -351,26 +467,91 @@ class Configuration:
 
     def ste_illegal(self, ste: STE) -> bool:
         """Whether using ``ste`` gives C_BAD_STE, as SteIllegal() of §5.2.2."""
-        idr0, idr1 = self._idr0, self._idr1
+        idr0, idr1, idr3 = self._idr0, self._idr1, self._idr3
         if not ste.V:
             return True
         if ste.Config < STE_CONFIG.BYPASS:
             return False
-        stage1, stage2 = ste.Config & 1, ste.Config & 2
-        if (stage1 and not idr0.S1P) or stage2:
+        stage1, stage2 = bool(ste.Config & 1), bool(ste.Config & 2)
+        if (stage1 and not idr0.S1P) or (stage2 and not idr0.S2P):
             return True
-        if idr0.ATS and stage1 and ste.EATS == EATS.SPLIT:
-            return True
+        if idr0.ATS and ste.Config != STE_CONFIG.BYPASS:
+            if ste.EATS == EATS.SPLIT and (ste.Config != STE_CONFIG.NESTED or ste.S2S or idr0.NS1ATS):
+                return True
+            if ste.EATS == EATS.FULL and ste.S2S and stage2:
+                return True
+            if ste.EATS == EATS.FULL_DPT and idr3.DPT and not self._strw_ignored(ste) and ste.STRW != STRW.EL1:
+                return True
         if not self._strw_ignored(ste) and ste.STRW & 1:
             return True
         if stage1 and (
             (ste.S1STALLD and idr0.STALL_MODEL != StallModel.STALL_AND_TERMINATE)
             or (idr1.SSIDSIZE and ste.S1CDMax > idr1.SSIDSIZE)
-            or (idr1.SSIDSIZE and ste.S1CDMax and not idr0.CD2L and ste.S1Fmt in (1, 2))
-            or ste.S1ContextPtr >> self.output_bits
+            or (idr1.SSIDSIZE and ste.S1CDMax and not idr0.CD2L and ste.S1Fmt in _CD_LEAF_BITS)
+            or ste.S1ContextPtr >> (self.input_bits if stage2 else self.output_bits)
         ):
             return True
+        if stage2 and self._s2_illegal(ste):
+            return True
         return not self._vmid_ignored(ste) and not idr0.VMID16 and bool(ste.S2VMID >> 8)
+
+    def _s2_illegal(self, ste: STE) -> bool:
+        """The stage 2 part of SteIllegal()."""
+        idr0, idr3 = self._idr0, self._idr3
+        if (
+            (ste.S2S and idr0.STALL_MODEL == StallModel.TERMINATE_ONLY)
+            or (not ste.S2S and idr0.STALL_MODEL == StallModel.STALL_FORCED)
+            or not idr0.TTF & (2 if ste.S2AA64 else 1)
+            or (not ste.S2AA64 and idr3.FWB and ste.S2FWB)
+            or ((ste.S2HA or ste.S2HD) and (not ste.S2AA64 or not idr0.HTTU))
+            or (ste.S2HD and idr0.HTTU == HTTU.ACCESS)
+            or (idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE and ste.S2HAFT and not ste.S2HA)
+            or (idr0.TTENDIAN == TTEndian.LITTLE and ste.S2ENDI)
+            or (idr0.TTENDIAN == TTEndian.BIG and not ste.S2ENDI)
+        ):
+            return True
+        size, granule, level = self._s2_geometry(ste)
+        if not ste.S2AA64:
+            # Level 1 resolves 31 to 40 bits, level 2 25 to 34, as concatenation allows.
+            low, high = {1: (31, 40), 2: (25, 34)}.get(level, (1, 0))
+            return not low <= size <= high or bool(ste.S2TTB >> self._s2_output_bits(ste))
+        if not self._granule_supported(granule):
+            return True
+        wide = self._wide(granule, bool(ste.S2DS))
+        longest = (47 if granule == 16 else 48) if idr3.STT else 39
+        shortest = 12 if granule == 16 or wide is Wide.LPA2 else 16
+        if not max(shortest, 64 - self.input_bits) <= ste.S2T0SZ <= longest or level > 3:
+            return True
+        # The start level and up to 16 concatenated tables must resolve the input exactly.
+        least = (3 - level) * (granule - 3) + granule + 1
+        if not least <= size <= least + (granule - 4) + 4:
+            return True
+        limit = self._s2_output_bits(ste)
+        if granule != 16 and not ste.S2DS:
+            limit = min(limit, 48)
+        return bool(ste.S2TTB >> limit)
+
+    def _s2_geometry(self, ste: STE) -> tuple[int, int, int]:
+        """(input bits, log2 of the granule or 0, start level or 4 for one that cannot be)."""
+        if not ste.S2AA64:
+            signed = (ste.S2T0SZ & 7) - (ste.S2T0SZ & 8)
+            return 32 - signed, 12, {0: 2, 1: 1}.get(ste.S2SL0, 4)
+        granule = TG0(ste.S2TG).shift if ste.S2TG < 3 else 0
+        oas = self.output_bits
+        sl0 = ste.S2SL0
+        if granule == 12:
+            if ste.S2DS and ste.S2SL0_2 and self._idr5.DS:
+                level = -1 if sl0 == 0 and oas >= 52 else 4
+            elif sl0 == 3:
+                level = 3 if self._idr3.STT else 4
+            else:
+                level = 2 - sl0 if sl0 < 2 or oas >= 44 else 4
+        elif granule == 14:
+            least = {2: 42, 3: 52}.get(sl0, 0)
+            level = 3 - sl0 if oas >= least and (sl0 < 3 or (ste.S2DS and self._idr5.DS)) else 4
+        else:
+            level = 3 - sl0 if sl0 < 2 or (sl0 == 2 and oas >= 44) else 4
+        return 64 - ste.S2T0SZ, granule, level
 
     def _disabled(self, ste: STE, cd: CD, high: int) -> bool:
         """The effective EPDx: EL2 without E2H has TTB0 alone, always on."""
@@ -390,11 +571,14 @@ class Configuration:
             or (idr0.STALL_MODEL == StallModel.STALL_FORCED and not cd.S)
             or (enabled and idr0.TTENDIAN == TTEndian.LITTLE and cd.ENDI)
             or (enabled and idr0.TTENDIAN == TTEndian.BIG and not cd.ENDI)
-            or not cd.AA64
-            or not idr0.TTF & 2
-            or ((cd.HA or cd.HD) and not idr0.HTTU)
-            or (cd.HD and idr0.HTTU == 1)
-            or (idr0.HTTU == 3 and cd.HAFT and not cd.HA)
+            or (not cd.AA64 and (not idr0.TTF & 1 or self.stream_world(ste) is StreamWorld.NS_EL2_E2H))
+            or (cd.AA64 and (not idr0.TTF & 2 or (ste.Config & 2 and not ste.S2AA64)))
+        ):
+            return True
+        if cd.AA64 and (
+            ((cd.HA or cd.HD) and not idr0.HTTU)
+            or (cd.HD and idr0.HTTU == HTTU.ACCESS)
+            or (idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE and cd.HAFT and not cd.HA)
         ):
             return True
         if self.stream_world(ste) is not StreamWorld.NS_EL2 and not idr0.ASID16 and cd.ASID >> 8:
@@ -402,16 +586,27 @@ class Configuration:
         return any(self._half_illegal(cd, high) for high in enabled)
 
     def _half_illegal(self, cd: CD, high: int) -> bool:
+        size, base = (cd.T1SZ, cd.TTB1) if high else (cd.T0SZ, cd.TTB0)
+        if not cd.AA64:
+            return bool(base >> 40)
         granule = self._granule(cd, high)
         if not self._granule_supported(granule):
             return True
-        size, base = (cd.T1SZ, cd.TTB1) if high else (cd.T0SZ, cd.TTB0)
+        wide = self._wide(granule, bool(cd.DS))
         longest = (47 if granule == 16 else 48) if self._idr3.STT else 39
-        shortest = 12 if self._idr5.VAX and granule == 16 else 16
+        shortest = 12 if self._idr5.VAX and (granule == 16 or wide is Wide.LPA2) else 16
         if not shortest <= size <= longest:
             return True
-        limit = self._output_bits(cd) if granule == 16 else min(48, self._output_bits(cd))
+        limit = self._output_bits(cd)
+        if granule != 16 and not cd.DS:
+            limit = min(limit, 48)
         return bool(base >> limit)
+
+
+def _first_block_level(granule: int, wide: Wide) -> int:
+    """The lowest-numbered level with blocks: 52-bit formats have one more (Arm ARM D8.3)."""
+    widest = wide is not Wide.NONE
+    return {12: 0 if widest else 1, 14: 1 if widest else 2, 16: 1 if widest else 2}[granule]
 
 
 def _aligned(pa: int, bits: int) -> int:

@@ -12,9 +12,21 @@ from typing import Literal
 
 from ...errors import UsageError
 from ...layout import Register
-from .registers import AIDR, IDR0, IDR1, IDR3, IDR5, IIDR, AddressSize, StallModel
+from .registers import AIDR, HTTU, IDR0, IDR1, IDR3, IDR5, IIDR, AddressSize, StallModel, TTEndian
 
 GRANULES = ("4K", "16K", "64K")
+ENDIANS = {"little": TTEndian.LITTLE, "big": TTEndian.BIG, "mixed": TTEndian.MIXED}
+STALL_MODELS = {
+    "terminate": StallModel.TERMINATE_ONLY,
+    "both": StallModel.STALL_AND_TERMINATE,
+    "stall": StallModel.STALL_FORCED,
+}
+HTTU_LEVELS = {
+    "none": HTTU.NONE,
+    "access": HTTU.ACCESS,
+    "dirty": HTTU.ACCESS_DIRTY,
+    "tables": HTTU.ACCESS_DIRTY_TABLE,
+}
 OUTPUT_SIZES = {size.bits: size for size in AddressSize if size.bits <= 52}
 
 
@@ -31,8 +43,13 @@ class Features:
     granules: tuple[str, ...] = GRANULES
     #: Output address bits: 32, 36, 40, 42, 44, 48 or 52.
     oas: int = 48
-    #: Stage 1, the only stage that this model translates so far.
+    #: Stages that streams may have translated.
     stage1: bool = True
+    stage2: bool = False
+    #: Table formats: VMSAv8-64, and VMSAv8-32 LPAE as well if true.
+    aarch32_tables: bool = False
+    #: Endianness of table walks.
+    endianness: Literal["little", "big", "mixed"] = "little"
     stream_id_bits: int = 16
     substream_id_bits: int = 0
     #: 1: linear stream tables only; 2: two-level as well (needed for more than 64 streams).
@@ -40,10 +57,19 @@ class Features:
     #: Two-level context descriptor tables.
     cd_two_level: bool = True
     asid16: bool = True
-    #: Which way a faulting transaction may end; stalling is not modelled so far.
-    stall_model: Literal["terminate"] = "terminate"
+    vmid16: bool = False
+    #: VMID wildcards in invalidations (CR0.VMW).
+    vmid_wildcards: bool = False
+    #: EL2 and EL2-E2H streams; needs both stages.
+    hyp: bool = False
+    #: Which ways a faulting transaction may end: "both" lets CD.S and STE.S2S choose.
+    stall_model: Literal["terminate", "both", "stall"] = "terminate"
+    #: Most stalled transactions that software is told of at a time; the others wait for their turn.
+    stall_max: int = 32
     #: False: CD.A chooses between abort and RAZ/WI; True: always abort.
     abort_only: bool = False
+    #: Hardware updates of descriptors: "access" flags, "dirty" state too, or "tables" (flags of tables too).
+    hardware_updates: Literal["none", "access", "dirty", "tables"] = "none"
     #: Message signalled interrupts, also for CMD_SYNC.
     msi: bool = True
     #: Wake-up events; a CMD_SYNC that asks for one completes silently.
@@ -54,10 +80,20 @@ class Features:
     range_invalidation: bool = True
     #: Small translation tables.
     small_tables: bool = False
+    #: 52-bit addresses with the 4K and 16K granules (LPA2); needs oas = 52.
+    lpa2: bool = False
+    #: 52-bit virtual addresses.
+    va52: bool = False
     #: Hierarchical attribute disable.
     hierarchical_disable: bool = True
     #: E0PD: CD.E0PD0 and CD.E0PD1.
     e0pd: bool = False
+    #: CD.EPAN: PAN counts user-executable pages too.
+    epan: bool = False
+    #: Stage 2 execute-never for EL0 and EL1 apart.
+    xnx: bool = False
+    #: STE.S2FWB.
+    forced_writeback: bool = False
     #: Level of break-before-make support told to software: 0, 1 or 2.
     bbm_level: int = 2
     #: STE.PRIVCFG and STE.INSTCFG override a transaction's attributes.
@@ -79,7 +115,7 @@ class Features:
         need(self.version in ("3.0", "3.1", "3.2", "3.3"), "version", 'choose "3.0", "3.1", "3.2" or "3.3"')
         need(bool(self.granules) and set(self.granules) <= set(GRANULES), "granules", f"choose from {GRANULES}")
         need(self.oas in OUTPUT_SIZES, "oas", f"choose one of {sorted(OUTPUT_SIZES)}")
-        need(self.stage1, "stage1", "an SMMU without stage 1 needs stage 2, which this model does not have yet")
+        need(self.stage1 or self.stage2, "stage1", "an SMMU translates at one stage at least; set stage1 or stage2")
         need(0 <= self.stream_id_bits <= 32, "stream_id_bits", "choose 0 to 32")
         need(0 <= self.substream_id_bits <= 20, "substream_id_bits", "choose 0 to 20")
         need(self.stream_table_levels in (1, 2), "stream_table_levels", "choose 1 or 2")
@@ -88,7 +124,25 @@ class Features:
             "stream_table_levels",
             "more than 6 StreamID bits need two-level stream tables (IHI 0070 §3.3.1.2); choose 2",
         )
-        need(self.stall_model == "terminate", "stall_model", 'only "terminate" is modelled so far')
+        need(not self.hyp or (self.stage1 and self.stage2), "hyp", "EL2 streams need both stages; set stage2 = true")
+        need(self.stage2 or not self.vmid16, "vmid16", "VMIDs are stage 2's; set stage2 = true")
+        need(self.stage2 or not self.vmid_wildcards, "vmid_wildcards", "VMIDs are stage 2's; set stage2 = true")
+        need(self.stage2 or not self.xnx, "xnx", "this is stage 2's; set stage2 = true")
+        need(self.stage2 or not self.forced_writeback, "forced_writeback", "this is stage 2's; set stage2 = true")
+        need(not self.lpa2 or self.oas == 52, "lpa2", "52-bit addresses need a 52-bit output; set oas = 52")
+        need(not self.epan or self.version == "3.3", "epan", 'this came with version 3.3; set version = "3.3"')
+        need(
+            not self.lpa2 or {"4K", "16K"} & set(self.granules) != set(),
+            "lpa2",
+            "this is of the 4K and 16K granules; add one",
+        )
+        need(not self.va52 or self.version != "3.0", "va52", "52-bit addresses came with version 3.1")
+        need(
+            self.hardware_updates != "tables" or self.version == "3.3",
+            "hardware_updates",
+            '"tables" came after version 3.2; set version = "3.3"',
+        )
+        need(1 <= self.stall_max <= 0xFFFF, "stall_max", "choose 1 to 65535")
         need(0 <= self.bbm_level <= 2, "bbm_level", "choose 0, 1 or 2")
         need(0 <= self.command_queue_bits <= 19, "command_queue_bits", "choose 0 to 19")
         need(0 <= self.event_queue_bits <= 19, "event_queue_bits", "choose 0 to 19")
@@ -105,15 +159,20 @@ class Features:
         minor = int(self.version[2:])
         return {
             IDR0: IDR0.of(
+                S2P=self.stage2,
                 S1P=self.stage1,
-                TTF=2,
+                TTF=3 if self.aarch32_tables else 2,
                 COHACC=self.coherent,
-                ASID16=self.asid16,
+                HTTU=HTTU_LEVELS[self.hardware_updates],
+                Hyp=self.hyp,
+                ASID16=self.asid16 and self.stage1,
                 MSI=self.msi,
                 SEV=self.sev,
+                VMW=self.vmid_wildcards,
+                VMID16=self.vmid16,
                 CD2L=self.cd_two_level,
-                TTENDIAN=2,
-                STALL_MODEL=StallModel.TERMINATE_ONLY,
+                TTENDIAN=ENDIANS[self.endianness],
+                STALL_MODEL=STALL_MODELS[self.stall_model],
                 TERM_MODEL=self.abort_only,
                 ST_LEVEL=self.stream_table_levels - 1,
             ).raw,
@@ -127,9 +186,12 @@ class Features:
             ).raw,
             IDR3: IDR3.of(
                 HAD=self.hierarchical_disable,
+                XNX=self.xnx,
+                FWB=self.forced_writeback,
                 STT=self.small_tables,
                 RIL=self.range_invalidation,
                 E0PD=self.e0pd,
+                EPAN=self.epan,
                 BBML=self.bbm_level,
             ).raw,
             IDR5: IDR5.of(
@@ -137,7 +199,9 @@ class Features:
                 GRAN4K="4K" in self.granules,
                 GRAN16K="16K" in self.granules,
                 GRAN64K="64K" in self.granules,
-                VAX=1 if self.oas == 52 else 0,
+                DS=self.lpa2,
+                VAX=self.va52 or self.lpa2 or self.oas == 52,
+                STALL_MAX=0 if self.stall_model == "terminate" else self.stall_max,
             ).raw,
             # Any implementer but Arm's own number, whose parts' errata Linux works around.
             IIDR: IIDR.of(Implementer=0x7F).raw,

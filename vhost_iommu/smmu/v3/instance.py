@@ -2,28 +2,27 @@
 """One SMMUv3: registers, command and event queues, translation, errors and interrupts (IHI 0070).
 
 Law: all state is in the instance, so any number live side by side; a guest's mistake is a value. Not modelled:
-stage 2, stalls, hardware updates of tables, ATS, PRI, ATOS, MPAM, DPT, enhanced command queues, Secure state.
+ATS, PRI, ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from ...layout import Register
+from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...trace import Trace
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..tlb import Space, Tlb
 from ..transaction import Answer, Outcome, Piece, Transaction
-from ..walk import Fault, FaultKind, permitted, walk
-from ..walk import Mapping as Leaf
+from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .command_queue import CommandQueue
-from .configuration import Configuration, Context, HalfContext, Refusal, record
+from .configuration import CdFault, Configuration, Context, Refusal, record
+from .counters import Counters
 from .features import Features
 from .registers import (
     BY_NAME,
@@ -50,9 +49,14 @@ from .registers import (
     Guard,
     met,
 )
+from .stalls import Stalls
+from .translation import Translation
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``.
 COMMAND_BURST = 512
+
+#: Every access there is, made once.
+_ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
 
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
@@ -62,26 +66,6 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.PERMISSION: events.F_PERMISSION,
     FaultKind.WALK_EABT: events.F_WALK_EABT,
 }
-
-_TOP_BYTE = 0xFF << 56
-
-
-@dataclass(slots=True)
-class Counters:
-    """What an instance did since it was made; TLB and configuration caches count for themselves."""
-
-    transactions: int = 0
-    translations: int = 0  #: pieces, one for each page touched
-    walks: int = 0
-    faults: int = 0
-    commands: int = 0
-    command_errors: int = 0
-    syncs: int = 0
-    events: int = 0
-    events_lost: int = 0
-    interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
-    mmio_reads: int = 0
-    mmio_writes: int = 0
 
 
 class Smmu:
@@ -106,6 +90,7 @@ class Smmu:
         interrupt: Callable[[str], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
         trace: Trace | None = None,
     ) -> None:
         self.name = name
@@ -113,6 +98,7 @@ class Smmu:
         self.trace = trace
         self.lock = nullcontext() if lock is None else lock
         self.wake = wake
+        self.clock = clock
         self.interrupt = interrupt
         self.counters = Counters()
         ids: dict[type[Register], int] = {}
@@ -134,9 +120,25 @@ class Smmu:
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
         for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD):
             self.registers.on_store(base_or_index, self._index_stored)
-        self.configuration = Configuration(self.registers, memory)
-        self.tlb: Tlb[Leaf] = Tlb(tlb_entries)
+        self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
+        self.translation = Translation(
+            self.registers,
+            memory,
+            self._input_bits,
+            self._output_bits,
+            self.counters,
+            tlb_entries,
+        )
+        self.configuration = Configuration(self.registers, memory, self.translation.read_ipa)
+        self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
+        self.stalls = Stalls(self)
         self.commands = CommandQueue(self)
+
+    def _input_bits(self) -> int:
+        return self.configuration.input_bits
+
+    def _output_bits(self) -> int:
+        return self.configuration.output_bits
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -165,6 +167,8 @@ class Smmu:
             self.registers.reset()
             self.configuration.invalidate_all()
             self.tlb.clear()
+            self.tlb2.clear()
+            self.stalls.terminate()
 
     def work(self) -> None:
         """Go on with commands that a store left for later."""
@@ -199,6 +203,10 @@ class Smmu:
 
     def _cr0_stored(self, old: CR0, new: CR0) -> None:
         self.registers[CR0ACK] = new.raw
+        if old.SMMUEN and not new.SMMUEN:
+            self.stalls.terminate()
+        if new.EVENTQEN and not old.EVENTQEN:
+            self.stalls.retry_unrecorded()
         if new.CMDQEN and not old.CMDQEN:
             self._consume()
 
@@ -212,6 +220,11 @@ class Smmu:
     def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
         if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
             self._consume()
+        if (old.EVENTQ_ABT_ERR ^ new.EVENTQ_ABT_ERR) and not self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+            self.stalls.retry_unrecorded()
+
+    def _eventq_cons_stored(self, old: EVENTQ_CONS, new: EVENTQ_CONS) -> None:
+        self.stalls.retry_unrecorded()
 
     def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
         self._consume()
@@ -236,7 +249,11 @@ class Smmu:
     def translate(self, transaction: Transaction) -> Answer:
         """Translate ``transaction`` page by page up to its first fault, and record what is to be recorded."""
         with self.lock:
-            answer = self._translate(transaction)
+            return self.retranslate(transaction)
+
+    def retranslate(self, transaction: Transaction) -> Answer:
+        """``translate`` for a stalled transaction's retry; the caller holds the lock."""
+        answer = self._translate(transaction)
         if self.trace is not None:
             self._trace_answer(transaction, answer)
         return answer
@@ -258,93 +275,68 @@ class Smmu:
             if context.event is not None:
                 self._record(context.event, answer)
             return answer
-        privileged, instruction = self._attributes(context, t)
+        if isinstance(context, CdFault):
+            self._fault(context.context, t, t.iova, self._access(context.context, t), context.fault, answer)
+            return answer
+        access = self._access(context, t)
         address, left = t.iova, t.size
         while left > 0:
-            found = self._translate_page(context, address, t.write, privileged, instruction)
+            self.counters.translations += 1
+            found = self.translation.translate(context, address, access)
             if isinstance(found, Fault):
-                self._fault(context, t, address, privileged, instruction, found, answer)
+                self._fault(context, t, address, access, found, answer)
                 return answer
-            pa, span = found
-            size = min(span, left)
+            size = min(found.size, left)
             last = answer.pieces[-1] if answer.pieces else None
-            if last is not None and last.pa + last.size == pa:
+            if last is not None and last.pa + last.size == found.pa:
                 answer.pieces[-1] = Piece(last.pa, last.size + size)
             else:
-                answer.pieces.append(Piece(pa, size))
+                answer.pieces.append(Piece(found.pa, size))
             address = (address + size) & 2**64 - 1
             left -= size
         return answer
 
-    def _attributes(self, context: Context, t: Transaction) -> tuple[bool, bool]:
-        """Privilege and instruction after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
-        privileged, instruction = t.privileged, t.instruction
-        if self.registers[IDR1].ATTR_PERMS_OVR:
-            if context.ste.PRIVCFG & 2:
-                privileged = context.ste.PRIVCFG == 3
-            if context.ste.INSTCFG & 2:
-                instruction = context.ste.INSTCFG == 3
-        return privileged, instruction and not t.write
-
-    def _translate_page(
-        self, context: Context, address: int, write: bool, privileged: bool, instruction: bool
-    ) -> tuple[int, int] | Fault:
-        """Where ``address`` goes and how many bytes from there on go along."""
-        self.counters.translations += 1
-        if context.halves is None:
-            limit = self.configuration.output_bits
-            if address >> limit:
-                return Fault(FaultKind.ADDR_SIZE)
-            return address, (1 << limit) - address
-        half = context.halves[address >> 55 & 1]
-        if half is None or (half.no_unprivileged and not privileged):
-            return Fault(FaultKind.TRANSLATION)
-        canonical = _canonical(half, address)
-        if canonical is None:
-            return Fault(FaultKind.TRANSLATION)
-        leaf = self.tlb.lookup(context.world, context.vmid, context.asid, canonical)
-        if leaf is None:
-            self.counters.walks += 1
-            found = walk(half.table, canonical, self._fetch_descriptor)
-            if isinstance(found, Fault):
-                return found
-            leaf = found
-            asid = context.asid if leaf.not_global and context.regime.unprivileged else None
-            self.tlb.insert(Space(context.world, context.vmid, asid), leaf)
-        if not permitted(leaf, context.regime, write=write, privileged=privileged, instruction=instruction):
-            return Fault(FaultKind.PERMISSION, leaf.level)
-        return leaf.translate(canonical), (1 << leaf.shift) - (canonical & (1 << leaf.shift) - 1)
-
-    def _fetch_descriptor(self, pa: int) -> int | None:
-        data = self.memory.read(pa, 8)
-        return None if data is None else int.from_bytes(data, "little")
+    @staticmethod
+    def _access(context: Context, t: Transaction) -> Access:
+        """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
+        privileged = t.privileged if context.privileged is None else context.privileged
+        instruction = t.instruction if context.instruction is None else context.instruction
+        return _ACCESSES[t.write, privileged, instruction and not t.write]
 
     def _fault(
-        self,
-        context: Context,
-        t: Transaction,
-        address: int,
-        privileged: bool,
-        instruction: bool,
-        fault: Fault,
-        answer: Answer,
+        self, context: Context, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
     ) -> None:
-        """How a faulting transaction ends, and its record (§5.5, §7.3)."""
+        """How a faulting transaction ends, and its record (§3.12, §5.5, §7.3)."""
         self.counters.faults += 1
         values = {
-            "PnU": int(privileged),
-            "InD": int(instruction),
-            "RnW": int(not t.write),
+            "PnU": int(access.privileged),
+            "InD": int(access.instruction),
+            "RnW": int(not access.write),
             "InputAddr": address,
-            "CLASS": events.EventClass.IN,
+            "S2": fault.stage - 1,
+            "CLASS": fault.cause,
         }
-        # An external abort always aborts and is always recorded; so does bypass, which has no CD to say otherwise.
-        quiet = context.halves is not None and fault.kind is not FaultKind.WALK_EABT
+        answer.outcome = Outcome.ABORT
+        recorded, stalls = True, False
         if fault.kind is FaultKind.WALK_EABT:
-            values.update(CLASS=events.EventClass.TT, FetchAddr=fault.fetch)
-        answer.outcome = Outcome.ABORT if context.abort or not quiet else Outcome.RAZ_WI
-        if context.record or not quiet:
-            self._record(record(FAULT_EVENTS[fault.kind], t.sid, t.ssid, **values), answer)
+            # A stage 1 walk is the cause of its own abort (§7.3.12).
+            values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
+        else:
+            if fault.stage == 2:
+                values["IPA"] = fault.ipa & ~0xFFF
+                if fault.kind is FaultKind.PERMISSION and fault.cause is Cause.TT:
+                    values["TTRnW"] = int(not fault.table_write)
+            # Only a stage that translates says how its faults end; a bypassed stage 1 aborts and records.
+            if fault.stage == 2 and context.stage2 is not None:
+                recorded, stalls = context.stage2.record, context.stage2.stall
+            elif fault.stage == 1 and context.stage1 is not None:
+                recorded, stalls = context.stage1.record, context.stage1.stall
+                answer.outcome = Outcome.ABORT if context.stage1.abort else Outcome.RAZ_WI
+        kind = FAULT_EVENTS[fault.kind]
+        if stalls:
+            self.stalls.add(t, address, record(kind, t.sid, t.ssid, **values, STALL=1), answer)
+        elif recorded:
+            self._record(record(kind, t.sid, t.ssid, **values), answer)
 
     def _trace_answer(self, t: Transaction, answer: Answer) -> None:
         assert self.trace is not None
@@ -360,21 +352,32 @@ class Smmu:
         address = base.ADDR & (1 << self.configuration.output_bits) - 1
         return Ring.at(address, min(base.LOG2SIZE, self.registers[IDR1].EVENTQS), events.Event.size)
 
+    def event_queue_writable(self) -> bool:
+        """Whether a record can be written now (§7.2.1)."""
+        registers = self.registers
+        if not registers[CR0].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+            return False
+        return not self.event_ring().full(registers.raw(EVENTQ_PROD), registers.raw(EVENTQ_CONS))
+
     def _record(self, event: events.Event, answer: Answer) -> None:
         answer.events.append(event)
+        self.write_event(event)
+
+    def write_event(self, event: Layout) -> None:
+        """Put ``event`` into the queue, or lose it (§7.2.1, §7.4)."""
         if self.trace is not None:
             shown = {name: value for name, value in event.values().items() if name != "TYPE"}
             self.trace.emit(self.name, "fault", type(event).__name__, **shown)
         registers = self.registers
-        if not registers[CR0].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
-            return
-        ring = self.event_ring()
         prod, cons = registers[EVENTQ_PROD], registers[EVENTQ_CONS]
-        if ring.full(prod.WR, cons.RD):
+        if not self.event_queue_writable():
             self.counters.events_lost += 1
-            if prod.OVFLG == cons.OVACKFLG:
+            full = self.event_ring().full(prod.WR, cons.RD)
+            aborted = self.error_active(GERROR.EVENTQ_ABT_ERR.mask)
+            if registers[CR0].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
                 registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
             return
+        ring = self.event_ring()
         if not self.memory.write(ring.slot(prod.WR), event.to_bytes()):
             self.raise_error(GERROR.EVENTQ_ABT_ERR.mask)
             return
@@ -424,13 +427,3 @@ class Smmu:
             if self.trace is not None:
                 self.trace.emit(self.name, "interrupt", f"wire {source}")
             self.interrupt(source)
-
-
-def _canonical(half: HalfContext, address: int) -> int | None:
-    """``address`` with an ignored top byte as the sign makes it; None outside of the half's range (§3.4.1)."""
-    high = address >> 55 & 1
-    if half.top_byte_ignored:
-        address = address | _TOP_BYTE if high else address & ~_TOP_BYTE
-    rest = address >> half.table.input_bits
-    expected = (1 << 64 - half.table.input_bits) - 1 if high else 0
-    return address if rest == expected else None

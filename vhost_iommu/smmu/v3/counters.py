@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one SMMUv3 did, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an instance did since it was made; TLB and configuration caches count for themselves."""
+
+    transactions: int = 0
+    translations: int = 0  #: pieces, one for each page touched
+    walks: int = 0  #: of either stage
+    faults: int = 0
+    stalls: int = 0
+    commands: int = 0
+    command_errors: int = 0
+    syncs: int = 0
+    events: int = 0
+    events_lost: int = 0
+    interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
+    mmio_reads: int = 0
+    mmio_writes: int = 0

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stalled transactions: held from their fault until software resumes or terminates them (IHI 0070 §3.12.2, §4.7).
+
+Law: a stall whose record found no room, or that exceeds IDR5.STALL_MAX, waits unrecorded and is retried when there
+is room, as though it had just arrived; none is ever lost. A STAG is free again once it was answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..transaction import Answer, Outcome, Stall, Transaction
+from .events import Event
+from .registers import IDR0, IDR5
+
+if TYPE_CHECKING:
+    from .instance import Smmu
+
+
+class Stalls:
+    """The stalled transactions of one SMMU."""
+
+    def __init__(self, smmu: Smmu) -> None:
+        self.smmu = smmu
+        self.recorded: dict[int, Stall] = {}
+        self.unrecorded: deque[Stall] = deque()
+        self._next_stag = 0
+        self._retrying: Stall | None = None
+
+    def __len__(self) -> int:
+        return len(self.recorded) + len(self.unrecorded)
+
+    @property
+    def limit(self) -> int:
+        """How many can be told to software at a time; a STAG has 16 bits."""
+        return self.smmu.registers[IDR5].STALL_MAX or 0x10000
+
+    def add(self, t: Transaction, address: int, event: Event, answer: Answer) -> None:
+        """``t`` faulted at ``address`` and stalls: ``answer`` says so and carries the Stall."""
+        left = replace(t, iova=address, size=t.size - (address - t.iova & 2**64 - 1))
+        stall = self._retrying
+        if stall is None:
+            stall = Stall(left, event, self.smmu.clock())
+        else:
+            stall.transaction, stall.event = left, event
+        answer.outcome = Outcome.STALLED
+        answer.stall = stall
+        self.smmu.counters.stalls += 1
+        self._tell(stall, answer)
+
+    def _tell(self, stall: Stall, answer: Answer) -> None:
+        smmu = self.smmu
+        if len(self.recorded) >= self.limit or not smmu.event_queue_writable():
+            self.unrecorded.append(stall)
+            return
+        while self._next_stag in self.recorded:
+            self._next_stag = self._next_stag + 1 & 0xFFFF
+        stall.stag = self._next_stag
+        self._next_stag = self._next_stag + 1 & 0xFFFF
+        self.recorded[stall.stag] = stall
+        stall.event = stall.event.replace(STAG=stall.stag)
+        answer.events.append(stall.event)
+        smmu.write_event(stall.event)
+
+    # -- what software says ----------------------------------------------------------------------------------
+
+    def resume(self, sid: int, stag: int, *, retry: bool, abort: bool) -> None:
+        """CMD_RESUME (§4.7.1); a pair that names no stall is no mistake."""
+        stall = self.recorded.get(stag)
+        if stall is None or stall.sid != sid:
+            return
+        del self.recorded[stag]
+        if retry:
+            self._retry(stall)
+        else:
+            self._end(stall, abort or bool(self.smmu.registers[IDR0].TERM_MODEL))
+        self.retry_unrecorded()
+
+    def terminate(self, sid: int | None = None) -> None:
+        """Abort the stalls of one stream (CMD_STALL_TERM) or all (CR0.SMMUEN falls)."""
+        gone = [stall for stall in (*self.recorded.values(), *self.unrecorded) if sid in (None, stall.sid)]
+        self.recorded = {stag: stall for stag, stall in self.recorded.items() if sid not in (None, stall.sid)}
+        self.unrecorded = deque(stall for stall in self.unrecorded if sid not in (None, stall.sid))
+        for stall in gone:
+            self._end(stall, True)
+        self.retry_unrecorded()
+
+    def retry_unrecorded(self) -> None:
+        """There may be room for records: retry those that wait for it, each at most once."""
+        for _ in range(len(self.unrecorded)):
+            if not self.unrecorded or len(self.recorded) >= self.limit or not self.smmu.event_queue_writable():
+                return
+            self._retry(self.unrecorded.popleft())
+
+    def _retry(self, stall: Stall) -> None:
+        """As though it had just arrived: it may end, or stall again as the same Stall."""
+        stall.stag = None
+        outer, self._retrying = self._retrying, stall
+        try:
+            answer = self.smmu.retranslate(stall.transaction)
+        finally:
+            self._retrying = outer
+        if answer.outcome is not Outcome.STALLED:
+            self._finish(stall, answer)
+        elif answer.pieces:
+            # What was translated before the next stall is the master's to use; it asks for the rest anew.
+            stall.done.extend(answer.pieces)
+
+    def _end(self, stall: Stall, abort: bool) -> None:
+        self._finish(stall, Answer(Outcome.ABORT if abort else Outcome.RAZ_WI))
+
+    def _finish(self, stall: Stall, answer: Answer) -> None:
+        stall.stag = None
+        answer.pieces[:0] = stall.done
+        stall.answer = answer
+        stall.resolved()

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an address and its context to a physical address: both stages, their TLBs, their walks (IHI 0070 §3.3, §3.4).
+
+Law: stage 1 outputs and stage 2 outputs are cached apart, so each invalidation drops exactly what it names; what a
+walk of stage 1 reads goes through stage 2. Addresses of faults are values all the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from ...memory import MemoryLike
+from ..register_file import RegisterFile
+from ..tlb import Space, Tlb
+from ..walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
+from .configuration import Context, HalfContext, Stage1, Stage2
+from .counters import Counters
+from .registers import IDR3
+
+#: World of stage 2 entries, which are tagged by VMID alone.
+STAGE2_WORLD = 0
+
+_READ = Access(privileged=True)
+_WRITE = Access(write=True, privileged=True)
+_TOP_BYTE = 0xFF << 56
+
+
+class Output(NamedTuple):
+    """Where an address goes, and what is known of the way: ``size`` bytes from it on go along."""
+
+    pa: int
+    size: int
+    stage1: Mapping | None = None
+    stage2: Mapping | None = None
+
+
+class Translation:
+    """The translation of one SMMU, with its TLBs."""
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        memory: MemoryLike,
+        input_bits: Callable[[], int],
+        output_bits: Callable[[], int],
+        counters: Counters,
+        tlb_entries: int,
+    ) -> None:
+        self.registers = registers
+        self.memory = memory
+        self._input_bits = input_bits
+        self._output_bits = output_bits
+        self.counters = counters
+        self.tlb: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 1
+        self.tlb2: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 2
+
+    def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
+        """Translate ``address`` through the stages that ``context`` has."""
+        stage1 = None
+        if context.stage1 is None:
+            # A bypassed stage 1 still checks the size: of the IPA, or of the PA where stage 2 is bypassed too.
+            bits = self._output_bits() if context.stage2 is None else self._input_bits()
+            if address >> bits:
+                return Fault(FaultKind.ADDR_SIZE)
+            if context.stage2 is None:
+                return Output(address, (1 << bits) - address)
+            ipa, size = address, (1 << bits) - address
+        else:
+            found = self._stage1(context, context.stage1, address, access)
+            if isinstance(found, Fault):
+                return found
+            stage1, ipa, size = found
+            if context.stage2 is None:
+                return Output(ipa & (1 << self._output_bits()) - 1, size, stage1)
+        stage2 = self._stage2(context, context.stage2, ipa, access, Cause.IN)
+        if isinstance(stage2, Fault):
+            return stage2
+        pa = stage2.translate(ipa) & (1 << self._output_bits()) - 1
+        return Output(pa, min(size, _left(stage2, ipa)), stage1, stage2)
+
+    def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
+        """``size`` bytes of a CD table; the physical address where that aborts."""
+        assert context.stage2 is not None
+        found = self._stage2(context, context.stage2, ipa, _READ, Cause.CD)
+        if isinstance(found, Fault):
+            return found
+        pa = found.translate(ipa)
+        data = self.memory.read(pa, size)
+        return pa if data is None else data
+
+    # -- stage 1 ---------------------------------------------------------------------------------------------
+
+    def _stage1(
+        self, context: Context, stage1: Stage1, address: int, access: Access
+    ) -> tuple[Mapping, int, int] | Fault:
+        """The mapping, the output address, and how many bytes from there on it covers."""
+        high = select32(stage1, address) if stage1.aarch32 else address >> 55 & 1
+        half = None if high is None else stage1.halves[high]
+        if half is None or (half.no_unprivileged and not access.privileged):
+            return Fault(FaultKind.TRANSLATION)
+        canonical = address if stage1.aarch32 else _canonical(half, address)
+        if canonical is None:
+            return Fault(FaultKind.TRANSLATION)
+        mapping = self.tlb.lookup(context.world, context.vmid, stage1.asid, canonical)
+        while True:
+            if mapping is None:
+                self.counters.walks += 1
+                found = walk(half.table, canonical, _Descriptors(self, context))
+                if isinstance(found, Fault):
+                    return found
+                mapping = found
+                self._insert(context, stage1, mapping)
+            if not permitted1(mapping, stage1.regime, access):
+                return Fault(FaultKind.PERMISSION, mapping.level)
+            if not (access.write and mapping.clean and not mapping.writable):
+                return mapping, mapping.translate(canonical), _left(mapping, canonical)
+            marked = mark_dirty(half.table, mapping, _Descriptors(self, context))
+            if isinstance(marked, Fault):
+                return marked
+            mapping = marked
+            if mapping is not None:
+                self._insert(context, stage1, mapping)
+
+    def _insert(self, context: Context, stage1: Stage1, mapping: Mapping) -> None:
+        asid = stage1.asid if mapping.not_global and stage1.regime.unprivileged else None
+        self.tlb.insert(Space(context.world, context.vmid, asid), mapping)
+
+    # -- stage 2 ---------------------------------------------------------------------------------------------
+
+    def _stage2(self, context: Context, stage2: Stage2, ipa: int, access: Access, cause: Cause) -> Mapping | Fault:
+        found = self._stage2_found(context, stage2, ipa, access, cause)
+        if isinstance(found, Fault):
+            return replace(found, stage=2, cause=cause, ipa=ipa, table_write=cause is Cause.TT and access.write)
+        return found
+
+    def _stage2_found(
+        self, context: Context, stage2: Stage2, ipa: int, access: Access, cause: Cause
+    ) -> Mapping | Fault:
+        if ipa >> stage2.table.input_bits:
+            return Fault(FaultKind.TRANSLATION, stage2.table.start_level)
+        space = Space(STAGE2_WORLD, context.vmid, None)
+        mapping = self.tlb2.lookup(STAGE2_WORLD, context.vmid, 0, ipa)
+        while True:
+            if mapping is None:
+                self.counters.walks += 1
+                found = walk(stage2.table, ipa, _Descriptors(self, None))
+                if isinstance(found, Fault):
+                    return found
+                mapping = found
+                self.tlb2.insert(space, mapping)
+            two_bit_xn = bool(self.registers[IDR3].XNX)
+            protected = cause is not Cause.IN and stage2.protected_walks and _is_device(mapping, stage2)
+            if protected or not permitted2(mapping, access, two_bit_xn=two_bit_xn):
+                return Fault(FaultKind.PERMISSION, mapping.level)
+            if not (access.write and mapping.clean and not mapping.writable):
+                return mapping
+            marked = mark_dirty(stage2.table, mapping, _Descriptors(self, None))
+            if isinstance(marked, Fault):
+                return marked
+            mapping = marked
+            if mapping is not None:
+                self.tlb2.insert(space, mapping)
+
+
+class _Descriptors:
+    """A walk's way to memory: physical, or through stage 2 for stage 1 of a context that has both."""
+
+    __slots__ = ("_context", "_stage2", "_translation")
+
+    def __init__(self, translation: Translation, context: Context | None) -> None:
+        self._translation = translation
+        self._context = context
+        self._stage2 = None if context is None else context.stage2
+
+    def fetch(self, address: int) -> int | Fault | None:
+        pa = self._physical(address, _READ)
+        if isinstance(pa, Fault):
+            return pa
+        data = self._translation.memory.read(pa, 8)
+        if data is None:
+            return None if pa == address else self._abort(pa)
+        return int.from_bytes(data, "little")
+
+    def update(self, address: int, old: int, new: int) -> bool | Fault | None:
+        pa = self._physical(address, _WRITE)
+        if isinstance(pa, Fault):
+            return pa
+        swapped = self._translation.memory.compare_and_swap_u64(pa, old, new)
+        return self._abort(pa) if swapped is None and pa != address else swapped
+
+    def _physical(self, address: int, access: Access) -> int | Fault:
+        if self._stage2 is None or self._context is None:
+            return address
+        found = self._translation._stage2(self._context, self._stage2, address, access, Cause.TT)
+        return found if isinstance(found, Fault) else found.translate(address)
+
+    @staticmethod
+    def _abort(pa: int) -> Fault:
+        """The stage 1 walk's own access aborted at a physical address that is not its IPA."""
+        return Fault(FaultKind.WALK_EABT, cause=Cause.TT, fetch=pa)
+
+
+def _left(mapping: Mapping, address: int) -> int:
+    """Bytes from ``address`` to the end of ``mapping``."""
+    return (1 << mapping.shift) - (address & (1 << mapping.shift) - 1)
+
+
+def _is_device(mapping: Mapping, stage2: Stage2) -> bool:
+    """Whether stage 2 alone makes the page Device memory (MemAttr[3:2] is 0; with FWB, MemAttr[2] is 0 as well)."""
+    if stage2.forced_writeback:
+        return not mapping.attributes & 0b100
+    return not mapping.attributes >> 2
+
+
+def _canonical(half: HalfContext, address: int) -> int | None:
+    """``address`` with an ignored top byte as the sign makes it; None outside of the half's range (§3.4.1)."""
+    high = address >> 55 & 1
+    if half.top_byte_ignored:
+        address = address | _TOP_BYTE if high else address & ~_TOP_BYTE
+    rest = address >> half.table.input_bits
+    expected = (1 << 64 - half.table.input_bits) - 1 if high else 0
+    return address if rest == expected else None
+
+
+def select32(stage1: Stage1, address: int) -> int | None:
+    """Which TTB translates a 32-bit VA (Arm ARM G5.7.1), enabled or not; None: outside of both ranges."""
+    if address >> 32:
+        return None
+    t0sz, t1sz = stage1.sizes32
+    in_low = not address >> 32 - t0sz
+    in_high = not in_low if t1sz == 0 else address >> 32 - t1sz == (1 << t1sz) - 1
+    if in_high:
+        return 1
+    return 0 if in_low else None
