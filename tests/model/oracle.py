@@ -110,7 +110,7 @@ class Ram:
         return joined
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Access:
     """A transaction; ``ssid`` None: none was given with it."""
 
@@ -158,6 +158,22 @@ class Config:
     privileged: bool
     instruction: bool
     cd: int = 0
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a walk ends at: 2^shift bytes from ``va`` on go to ``output``; permissions with those of the tables."""
+
+    va: int
+    shift: int
+    output: int
+    granule: int
+    level: int
+    user: bool
+    writable: bool
+    xn: bool
+    pxn: bool
+    not_global: bool
 
 
 class Oracle:
@@ -282,6 +298,8 @@ class Oracle:
         literal = bits(cfg, 5, 0)
         if sid >> min(literal, self.sidsize):
             raise self.bad_stream(access)
+        if (kept := self.kept(("STE", sid))) is not None:
+            return kept
         two_level = bits(self.idr0, 28, 27) != 0 and bits(cfg, 17, 16) == 1
         if two_level:
             split = bits(cfg, 10, 6)
@@ -289,10 +307,9 @@ class Oracle:
                 split = 6
             align = max(5, literal - split - 1 + 3) + 1
             at = self.base(STRTAB_BASE, 6, align) + (sid >> split) * 8
-            raw = self.fetch(at, 8)
-            if raw is None:
+            l1std = self.structure(("L1STD", sid >> split), at, 8)
+            if l1std is None:
                 raise Terminated(self.fetch_event(F_STE_FETCH, access, at))
-            l1std = int.from_bytes(raw, "little")
             span = bits(l1std, 4, 0)
             if span == 0 or span > 11 or span > split + 1:
                 raise self.bad_stream(access)
@@ -303,10 +320,19 @@ class Oracle:
             at = (at >> (6 + span - 1) << (6 + span - 1)) + index * 64
         else:
             at = self.base(STRTAB_BASE, 6, literal + 6) + sid * 64
-        raw = self.fetch(at, 64)
-        if raw is None:
+        ste = self.structure(("STE", sid), at, 64)
+        if ste is None:
             raise Terminated(self.fetch_event(F_STE_FETCH, access, at))
-        return int.from_bytes(raw, "little")
+        return ste
+
+    def kept(self, name: tuple[object, ...]) -> int | None:
+        """A structure that was fetched before and need not be again; here there is none."""
+        return None
+
+    def structure(self, name: tuple[object, ...], at: int, size: int) -> int | None:
+        """A configuration structure; None if its fetch aborts."""
+        raw = self.fetch(at, size)
+        return None if raw is None else int.from_bytes(raw, "little")
 
     def fetch(self, address: int, size: int) -> bytes | None:
         return None if address >> self.oas else self.ram.read(address, size)
@@ -383,15 +409,16 @@ class Oracle:
     def context_descriptor(self, access: Access, ste: int, s1cdmax: int) -> int:
         at = bits(ste, 55, 6) << 6
         index = access.ssid or 0
+        if (kept := self.kept(("CD", access.sid, index))) is not None:
+            return kept
         s1fmt = bits(ste, 5, 4)
         if s1cdmax and s1fmt in (1, 2):
             leaf_bits = 6 if s1fmt == 1 else 10
             align = max(6, s1cdmax - leaf_bits + 3)
             at = (at >> align << align) + (index >> leaf_bits) * 8
-            raw = self.fetch(at, 8)
-            if raw is None:
+            l1cd = self.structure(("L1CD", access.sid, index >> leaf_bits), at, 8)
+            if l1cd is None:
                 raise Terminated(self.fetch_event(F_CD_FETCH, access, at))
-            l1cd = int.from_bytes(raw, "little")
             pointer = bits(l1cd, 55, 12) << 12
             if not l1cd & 1 or pointer >> self.oas:
                 raise Terminated(self.bad_substream(access))
@@ -399,10 +426,10 @@ class Oracle:
             at = pointer + (index & ((1 << leaf_bits) - 1)) * 64
         elif s1cdmax:
             at = (at >> (s1cdmax + 6) << (s1cdmax + 6)) + index * 64
-        raw = self.fetch(at, 64)
-        if raw is None:
+        cd = self.structure(("CD", access.sid, index), at, 64)
+        if cd is None:
             raise Terminated(self.fetch_event(F_CD_FETCH, access, at))
-        return int.from_bytes(raw, "little")
+        return cd
 
     def ips(self, cd: int) -> int:
         """Effective output size in bits (§5.4 IPS)."""
@@ -479,25 +506,37 @@ class Oracle:
         cd = config.cd
         two_halves = config.world != EL2
         high = two_halves and bool(bits(iova, 55, 55))
-
-        def fault(number: int) -> Terminated:
-            """A Translation-related fault, ended as §5.5 says."""
-            recorded = bits(cd, 45, 45)
-            outcome = ABORT if bits(cd, 46, 46) else RAZ_WI
-            return Terminated(self.fault(number, access, config, iova) if recorded else None, outcome)
-
-        txsz, granule, ttb, epd, tbi, had, e0pd = self.half(cd, high)
+        txsz, granule, _, epd, tbi, _, e0pd = self.half(cd, high)
         if two_halves and epd:
-            raise fault(F_TRANSLATION)
+            raise self.stage1_fault(F_TRANSLATION, access, config, iova)
         assert granule is not None  # cd_illegal saw to it
         width = 64 - txsz
         top = 55 if tbi else 63
-        above = bits(iova, top, width)
-        if above != ((1 << (top - width + 1)) - 1 if high else 0):
-            raise fault(F_TRANSLATION)
+        sign = (1 << 64) - 1 if high else 0
+        if bits(iova, top, width) != bits(sign, top, width):
+            raise self.stage1_fault(F_TRANSLATION, access, config, iova)
         if two_halves and bits(self.idr3, 13, 13) and e0pd and not config.privileged:
-            raise fault(F_TRANSLATION)
+            raise self.stage1_fault(F_TRANSLATION, access, config, iova)
+        va = bits(iova, width - 1, 0) | sign >> width << width  # as the sign makes it, also where TBI ignored bits
+        leaf = self.leaf(access, config, iova, va)
+        if not self.permitted(access, config, leaf):
+            raise self.stage1_fault(F_PERMISSION, access, config, iova)
+        return leaf.output | bits(iova, leaf.shift - 1, 0)
 
+    def stage1_fault(self, number: int, access: Access, config: Config, iova: int) -> Terminated:
+        """A Translation-related fault, ended as §5.5 says."""
+        recorded = bits(config.cd, 45, 45)
+        outcome = ABORT if bits(config.cd, 46, 46) else RAZ_WI
+        return Terminated(self.fault(number, access, config, iova) if recorded else None, outcome)
+
+    def leaf(self, access: Access, config: Config, iova: int, va: int) -> Leaf:
+        return self.walk(access, config, iova, va)
+
+    def walk(self, access: Access, config: Config, iova: int, va: int) -> Leaf:
+        cd = config.cd
+        txsz, granule, ttb, _, _, had, _ = self.half(cd, config.world != EL2 and bool(bits(va, 55, 55)))
+        assert granule is not None
+        width = 64 - txsz
         stride = granule - 3
         levels = -(-(width - granule) // stride)
         ips = self.ips(cd)
@@ -511,8 +550,7 @@ class Oracle:
         for level in range(4 - levels, 4):
             shift = granule + stride * (3 - level)
             first = level == 4 - levels
-            index = bits(iova, (width if first else shift + stride) - 1, shift)
-            at = table + index * 8
+            at = table + bits(va, (width if first else shift + stride) - 1, shift) * 8
             raw = self.fetch(at, 8)
             if raw is None:
                 # §7.3.12: S2 == 0, CLASS == TT, and both addresses; never subject to A and R.
@@ -521,32 +559,38 @@ class Oracle:
                 raise Terminated(record)
             descriptor = int.from_bytes(raw, "big" if bits(cd, 15, 15) else "little")
             if not descriptor & 1:
-                raise fault(F_TRANSLATION)
+                raise self.stage1_fault(F_TRANSLATION, access, config, iova)
             output = bits(descriptor, 47, granule) << granule
             if wide:
                 output |= bits(descriptor, 15, 12) << 48
             if level < 3 and descriptor & 2:
                 if output >> ips:
-                    raise fault(F_ADDR_SIZE)
+                    raise self.stage1_fault(F_ADDR_SIZE, access, config, iova)
                 if use_hierarchy:
                     ap_table |= bits(descriptor, 62, 61)
                     xn_table |= bits(descriptor, 60, 60)
                     pxn_table |= bits(descriptor, 59, 59)
                 table = output
                 continue
-            if level == 3:
-                if not descriptor & 2:
-                    raise fault(F_TRANSLATION)
-            elif not self.block_allowed(granule, level):
-                raise fault(F_TRANSLATION)
+            if (level == 3 and not descriptor & 2) or (level < 3 and not self.block_allowed(granule, level)):
+                raise self.stage1_fault(F_TRANSLATION, access, config, iova)
             output = output >> shift << shift
             if output >> ips:
-                raise fault(F_ADDR_SIZE)
+                raise self.stage1_fault(F_ADDR_SIZE, access, config, iova)
             if not bits(descriptor, 10, 10) and not bits(cd, 35, 35):  # AF, AFFD
-                raise fault(F_ACCESS)
-            if not self.permitted(access, config, descriptor, ap_table, xn_table, pxn_table):
-                raise fault(F_PERMISSION)
-            return output | bits(iova, shift - 1, 0)
+                raise self.stage1_fault(F_ACCESS, access, config, iova)
+            return Leaf(
+                va=va >> shift << shift,
+                shift=shift,
+                output=output,
+                granule=granule,
+                level=level,
+                user=bool(bits(descriptor, 6, 6)) and not ap_table & 1,
+                writable=not bits(descriptor, 7, 7) and not ap_table & 2,
+                xn=bool(bits(descriptor, 54, 54) or xn_table),
+                pxn=bool(bits(descriptor, 53, 53) or pxn_table),
+                not_global=bool(bits(descriptor, 11, 11)),
+            )
         raise AssertionError("a walk ends at level 3")
 
     def block_allowed(self, granule: int, level: int) -> bool:
@@ -554,29 +598,23 @@ class Oracle:
             return level in (1, 2)
         return level == 2 or (granule == 16 and level == 1 and self.oas == 52)
 
-    def permitted(
-        self, access: Access, config: Config, descriptor: int, ap_table: int, xn_table: int, pxn_table: int
-    ) -> bool:
+    def permitted(self, access: Access, config: Config, leaf: Leaf) -> bool:
         cd = config.cd
         wxn = bool(bits(cd, 36, 36))
-        writable = not bits(descriptor, 7, 7) and not ap_table & 2
-        xn = bool(bits(descriptor, 54, 54) or xn_table)
         if config.world == EL2:  # one privilege: AP[1] is taken as 1, APTable[0] and PXN mean nothing
             if access.write:
-                return writable
-            return not (xn or (wxn and writable)) if config.instruction else True
-        user = bool(bits(descriptor, 6, 6)) and not ap_table & 1
-        user_writable = user and writable
+                return leaf.writable
+            return not (leaf.xn or (wxn and leaf.writable)) if config.instruction else True
+        user_writable = leaf.user and leaf.writable
         if config.privileged:
             if config.instruction:
-                pxn = bool(bits(descriptor, 53, 53) or pxn_table)
-                return not (pxn or user_writable or (wxn and writable))
-            if bits(cd, 40, 40) and user:  # PAN
+                return not (leaf.pxn or user_writable or (wxn and leaf.writable))
+            if bits(cd, 40, 40) and leaf.user:  # PAN
                 return False
-            return writable if access.write else True
+            return leaf.writable if access.write else True
         if config.instruction:
-            return not (xn or (wxn and user_writable))
-        return user_writable if access.write else user
+            return not (leaf.xn or (wxn and user_writable))
+        return user_writable if access.write else leaf.user
 
     # -- event queue (§7.2.1, 7.4, 6.3.29) ---------------------------------------------------------------------
 
