@@ -34,6 +34,7 @@ class Transaction:
     ssid: int | None = None
     privileged: bool = False
     instruction: bool = False
+    translated: bool = False  #: PCIe ATS: the address is physical, or an IPA with split-stage ATS
 
 
 class Piece(NamedTuple):

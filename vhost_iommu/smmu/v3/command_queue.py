@@ -2,7 +2,7 @@
 """The command queue: fetch, check, execute, stop at an error (IHI 0070 chapter 4, §7.1).
 
 Law: a command is a method named after it that returns a CERROR; CONS passes a command only once its promises
-hold. Not modelled: prefetch has no effect; ATS, PRI, MPAM and DPT commands are illegal as those features are absent.
+hold. Not modelled: MPAM, DPT and enhanced queues, whose commands are illegal as those features are absent.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..ats import PageResponse, PrgResponse
 from ..queue import Ring
 from ..tlb import Tlb
-from ..walk import Mapping
+from ..walk import Access, Mapping
 from . import commands
-from .configuration import StreamWorld
+from .configuration import Context, StreamWorld
 from .registers import (
     CMDQ_BASE,
     CMDQ_CONS,
@@ -43,6 +44,16 @@ _ByAddress = (
     | commands.CMD_TLBI_EL2_VAA
     | commands.CMD_TLBI_S2_IPA
 )
+#: A prefetch of more translations than this is taken in part.
+MOST_PREFETCHED = 64
+
+#: What CMD_PRI_RESP.Resp says on the wire (§8.3).
+_PRI_CODES: dict[int, PrgResponse] = {
+    commands.PriResponse.FAILURE: PrgResponse.FAILURE,
+    commands.PriResponse.INVALID: PrgResponse.INVALID,
+    commands.PriResponse.SUCCESS: PrgResponse.SUCCESS,
+}
+
 #: log2 of the granule that a TLBI's TG names.
 _TG_BITS = (0, 12, 14, 16)
 
@@ -88,6 +99,8 @@ class CommandQueue:
                 self._stop(CommandError.CERROR_ABT, cons)
                 return False
             command = commands.decode(data)
+            if isinstance(command, commands.CMD_SYNC) and smmu.ats.pending:
+                return False  # ``go_on`` follows when the endpoints have answered
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
             error = self.execute(command)
             if smmu.trace is not None:
@@ -102,9 +115,16 @@ class CommandQueue:
                 self._signal(command)
         return self.ready()
 
+    def go_on(self) -> None:
+        """What a CMD_SYNC waited for has ended."""
+        while self.consume(1 << 20):
+            pass
+
     def _stop(self, error: CommandError, cons: int) -> None:
         self.smmu.registers[CMDQ_CONS] = CMDQ_CONS.of(RD=cons, ERR=error)
         self.smmu.counters.command_errors += 1
+        if error is CommandError.CERROR_ATC_INV_SYNC:
+            self.smmu.ats.timed_out = False
         self.smmu.raise_error(GERROR.CMDQ_ERR.mask)
 
     def _signal(self, sync: commands.CMD_SYNC) -> None:
@@ -131,9 +151,20 @@ class CommandQueue:
         return handler(typed)
 
     def CMD_PREFETCH_CONFIG(self, command: commands.CMD_PREFETCH_CONFIG) -> CommandError:
+        if self.smmu.registers[CR0].SMMUEN:
+            self.smmu.configuration.lookup(command.SID, command.SSID if command.SSV else None)
         return OK
 
     def CMD_PREFETCH_ADDR(self, command: commands.CMD_PREFETCH_ADDR) -> CommandError:
+        """A hint, which records nothing; a large one is taken in part."""
+        smmu = self.smmu
+        if not smmu.registers[CR0].SMMUEN:
+            return OK
+        context = smmu.configuration.lookup(command.SID, command.SSID if command.SSV else None)
+        if isinstance(context, Context):
+            for n in range(min(1 << command.Size, MOST_PREFETCHED)):
+                address = command.Address + (n << 12 + command.Stride) & 2**64 - 1
+                smmu.translation.translate(context, address, Access())
         return OK
 
     def CMD_CFGI_STE(self, command: commands.CMD_CFGI_STE) -> CommandError:
@@ -228,9 +259,30 @@ class CommandQueue:
         self.smmu.stalls.terminate(command.SID)
         return OK
 
+    def CMD_ATC_INV(self, command: commands.CMD_ATC_INV) -> CommandError:
+        registers = self.smmu.registers
+        if not registers[IDR0].ATS or command.Size > 52:
+            return ILL
+        if registers[CR0].SMMUEN:
+            ssid = command.SSID if command.SSV else None
+            everywhere = bool(command.SSV and command.Global)
+            self.smmu.ats.invalidate(command.SID, ssid, command.Address, command.Size, everywhere=everywhere)
+        return OK
+
+    def CMD_PRI_RESP(self, command: commands.CMD_PRI_RESP) -> CommandError:
+        registers = self.smmu.registers
+        if not registers[IDR0].PRI or command.Resp not in _PRI_CODES:
+            return ILL
+        if registers[CR0].SMMUEN:
+            ssid = command.SSID if command.SSV else None
+            self.smmu.pri.respond(PageResponse(command.SID, command.PRGIndex, _PRI_CODES[command.Resp], ssid))
+        return OK
+
     def CMD_SYNC(self, command: commands.CMD_SYNC) -> CommandError:
-        # Invalidations, events and walks are complete before the next command begins, so nothing is left to wait for.
-        return ILL if command.CS == 3 else OK
+        # Invalidations of our own, events and walks are complete before the next command begins; ATCs' may not be.
+        if command.CS == 3:
+            return ILL
+        return CommandError.CERROR_ATC_INV_SYNC if self.smmu.ats.timed_out else OK
 
     # -- what they share -------------------------------------------------------------------------------------
 

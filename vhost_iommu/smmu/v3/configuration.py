@@ -185,24 +185,33 @@ class Configuration:
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return record(kind, sid, ssid, **values)
 
+        ste = self.valid_ste(sid, ssid)
+        if isinstance(ste, Refusal):
+            return ste
+        found = self._context(ste, sid, ssid, event)
+        if isinstance(found, Context):
+            self._contexts[sid, ssid] = found
+        return found
+
+    def valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
+        """The STE of a stream, if it is legal and does not abort; C_BAD_STREAMID whatever CR2.RECINVSID says."""
+
+        def event(kind: type[events.Event], **values: int) -> events.Event:
+            return record(kind, sid, ssid, **values)
+
         ste = self._ste(sid, event)
         if isinstance(ste, Refusal):
             return ste
         if self.ste_illegal(ste):
             return Refusal(event(events.C_BAD_STE))
-        if ste.Config < STE_CONFIG.BYPASS:
-            return Refusal()
-        found = self._context(ste, sid, ssid, event)
-        if isinstance(found, Context):
-            self._contexts[sid, ssid] = found
-        return found
+        return Refusal() if ste.Config < STE_CONFIG.BYPASS else ste
 
     def _context(self, ste: STE, sid: int, ssid: int | None, event: _Maker) -> Context | Refusal | CdFault:
         stage1 = bool(ste.Config & 1)
         cd_bits = ste.S1CDMax if stage1 and self._idr1.SSIDSIZE else 0
         if ssid is not None and ssid >> cd_bits | (not cd_bits):
             return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=ssid))
-        base = self._bare_context(ste)
+        base = self.bare_context(ste)
         if cd_bits:
             if ssid is None and ste.S1DSS == S1DSS.BYPASS:
                 return base
@@ -218,7 +227,7 @@ class Configuration:
             return Refusal(event(events.C_BAD_CD))
         return replace(base, stage1=self._stage1(base, cd))
 
-    def _bare_context(self, ste: STE) -> Context:
+    def bare_context(self, ste: STE) -> Context:
         """The context without stage 1."""
         overrides = self._idr1.ATTR_PERMS_OVR
         return Context(
@@ -331,7 +340,7 @@ class Configuration:
         if ste is not None:
             return ste
         config = self.registers[STRTAB_BASE_CFG]
-        bad_sid = Refusal(event(events.C_BAD_STREAMID) if self.registers[CR2].RECINVSID else None)
+        bad_sid = Refusal(event(events.C_BAD_STREAMID))
         if sid >> min(config.LOG2SIZE, self._idr1.SIDSIZE):
             return bad_sid
         base = self.registers[STRTAB_BASE].ADDR & (1 << self.output_bits) - 1

@@ -18,6 +18,7 @@ class Counters:
     commands: int = 0
     command_errors: int = 0
     syncs: int = 0
+    page_requests: int = 0
     events: int = 0
     events_lost: int = 0
     interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire

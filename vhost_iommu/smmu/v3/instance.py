@@ -2,7 +2,7 @@
 """One SMMUv3: registers, command and event queues, translation, errors and interrupts (IHI 0070).
 
 Law: all state is in the instance, so any number live side by side; a guest's mistake is a value. Not modelled:
-ATS, PRI, ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
+ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from typing import Any
 from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...trace import Trace
+from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..queue import Ring
 from ..register_file import RegisterFile
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
+from .ats import Ats
 from .command_queue import CommandQueue
 from .configuration import CdFault, Configuration, Context, Refusal, record
 from .counters import Counters
 from .features import Features
+from .pri import PriQueue
 from .registers import (
     BY_NAME,
     CMDQ_BASE,
@@ -31,6 +34,7 @@ from .registers import (
     CMDQ_PROD,
     CR0,
     CR0ACK,
+    CR2,
     EVENTQ_BASE,
     EVENTQ_CONS,
     EVENTQ_IRQ_CFG0,
@@ -45,6 +49,9 @@ from .registers import (
     IDR1,
     IRQ_CTRL,
     IRQ_CTRLACK,
+    PRIQ_BASE,
+    PRIQ_IRQ_CFG0,
+    PRIQ_PROD,
     REGISTERS,
     Guard,
     met,
@@ -118,7 +125,7 @@ class Smmu:
         self.registers.on_store(GBPA, self._gbpa_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
-        for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD):
+        for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD):
             self.registers.on_store(base_or_index, self._index_stored)
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.translation = Translation(
@@ -132,6 +139,9 @@ class Smmu:
         self.configuration = Configuration(self.registers, memory, self.translation.read_ipa)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
+        self.ats, self.pri = Ats(self), PriQueue(self)
+        #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
+        self.endpoints: dict[int, Endpoint] = {}
         self.commands = CommandQueue(self)
 
     def _input_bits(self) -> int:
@@ -234,6 +244,7 @@ class Smmu:
         registers = self.registers
         registers[CMDQ_CONS] = registers.raw(CMDQ_CONS) & ~(CMDQ_CONS.RD.mask & ~self.commands.ring().index_mask)
         registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.event_ring().index_mask)
+        registers[PRIQ_PROD] = registers.raw(PRIQ_PROD) & ~(PRIQ_PROD.WR.mask & ~self.pri.ring().index_mask)
 
     def _consume(self) -> None:
         """Commands are handled as they come; a long queue must not keep the bus waiting."""
@@ -251,6 +262,16 @@ class Smmu:
         with self.lock:
             return self.retranslate(transaction)
 
+    def ats_request(self, request: AtsRequest) -> AtsCompletion:
+        """Answer a PCIe ATS translation request (§3.9.1.2)."""
+        with self.lock:
+            return self.ats.request(request)
+
+    def page_request(self, request: PageRequest) -> None:
+        """Take a PCIe page request or stop marker (chapter 8)."""
+        with self.lock:
+            self.pri.request(request)
+
     def retranslate(self, transaction: Transaction) -> Answer:
         """``translate`` for a stalled transaction's retry; the caller holds the lock."""
         answer = self._translate(transaction)
@@ -262,6 +283,9 @@ class Smmu:
         self.counters.transactions += 1
         answer = Answer()
         registers = self.registers
+        if t.translated:
+            split = self.ats.translated(t, answer)
+            return answer if split is None else self._pages(split, t, answer)
         if not registers.raw(CR0) & CR0.SMMUEN.mask:
             if registers[GBPA].ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
                 answer.outcome = Outcome.ABORT
@@ -272,12 +296,17 @@ class Smmu:
         if isinstance(context, Refusal):
             self.counters.faults += 1
             answer.outcome = Outcome.ABORT
-            if context.event is not None:
+            hidden = isinstance(context.event, events.C_BAD_STREAMID) and not registers[CR2].RECINVSID
+            if context.event is not None and not hidden:
                 self._record(context.event, answer)
             return answer
         if isinstance(context, CdFault):
             self._fault(context.context, t, t.iova, self._access(context.context, t), context.fault, answer)
             return answer
+        return self._pages(context, t, answer)
+
+    def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
+        """Translate page by page up to the first fault."""
         access = self._access(context, t)
         address, left = t.iova, t.size
         while left > 0:
@@ -385,7 +414,7 @@ class Smmu:
         was_empty = ring.empty(prod.WR, cons.RD)
         registers[EVENTQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
         if was_empty and registers[IRQ_CTRL].EVENTQ_IRQEN:
-            self._interrupt("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
+            self.interrupt_by("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
 
     # -- global errors and interrupts (§7.5, §3.18) ----------------------------------------------------------
 
@@ -402,10 +431,14 @@ class Smmu:
                 self.trace.emit(self.name, "fault", "GERROR", value=self.registers.raw(GERROR))
             # Telling of an aborted GERROR MSI by another one would only abort again.
             if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRL].GERROR_IRQEN:
-                self._interrupt("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
+                self.interrupt_by("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
 
-    def _interrupt(
-        self, source: str, cfg0: type[GERROR_IRQ_CFG0] | type[EVENTQ_IRQ_CFG0], cfg1: type[Register], abort: int
+    def interrupt_by(
+        self,
+        source: str,
+        cfg0: type[GERROR_IRQ_CFG0 | EVENTQ_IRQ_CFG0 | PRIQ_IRQ_CFG0],
+        cfg1: type[Register],
+        abort: int,
     ) -> None:
         """An MSI where one is configured, and the wire; each only where it exists."""
         self.counters.interrupts += 1

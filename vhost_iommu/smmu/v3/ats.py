@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PCIe ATS: translation requests, translated transactions, invalidations of endpoints' caches (IHI 0070 §3.9.1, §4.5).
+
+Law: what a request is denied is never an event, but for those of §3.9.1.2 and, with CR2.REC_CFG_ATS, configuration
+errors. Not modelled: the device permission table (EATS 3), T, TE and XT bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...layout import Layout
+from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus
+from ..transaction import Answer, Outcome, Piece, Transaction
+from ..walk import Access, Fault, FaultKind
+from . import events
+from .configuration import CdFault, Context, Refusal, record
+from .registers import CR0, CR2, IDR0, IDR3, IDR5
+from .structures import EATS, STE, STE_CONFIG
+
+if TYPE_CHECKING:
+    from .instance import Smmu
+
+#: Entries of one completion: what fits in the smallest read completion boundary, 64 bytes of 8 each.
+MOST_ENTRIES = 8
+
+
+class Ats:
+    """The ATS interface of one SMMU."""
+
+    def __init__(self, smmu: Smmu) -> None:
+        self.smmu = smmu
+        #: Invalidations that no CMD_SYNC has waited for yet and that have not completed.
+        self.pending: set[AtsInvalidation] = set()
+        self.timed_out = False
+
+    # -- translation requests (§3.9.1.2) ---------------------------------------------------------------------
+
+    def request(self, r: AtsRequest) -> AtsCompletion:
+        smmu = self.smmu
+        completion = AtsCompletion()
+        if not smmu.registers[CR0].SMMUEN:
+            return self._refused(r, completion)
+        ste = smmu.configuration.valid_ste(r.sid, r.ssid)
+        if isinstance(ste, Refusal):
+            return self._configuration_error(ste, completion, recinvsid=True)
+        if ste.Config == STE_CONFIG.BYPASS or self.eats(ste) == EATS.ABORT:
+            return self._refused(r, completion)
+        context = smmu.configuration.lookup(r.sid, r.ssid)
+        if isinstance(context, Refusal):
+            return self._configuration_error(context, completion, recinvsid=True)
+        if isinstance(context, CdFault):
+            # Stage 2 denies the CD: no access, whatever the address.
+            completion.entries.append(self._denied(r.iova))
+            return completion
+        split = self.eats(ste) == EATS.SPLIT
+        address, end = r.iova, r.iova + r.size
+        while address < end and len(completion.entries) < MOST_ENTRIES:
+            entry = self._entry(context, r, address, split)
+            if entry is None:
+                return AtsCompletion(AtsStatus.CA)
+            completion.entries.append(entry)
+            if not (entry.read or entry.write):
+                break
+            address = entry.iova + entry.size
+        return completion
+
+    def eats(self, ste: STE) -> int:
+        """The effective STE.EATS: nothing where ATS is absent, and split-stage only with CR0.ATSCHK."""
+        registers = self.smmu.registers
+        if not registers[IDR0].ATS or ste.Config <= STE_CONFIG.BYPASS:
+            return EATS.ABORT
+        if ste.EATS == EATS.FULL:
+            return EATS.FULL
+        if ste.EATS == EATS.SPLIT and registers[CR0].ATSCHK:
+            return EATS.SPLIT
+        return EATS.ABORT
+
+    def _entry(self, context: Context, r: AtsRequest, address: int, split: bool) -> AtsEntry | None:
+        """What the endpoint may do at ``address``; None: a descriptor could not be read."""
+        privileged = r.privileged if context.privileged is None else context.privileged
+        execute = r.execute if context.instruction is None else context.instruction
+        translate = self.smmu.translation.translate
+        found = None
+        granted = []
+        # A page that may be executed but not read cannot be told to an endpoint (§13.7).
+        for wanted, access in (
+            (True, Access(privileged=privileged)),
+            (not r.no_write, Access(write=True, privileged=privileged)),
+            (execute, Access(privileged=privileged, instruction=True)),
+        ):
+            output = translate(context, address, access) if wanted else None
+            if isinstance(output, Fault):
+                if output.kind is FaultKind.WALK_EABT:
+                    return None
+                if output.kind is not FaultKind.PERMISSION:
+                    return self._denied(address)
+                output = None
+            granted.append(output is not None)
+            found = output or found
+        if found is None or not (granted[0] or granted[1]):
+            return self._denied(address)
+        shift = min((m.shift for m in (found.stage1, found.stage2) if m is not None), default=12)
+        base = address & -1 << shift
+        pa = found.pa
+        if split and found.stage1 is not None:
+            pa = found.stage1.translate(address)
+        elif split:
+            pa = address
+        return AtsEntry(base, 1 << shift, pa & -1 << shift, granted[0], granted[1], granted[2] and granted[0])
+
+    def _denied(self, address: int) -> AtsEntry:
+        """No access; the entry is as large as the smallest translation unit."""
+        idr5 = self.smmu.registers[IDR5]
+        stu = 12 if idr5.GRAN4K else 14 if idr5.GRAN16K else 16
+        return AtsEntry(address & -1 << stu, 1 << stu, 0, False, False)
+
+    def _refused(self, r: AtsRequest, completion: AtsCompletion) -> AtsCompletion:
+        event = record(events.F_BAD_ATS_TREQ, r.sid, r.ssid, InputAddr=r.iova & ~0xFFF)
+        completion.status = AtsStatus.UR
+        completion.events.append(event)
+        self.smmu.write_event(event)
+        return completion
+
+    def _configuration_error(self, refusal: Refusal, completion: AtsCompletion, *, recinvsid: bool) -> AtsCompletion:
+        """CA, or UR where STE.Config aborts without an event."""
+        if refusal.event is None:
+            completion.status = AtsStatus.UR
+            return completion
+        completion.status = AtsStatus.CA
+        self._maybe_record(refusal.event, completion.events, recinvsid=recinvsid)
+        return completion
+
+    def _maybe_record(self, event: events.Event, kept: list[Layout], *, recinvsid: bool) -> None:
+        cr2 = self.smmu.registers[CR2]
+        hidden = recinvsid and isinstance(event, events.C_BAD_STREAMID) and not cr2.RECINVSID
+        if cr2.REC_CFG_ATS and not hidden:
+            kept.append(event)
+            self.smmu.write_event(event)
+
+    # -- translated transactions (§3.9.1.3) ------------------------------------------------------------------
+
+    def translated(self, t: Transaction, answer: Answer) -> Context | None:
+        """Handle what says that its address is translated already.
+
+        None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS).
+        """
+        smmu = self.smmu
+        registers = smmu.registers
+        answer.outcome = Outcome.ABORT
+        if not registers[CR0].SMMUEN:
+            self._forbidden(t, answer)
+            return None
+        if registers[CR0].ATSCHK:
+            ssid = t.ssid if registers[IDR3].PASIDTT else None
+            ste = smmu.configuration.valid_ste(t.sid, ssid)
+            if isinstance(ste, Refusal):
+                if ste.event is not None:
+                    self._maybe_record(ste.event, answer.events, recinvsid=False)
+                return None
+            effective = self.eats(ste)
+            if effective == EATS.ABORT:
+                self._forbidden(t, answer)
+                return None
+            if effective == EATS.SPLIT:
+                answer.outcome = Outcome.OK
+                return smmu.configuration.bare_context(ste)
+        if not (t.iova + t.size - 1) >> smmu.configuration.output_bits:
+            answer.outcome = Outcome.OK
+            answer.pieces.append(Piece(t.iova, t.size))
+        return None
+
+    def _forbidden(self, t: Transaction, answer: Answer) -> None:
+        event = events.F_TRANSL_FORBIDDEN.of(SID=t.sid, RnW=not t.write, InputAddr=t.iova)
+        answer.events.append(event)
+        self.smmu.write_event(event)
+
+    # -- invalidations (§4.5.1, §3.9.1.4) --------------------------------------------------------------------
+
+    def invalidate(self, sid: int, ssid: int | None, address: int, size_bits: int, *, everywhere: bool) -> None:
+        """Send CMD_ATC_INV's request; an endpoint that is not there has nothing to forget."""
+        endpoint = self.smmu.endpoints.get(sid)
+        if endpoint is None:
+            return
+        size = 1 << min(12 + size_bits, 64)
+        request = AtsInvalidation(sid, ssid, address & -size, size, everywhere, self._ended)
+        self.pending.add(request)
+        endpoint.invalidate(request)
+
+    def _ended(self, invalidation: AtsInvalidation, completed: bool) -> None:
+        smmu = self.smmu
+        with smmu.lock:
+            if invalidation not in self.pending:
+                return
+            self.pending.discard(invalidation)
+            self.timed_out = self.timed_out or not completed
+            if not self.pending:
+                smmu.commands.go_on()
