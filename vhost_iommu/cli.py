@@ -169,13 +169,15 @@ def _doctor(args: argparse.Namespace) -> int:
     from .guest.assets import Assets
 
     found = Assets().prerequisites()
-    lacking = [each for each in found if not each.found and not _optional(each.name)]
+    lacking = [each for each in found if not each.found and each.name not in _TO_FETCH and not _spare(each.name)]
+    # What fetches is needed when there is something to fetch.
+    optional = {each.name for each in found if _spare(each.name) or (each.name in _TO_FETCH and not lacking)}
     if args.json:
         table = [
             {
                 "name": each.name,
                 "found": each.found,
-                "needed": not _optional(each.name),
+                "needed": each.name not in optional,
                 "where": each.where,
                 "mend": None if each.found else each.mend,
             }
@@ -185,14 +187,18 @@ def _doctor(args: argparse.Namespace) -> int:
         return EXIT_FAILED if lacking else EXIT_OK
     width = max(len(each.name) for each in found)
     for each in found:
-        state = "ok" if each.found else "optional" if _optional(each.name) else "missing"
+        state = "ok" if each.found else "optional" if each.name in optional else "missing"
         colour = {"ok": "green", "optional": "dim", "missing": "red"}[state]
         text = each.where if each.found else f"{each.where}; {each.mend}"
         print(f"{paint(f'{state:8}', colour)}  {each.name:{width}}  {text}")
     return EXIT_FAILED if lacking else EXIT_OK
 
 
-def _optional(name: str) -> bool:
+#: What is needed only to fetch something else.
+_TO_FETCH = ("apt-get, dpkg-deb", "disk space")
+
+
+def _spare(name: str) -> bool:
     """Kernels but the default one: machines that name them need them."""
     return name.startswith("kernel ") and name != "kernel 6.12"
 
@@ -221,7 +227,10 @@ def _serve(args: argparse.Namespace) -> int:
     config = load_machine(args.machine)
     platform = platform_of(config)
     if args.socket_dir is not None:
-        args.socket_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            args.socket_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{args.socket_dir}: {error.strerror}; name another folder") from error
     with _tracing(args.trace) as trace:
         daemon = Daemon(
             config,

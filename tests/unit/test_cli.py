@@ -59,6 +59,7 @@ def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys
         (["run", "smmuv3-bare", "--trace", "no/such/folder/t.json"], "name another file with --trace"),
         (["serve", "two-smmus", "--socket-path", "x.sock"], "needs a socket for each"),
         (["serve", "two-smmus"], "is required"),
+        (["serve", "two-smmus", "--socket-dir", "/dev/null/x"], "name another folder"),
         (["decode", "evnt", "0x10"], "did you mean"),
         (["decode", "event", "0x10", "--", "-d"], "only 'run' passes on what follows"),
         (["runn"], "invalid choice: 'runn'"),
@@ -112,6 +113,19 @@ def test_the_doctor_says_how_to_get_what_is_missing(
     prerequisites(monkeypatch, HERE, LACK)
     assert run("doctor") == 1
     assert capsys.readouterr().out.splitlines()[1].endswith("not here; run 'vhost-iommu fetch'")
+
+
+NO_APT = Prerequisite("apt-get, dpkg-deb", False, "this machine has no apt-get", "install it by hand")
+
+
+def test_what_only_fetches_is_needed_when_there_is_something_to_fetch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prerequisites(monkeypatch, HERE, NO_APT)
+    assert run("doctor") == 0
+    prerequisites(monkeypatch, LACK, NO_APT)
+    assert run("doctor") == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("missing")
 
 
 def test_the_doctor_speaks_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
