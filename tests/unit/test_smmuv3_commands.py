@@ -453,12 +453,18 @@ def test_cfgi_cd_keeps_the_first_level_only_if_leaf(leaf: int, dropped: bool) ->
     assert translates(bench, ssid=2) == dropped
 
 
-def test_prefetches_change_nothing_and_record_nothing(bench: Bench) -> None:
+def test_prefetches_record_nothing_of_what_they_do_not_find(bench: Bench) -> None:
     bench.ste(0, V=0)
-    bench.submit(c.CMD_PREFETCH_CONFIG.of(SID=0), c.CMD_PREFETCH_ADDR.of(SID=0))
+    bench.submit(c.CMD_PREFETCH_CONFIG.of(SID=0), c.CMD_PREFETCH_ADDR.of(SID=0), c.CMD_PREFETCH_CONFIG.of(SID=0xFFFF))
     assert bench.events() == []
+
+
+def test_prefetches_leave_nothing_to_look_up(bench: Bench) -> None:
     bench.stream(0).map(0x1000, PA)
+    bench.submit(c.CMD_PREFETCH_CONFIG.of(SID=0), c.CMD_PREFETCH_ADDR.of(SID=0, Address=0x1000))
+    walks, misses = bench.smmu.counters.walks, bench.smmu.configuration.misses
     assert translates(bench)
+    assert (bench.smmu.counters.walks, bench.smmu.configuration.misses) == (walks, misses)
 
 
 # -- TLB invalidation (§4.4) ---------------------------------------------------------------------------------

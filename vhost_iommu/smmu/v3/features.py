@@ -70,6 +70,14 @@ class Features:
     abort_only: bool = False
     #: Hardware updates of descriptors: "access" flags, "dirty" state too, or "tables" (flags of tables too).
     hardware_updates: Literal["none", "access", "dirty", "tables"] = "none"
+    #: PCIe ATS; "split" is split-stage ATS as well, where both stages are there.
+    ats: Literal["none", "full", "split"] = "none"
+    #: PCIe page requests; needs ats.
+    pri: bool = False
+    #: Configuration errors that ATS meets are recorded if CR2.REC_CFG_ATS asks for it.
+    ats_errors: bool = False
+    #: Automatic page responses carry the request's PASID whatever STE.PPAR says.
+    pri_pasid: bool = False
     #: Message signalled interrupts, also for CMD_SYNC.
     msi: bool = True
     #: Wake-up events; a CMD_SYNC that asks for one completes silently.
@@ -100,6 +108,7 @@ class Features:
     permission_overrides: bool = True
     command_queue_bits: int = 10
     event_queue_bits: int = 10
+    page_request_queue_bits: int = 10
 
     def __post_init__(self) -> None:
         for name, problem in self._problems():
@@ -142,6 +151,11 @@ class Features:
             "hardware_updates",
             '"tables" came after version 3.2; set version = "3.3"',
         )
+        need(not self.pri or self.ats != "none", "pri", 'page requests need ATS; set ats = "full"')
+        need(self.ats != "split" or (self.stage1 and self.stage2), "ats", "split-stage ATS needs both stages; add them")
+        need(not self.ats_errors or self.ats != "none", "ats_errors", 'this is of ATS; set ats = "full"')
+        need(not self.pri_pasid or self.pri, "pri_pasid", "this is of page requests; set pri = true")
+        need(0 <= self.page_request_queue_bits <= 19, "page_request_queue_bits", "choose 0 to 19")
         need(1 <= self.stall_max <= 0xFFFF, "stall_max", "choose 1 to 65535")
         need(0 <= self.bbm_level <= 2, "bbm_level", "choose 0, 1 or 2")
         need(0 <= self.command_queue_bits <= 19, "command_queue_bits", "choose 0 to 19")
@@ -165,9 +179,13 @@ class Features:
                 COHACC=self.coherent,
                 HTTU=HTTU_LEVELS[self.hardware_updates],
                 Hyp=self.hyp,
+                ATS=self.ats != "none",
+                NS1ATS=self.ats == "full",
                 ASID16=self.asid16 and self.stage1,
                 MSI=self.msi,
                 SEV=self.sev,
+                PRI=self.pri,
+                ATSRECERR=self.ats_errors,
                 VMW=self.vmid_wildcards,
                 VMID16=self.vmid16,
                 CD2L=self.cd_two_level,
@@ -179,6 +197,7 @@ class Features:
             IDR1: IDR1.of(
                 SIDSIZE=self.stream_id_bits,
                 SSIDSIZE=self.substream_id_bits,
+                PRIQS=self.page_request_queue_bits if self.pri else 0,
                 EVENTQS=self.event_queue_bits,
                 CMDQS=self.command_queue_bits,
                 ATTR_PERMS_OVR=self.permission_overrides,
@@ -187,6 +206,7 @@ class Features:
             IDR3: IDR3.of(
                 HAD=self.hierarchical_disable,
                 XNX=self.xnx,
+                PPS=self.pri_pasid,
                 FWB=self.forced_writeback,
                 STT=self.small_tables,
                 RIL=self.range_invalidation,
