@@ -614,6 +614,19 @@ def _ips(machine: Machine, number: int) -> None:
     machine.structures["cd"].value = put(machine.structures["cd"].value, 34, 32, number)
 
 
+def _txsz(machine: Machine, number: int) -> None:
+    """Around the limits of each granule and feature."""
+    cd = machine.structures["cd"]
+    txsz = (11, 12, 15, 16, 39, 40, 47, 48, 49)[number % 9]
+    cd.value = put(cd.value, 21, 16, txsz) if machine.high else put(cd.value, 5, 0, txsz)
+
+
+def _ttb(machine: Machine, number: int) -> None:
+    """A base around the effective output size."""
+    low = 132 if machine.high else 68
+    machine.structures["cd"].value ^= 1 << low + min(47, machine.ips - 5 + number % 3)
+
+
 MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     "STE bit": _flip("ste"),
     "CD bit": _flip("cd"),
@@ -647,7 +660,9 @@ MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     "event queue full": _events_full,
     "CD.EPD": _epd,
     "CD.IPS": _ips,
-    "IDR0 bit": _id_bit("IDR0", 1, 9, 12, 19, 21, 26, 27),
+    "CD.TxSZ": _txsz,
+    "CD.TTBx": _ttb,
+    "IDR0 bit": _id_bit("IDR0", 1, 3, 9, 12, 19, 21, 26, 27),
     "IDR1 bit": _id_bit("IDR1", 0, 1, 6, 7, 9, 26),
     "IDR3 bit": _id_bit("IDR3", 2, 9, 13),
     "IDR5 bit": _id_bit("IDR5", 4, 5, 6, 10),

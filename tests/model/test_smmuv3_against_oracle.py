@@ -20,6 +20,8 @@ from tests.model.machines import MUTATIONS, Machine, Pair, put
 
 SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
 
+pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+
 
 def examples(count: int) -> settings:
     return settings(

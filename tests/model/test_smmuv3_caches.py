@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the SMMUv3 keeps and forgets: random edits, invalidations and accesses against an oracle with caches.
 
-Never stale after the invalidation that names it, stale for as long as nothing named it.
+Never stale after the invalidation that names it, stale for as long as nothing named it. VI_EXAMPLES multiplies
+the number of examples.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -23,6 +25,9 @@ from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu
 
 SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
+
+pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+
 NUMBERS = st.integers(0, 2**32 - 1)
 
 SIDS = (1, 2, 65)
