@@ -104,10 +104,12 @@ class Machine:
             master = self._master(placed.master, memory, smmu)
             self.masters[master.name] = master
             blocks.append((placed.offset, master))
-        bars = {0: BarMap([(0, smmu)], wide=False)}
+        # A reset goes through the BARs in this order: masters have stopped before their SMMU lets addresses pass.
+        bars = {}
         if blocks:
             end = blocks[-1][0] + blocks[-1][1].size
             bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
+        bars[0] = BarMap([(0, smmu)], wide=False)
         self.functions.append(PciFunction(config.name, bars, memory=memory))
 
     def _master(self, config: MasterConfig, memory: Memory, smmu: Smmu) -> Master:

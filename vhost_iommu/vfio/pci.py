@@ -358,7 +358,10 @@ class PciFunction:
         return bool(self._config[COMMAND] & COMMAND_BUS_MASTER)
 
     def reset(self) -> None:
-        """DEVICE_RESET: configuration space, interrupts and every register block as after power-on."""
+        """DEVICE_RESET: configuration space, interrupts and every register block as after power-on.
+
+        Blocks in the order in which the BARs were given.
+        """
         self._config[:] = self._after_power_on
         self.interrupts.reset()
         self._configured()
