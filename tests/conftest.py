@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 import pytest
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.assets import FLAVOURS, Assets
 
 
 def required() -> bool:
@@ -28,9 +29,19 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(f"missing: {reason}")
 
 
+def kernels_of(items: Iterable[pytest.Item]) -> list[str]:
+    """The kernels that the tests of this session name in a parameter "kernel", beside the one that all use."""
+    parameters = (getattr(item, "callspec", None) for item in items)
+    named = {each.params.get("kernel") for each in parameters if each is not None}
+    return [flavour for flavour in FLAVOURS if flavour in named]
+
+
 @pytest.fixture(scope="session")
-def assets(pytestconfig: pytest.Config) -> Assets:
-    """QEMU, the kernel, busybox and the cross compiler; fetched now when they are not here yet."""
+def assets(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Assets:
+    """QEMU, kernels, busybox and the cross compiler; fetched now when they are not here yet.
+
+    A kernel that is not the default one may stay away; the test that names it then says so.
+    """
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def progress(text: str) -> None:
@@ -45,4 +56,9 @@ def assets(pytestconfig: pytest.Config) -> Assets:
         found.fetch_all()
     except UsageError as error:
         missing(str(error))
+    for flavour in kernels_of(request.session.items):
+        try:
+            found.kernel(flavour)
+        except UsageError as error:
+            progress(str(error))
     return found
