@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml tools/setup
 	@tools/setup $(PYTHON) $(VENV)
 	@touch $@
 
-demo: $(STAMP)  ## run the guests and show what happened; the first time it downloads about 150 MB
+demo: $(STAMP)  ## run the guests and show what happened; the first time it downloads about 180 MB
 	@$(BIN)/vhost-iommu demo
 
 test: $(STAMP)  ## every test, those that boot guests included
