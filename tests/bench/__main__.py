@@ -100,13 +100,19 @@ def round_trip(connected: socket.socket, request: bytes, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
+def echo(fd: int) -> list[str]:
+    return [sys.executable, "-c", ECHO, str(fd), str(REPLY_SIZE)]
+
+
+def serve(fd: int) -> list[str]:
+    return [str(COMMAND), "serve", "smmuv3-bare", "--fd", str(fd)]
+
+
 def region_read(rounds: int = 15, count: int = 4000) -> Figure:
     request = struct.pack("<HHIII", 1, wire.Command.REGION_READ, REQUEST_SIZE, 0, 0) + struct.pack(
         "<QII", 0, int(wire.Region.BAR0), 4
     )
     assert len(request) == REQUEST_SIZE
-    echo = lambda fd: [sys.executable, "-c", ECHO, str(fd), str(REPLY_SIZE)]  # noqa: E731
-    serve = lambda fd: [str(COMMAND), "serve", "smmuv3-bare", "--fd", str(fd)]  # noqa: E731
     with peer(echo) as bare, peer(serve) as served:
         TestClient(SocketTransport(served)).version()
         for connected in (bare, served):

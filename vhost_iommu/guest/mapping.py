@@ -6,7 +6,7 @@ Law: nothing is decided here; windows are machine.py's, addresses and interrupt 
 
 from __future__ import annotations
 
-from vhost_iommu.config import MachineConfig
+from vhost_iommu.config import MachineConfig, granules
 from vhost_iommu.guest.platform import V2M_DOORBELL, GuestMaster, GuestSmmu, Platform
 from vhost_iommu.machine import Wires, placements
 from vhost_iommu.smmu.v3 import Features
@@ -27,7 +27,7 @@ def platform_of(config: MachineConfig) -> Platform:
                 wired=WIRED if wired else (),
                 msi=not wired,
                 coherent=features.coherent,
-                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in features.granules),
+                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in granules(smmu)),
             )
         )
         masters += [
