@@ -7,6 +7,7 @@ changes one thing. Nothing here says what the answer ought to be: that is the or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -381,10 +382,14 @@ class Pair:
         self.machine = machine
         self.oracle = o.Oracle(machine.ram(), machine.ids)
         self.windows = self.oracle.ram.windows()
-        self.smmu = Smmu(Memory(*self.windows), id_registers=machine.ids)
+        self.wires: Counter[str] = Counter()
+        self.smmu = Smmu(Memory(*self.windows), id_registers=machine.ids, interrupt=self.pulse)
         for offset in ORDER:
             if offset in machine.registers:
                 self.write(offset, machine.registers[offset])
+
+    def pulse(self, source: str) -> None:
+        self.wires[source] += 1
 
     def write(self, offset: int, value: int) -> None:
         self.smmu.write(offset, 8 if offset in WIDE else 4, value)
@@ -424,8 +429,9 @@ class Pair:
         return expected
 
     def check(self) -> None:
-        """Registers and memory are the same on both sides."""
+        """Registers, interrupts and memory are the same on both sides."""
         oracle = self.oracle
+        assert self.wires == oracle.wires, f"interrupts: {self.wires}, not {oracle.wires}"
         for name, offset, mask in (
             ("GERROR", o.GERROR, 0x7FF),
             ("EVENTQ_PROD", o.EVENTQ_PROD, 0x8000_0000 | ((2 << self.machine.event_bits) - 1)),

@@ -8,6 +8,7 @@ Not modelled: stage 2, stalls, ATS and PRI, HTTU, AArch32 and 128-bit tables, LP
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -183,6 +184,7 @@ class Oracle:
         self.idr3, self.idr5 = ids.get("IDR3", 0), ids.get("IDR5", 0)
         self.version = ids.get("AIDR", 0) & 0xF  # ArchMinorRev, §6.3.8
         self.registers: dict[int, int] = {}
+        self.wires: Counter[str] = Counter()  # pulses of each wired interrupt (§3.18)
 
     # -- ID registers (§6.3.1 to 6.3.6) ------------------------------------------------------------------------
 
@@ -635,6 +637,7 @@ class Oracle:
             return
         self.registers[EVENTQ_PROD] = overflowed << 31 | ((write + 1) & ((2 << size) - 1))
         if write == read and bits(self.register(IRQ_CTRL), 2, 2):  # it was empty
+            self.wires["eventq"] += 1
             self.msi(EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, MSI_EVENTQ_ABT_ERR)
 
     # -- global errors and MSIs (§7.5, 3.18) -------------------------------------------------------------------
@@ -647,6 +650,7 @@ class Oracle:
             return
         self.registers[GERROR] = self.register(GERROR) ^ error
         if error != MSI_GERROR_ABT_ERR and bits(self.register(IRQ_CTRL), 0, 0):
+            self.wires["gerror"] += 1
             self.msi(GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, MSI_GERROR_ABT_ERR)
 
     def msi(self, address_register: int, data_register: int, error: int) -> None:
@@ -678,6 +682,7 @@ class Oracle:
             assert raw is not None
             command = int.from_bytes(raw, "little")
             if bits(command, 7, 0) == 0x46 and bits(command, 13, 12) == 1:
+                self.wires["cmdq-sync"] += 1  # whatever MSIAddress is (§4.7.3)
                 self.send(bits(command, 119, 66) << 2, bits(command, 63, 32), MSI_CMDQ_ABT_ERR)
 
     def command(self, command: int) -> int:
