@@ -97,7 +97,7 @@ class Machine:
             trace=self.trace,
         )
         if self._spawn is not None:
-            smmu.wake = self._spawn(config.name, _once(smmu.work))
+            smmu.wake = self._spawn(config.name, smmu.work)
         self.smmus[config.name] = smmu
         blocks = []
         for placed in placements(self.config, config.name):

@@ -44,6 +44,8 @@ RECEIVE_SIZE = 1 << 16
 MAX_PATH = 107
 #: Seconds that ``Server.stop`` waits for each thread.
 JOIN_TIMEOUT = 10.0
+#: Seconds between two pieces of a worker's work.
+PAUSE = 50e-6
 #: Seconds for which a thread keeps the interpreter while another wants it.
 SWITCH_INTERVAL = 50e-6
 
@@ -246,7 +248,8 @@ class Worker:
                 self._event.wait()
                 self._event.clear()  # before the work, so that a wake during it is not lost
                 while not self._stopping and self._work():
-                    pass
+                    # Locks are unfair: without a pause, who waits for one that the work holds would wait for its end.
+                    time.sleep(PAUSE)
         except Exception as problem:
             self._failed(problem)
 

@@ -101,10 +101,17 @@ def test_a_queue_longer_than_the_burst_is_consumed_at_once_when_nobody_wakes() -
 def test_a_queue_longer_than_the_burst_goes_on_in_work_when_somebody_wakes() -> None:
     wakes: list[None] = []
     bench = Bench(command_bits=10, wake=lambda: wakes.append(None))
-    bench.submit(*[c.CMD_TLBI_NSNH_ALL.of()] * (COMMAND_BURST + 100), c.CMD_SYNC.of())
+    bench.submit(*[c.CMD_TLBI_NSNH_ALL.of()] * (2 * COMMAND_BURST - 100), c.CMD_SYNC.of())
     assert (bench[CMDQ_CONS].RD, len(wakes)) == (COMMAND_BURST, 1)
-    bench.smmu.work()
-    assert (bench[CMDQ_CONS].RD, len(wakes)) == (COMMAND_BURST + 101, 1)
+    assert bench.smmu.work() is False
+    assert (bench[CMDQ_CONS].RD, len(wakes)) == (2 * COMMAND_BURST - 99, 1)
+
+
+def test_work_is_done_one_burst_at_a_time_so_that_register_accesses_have_their_turn() -> None:
+    bench = Bench(command_bits=11, features={"command_queue_bits": 11}, wake=lambda: None)
+    bench.submit(*[c.CMD_TLBI_NSNH_ALL.of()] * (3 * COMMAND_BURST))
+    assert [bench.smmu.work(), bench[CMDQ_CONS].RD] == [True, 2 * COMMAND_BURST]
+    assert [bench.smmu.work(), bench[CMDQ_CONS].RD] == [False, 3 * COMMAND_BURST]
 
 
 def test_a_queue_of_exactly_the_burst_wakes_nobody() -> None:

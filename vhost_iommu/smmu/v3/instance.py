@@ -180,12 +180,10 @@ class Smmu:
             self.tlb2.clear()
             self.stalls.terminate()
 
-    def work(self) -> None:
-        """Go on with commands that a store left for later."""
-        more = True
-        while more:
-            with self.lock:
-                more = self.commands.consume(COMMAND_BURST)
+    def work(self) -> bool:
+        """Go on with commands that a store left for later; whether more are left, for another call."""
+        with self.lock:
+            return self.commands.consume(COMMAND_BURST)
 
     # -- stores with a meaning (§6.3) ------------------------------------------------------------------------
 
