@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.smmu_builder import PageTable, Ram
+from vhost_iommu.smmu.memory_type import INCOMING
 from vhost_iommu.smmu.walk import (
     Access,
     Fault,
@@ -359,6 +360,7 @@ def mapping(ap: int, uxn: int = 0, pxn: int = 0) -> Mapping:
         not_global=True,
         attributes=0,
         shareability=3,
+        memory=INCOMING,
     )
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from ..layout import Layout
+from .memory_type import INCOMING, MemoryType
 
 
 class Outcome(Enum):
@@ -34,6 +35,7 @@ class Transaction:
     ssid: int | None = None
     privileged: bool = False
     instruction: bool = False
+    memory: MemoryType = INCOMING  #: as the master gives it
     translated: bool = False  #: PCIe ATS: the address is physical, or an IPA with split-stage ATS
 
 
@@ -56,7 +58,7 @@ class Stall:
     event: Layout
     since: float  #: by the SMMU's clock, in seconds
     stag: int | None = None  #: None: not told to software yet
-    done: list[Piece] = field(default_factory=list)  #: translated by retries that stalled again
+    done: list[tuple[Piece, MemoryType]] = field(default_factory=list)  #: translated by retries that stalled again
     answer: Answer | None = None
     resolved: Callable[[], None] = lambda: None
 
@@ -74,6 +76,8 @@ class Answer:
 
     outcome: Outcome = Outcome.OK
     pieces: list[Piece] = field(default_factory=list)
+    #: The memory type with which each piece's access leaves the SMMU.
+    memory: list[MemoryType] = field(default_factory=list)
     events: list[Layout] = field(default_factory=list)
     stall: Stall | None = None
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from . import memory_type
 from .descriptors import S1LeafDescriptor, S2LeafDescriptor, TableDescriptor
+from .memory_type import MemoryType
 
 
 class FaultKind(Enum):
@@ -71,6 +73,8 @@ class Table:
     update_dirty: bool = False  #: HD
     update_tables: bool = False  #: HAFT
     first_block_level: int = 1  #: the lowest level number at which blocks exist
+    mair: int = 0  #: stage 1: MAIR1:MAIR0
+    shareability: int | None = None  #: of all leaves, where their SH bits hold address bits (LPA2)
 
     @property
     def stride(self) -> int:
@@ -118,6 +122,7 @@ class Mapping:
     not_global: bool
     attributes: int  #: stage 1: AttrIndx; stage 2: MemAttr
     shareability: int
+    memory: MemoryType  #: what these make; with S2FWB meaningless
 
     def translate(self, address: int) -> int:
         return self.output | address & ((1 << self.shift) - 1)
@@ -138,6 +143,7 @@ _LOW_OUTPUT = (1 << 48) - 1 & ~0xFFF
 _AF = S1LeafDescriptor.AF.mask
 _AP, _SH = S1LeafDescriptor.AP, S1LeafDescriptor.SH
 _AP_READ_ONLY = _AP.encode(2)
+_ATTR_INDEX, _MEMATTR = S1LeafDescriptor.AttrIndx, S2LeafDescriptor.MemAttr
 _NG, _UXN, _PXN = S1LeafDescriptor.nG.mask, S1LeafDescriptor.UXN.mask, S1LeafDescriptor.PXN.mask
 _DBM = S1LeafDescriptor.DBM.mask
 _S2AP, _XN = S2LeafDescriptor.S2AP, S2LeafDescriptor.XN
@@ -236,11 +242,16 @@ def _output(table: Table, descriptor: int) -> int:
     return output
 
 
+def _leaf_shareability(table: Table, descriptor: int) -> int:
+    return _SH.decode(descriptor) if table.shareability is None else table.shareability
+
+
 def _stage1_leaf(
     table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
 ) -> Mapping:
     if not table.hierarchical:
         hierarchy = 0
+    index, shareability = _ATTR_INDEX.decode(descriptor), _leaf_shareability(table, descriptor)
     ap, ap_table = _AP.decode(descriptor), _APTABLE.decode(hierarchy)
     table_read_only = bool(ap_table & 2)
     writable = not ap & 2 and not table_read_only
@@ -259,14 +270,16 @@ def _stage1_leaf(
         uxn=bool(descriptor & _UXN or hierarchy & _UXNTABLE),
         pxn=bool(descriptor & _PXN or hierarchy & _PXNTABLE),
         not_global=bool(descriptor & _NG),
-        attributes=S1LeafDescriptor.AttrIndx.decode(descriptor),
-        shareability=_SH.decode(descriptor),
+        attributes=index,
+        shareability=shareability,
+        memory=memory_type.from_mair(table.mair >> 8 * index & 0xFF, shareability),
     )
 
 
 def _stage2_leaf(
     table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
 ) -> Mapping:
+    memattr, shareability = _MEMATTR.decode(descriptor), _leaf_shareability(table, descriptor)
     s2ap, xn = _S2AP.decode(descriptor), _XN.decode(descriptor)
     return Mapping(
         base=base,
@@ -284,8 +297,9 @@ def _stage2_leaf(
         uxn=xn in (2, 3),
         pxn=xn in (1, 2),
         not_global=True,
-        attributes=S2LeafDescriptor.MemAttr.decode(descriptor),
-        shareability=_SH.decode(descriptor),
+        attributes=memattr,
+        shareability=shareability,
+        memory=memory_type.from_memattr(memattr, shareability),
     )
 
 

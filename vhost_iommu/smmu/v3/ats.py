@@ -168,6 +168,7 @@ class Ats:
         if not (t.iova + t.size - 1) >> smmu.configuration.output_bits:
             answer.outcome = Outcome.OK
             answer.pieces.append(Piece(t.iova, t.size))
+            answer.memory.append(t.memory.consistent())
         return None
 
     def _forbidden(self, t: Transaction, answer: Answer) -> None:

@@ -63,7 +63,6 @@ class Stage1:
     abort: bool  #: a terminated transaction aborts (CD.A), else it is RAZ/WI
     record: bool  #: CD.R
     stall: bool  #: CD.S
-    mair: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,8 @@ class Context:
     #: What STE.PRIVCFG and INSTCFG make of a transaction; None: as it came.
     privileged: bool | None = None
     instruction: bool | None = None
+    #: STE.MTCFG, MemAttr and SHCFG; SHCFG 1 and MTCFG 0 leave a memory type as it came.
+    overrides: tuple[bool, int, int] = (False, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Configuration:
             stage2=self._stage2(ste) if ste.Config & 2 else None,
             privileged=bool(ste.PRIVCFG & 1) if overrides and ste.PRIVCFG & 2 else None,
             instruction=bool(ste.INSTCFG & 1) if overrides and ste.INSTCFG & 2 else None,
+            overrides=(bool(ste.MTCFG), ste.MemAttr, ste.SHCFG) if self._idr1.ATTR_TYPES_OVR else (False, 0, 1),
         )
 
     def _stage1(self, context: Context, cd: CD) -> Stage1:
@@ -258,7 +260,6 @@ class Configuration:
             abort=bool(cd.A) or bool(self._idr0.TERM_MODEL),
             record=bool(cd.R),
             stall=bool(cd.S),
-            mair=cd.MAIR0 | cd.MAIR1 << 32,
         )
 
     def _half(self, ste: STE, cd: CD, high: int) -> HalfContext | None:
@@ -286,6 +287,8 @@ class Configuration:
             update_dirty=bool(cd.AA64 and cd.HA and cd.HD),
             update_tables=bool(cd.AA64 and cd.HA and cd.HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
             first_block_level=_first_block_level(granule, wide),
+            mair=cd.MAIR0 | cd.MAIR1 << 32,
+            shareability=(cd.SH1 if high else cd.SH0) if wide is Wide.LPA2 else None,
         )
         # The EL2 regime without E2H has no unprivileged accesses to keep out.
         unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
@@ -310,6 +313,7 @@ class Configuration:
             update_dirty=bool(ste.S2HA and ste.S2HD),
             update_tables=bool(ste.S2HA and ste.S2HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
             first_block_level=_first_block_level(granule, wide),
+            shareability=ste.S2SH0 if wide is Wide.LPA2 else None,
         )
         return Stage2(
             table,

@@ -16,6 +16,7 @@ from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
+from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
 from ..transaction import Answer, Outcome, Piece, Transaction
@@ -289,6 +290,7 @@ class Smmu:
                 answer.outcome = Outcome.ABORT
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
+                answer.memory.append(self._bypass_memory(t))
             return answer
         context = self.configuration.lookup(t.sid, t.ssid)
         if isinstance(context, Refusal):
@@ -303,6 +305,13 @@ class Smmu:
             return answer
         return self._pages(context, t, answer)
 
+    def _bypass_memory(self, t: Transaction) -> MemoryType:
+        """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
+        if not self.registers[IDR1].ATTR_TYPES_OVR:
+            return t.memory.consistent()
+        gbpa = self.registers[GBPA]
+        return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
+
     def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
         """Translate page by page up to the first fault."""
         access = self._access(context, t)
@@ -314,11 +323,13 @@ class Smmu:
                 self._fault(context, t, address, access, found, answer)
                 return answer
             size = min(found.size, left)
+            memory = self.translation.memory_of(context, found, t.memory)
             last = answer.pieces[-1] if answer.pieces else None
-            if last is not None and last.pa + last.size == found.pa:
+            if last is not None and last.pa + last.size == found.pa and answer.memory[-1] == memory:
                 answer.pieces[-1] = Piece(last.pa, last.size + size)
             else:
                 answer.pieces.append(Piece(found.pa, size))
+                answer.memory.append(memory)
             address = (address + size) & 2**64 - 1
             left -= size
         return answer

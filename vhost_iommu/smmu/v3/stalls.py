@@ -106,13 +106,14 @@ class Stalls:
             self._finish(stall, answer)
         elif answer.pieces:
             # What was translated before the next stall is the master's to use; it asks for the rest anew.
-            stall.done.extend(answer.pieces)
+            stall.done.extend(zip(answer.pieces, answer.memory, strict=True))
 
     def _end(self, stall: Stall, abort: bool) -> None:
         self._finish(stall, Answer(Outcome.ABORT if abort else Outcome.RAZ_WI))
 
     def _finish(self, stall: Stall, answer: Answer) -> None:
         stall.stag = None
-        answer.pieces[:0] = stall.done
+        answer.pieces[:0] = [piece for piece, _ in stall.done]
+        answer.memory[:0] = [memory for _, memory in stall.done]
         stall.answer = answer
         stall.resolved()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ...memory import MemoryLike
+from ..memory_type import MemoryType, combine, combine_forced, override
 from ..register_file import RegisterFile
 from ..tlb import Space, Tlb
 from ..walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
@@ -89,6 +90,22 @@ class Translation:
         pa = found.translate(ipa)
         data = self.memory.read(pa, size)
         return pa if data is None else data
+
+    def memory_of(self, context: Context, output: Output, incoming: MemoryType) -> MemoryType:
+        """The memory type with which an access leaves (§13.4); stage 1 replaces it, stage 2 combines."""
+        stage1, stage2 = output.stage1, output.stage2
+        if stage1 is not None and stage2 is None:
+            return stage1.memory
+        replace_type, memattr, shcfg = context.overrides
+        first = stage1.memory if stage1 is not None else None
+        if first is None:
+            first = override(incoming, replace_type=replace_type, memattr=memattr, shcfg=shcfg)
+        if stage2 is None:
+            return first
+        assert context.stage2 is not None
+        if context.stage2.forced_writeback:
+            return combine_forced(first, stage2.attributes, stage2.shareability)
+        return combine(first, stage2.memory)
 
     # -- stage 1 ---------------------------------------------------------------------------------------------
 
