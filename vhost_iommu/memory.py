@@ -162,7 +162,7 @@ class Memory:
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
 
-        Atomic against our own threads only (the interpreter's lock), not yet against guest CPUs.
+        Not atomic yet, neither against guest CPUs nor against threads that do not share the caller's lock.
         """
         raw = self.read(pa, 8)
         if raw is None:

@@ -87,7 +87,7 @@ class Machine:
         idr0 |= self.cd2l << 19 | self.endian << 21 | 1 << 24 | self.term << 26 | self.two_level << 27
         idr1 = self.sidsize | self.ssidsize << 6 | random.choice([3, 7, 10]) << 16 | random.choice([3, 8]) << 21
         idr1 |= (not self.rare(0.2)) << 26 | 1 << 27
-        idr3 = self.had << 2 | self.stt << 9 | 1 << 10 | self.e0pd << 13
+        idr3 = self.had << 2 | self.stt << 9 | 1 << 10 | self.e0pd << 13 | self.rare(0.4) << 17
         idr5 = oas | self.vax << 10
         for granule in self.granules:
             idr5 |= {12: 1 << 4, 14: 1 << 5, 16: 1 << 6}[granule]
@@ -185,7 +185,7 @@ class Machine:
         cd |= 1 << 41 | self.big << 15
         asid = random.getrandbits(16 if self.asid16 or self.single else 8)
         cd |= asid << 48 | self.rare() << 35 | self.rare(0.2) << 36 | self.rare(0.2) << 40 | self.rare() << 47
-        cd |= self.rare(0.2) << 37
+        cd |= self.rare(0.2) << 37 | self.rare(0.4) << 123
         tg0, tg1 = {12: 0, 16: 1, 14: 2}[self.granule], {12: 2, 14: 1, 16: 3}[self.granule]
         mine = [(5, 0, self.txsz), (7, 6, tg0), (38, 38, self.tbi), (119, 68, self.ttb >> 4)]
         if self.high:
@@ -670,6 +670,6 @@ MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     "CD.TTBx": _ttb,
     "IDR0 bit": _id_bit("IDR0", 1, 3, 9, 12, 19, 21, 26, 27),
     "IDR1 bit": _id_bit("IDR1", 0, 1, 6, 7, 9, 26),
-    "IDR3 bit": _id_bit("IDR3", 2, 9, 13),
+    "IDR3 bit": _id_bit("IDR3", 2, 9, 13, 17),
     "IDR5 bit": _id_bit("IDR5", 4, 5, 6, 10),
 }

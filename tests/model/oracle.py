@@ -611,7 +611,8 @@ class Oracle:
         if config.privileged:
             if config.instruction:
                 return not (leaf.pxn or user_writable or (wxn and leaf.writable))
-            if bits(cd, 40, 40) and leaf.user:  # PAN
+            epan = bits(self.idr3, 17, 17) and bits(cd, 123, 123)
+            if bits(cd, 40, 40) and (leaf.user or (epan and not leaf.xn)):  # PAN
                 return False
             return leaf.writable if access.write else True
         if config.instruction:
