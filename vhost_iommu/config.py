@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from .errors import UsageError
 from .smmu.v3 import registers
-from .smmu.v3.features import Features
+from .smmu.v3.features import PRESETS, Features
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -61,6 +61,10 @@ class SmmuConfig:
 
     name: str
     model: Literal["smmuv3"] = "smmuv3"
+    #: Features to begin with, by a name in PRESETS; keys of the table replace single ones.
+    preset: str | None = None
+    #: Register reads that still find CR0ACK, IRQ_CTRLACK and GBPA.Update as they were before a write takes effect.
+    acknowledge_after: int = 0
     #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.
     interrupts: Literal["msi", "wired"] = "msi"
     id_registers: Mapping[str, int] = field(default_factory=dict)
@@ -204,7 +208,11 @@ def _smmu(where: _Where, table: object) -> SmmuConfig:
     hints = get_type_hints(Features)
     settable = [f.name for f in dataclasses.fields(Features)]
     where.check_keys(table, (*own, "id_registers", *settable))
-    features = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in settable}
+    preset = where.value("preset", table.get("preset", "linux"), str)
+    if preset not in PRESETS:
+        raise where.error(f"there is no preset {preset!r}; {_instead(preset, PRESETS)}")
+    named = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in settable}
+    features = {**PRESETS[preset], **named}
     smmu = dataclasses.replace(
         where.fill(SmmuConfig, {key: value for key, value in table.items() if key in own}),
         features=MappingProxyType(features),
@@ -214,6 +222,8 @@ def _smmu(where: _Where, table: object) -> SmmuConfig:
         made = Features(**features)
     except UsageError as error:
         raise where.error(f"{smmu.name}: {error}") from error
+    if smmu.acknowledge_after < 0:
+        raise where.error("'acknowledge_after' counts register reads; make it 0 or more")
     msi = registers.IDR0(smmu.id_registers["IDR0"]).MSI == 1 if "IDR0" in smmu.id_registers else made.msi
     if "interrupts" not in table:
         return dataclasses.replace(smmu, interrupts="msi" if msi else "wired")

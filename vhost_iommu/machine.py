@@ -92,6 +92,7 @@ class Machine:
             Features(**config.features),
             id_registers=config.id_registers,
             name=config.name,
+            acknowledge_after=config.acknowledge_after,
             interrupt=self._smmu_interrupt(config, memory),
             lock=self._new_lock(),
             trace=self.trace,

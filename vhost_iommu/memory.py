@@ -8,7 +8,10 @@ thread uses it turns into an abort.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import functools
 import mmap
 import os
 import stat
@@ -16,7 +19,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import ClientError
 
@@ -162,14 +165,23 @@ class Memory:
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
 
-        Not atomic yet, neither against guest CPUs nor against threads that do not share the caller's lock.
+        Atomic against guest CPUs where libatomic is here; elsewhere not even against threads that do not share
+        the caller's lock.
         """
-        raw = self.read(pa, 8)
-        if raw is None:
+        window = self.find(pa, 8)
+        if window is None or window.buffer is None or not (window.readable and window.writable) or pa % 8:
             return None
-        if struct.unpack("<Q", raw)[0] != expected:
-            return False
-        return True if self.write(pa, struct.pack("<Q", new)) else None
+        exchange = _compare_exchange()
+        try:
+            if exchange is not None:
+                word = ctypes.c_uint64.from_buffer(window.buffer, pa - window.base)
+                return bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
+            raw = self.read(pa, 8)
+            if raw is None or struct.unpack("<Q", raw)[0] != expected:
+                return None if raw is None else False
+            return True if self.write(pa, struct.pack("<Q", new)) else None
+        except ValueError:  # unmapped by the client since we found it
+            return None
 
     def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
         """A posted write that may leave RAM, such as an MSI; ``on_abort`` is called now or later when it aborts."""
@@ -182,6 +194,20 @@ class Memory:
         on_abort()
 
 
+@functools.cache
+def _compare_exchange() -> Any:
+    """libatomic's 8-byte compare and exchange, (address, address of expected, new, order, order); None without it."""
+    try:
+        function = ctypes.CDLL("libatomic.so.1").__atomic_compare_exchange_8
+    except (OSError, AttributeError):
+        return None
+    function.restype = ctypes.c_bool
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int)
+    return function
+
+
 def _close(window: Window) -> None:
     if isinstance(window.buffer, mmap.mmap):
-        window.buffer.close()
+        # A compare-and-swap under way in another thread keeps the mapping until it has ended.
+        with contextlib.suppress(BufferError):
+            window.buffer.close()

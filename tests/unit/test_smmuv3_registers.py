@@ -7,7 +7,9 @@ import pytest
 
 from tests.smmu_builder import Bench
 from vhost_iommu.layout import Access, Register
-from vhost_iommu.smmu.transaction import Outcome
+from vhost_iommu.memory import Memory
+from vhost_iommu.smmu.transaction import Outcome, Transaction
+from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.features import Features
 from vhost_iommu.smmu.v3.registers import (
     AIDR,
@@ -376,3 +378,28 @@ def test_a_disabled_smmu_aborts_what_is_beyond_its_output_size(bench: Bench) -> 
     assert bench.pa((1 << 48) - 1) == (1 << 48) - 1
     assert bench.translate((1 << 48) - 1, 2).outcome is Outcome.ABORT
     assert bench.translate(1 << 48).events == []
+
+
+# -- updates that take their time (§6.3.9, §6.3.14, §6.3.18) --------------------------------------------------
+
+
+def test_an_update_takes_effect_after_as_many_reads_as_the_machine_wants() -> None:
+    smmu = Smmu(Memory((0x4000_0000, bytearray(4096))), Features(), acknowledge_after=3)
+    smmu.write(CR0.at, 4, CR0.of(EVENTQEN=1).raw)
+    smmu.write(IRQ_CTRL.at, 4, IRQ_CTRL.of(GERROR_IRQEN=1).raw)
+    smmu.write(GBPA.at, 4, GBPA.of(Update=1, ABORT=1).raw)
+    for _ in range(2):
+        assert smmu.read(CR0ACK.at, 4) == 0
+    assert GBPA(smmu.read(GBPA.at, 4)).Update == 1
+    assert CR0ACK(smmu.read(CR0ACK.at, 4)).EVENTQEN == 1
+    assert IRQ_CTRLACK(smmu.read(IRQ_CTRLACK.at, 4)).GERROR_IRQEN == 1
+    assert GBPA(smmu.read(GBPA.at, 4)).Update == 0
+
+
+def test_an_enable_that_is_not_acknowledged_has_no_effect() -> None:
+    smmu = Smmu(Memory((0x4000_0000, bytearray(4096))), Features(), acknowledge_after=1)
+    smmu.write(CR0.at, 4, CR0.of(SMMUEN=1).raw)
+    # Still disabled: the address passes as it is. Enabled, there is no stream table to allow it.
+    assert smmu.translate(Transaction(sid=0, iova=0x1000)).pieces
+    smmu.read(CR0ACK.at, 4)
+    assert not smmu.translate(Transaction(sid=0, iova=0x1000)).pieces

@@ -15,7 +15,7 @@ from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Fault, FaultKind
 from . import events
 from .configuration import CdFault, Context, Refusal, record
-from .registers import CR0, CR2, IDR0, IDR3, IDR5
+from .registers import CR0ACK, CR2, IDR0, IDR3, IDR5
 from .structures import EATS, STE, STE_CONFIG
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Ats:
     def request(self, r: AtsRequest) -> AtsCompletion:
         smmu = self.smmu
         completion = AtsCompletion()
-        if not smmu.registers[CR0].SMMUEN:
+        if not smmu.registers[CR0ACK].SMMUEN:
             return self._refused(r, completion)
         ste = smmu.configuration.valid_ste(r.sid, r.ssid)
         if isinstance(ste, Refusal):
@@ -72,7 +72,7 @@ class Ats:
             return EATS.ABORT
         if ste.EATS == EATS.FULL:
             return EATS.FULL
-        if ste.EATS == EATS.SPLIT and registers[CR0].ATSCHK:
+        if ste.EATS == EATS.SPLIT and registers[CR0ACK].ATSCHK:
             return EATS.SPLIT
         return EATS.ABORT
 
@@ -148,10 +148,10 @@ class Ats:
         smmu = self.smmu
         registers = smmu.registers
         answer.outcome = Outcome.ABORT
-        if not registers[CR0].SMMUEN:
+        if not registers[CR0ACK].SMMUEN:
             self._forbidden(t, answer)
             return None
-        if registers[CR0].ATSCHK:
+        if registers[CR0ACK].ATSCHK:
             ssid = t.ssid if registers[IDR3].PASIDTT else None
             ste = smmu.configuration.valid_ste(t.sid, ssid)
             if isinstance(ste, Refusal):

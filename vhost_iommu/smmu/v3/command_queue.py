@@ -20,7 +20,7 @@ from .registers import (
     CMDQ_BASE,
     CMDQ_CONS,
     CMDQ_PROD,
-    CR0,
+    CR0ACK,
     CR2,
     GERROR,
     IDR0,
@@ -81,7 +81,7 @@ class CommandQueue:
         """Whether a command waits and may be consumed."""
         smmu = self.smmu
         registers = smmu.registers
-        if not registers[CR0].CMDQEN or smmu.error_active(GERROR.CMDQ_ERR.mask):
+        if not registers[CR0ACK].CMDQEN or smmu.error_active(GERROR.CMDQ_ERR.mask):
             return False
         return not self.ring().empty(registers.raw(CMDQ_PROD), registers[CMDQ_CONS].RD)
 
@@ -151,14 +151,14 @@ class CommandQueue:
         return handler(typed)
 
     def CMD_PREFETCH_CONFIG(self, command: commands.CMD_PREFETCH_CONFIG) -> CommandError:
-        if self.smmu.registers[CR0].SMMUEN:
+        if self.smmu.registers[CR0ACK].SMMUEN:
             self.smmu.configuration.lookup(command.SID, command.SSID if command.SSV else None)
         return OK
 
     def CMD_PREFETCH_ADDR(self, command: commands.CMD_PREFETCH_ADDR) -> CommandError:
         """A hint, which records nothing; a large one is taken in part."""
         smmu = self.smmu
-        if not smmu.registers[CR0].SMMUEN:
+        if not smmu.registers[CR0ACK].SMMUEN:
             return OK
         context = smmu.configuration.lookup(command.SID, command.SSID if command.SSV else None)
         if isinstance(context, Context):
@@ -263,7 +263,7 @@ class CommandQueue:
         registers = self.smmu.registers
         if not registers[IDR0].ATS or command.Size > 52:
             return ILL
-        if registers[CR0].SMMUEN:
+        if registers[CR0ACK].SMMUEN:
             ssid = command.SSID if command.SSV else None
             everywhere = bool(command.SSV and command.Global)
             self.smmu.ats.invalidate(command.SID, ssid, command.Address, command.Size, everywhere=everywhere)
@@ -273,7 +273,7 @@ class CommandQueue:
         registers = self.smmu.registers
         if not registers[IDR0].PRI or command.Resp not in _PRI_CODES:
             return ILL
-        if registers[CR0].SMMUEN:
+        if registers[CR0ACK].SMMUEN:
             ssid = command.SSID if command.SSV else None
             self.smmu.pri.respond(PageResponse(command.SID, command.PRGIndex, _PRI_CODES[command.Resp], ssid))
         return OK
@@ -296,7 +296,7 @@ class CommandQueue:
 
     def _vmid_mask(self) -> int:
         """Which VMID bits must match (CR0.VMW, §3.17.6); reserved values wildcard nothing."""
-        vmw = self.smmu.registers[CR0].VMW
+        vmw = self.smmu.registers[CR0ACK].VMW
         return 0xFFFF & -1 << vmw if vmw <= 4 else 0xFFFF
 
     def _invalidate_spaces(self, world: StreamWorld, vmid: int, asid: int | None = None) -> CommandError:

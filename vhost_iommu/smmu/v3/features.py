@@ -7,8 +7,9 @@ combination that no SMMUv3 can have, or that this model cannot serve, is refused
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import UsageError
 from ...layout import Register
@@ -227,3 +228,105 @@ class Features:
             IIDR: IIDR.of(Implementer=0x7F).raw,
             AIDR: AIDR.of(ArchMinorRev=minor).raw,
         }
+
+
+_EVERYTHING: Mapping[str, Any] = {
+    "version": "3.3",
+    "oas": 52,
+    "stage2": True,
+    "aarch32_tables": True,
+    "endianness": "mixed",
+    "substream_id_bits": 20,
+    "vmid16": True,
+    "vmid_wildcards": True,
+    "hyp": True,
+    "stall_model": "both",
+    "hardware_updates": "tables",
+    "ats": "split",
+    "pri": True,
+    "ats_errors": True,
+    "pri_pasid": True,
+    "small_tables": True,
+    "lpa2": True,
+    "va52": True,
+    "e0pd": True,
+    "epan": True,
+    "xnx": True,
+    "forced_writeback": True,
+}
+
+#: Named beginnings of a feature table. Those of real parts are what their manuals describe, as far as the model goes.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # What every Linux since 5.0 drives without a warning: the defaults.
+    "linux": {},
+    # What Arm's base system architecture asks of a server's SMMU.
+    "bsa": {
+        "version": "3.2",
+        "stage2": True,
+        "vmid16": True,
+        "substream_id_bits": 16,
+        "hardware_updates": "dirty",
+        "hyp": True,
+        "xnx": True,
+        "forced_writeback": True,
+    },
+    "everything": _EVERYTHING,
+    # The least that is still an SMMUv3: one stage, one granule, one queue entry, no substreams, no MSIs.
+    "minimal": {
+        "version": "3.0",
+        "granules": ("4K",),
+        "oas": 32,
+        "stream_id_bits": 6,
+        "stream_table_levels": 1,
+        "cd_two_level": False,
+        "asid16": False,
+        "abort_only": True,
+        "msi": False,
+        "sev": False,
+        "coherent": False,
+        "range_invalidation": False,
+        "hierarchical_disable": False,
+        "bbm_level": 0,
+        "permission_overrides": False,
+        "command_queue_bits": 0,
+        "event_queue_bits": 0,
+    },
+    "mmu-600": {
+        "version": "3.1",
+        "stage2": True,
+        "substream_id_bits": 20,
+        "stream_id_bits": 24,
+        "vmid16": True,
+        "stall_model": "both",
+        "hardware_updates": "dirty",
+        "ats": "full",
+        "pri": True,
+        "range_invalidation": False,
+        "hyp": True,
+        "xnx": True,
+        "bbm_level": 0,
+        "command_queue_bits": 19,
+        "event_queue_bits": 19,
+        "page_request_queue_bits": 19,
+    },
+    "mmu-700": {
+        "version": "3.2",
+        "oas": 52,
+        "stage2": True,
+        "substream_id_bits": 20,
+        "stream_id_bits": 24,
+        "vmid16": True,
+        "stall_model": "both",
+        "hardware_updates": "dirty",
+        "ats": "full",
+        "pri": True,
+        "hyp": True,
+        "xnx": True,
+        "forced_writeback": True,
+        "e0pd": True,
+        "bbm_level": 2,
+        "command_queue_bits": 19,
+        "event_queue_bits": 19,
+        "page_request_queue_bits": 19,
+    },
+}

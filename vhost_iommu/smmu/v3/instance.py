@@ -7,6 +7,7 @@ ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descri
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import product
@@ -83,6 +84,8 @@ class Smmu:
     beyond the model (see above) is not there. ``interrupt(source)`` is told of each wired interrupt: "eventq",
     "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
+    ``acknowledge_after`` register reads find CR0, IRQ_CTRL and GBPA not acknowledged yet; until then they are
+    without effect.
     """
 
     size = 0x20000
@@ -95,6 +98,7 @@ class Smmu:
         id_registers: Mapping[str, int] | None = None,
         name: str = "smmu0",
         tlb_entries: int = 4096,
+        acknowledge_after: int = 0,
         interrupt: Callable[[str], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
@@ -106,6 +110,9 @@ class Smmu:
         self.trace = trace
         self.lock = nullcontext() if lock is None else lock
         self.wake = wake
+        self._acknowledge_after = acknowledge_after
+        #: What stores have asked for and is not in effect yet: (reads to go, take effect).
+        self._updates: deque[tuple[int, Callable[[], None]]] = deque()
         self.clock = clock
         self.interrupt = interrupt
         self.counters = Counters()
@@ -158,6 +165,8 @@ class Smmu:
         with self.lock:
             self.counters.mmio_reads += 1
             value = self.registers.read(offset, size)
+            if self._updates:
+                self._count_read()
         if self.trace is not None:
             name = self.registers.named(offset)
             self.trace.emit(self.name, "mmio", f"read {name}", offset=offset, size=size, value=value)
@@ -176,6 +185,7 @@ class Smmu:
         """Registers take their reset values and the caches are empty, as after power-on."""
         with self.lock:
             self.registers.reset()
+            self._updates.clear()
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -210,7 +220,23 @@ class Smmu:
             Guard.UPDATE: lambda old, new: bool(new & GBPA.Update.mask) and not old & GBPA.Update.mask,
         }
 
+    def _in_effect(self, update: Callable[[], None]) -> None:
+        """Have a store take effect: now, or after as many register reads as the machine wants."""
+        if self._acknowledge_after:
+            self._updates.append((self._acknowledge_after, update))
+        else:
+            update()
+
+    def _count_read(self) -> None:
+        due = [update for reads, update in self._updates if reads <= 1]
+        self._updates = deque((reads - 1, update) for reads, update in self._updates if reads > 1)
+        for update in due:
+            update()
+
     def _cr0_stored(self, old: CR0, new: CR0) -> None:
+        self._in_effect(lambda: self._cr0_in_effect(CR0(self.registers.raw(CR0ACK)), new))
+
+    def _cr0_in_effect(self, old: CR0, new: CR0) -> None:
         self.registers[CR0ACK] = new.raw
         if old.SMMUEN and not new.SMMUEN:
             self.stalls.terminate()
@@ -220,11 +246,11 @@ class Smmu:
             self._consume()
 
     def _irq_ctrl_stored(self, old: IRQ_CTRL, new: IRQ_CTRL) -> None:
-        self.registers[IRQ_CTRLACK] = new.raw
+        self._in_effect(lambda: self.registers.__setitem__(IRQ_CTRLACK, new.raw))
 
     def _gbpa_stored(self, old: GBPA, new: GBPA) -> None:
         if new.Update:
-            self.registers[GBPA] = new.replace(Update=0)
+            self._in_effect(lambda: self.registers.__setitem__(GBPA, new.replace(Update=0)))
 
     def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
         if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
@@ -285,7 +311,7 @@ class Smmu:
         if t.translated:
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
-        if not registers.raw(CR0) & CR0.SMMUEN.mask:
+        if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
             if registers[GBPA].ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
@@ -393,7 +419,7 @@ class Smmu:
     def event_queue_writable(self) -> bool:
         """Whether a record can be written now (§7.2.1)."""
         registers = self.registers
-        if not registers[CR0].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+        if not registers[CR0ACK].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
             return False
         return not self.event_ring().full(registers.raw(EVENTQ_PROD), registers.raw(EVENTQ_CONS))
 
@@ -412,7 +438,7 @@ class Smmu:
             self.counters.events_lost += 1
             full = self.event_ring().full(prod.WR, cons.RD)
             aborted = self.error_active(GERROR.EVENTQ_ABT_ERR.mask)
-            if registers[CR0].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
+            if registers[CR0ACK].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
                 registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
             return
         ring = self.event_ring()
@@ -422,7 +448,7 @@ class Smmu:
         self.counters.events += 1
         was_empty = ring.empty(prod.WR, cons.RD)
         registers[EVENTQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
-        if was_empty and registers[IRQ_CTRL].EVENTQ_IRQEN:
+        if was_empty and registers[IRQ_CTRLACK].EVENTQ_IRQEN:
             self.interrupt_by("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
 
     # -- global errors and interrupts (§7.5, §3.18) ----------------------------------------------------------
@@ -439,7 +465,7 @@ class Smmu:
             if self.trace is not None:
                 self.trace.emit(self.name, "fault", "GERROR", value=self.registers.raw(GERROR))
             # Telling of an aborted GERROR MSI by another one would only abort again.
-            if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRL].GERROR_IRQEN:
+            if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRLACK].GERROR_IRQEN:
                 self.interrupt_by("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
 
     def interrupt_by(

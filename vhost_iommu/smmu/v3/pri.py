@@ -14,12 +14,12 @@ from ..queue import Ring
 from . import events
 from .configuration import Refusal
 from .registers import (
-    CR0,
+    CR0ACK,
     CR2,
     GERROR,
     IDR1,
     IDR3,
-    IRQ_CTRL,
+    IRQ_CTRLACK,
     PRIQ_BASE,
     PRIQ_CONS,
     PRIQ_IRQ_CFG0,
@@ -46,7 +46,7 @@ class PriQueue:
     @property
     def enabled(self) -> bool:
         """The effective PRIQEN (§6.3.9.5)."""
-        cr0 = self.smmu.registers[CR0]
+        cr0 = self.smmu.registers[CR0ACK]
         return bool(cr0.PRIQEN and cr0.SMMUEN)
 
     def request(self, request: PageRequest) -> None:
@@ -73,7 +73,7 @@ class PriQueue:
         was_empty = ring.empty(prod.WR, cons.RD)
         registers[PRIQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
         due = request.last if registers[PRIQ_IRQ_CFG2].LO else was_empty
-        if due and registers[IRQ_CTRL].PRIQ_IRQEN:
+        if due and registers[IRQ_CTRLACK].PRIQ_IRQEN:
             smmu.interrupt_by("priq", PRIQ_IRQ_CFG0, PRIQ_IRQ_CFG1, GERROR.MSI_PRIQ_ABT_ERR.mask)
 
     def _answer_overflow(self, request: PageRequest) -> None:
