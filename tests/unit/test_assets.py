@@ -12,7 +12,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt as apt_module
 from vhost_iommu.guest import assets as assets_module
 from vhost_iommu.guest.apt import Done
-from vhost_iommu.guest.assets import Assets, kernel_variable
+from vhost_iommu.guest.assets import Assets, headers_variable, kernel_variable
 
 TREES = {
     "busybox-static": ["bin/busybox", "usr/share/doc/busybox/copyright"],
@@ -25,6 +25,12 @@ TREES = {
     "gcc-aarch64-linux-gnu": ["usr/bin/aarch64-linux-gnu-gcc", "usr/lib/x86_64-linux-gnu/libmpc.so.3"],
     "binutils-aarch64-linux-gnu": ["usr/bin/aarch64-linux-gnu-objcopy"],
     "linux-image-6.12.95+deb12-arm64": ["boot/vmlinuz-6.12.95", "usr/lib/linux-image-6.12.95/board.dtb"],
+    "linux-headers-6.12.95+deb12-arm64": [
+        "usr/src/linux-headers-6.12.95+deb12-arm64/Makefile",
+        "usr/src/linux-headers-6.12.95+deb12-arm64/vmlinux",
+    ],
+    "linux-headers-6.12.95+deb12-common": ["usr/src/linux-headers-6.12.95+deb12-common/Makefile"],
+    "linux-kbuild-6.12.95+deb12": ["usr/lib/linux-kbuild-6.12.95+deb12/scripts/mod/modpost"],
 }
 
 
@@ -90,7 +96,8 @@ def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Outside:
     world = Outside()
     keyring = tmp_path / "keys.gpg"
     keyring.write_text("keys")
-    for variable in ("VI_QEMU", "VI_BUSYBOX", "VI_CROSS", *map(kernel_variable, assets_module.FLAVOURS)):
+    by_flavour = [name(each) for each in assets_module.FLAVOURS for name in (kernel_variable, headers_variable)]
+    for variable in ("VI_QEMU", "VI_BUSYBOX", "VI_CROSS", *by_flavour):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("VI_MIRROR", "mirror://here/debian")
     monkeypatch.setattr("shutil.which", world.which)
@@ -181,6 +188,51 @@ def test_the_environment_names_a_kernel_of_one_flavour(
     monkeypatch.setenv("VI_KERNEL_7_16K", str(tmp_path / "none"))
     with pytest.raises(UsageError, match=r"correct \$VI_KERNEL_7_16K"):
         assets.kernel("7-16k")
+
+
+def test_headers_are_of_the_very_kernel_and_build_where_they_are(assets: Assets, tmp_path: Path) -> None:
+    build = assets.headers()
+    assert build == tmp_path / "cache/headers-6.12.95+deb12-arm64/usr/src/linux-headers-6.12.95+deb12-arm64"
+    assert (build / "Makefile").read_text() == (
+        "include $(dir $(lastword $(MAKEFILE_LIST)))../linux-headers-6.12.95+deb12-common/Makefile\n"
+    )
+    assert "KERNELRELEASE = 6.12.95+deb12-arm64" in (build / ".kernelvariables").read_text()
+    assert not (build / "vmlinux").exists()
+    assert (build / "../../lib/linux-kbuild-6.12.95+deb12/scripts/mod/modpost").exists()
+    status = (tmp_path / "cache/apt/arm64-bookworm-backports/status").read_text()
+    assert "linux-image-6.12.95+deb12-arm64 (= 1)" in status, "the version that dpkg knows"
+
+
+def test_a_kernel_named_by_hand_needs_its_own_build_folder(
+    assets: Assets, outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_KERNEL_6_12", str(tmp_path))
+    with pytest.raises(UsageError, match="VI_HEADERS_6_12"):
+        assets.headers()
+    (tmp_path / "Module.symvers").write_text("")
+    assert assets.headers() == tmp_path
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("VI_HEADERS_6_12", str(other))
+    assert assets.headers() == other
+    assert not outside.fetched
+
+
+def test_headers_gone_from_the_mirror_say_what_to_remove(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = assets.kernel()
+    monkeypatch.delitem(TREES, "linux-headers-6.12.95+deb12-arm64")
+    fetch = outside.fetch
+    gone = Done(100, "", "E: Unable to locate package linux-headers-6.12.95+deb12-arm64\n")
+    monkeypatch.setattr(outside, "fetch", lambda argv: gone if "install" in argv else fetch(argv))
+    with pytest.raises(UsageError, match=f"remove {kernel}"):
+        assets.headers()
+
+
+def test_kernels_without_our_modules_have_no_headers(assets: Assets) -> None:
+    with pytest.raises(UsageError, match="VI_HEADERS_6_1"):
+        assets.headers("6.1")
 
 
 def test_busybox_is_a_file_and_its_download_is_gone(assets: Assets, tmp_path: Path) -> None:

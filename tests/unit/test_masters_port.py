@@ -3,14 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import TypeVar, cast
 
 import pytest
 
 from tests.model.fake_smmu import FakeSmmu
-from vhost_iommu.masters.port import Abort, Gate, Port, Turns, Why
+from vhost_iommu.masters.port import Abort, Gate, Port, Steps, Turns, Why
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.transaction import Outcome
 
+T = TypeVar("T")
 RAM = 0x4000_0000
 IOVA = 0x10_0000
 
@@ -137,12 +139,30 @@ def test_a_trace_names_the_port_and_what_failed(port: Port, smmu: FakeSmmu) -> N
     ]
 
 
+def done(steps: Steps[T]) -> T:
+    """What steps that do not stall return."""
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    return cast(T, end.value.value)
+
+
 def test_a_closed_gate_lets_nothing_pass(port: Port, ram: bytearray) -> None:
     gate = Gate(port, Turns(nullcontext()))
-    assert gate.read(IOVA, 1) == b"\0"
+    assert done(gate.read(IOVA, 1)) == b"\0"
     gate.close()
     before = bytes(ram)
-    assert gate.write(IOVA, b"x") == Abort(IOVA, 0, Why.STOPPED)
-    assert gate.read(IOVA, 1) == Abort(IOVA, 0, Why.STOPPED)
+    assert done(gate.write(IOVA, b"x")) == Abort(IOVA, 0, Why.STOPPED)
+    assert done(gate.read(IOVA, 1)) == Abort(IOVA, 0, Why.STOPPED)
     assert bytes(ram) == before
     assert port.transactions == 1
+
+
+def test_an_inner_gate_closes_with_the_outer_one_and_not_the_other_way_round(port: Port) -> None:
+    turns = Turns(nullcontext())
+    outer = Gate(port, turns)
+    first, second = Gate(port, turns, outer), Gate(port, turns, outer)
+    first.close()
+    assert isinstance(done(first.read(IOVA, 1)), Abort)
+    assert isinstance(done(second.read(IOVA, 1)), bytes)
+    outer.close()
+    assert isinstance(done(second.read(IOVA, 1)), Abort)

@@ -342,6 +342,28 @@ def test_an_illegal_sync_signals_nothing(bench: Bench) -> None:
     assert (bench.posted, bench.wires) == ([], [])
 
 
+class Silent:
+    """An endpoint that never answers an invalidation."""
+
+    def invalidate(self, request: object) -> None:
+        pass
+
+    def page_response(self, response: object) -> None:
+        pass
+
+
+def test_after_a_reset_no_sync_waits_for_an_endpoint_of_before() -> None:
+    bench = Bench({"ats": True})
+    bench.smmu.endpoints[3] = Silent()
+    bench.submit(c.CMD_ATC_INV.of(SID=3), c.CMD_SYNC.of())
+    assert bench[CMDQ_CONS].RD == 1
+    bench.smmu.reset()
+    bench.start()
+    bench.submit(c.CMD_SYNC.of())
+    assert bench[CMDQ_CONS].RD == 1
+    assert bench.smmu.counters.syncs == 1
+
+
 # -- configuration invalidation (§4.3) -----------------------------------------------------------------------
 
 

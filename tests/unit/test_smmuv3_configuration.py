@@ -11,6 +11,7 @@ from tests.smmu_builder import Bench, PageTable, Ram
 from vhost_iommu.layout import Layout
 from vhost_iommu.smmu.transaction import Outcome
 from vhost_iommu.smmu.v3 import commands as c
+from vhost_iommu.smmu.v3 import configuration
 from vhost_iommu.smmu.v3.events import (
     C_BAD_CD,
     C_BAD_STE,
@@ -608,6 +609,21 @@ def test_an_invalid_descriptor_is_not_cached() -> None:
     assert outcome(bench) is F_TRANSLATION
     table.map(IOVA, PA)
     assert outcome(bench) == PA
+
+
+def test_at_capacity_the_oldest_configuration_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest with many SubstreamIDs chooses neither our memory nor the time of an invalidation."""
+    monkeypatch.setattr(configuration, "CAPACITY", 4)
+    bench = Bench({"substream_id_bits": 8})
+    cds = bench.ram.alloc(64 << 3)
+    for ssid in range(1, 8):
+        context(bench, cds + 64 * ssid, PA + 0x1000 * ssid)
+    bench.ste(0, Config=STE_CONFIG.S1, S1ContextPtr=cds, S1CDMax=3)
+    assert [outcome(bench, ssid=ssid) for ssid in range(1, 8)] == [PA + 0x1000 * ssid for ssid in range(1, 8)]
+    bench.ram.put(cds, bytes(64 << 3))
+    # Newest first, so that none is evicted before it was looked at.
+    found = {ssid for ssid in range(7, 0, -1) if outcome(bench, ssid=ssid) is not C_BAD_CD}
+    assert found == {4, 5, 6, 7}
 
 
 # -- several instances ---------------------------------------------------------------------------------------

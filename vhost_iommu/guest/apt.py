@@ -201,23 +201,35 @@ class Apt:
             )
         return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
-    def download(self, what: str, packages: Sequence[str], archives: Path, *, dependencies: bool = False) -> list[Path]:
+    def download(
+        self,
+        what: str,
+        packages: Sequence[str],
+        archives: Path,
+        *,
+        dependencies: bool = False,
+        present: Sequence[str] = (),
+    ) -> list[Path]:
         """Fetch ``packages`` into ``archives`` and return their .deb files.
 
         An interrupted download in the same folder is resumed. With ``dependencies`` all that they depend
-        on comes too, as if nothing were installed here.
+        on comes too, as if nothing were installed here; without, ``present`` are further packages that count
+        as installed, each ``name`` or ``name (= version)``.
         """
         self._prepare()
+        stand_in = (
+            "" if dependencies else STAND_IN.replace("Provides: ", "Provides: " + "".join(f"{p}, " for p in present))
+        )
         try:
-            return self._download(what, packages, archives, dependencies)
+            return self._download(what, packages, archives, dependencies, stand_in)
         except _StaleError:
             # The mirror no longer has what our index names: the index is old.
             self._update()
-            return self._download(what, packages, archives, dependencies)
+            return self._download(what, packages, archives, dependencies, stand_in)
 
-    def _download(self, what: str, packages: Sequence[str], archives: Path, closure: bool) -> list[Path]:
+    def _download(self, what: str, packages: Sequence[str], archives: Path, closure: bool, stand_in: str) -> list[Path]:
         (archives / "partial").mkdir(parents=True, exist_ok=True)
-        (self.folder / "status").write_text("" if closure else STAND_IN)
+        (self.folder / "status").write_text(stand_in)
         # Not "apt-get download": that one starts an interrupted file anew.
         command = ["install", "--download-only", "--no-install-recommends", "--yes", *packages]
         # Against an empty archive folder apt lists all files, also those that are here already.

@@ -26,7 +26,8 @@ QEMU_MINIMUM = (10, 1, 0)  # the first with a vfio-user client
 SPACE_NEEDED = 1_500_000_000  # bytes, all flavours of kernels
 # Parts of packages that nothing here reads; device trees of boards are the larger half of a kernel.
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian",
-          "usr/share/bug", "usr/lib/linux-image-*", "usr/lib/modules/*/dtb")  # fmt: skip
+          "usr/share/bug", "usr/lib/linux-image-*", "usr/lib/modules/*/dtb",
+          "usr/src/linux-headers-*/include/dt-bindings", "lib/modules/*/build", "lib/modules/*/source")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ class Flavour:
     suite: str
     version: str
     packages: tuple[str, ...]
+    modules: bool = False  #: our own modules are built for it
 
 
 FLAVOURS: Mapping[str, Flavour] = {
-    "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",)),
+    "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",), modules=True),
     "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",)),
     "7": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", ("linux-binary-", "linux-base-", "linux-modules-")),
     "7-16k": Flavour(
@@ -171,6 +173,62 @@ class Assets:
         self._progress(f"{what} is in {self.folder / f'kernel-{flavour}'}")
         return {"version": version, "packages": " ".join(debs)}
 
+    def headers(self, flavour: str = "6.12") -> Path:
+        """Folder in which ``make modules`` builds modules for exactly the kernel that ``kernel`` gives.
+
+        A kernel that is named by hand is its own build folder, or has one named in ``headers_variable``.
+        """
+        if (named := _named(headers_variable(flavour))) is not None:
+            return named
+        if not (flavour in FLAVOURS and FLAVOURS[flavour].modules):
+            raise UsageError(f"no modules are built for kernel {flavour!r}; name a build folder in "
+                             f"${headers_variable(flavour)}")  # fmt: skip
+        if (kernel := _named(kernel_variable(flavour))) is not None:
+            if (kernel / "Module.symvers").is_file():
+                return kernel
+            raise UsageError(
+                f"{kernel} is no build folder; name the one of that kernel in ${headers_variable(flavour)}"
+            )
+        self.kernel(flavour)
+        stamp = self._cache.stamp(f"kernel-{flavour}") or {}
+        version = stamp["version"]
+        entry = self._cache.entry(f"headers-{version}", lambda folder: self._make_headers(flavour, stamp, folder))
+        return entry / f"usr/src/linux-headers-{version}"
+
+    def _make_headers(self, flavour: str, kernel: Mapping[str, str], folder: Path) -> dict[str, str]:
+        require_apt(f"the headers of Debian's kernel {flavour}", headers_variable(flavour))
+        suite, version = FLAVOURS[flavour].suite, kernel["version"]
+        base = version.removesuffix("-arm64")
+        # The very build of the image: names of files have it between the underscores.
+        image = [name.split("_")[:2] for name in kernel["packages"].split()]
+        present = [f"{name} (= {build.replace('%3a', ':')})" for name, build in image]
+        what = f"headers of kernel {version}"
+        try:
+            debs = self._fetch(
+                what, [f"linux-headers-{version}", f"linux-headers-{base}-common"], [suite], "arm64", folder,
+                present=[*present, f"linux-kbuild-{base}", "gcc-12"],
+            )  # fmt: skip
+            # Programs that run here; of what they link with, those that build modules need the C library alone.
+            debs += self._fetch(
+                what, [f"linux-kbuild-{base}"], [suite], self._host_architecture(), folder,
+                present=["libc6 (= 999)", "libelf1 (= 999)", "libssl3 (= 999)", "zlib1g (= 1:999)", "pahole"],
+            )  # fmt: skip
+        except UsageError as why:
+            raise UsageError(
+                f"{why}; if it has a newer kernel by now, remove {self.folder / f'kernel-{flavour}'} "
+                "so that both are fetched again"
+            ) from None
+        build = folder / f"usr/src/linux-headers-{version}"
+        (build / "Makefile").write_text(
+            f"include $(dir $(lastword $(MAKEFILE_LIST)))../linux-headers-{base}-common/Makefile\n"
+        )
+        # Debian's own names its compiler; ours comes from the command line.
+        (build / ".kernelvariables").write_text(f"override ARCH = arm64\noverride KERNELRELEASE = {version}\n")
+        (build / "vmlinux").unlink(missing_ok=True)  # of which BTF would be made
+        self._discard_archives(what)
+        self._progress(f"{what} are in {self.folder / f'headers-{version}'}")
+        return {"version": version, "packages": " ".join(debs)}
+
     def busybox(self) -> Path:
         """A static busybox for arm64."""
         if (named := _named("VI_BUSYBOX")) is not None:
@@ -191,14 +249,17 @@ class Assets:
 
     # Cross compiler
 
-    def cross(self) -> Cross:
-        """The cross compiler that $VI_CROSS names by its prefix, an able one on PATH, or a private copy."""
-        if (found := self._local_cross()) is not None:
+    def cross(self, *, gnu: bool = False) -> Cross:
+        """The cross compiler that $VI_CROSS names by its prefix, an able one on PATH, or a private copy.
+
+        ``gnu``: one with a ``prefix``, as Debian builds its kernels with.
+        """
+        if (found := self._local_cross(gnu)) is not None:
             return found
         folder = self._cache.entry(f"cross-{host_suite()}", self._make_cross)
         return _private_cross(folder)
 
-    def _local_cross(self) -> Cross | None:
+    def _local_cross(self, gnu: bool = False) -> Cross | None:
         if prefix := os.environ.get("VI_CROSS"):
             cross = _gnu(prefix, f"{prefix}gcc")
             if lack := self._lack(cross):
@@ -208,7 +269,7 @@ class Assets:
         for prefix in ("aarch64-linux-gnu-", *([""] if os.uname().machine == "aarch64" else [])):
             if (path := shutil.which(f"{prefix}gcc")) and shutil.which(f"{prefix}objcopy"):
                 candidates.append(_gnu(prefix, path))
-        if (path := shutil.which("clang")) and shutil.which("ld.lld") and shutil.which("llvm-objcopy"):
+        if not gnu and (path := shutil.which("clang")) and shutil.which("ld.lld") and shutil.which("llvm-objcopy"):
             target = ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
             candidates.append(Cross(target, ("llvm-objcopy",), None, path))
         return next((cross for cross in candidates if not self._lack(cross)), None)
@@ -250,6 +311,8 @@ class Assets:
         self.cross()
         for flavour in kernels:
             self.kernel(flavour)
+            if flavour in FLAVOURS and FLAVOURS[flavour].modules and _named(kernel_variable(flavour)) is None:
+                self.headers(flavour)
         version = ".".join(map(str, qemu.version))
         self._progress(f"ready: QEMU {version}, busybox, a cross compiler, kernel {', '.join(kernels)}")
 
@@ -265,6 +328,9 @@ class Assets:
         ]  # fmt: skip
         by_variable = {"busybox": ("busybox", "VI_BUSYBOX")}
         by_variable |= {f"kernel {each}": (f"kernel-{each}", kernel_variable(each)) for each in FLAVOURS}
+        for each in (each for each, flavour in FLAVOURS.items() if flavour.modules):
+            version = (self._cache.stamp(f"kernel-{each}") or {}).get("version", each)
+            by_variable[f"headers {each}"] = (f"headers-{version}", headers_variable(each))
         for name, (entry, variable) in by_variable.items():
             report.append(self._found(name, entry, partial(_named, variable), f"{fetch} ${variable}"))
         return [*report, _shared_memory(), self._space()]
@@ -330,10 +396,11 @@ class Assets:
         *,
         dependencies: bool = False,
         leave_out: tuple[str, ...] = (),
+        present: Sequence[str] = (),
     ) -> list[str]:
         """Download and unpack into ``folder``; returns the names of the packages' files without suffix."""
         apt = self._apt(suites, architecture)
-        debs = apt.download(what, packages, self._archives(what), dependencies=dependencies)
+        debs = apt.download(what, packages, self._archives(what), dependencies=dependencies, present=present)
         debs = [deb for deb in debs if not deb.name.startswith(leave_out or "/")]
         self._progress(f"unpacking {what}…")
         for deb in debs:
@@ -350,6 +417,11 @@ class Assets:
 def kernel_variable(flavour: str) -> str:
     """The environment variable that names a kernel of this flavour by hand."""
     return "VI_KERNEL_" + re.sub(r"\W", "_", flavour.upper())
+
+
+def headers_variable(flavour: str) -> str:
+    """The environment variable that names a folder to build modules in for a kernel of this flavour."""
+    return kernel_variable(flavour).replace("KERNEL", "HEADERS")
 
 
 def _named(variable: str) -> Path | None:

@@ -2,23 +2,26 @@
 """The SMMUv3TestEngine: frames of registers, each of which runs one DMA command at a time.
 
 Law: the programming model that Arm publishes, read from TF-A-tests' SMMUv3TestEngine.h; where that is silent or
-contradicts itself, a comment here says what we do. Frames run in turns, so none can starve the others.
-Not modelled: RATE, random transaction sizes, memory types, NS, the secure side, ATS and PRI; the PCI form.
+contradicts itself, a comment says what we do; what we add has pages of its own (ExtensionFrame). Frames run in
+turns, none starves the others. Not modelled: RATE, random sizes, memory types, NS, Secure, ATS, PRI; the PCI form.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import lru_cache
-from typing import ClassVar, TypedDict
+from typing import ClassVar, TypedDict, TypeVar
 
 from ..errors import UsageError
 from ..layout import Access, Layout, Register, address, bit, field
+from ..smmu.transaction import Outcome, Stall
 from .master import Master, nothing
-from .port import Abort, Gate, Port
+from .port import Abort, Gate, Port, Steps, Waiting, Why
+
+T = TypeVar("T")
 
 PAGE = 64 << 10  #: of a user or privileged page
 PAIR = 2 * PAGE
@@ -130,6 +133,52 @@ class PrivilegedFrame:
         VALUE = field(63, 0)
 
 
+class FaultReason(IntEnum):
+    """What ``fault`` may say."""
+
+    NONE = 0
+    TERMINATED = 1
+    EXTERNAL = 2
+    STALLED = 3
+    RESUMED = 4
+    SILENT = 5
+
+
+class ExtensionFrame:
+    """128 bytes in a page that is ours, not Arm's; word 0 reads as a frame that is not implemented."""
+
+    class version(Register, at=0x04, access=Access.RO):
+        VALUE = field(31, 0, reset=1, doc="Of these registers")
+
+    class inflight(Register, at=0x08):
+        LIMIT = field(7, 0, reset=1, doc="Transfers under way at a time, for transfers that stall; 0 counts as 1")
+
+    class fault(Register, at=0x0C, access=Access.RO):
+        """The last transaction that aborted or stalled. One that is terminated silently at once tells no master."""
+
+        REASON = field(7, 0, values=FaultReason)
+        WRITE = bit(8)
+        MSI = bit(9, doc="It was an MSI that stalled")
+
+    class fault_address(Register, at=0x10, size=8, access=Access.RO):
+        ADDRESS = address(63, 0)
+
+    class stalls_now(Register, at=0x18, access=Access.RO):
+        VALUE = field(31, 0, doc="Transactions that are stalled")
+
+    class stalls(Register, at=0x1C, access=Access.RO):
+        VALUE = field(31, 0, doc="Transactions that ever stalled; the sum of the others")
+
+    class stalls_resumed(Register, at=0x20, access=Access.RO):
+        VALUE = field(31, 0, doc="Of them, those that were translated in the end")
+
+    class stalls_aborted(Register, at=0x24, access=Access.RO):
+        VALUE = field(31, 0, doc="Of them, those that were terminated with an abort")
+
+    class stalls_silent(Register, at=0x28, access=Access.RO):
+        VALUE = field(31, 0, doc="Of them, those that were terminated silently")
+
+
 def _placed(frame: type, **arrays: int) -> list[tuple[type[Register], int]]:
     """Each register of ``frame`` and where it lies; ``arrays``: how often those repeat that do."""
     registers = [each for each in vars(frame).values() if isinstance(each, type) and issubclass(each, Register)]
@@ -138,17 +187,19 @@ def _placed(frame: type, **arrays: int) -> list[tuple[type[Register], int]]:
 
 USER = _placed(UserFrame, udata=8)
 PRIVILEGED = _placed(PrivilegedFrame, pdata=14)
+EXTENSION = _placed(ExtensionFrame)
 
 
 def _image(placed: list[tuple[type[Register], int]], part: Callable[[type[Register]], int]) -> int:
     return sum(part(reg) << (8 * at) for reg, at in placed)
 
 
+#: The parts of a frame, by number.
+_USER, _PRIVILEGED, _EXTENSION = range(3)
+_PART = {reg: number for number, placed in enumerate((USER, PRIVILEGED, EXTENSION)) for reg, _ in placed}
 # cmd is stored by what it does, not as bits.
-_USER_WRITABLE = _image(USER[1:], lambda reg: reg.write_mask)
-_PRIVILEGED_WRITABLE = _image(PRIVILEGED, lambda reg: reg.write_mask)
-_USER_RESET = _image(USER, lambda reg: reg.reset) | Cmd.HALTED
-_PRIVILEGED_RESET = _image(PRIVILEGED, lambda reg: reg.reset)
+_WRITABLE = tuple(_image(placed, lambda reg: reg.write_mask) for placed in (USER[1:], PRIVILEGED, EXTENSION))
+_RESET = tuple(_image(placed, lambda reg: reg.reset) for placed in (USER, PRIVILEGED, EXTENSION))
 
 if USER[0][0] is not UserFrame.cmd:
     raise TypeError("cmd is not the first register of a user frame")
@@ -211,37 +262,57 @@ class Carried(TypedDict):
 
 
 class Frame:
-    """A user frame with its privileged frame."""
+    """A user frame with its privileged frame and its extension."""
 
-    __slots__ = ("index", "job", "privileged", "user")
+    __slots__ = ("index", "job", "parts")
 
     def __init__(self, index: int, sid: int) -> None:
         self.index = index
-        self.user = bytearray(_USER_RESET.to_bytes(FRAME, "little"))
-        self.privileged = bytearray(_PRIVILEGED_RESET.to_bytes(FRAME, "little"))
+        self.parts = tuple(bytearray(reset.to_bytes(FRAME, "little")) for reset in _RESET)
+        self.put(UserFrame.cmd, Cmd.HALTED)
         self.put(PrivilegedFrame.streamid, sid)
         self.job: Job | None = None
 
-    def _half(self, register: type[Register]) -> bytearray:
-        return self.privileged if register in _IS_PRIVILEGED else self.user
-
     def get(self, register: type[Register], index: int = 0) -> int:
         at = register.at + index * register.size
-        return int.from_bytes(self._half(register)[at : at + register.size], "little")
+        return int.from_bytes(self.parts[_PART[register]][at : at + register.size], "little")
 
     def put(self, register: type[Register], value: int, index: int = 0) -> None:
         at = register.at + index * register.size
-        self._half(register)[at : at + register.size] = value.to_bytes(register.size, "little")
+        self.parts[_PART[register]][at : at + register.size] = value.to_bytes(register.size, "little")
 
-    def count(self, register: type[Register]) -> None:
-        self.put(register, (self.get(register) + 1) & 0xFFFFFFFF)
+    def count(self, register: type[Register], by: int = 1) -> None:
+        self.put(register, (self.get(register) + by) & 0xFFFFFFFF)
 
     def carried(self, sid: int, ssid: int | None, attributes: int) -> Carried:
         side = Attributes(attributes & 0xFFFF)
         return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD)}
 
+    def fault(self, reason: FaultReason, iova: int, *, write: bool, msi: bool = False) -> None:
+        self.put(ExtensionFrame.fault, ExtensionFrame.fault.of(REASON=reason, WRITE=write, MSI=msi).raw)
+        self.put(ExtensionFrame.fault_address, iova & _ALL)
 
-_IS_PRIVILEGED = frozenset(reg for reg, _ in PRIVILEGED)
+    def stalled(self, stall: Stall, *, msi: bool = False) -> None:
+        """A transaction of this frame stalls."""
+        self.count(ExtensionFrame.stalls)
+        self.count(ExtensionFrame.stalls_now)
+        self.fault(FaultReason.STALLED, stall.transaction.iova, write=stall.transaction.write, msi=msi)
+
+    def resolved(self, stall: Stall, *, msi: bool = False) -> None:
+        """It does not any more."""
+        assert stall.answer is not None
+        register, reason = _STALL_ENDS[stall.answer.outcome]
+        self.count(ExtensionFrame.stalls_now, -1)
+        self.count(register)
+        self.fault(reason, stall.transaction.iova, write=stall.transaction.write, msi=msi)
+
+
+_STALL_ENDS = {
+    Outcome.OK: (ExtensionFrame.stalls_resumed, FaultReason.RESUMED),
+    Outcome.ABORT: (ExtensionFrame.stalls_aborted, FaultReason.TERMINATED),
+    Outcome.RAZ_WI: (ExtensionFrame.stalls_silent, FaultReason.SILENT),
+}
+_ABORT_REASONS = {Why.TERMINATED: FaultReason.TERMINATED, Why.EXTERNAL: FaultReason.EXTERNAL}
 
 
 class Job:
@@ -268,6 +339,12 @@ class Job:
         self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE)
         self.destination_carries = frame.carried(self.sid, self.ssid, attributes.DESTINATION)
         self.order = self._order()
+        self.more = True  # in ``order``
+        self.limit = max(1, frame.get(ExtensionFrame.inflight))
+        #: Stalled transfers, each by the stall that it waits for.
+        self.stalled: dict[Stall, Steps[Abort | None]] = {}
+        #: The first transfer that failed; after it none is begun.
+        self.failed: Abort | None = None
 
     def misconfigured(self) -> str:
         """What makes the command impossible, or nothing."""
@@ -330,37 +407,69 @@ class Job:
 
     # -- doing them --
 
-    def turn(self) -> Cmd | None:
-        """Some transfers, with the gate held: how the command ended, or None when there are more to do."""
+    def turn(self) -> Cmd | Sequence[Stall]:
+        """Some transfers, with the gate held: how the command ended, or for which stalls' end the next turn waits.
+
+        One that failed leaves the command running until those that are stalled have ended too, so that no
+        transaction outlives its command.
+        """
+        for stall in [stall for stall in self.stalled if stall.answer is not None][:_TURN]:
+            self._step(self.stalled.pop(stall))
         for _ in range(_TURN):
+            if not self._may_begin():
+                break
             n = next(self.order, None)
             if n is None:
-                self.finish()
-                return Cmd.HALTED
-            abort = self.move(*self.transfer(n))
-            if abort is not None:
-                self.frame.put(UserFrame.udata, abort.iova & _ALL, 2)
-                return Cmd.ERROR
-        return None
+                self.more = False
+            else:
+                self._step(self.move(*self.transfer(n)))
+        if self._may_begin():
+            return ()
+        if self.stalled:
+            return tuple(self.stalled)
+        if self.failed is None:
+            self.finish()
+            return Cmd.HALTED
+        self.frame.put(UserFrame.udata, self.failed.iova & _ALL, 2)
+        return Cmd.ERROR
 
-    def move(self, at: int, size: int) -> Abort | None:
+    def _may_begin(self) -> bool:
+        return self.more and self.failed is None and len(self.stalled) < self.limit
+
+    def _step(self, transfer: Steps[Abort | None]) -> None:
+        try:
+            (stall,) = next(transfer)
+        except StopIteration as end:
+            self.failed = self.failed or end.value
+        else:
+            self.stalled[stall] = transfer
+
+    def move(self, at: int, size: int) -> Steps[Abort | None]:
         """One transfer."""
         raise NotImplementedError
 
     def finish(self) -> None:
         """Leave the result."""
 
-    def read(self, iova: int, size: int) -> bytes | Abort:
+    def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        data = self.port.read(iova, size, **self.source_carries)
-        self.frame.count(UserFrame.count_of_transactions_returned)
-        return data
+        return (yield from self._returned(self.port.read(iova, size, **self.source_carries), False))
 
-    def write(self, iova: int, data: bytes) -> Abort | None:
+    def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        abort = self.port.write(iova, data, **self.destination_carries)
+        return (yield from self._returned(self.port.write(iova, data, **self.destination_carries), True))
+
+    def _returned(self, found: T | Abort | Waiting[T], write: bool) -> Steps[T | Abort]:
+        """See a transaction through to its end."""
+        while isinstance(found, Waiting):
+            self.frame.stalled(found.stall)
+            yield (found.stall,)
+            self.frame.resolved(found.stall)
+            found = found.go_on()
+        if isinstance(found, Abort):
+            self.frame.fault(_ABORT_REASONS[found.why], found.iova, write=write)
         self.frame.count(UserFrame.count_of_transactions_returned)
-        return abort
+        return found
 
 
 class Memcpy(Job):
@@ -374,9 +483,9 @@ class Memcpy(Job):
             return "the destination ends beyond the address space"
         return wrong
 
-    def move(self, at: int, size: int) -> Abort | None:
-        data = self.read(at, size)
-        return data if isinstance(data, Abort) else self.write(self.target(at), data)
+    def move(self, at: int, size: int) -> Steps[Abort | None]:
+        data = yield from self.read(at, size)
+        return data if isinstance(data, Abort) else (yield from self.write(self.target(at), data))
 
 
 class Rand48(Job):
@@ -384,7 +493,7 @@ class Rand48(Job):
 
     command = Cmd.RAND48
 
-    def move(self, at: int, size: int) -> Abort | None:
+    def move(self, at: int, size: int) -> Steps[Abort | None]:
         return self.write(at, random_bytes(self.seed, at, size))
 
 
@@ -403,8 +512,8 @@ class Sum64(Job):
             return "the range is not whole 64-bit words"
         return wrong
 
-    def move(self, at: int, size: int) -> Abort | None:
-        data = self.read(at, size)
+    def move(self, at: int, size: int) -> Steps[Abort | None]:
+        data = yield from self.read(at, size)
         if isinstance(data, Abort):
             return data
         self.total = (self.total + sum(struct.unpack(f"<{size // 8}Q", data))) & _ALL
@@ -419,11 +528,12 @@ class TestEngine(Master):
 
     A command that ran ends with an MSI when ``msiaddress`` is not 0: a write by the frame's stream, without
     SubstreamID, through the SMMU; and with a pulse of the wired interrupt, for software without MSIs.
-    Machine file: ``frames`` (int, default 512, implemented frames; each begun 512 take 128 KiB of registers).
+    A stalled transaction holds up its frame alone, and of that the transfers beyond ``inflight``.
+    ``frames`` are implemented; each begun 512 take 128 KiB of registers, and 64 KiB behind all of those.
     """
 
     compatible = "arm,smmute"
-    size = PAIR
+    size = PAIR + PAGE
     __test__ = False  # pytest takes the name for a test's
 
     def __init__(
@@ -440,7 +550,10 @@ class TestEngine(Master):
         if not 1 <= frames <= 64 * FRAMES_PER_PAGE:
             raise UsageError(f"{name}: frames must be 1 to {64 * FRAMES_PER_PAGE}, not {frames}")
         self.frames = frames
-        self.size = -(-frames // FRAMES_PER_PAGE) * PAIR
+        pairs = -(-frames // FRAMES_PER_PAGE)
+        #: Where the extension pages begin.
+        self.extension = pairs * PAIR
+        self.size = self.extension + pairs * PAGE
         #: Commands that were started, by number.
         self.commands: dict[int, int] = {}
         self._frames: dict[int, Frame] = {}
@@ -455,24 +568,26 @@ class TestEngine(Master):
             frame = self._frames.setdefault(index, Frame(index, self.port.sids[0] if self.port.sids else 0))
         return frame
 
-    @staticmethod
-    def _where(offset: int) -> tuple[int, bool, int]:
-        """Frame, whether it is its privileged half, and the offset in it."""
+    def _where(self, offset: int) -> tuple[int, int, int]:
+        """Frame, which part of it, and the offset in that."""
+        if offset >= self.extension:
+            index, at = divmod(offset - self.extension, FRAME)
+            return index, _EXTENSION, at
         pair, rest = divmod(offset, PAIR)
-        privileged, rest = divmod(rest, PAGE)
+        part, rest = divmod(rest, PAGE)
         index, at = divmod(rest, FRAME)
-        return pair * FRAMES_PER_PAGE + index, bool(privileged), at
+        return pair * FRAMES_PER_PAGE + index, part, at
 
     def read(self, offset: int, size: int) -> int:
         # Without the lock: software polls cmd while the worker holds it.
-        index, privileged, at = self._where(offset)
+        index, part, at = self._where(offset)
         frame = self.frame(index)
-        if frame is None or (not privileged and at < 4 and (at, size) != (0, 4)):
+        if frame is None or (part == _USER and at < 4 and (at, size) != (0, 4)):
             return 0
-        return int.from_bytes((frame.privileged if privileged else frame.user)[at : at + size], "little")
+        return int.from_bytes(frame.parts[part][at : at + size], "little")
 
     def write(self, offset: int, size: int, value: int) -> None:
-        index, privileged, at = self._where(offset)
+        index, part, at = self._where(offset)
         frame = self.frame(index)
         if frame is None or frame.job is not None:
             return
@@ -480,15 +595,14 @@ class TestEngine(Master):
         with self.turns:
             if frame.job is not None:
                 return
-            if not privileged and at < UserFrame.cmd.size:
+            if part == _USER and at < UserFrame.cmd.size:
                 if (at, size) == (0, 4):
                     wake = self.store_cmd(frame, value)
             else:
-                writable = _PRIVILEGED_WRITABLE if privileged else _USER_WRITABLE
-                mask = (writable >> (8 * at)) & ((1 << (8 * size)) - 1)
-                half = frame.privileged if privileged else frame.user
-                old = int.from_bytes(half[at : at + size], "little")
-                half[at : at + size] = ((old & ~mask) | (value & mask)).to_bytes(size, "little")
+                mask = (_WRITABLE[part] >> (8 * at)) & ((1 << (8 * size)) - 1)
+                stored = frame.parts[part]
+                old = int.from_bytes(stored[at : at + size], "little")
+                stored[at : at + size] = ((old & ~mask) | (value & mask)).to_bytes(size, "little")
         if wake:
             self.wake()
 
@@ -532,44 +646,60 @@ class TestEngine(Master):
     # -- work ------------------------------------------------------------------------------------------------------
 
     def pending_work(self) -> None:
-        """Run all frames, in turns, until each has ended."""
-        jobs: list[Job] = []
-        while True:
+        """Run all frames, in turns, until each has ended or waits for stalled transactions."""
+        more = True
+        while more:
             with self.gate:
-                jobs += self._jobs
-                self._jobs = []
-            if not jobs:
-                return
-            jobs = [job for job in jobs if self._turn(job)]
+                jobs, self._jobs = self._jobs, []
+            for job in jobs:
+                self.tasks.add(self._run(job))
+            more = self.tasks.turn()
 
-    def _turn(self, job: Job) -> bool:
-        """Whether ``job`` has more to do."""
-        with job.gate as is_open:
-            if not is_open:  # reset: the frame is forgotten
-                return False
-            ended = job.turn()
-            if ended is None:
-                return True
-            self._end(job, ended)
+    def _run(self, job: Job) -> Steps[None]:
+        """A command from its first transfer to its MSI."""
+        while True:
+            with job.gate as is_open:
+                if not is_open:  # reset: the frame is forgotten
+                    return
+                ended = job.turn()
+                if isinstance(ended, Cmd):
+                    msi = self._end(job, ended)
+                    break
+            yield ended
         self.interrupt()
-        return False
+        while msi is not None:
+            yield (msi.stall,)
+            with job.gate as is_open:
+                if not is_open:
+                    return
+                job.frame.resolved(msi.stall, msi=True)
+                msi = self._msi(job, msi.go_on())
 
-    def _end(self, job: Job, ended: Cmd) -> None:
+    def _end(self, job: Job, ended: Cmd) -> Waiting[None] | None:
         """Tell the state, then send the MSI, whose handler looks at it."""
         frame, gate = job.frame, job.gate
         frame.job = None
         frame.put(UserFrame.cmd, ended)
         to = frame.get(UserFrame.msiaddress)
         if not to:
-            return
+            return None
 
         def aborted() -> None:
             with self.turns:
                 frame.put(UserFrame.uctrl, frame.get(UserFrame.uctrl) | UserFrame.uctrl.MSI_ABORTED.mask)
 
-        gate.port.post(
+        sent = gate.port.post(
             to,
             frame.get(UserFrame.msidata).to_bytes(4, "little"),
             aborted,
             **frame.carried(job.sid, None, frame.get(UserFrame.msiattr)),
         )
+        return self._msi(job, sent)
+
+    @staticmethod
+    def _msi(job: Job, sent: Waiting[None] | Abort | None) -> Waiting[None] | None:
+        """Count an MSI that stalls; one that aborts has told ``aborted``."""
+        if not isinstance(sent, Waiting):
+            return None
+        job.frame.stalled(sent.stall, msi=True)
+        return sent

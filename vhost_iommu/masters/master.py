@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all DMA masters share: a register window, a port, and work that may run in a thread of its own.
 
-Law: a master starts no thread. Register accesses and ``work`` meet under ``lock``, which is held for one
-bounded step at a time; ``wake``, ``interrupt`` and storage that may block are used outside of it.
+Law: a master starts no thread and never waits. Register accesses and ``work`` meet under ``lock``, held for one
+bounded step at a time; ``wake``, ``interrupt`` and storage that may block are used outside of it. Where a
+transaction stalls, ``work`` does what else there is and returns; the stall's end calls ``wake``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 from .port import Gate, Port, Turns
+from .tasks import Tasks
 
 
 def nothing() -> None:
@@ -24,6 +26,7 @@ class Master(ABC):
 
     ``interrupt`` raises its wired interrupt as an edge. ``wake`` has ``work`` called, by default at once;
     a server passes one that wakes the thread in which it calls ``work``, and a ``threading.RLock`` as ``lock``.
+    Where several threads use one SMMU, ``wake`` must be given: the end of a stall calls it under that SMMU's lock.
     """
 
     #: The device tree's compatible string.
@@ -47,6 +50,7 @@ class Master(ABC):
         #: Register accesses hold it; the worker goes through ``gate``.
         self.turns = Turns(nullcontext() if lock is None else lock)
         self.gate = Gate(port, self.turns)
+        self.tasks = Tasks(lambda: self.wake())
         self._working = False
         self._again = False
 
@@ -58,11 +62,14 @@ class Master(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """To the state after power on. When it returns, no DMA of before is under way or to come."""
+        """To the state after power on. When it returns, no DMA of before is under way or to come.
+
+        Stalled transactions are forgotten: what software answers them later moves no byte.
+        """
 
     @abstractmethod
     def pending_work(self) -> None:
-        """Do what there is to do now."""
+        """Do what there is to do now, but for what waits for a stalled transaction."""
 
     def work(self) -> None:
         """Do all pending work. From one thread at a time; called from within itself, it lets the outer one go on."""

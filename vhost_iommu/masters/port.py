@@ -2,24 +2,26 @@
 """A DMA master's port: the only way in which its bytes reach memory, each transaction translated.
 
 Law: what the guest did wrong is an ``Abort``, a value. A closed gate lets no byte pass, so that a device which
-says that it is reset has stopped. Callers bound the size of a transaction; ``CHUNK`` is what ours use at most.
-Not modelled: memory types and shareability, atomics, stalled transactions, address translation services.
+says that it is reset has stopped. Nothing waits here: a stalled transaction is a ``Waiting``, a value too.
+Not modelled: memory types and shareability, atomics, address translation services.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
-from ..smmu.transaction import Outcome, Piece, Transaction, Translator
+from ..smmu.transaction import Answer, Outcome, Piece, Stall, Transaction, Translator
 
-#: Largest transaction that our masters make, so that a huge length of a guest costs no memory.
+T = TypeVar("T")
+
+#: Largest transaction that our masters make, so that a huge length of a guest costs no memory: callers see to it.
 CHUNK = 1 << 20
 
 _SPACE = 1 << 64
@@ -48,6 +50,29 @@ class Abort:
     why: Why
 
 
+class Waiting(Generic[T]):
+    """A transaction whose rest is stalled; ``T`` is what it gives when it succeeds.
+
+    It may be forgotten: then nothing of the rest is done, whatever software answers.
+    """
+
+    __slots__ = ("_go_on", "stall")
+
+    def __init__(self, stall: Stall, go_on: Callable[[Answer], T | Abort | Waiting[T]]) -> None:
+        self.stall = stall
+        self._go_on = go_on
+
+    def go_on(self) -> T | Abort | Waiting[T]:
+        """Do the rest, once, and only after ``stall.answer`` came."""
+        assert self.stall.answer is not None, "still stalled"
+        return self._go_on(self.stall.answer)
+
+
+#: DMA in steps, each without waiting: yields the stalls of which one must have ended before the next step, or
+#: nothing to let others have a turn, and returns a ``T``. See tasks.Tasks, which runs them.
+Steps: TypeAlias = Generator[Sequence[Stall], None, T]
+
+
 class Port:
     """``sids``: the StreamIDs that this master may use, the first by default; ``smmu`` None: addresses are physical."""
 
@@ -59,10 +84,14 @@ class Port:
         self.smmu = smmu
         self.sids = tuple(sids)
         self.trace: TraceLike | None = None
-        #: Transactions started, bytes that reached memory or the master, and transactions that aborted.
+        #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
+        self.on_stall: Callable[[Stall], None] = lambda stall: None
+        #: Transactions started, bytes that reached memory or the master, transactions that stalled (each time
+        #: anew) and that aborted.
         self.transactions = 0
         self.bytes_read = 0
         self.bytes_written = 0
+        self.stalls = 0
         self.aborts = 0
 
     def read(
@@ -74,26 +103,9 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
-    ) -> bytes | Abort:
+    ) -> bytes | Abort | Waiting[bytes]:
         """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently."""
-        outcome, pieces = self._translate(iova, size, False, sid, ssid, privileged, instruction)
-        done = 0
-        parts = []
-        for piece in pieces:
-            part = self.memory.read(piece.pa, piece.size)
-            if part is None:
-                self.bytes_read += done
-                return self._aborted("read", iova, done, Why.EXTERNAL)
-            parts.append(part)
-            done += piece.size
-        self.bytes_read += done
-        if outcome is Outcome.ABORT:
-            return self._aborted("read", iova, done, Why.TERMINATED)
-        if done < size:
-            parts.append(bytes(size - done))
-        if self.trace is not None:
-            self.trace.emit(self.name, "dma", "read", iova=iova, size=size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._read(iova, size, 0, [], self._ask(iova, size, False, sid, ssid, privileged, instruction))
 
     def write(
         self,
@@ -104,9 +116,10 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
-    ) -> Abort | None:
+    ) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
-        return self._write(iova, data, self._late_abort, sid, ssid, privileged, instruction)
+        answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+        return self._write(iova, data, 0, self._late_abort, answer)
 
     def post(
         self,
@@ -118,59 +131,85 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
-    ) -> None:
+    ) -> Waiting[None] | None:
         """A write whose master wants to hear of an abort even when it comes later, such as an MSI.
 
-        ``on_abort`` is called once, now or later, and then from any thread.
+        ``on_abort`` is called at most once, now or later, and then from any thread.
         """
 
         def late() -> None:
             self._late_abort()
             on_abort()
 
-        if self._write(iova, data, late, sid, ssid, privileged, instruction) is not None:
-            on_abort()
+        answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+        return _posted(self._write(iova, data, 0, late, answer), on_abort)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _translate(
+    def _ask(
         self, iova: int, size: int, write: bool, sid: int | None, ssid: int | None, privileged: bool, instruction: bool
-    ) -> tuple[Outcome, Sequence[Piece]]:
+    ) -> Answer:
+        """What becomes of a transaction: the one place where a master's addresses are translated."""
         self.transactions += 1
         if iova + size > _SPACE:
-            return Outcome.ABORT, ()
+            return Answer(Outcome.ABORT)
         if self.smmu is None:
-            return Outcome.OK, (Piece(iova, size),)
-        answer = self.smmu.translate(
+            return Answer(pieces=[Piece(iova, size)])
+        return self.smmu.translate(
             Transaction(self.sids[0] if sid is None else sid, iova, size, write, ssid, privileged, instruction)
         )
-        return answer.outcome, answer.pieces
+
+    def _read(
+        self, iova: int, size: int, done: int, parts: list[bytes], answer: Answer
+    ) -> bytes | Abort | Waiting[bytes]:
+        """Go on with a read of which ``parts`` are ``done`` bytes."""
+        before = done
+        for piece in answer.pieces:
+            part = self.memory.read(piece.pa, piece.size)
+            if part is None:
+                self.bytes_read += done - before
+                return self._aborted("read", iova, done, Why.EXTERNAL)
+            parts.append(part)
+            done += piece.size
+        self.bytes_read += done - before
+        if answer.outcome is Outcome.ABORT:
+            return self._aborted("read", iova, done, Why.TERMINATED)
+        if answer.stall is not None:
+            self._stalled("read", answer.stall)
+            return Waiting(answer.stall, lambda rest: self._read(iova, size, done, parts, rest))
+        if done < size:
+            parts.append(bytes(size - done))
+        if self.trace is not None:
+            self.trace.emit(self.name, "dma", "read", iova=iova, size=size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _write(
-        self,
-        iova: int,
-        data: bytes,
-        late: Callable[[], None],
-        sid: int | None,
-        ssid: int | None,
-        privileged: bool,
-        instruction: bool,
-    ) -> Abort | None:
-        size = len(data)
-        outcome, pieces = self._translate(iova, size, True, sid, ssid, privileged, instruction)
-        done = 0
-        for piece in pieces:
+        self, iova: int, data: bytes, done: int, late: Callable[[], None], answer: Answer
+    ) -> Abort | Waiting[None] | None:
+        """Go on with a write of which ``done`` bytes are done."""
+        before, size = done, len(data)
+        for piece in answer.pieces:
             part = data if piece.size == size else data[done : done + piece.size]
             if not self.memory.write(piece.pa, part) and not self._post(piece.pa, part, late):
-                self.bytes_written += done
+                self.bytes_written += done - before
                 return self._aborted("write", iova, done, Why.EXTERNAL)
             done += piece.size
-        self.bytes_written += done
-        if outcome is Outcome.ABORT:
+        self.bytes_written += done - before
+        if answer.outcome is Outcome.ABORT:
             return self._aborted("write", iova, done, Why.TERMINATED)
+        if answer.stall is not None:
+            self._stalled("write", answer.stall)
+            return Waiting(answer.stall, lambda rest: self._write(iova, data, done, late, rest))
         if self.trace is not None:
             self.trace.emit(self.name, "dma", "write", iova=iova, size=size)
         return None
+
+    def _stalled(self, name: str, stall: Stall) -> None:
+        self.stalls += 1
+        if self.trace is not None:
+            left = stall.transaction
+            self.trace.emit(self.name, "fault", f"{name} stalled", iova=left.iova, size=left.size)
+        self.on_stall(stall)
 
     def _post(self, pa: int, data: bytes, late: Callable[[], None]) -> bool:
         """Whether it was not refused at once; ``late`` is called when it is later."""
@@ -195,6 +234,15 @@ class Port:
         if self.trace is not None:
             self.trace.emit(self.name, "fault", name, iova=iova + done, done=done, why=why.value)
         return Abort(iova + done, done, why)
+
+
+def _posted(found: Abort | Waiting[None] | None, on_abort: Callable[[], None]) -> Waiting[None] | None:
+    if isinstance(found, Waiting):
+        waiting = found
+        return Waiting(waiting.stall, lambda rest: _posted(waiting.go_on(), on_abort))
+    if found is not None:
+        on_abort()
+    return None
 
 
 class Turns:
@@ -234,19 +282,21 @@ class Turns:
 class Gate:
     """A port between two resets: closed for good by the reset, after which no access of its holders passes.
 
-    ``with gate as is_open`` holds the master's lock, so nothing closes it meanwhile.
+    ``with gate as is_open`` holds the master's lock, so nothing closes it meanwhile. An inner gate of a part of
+    the master, such as a queue, is closed with the ``outer`` one or alone.
     """
 
-    __slots__ = ("open", "port", "turns")
+    __slots__ = ("open", "outer", "port", "turns")
 
-    def __init__(self, port: Port, turns: Turns) -> None:
+    def __init__(self, port: Port, turns: Turns, outer: Gate | None = None) -> None:
         self.port = port
         self.turns = turns
+        self.outer = outer
         self.open = True
 
     def __enter__(self) -> bool:
         self.turns.lock.__enter__()
-        return self.open
+        return self.open and (self.outer is None or self.outer.open)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -260,10 +310,20 @@ class Gate:
         with self.turns:
             self.open = False
 
-    def read(self, iova: int, size: int) -> bytes | Abort:
+    def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
         with self as is_open:
-            return self.port.read(iova, size) if is_open else Abort(iova, 0, Why.STOPPED)
+            found = self.port.read(iova, size) if is_open else Abort(iova, 0, Why.STOPPED)
+        while isinstance(found, Waiting):
+            yield (found.stall,)
+            with self as is_open:
+                found = found.go_on() if is_open else Abort(iova, 0, Why.STOPPED)
+        return found
 
-    def write(self, iova: int, data: bytes) -> Abort | None:
+    def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
         with self as is_open:
-            return self.port.write(iova, data) if is_open else Abort(iova, 0, Why.STOPPED)
+            found = self.port.write(iova, data) if is_open else Abort(iova, 0, Why.STOPPED)
+        while isinstance(found, Waiting):
+            yield (found.stall,)
+            with self as is_open:
+                found = found.go_on() if is_open else Abort(iova, 0, Why.STOPPED)
+        return found

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Virtio split rings seen from the device (Virtual I/O Device 1.2 §2.7).
 
-Law: whatever the driver wrote, each call ends after at most a queue's length of steps and at most a few
-transactions; what breaks the rules, or faults, is a ``Broken``. No field of guest memory is read twice.
-Not modelled: packed rings, in-order use, notification data.
+Law: whatever the driver wrote, each call ends after at most a queue's length of steps and a few transactions (any of
+which may stall: port.Steps); what breaks the rules, or faults, is a ``Broken``. No field of guest memory is read
+twice. Not modelled: packed rings, in-order use, notification data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..layout import Layout, address, bit, field
-from .port import Abort, Gate
+from .port import Abort, Gate, Steps
 
 
 class VirtqDesc(Layout, size=16, section="virtio 1.2 §2.7.5"):
@@ -146,26 +146,26 @@ class Chain:
     writable: Buffer
 
 
-def gather(gate: Gate, segments: Segments) -> bytes | Abort:
+def gather(gate: Gate, segments: Segments) -> Steps[bytes | Abort]:
     """The bytes of ``segments``, one transaction for each; the caller bounds their sum."""
     if len(segments) == 1:
-        return gate.read(*segments[0])
+        return (yield from gate.read(*segments[0]))
     parts = []
     for addr, size in segments:
-        part = gate.read(addr, size)
+        part = yield from gate.read(addr, size)
         if isinstance(part, Abort):
             return part
         parts.append(part)
     return b"".join(parts)
 
 
-def scatter(gate: Gate, segments: Segments, data: bytes) -> Abort | None:
+def scatter(gate: Gate, segments: Segments, data: bytes) -> Steps[Abort | None]:
     """Write ``data`` over ``segments``, which are as long."""
     if len(segments) == 1:
-        return gate.write(segments[0][0], data)
+        return (yield from gate.write(segments[0][0], data))
     at = 0
     for addr, size in segments:
-        abort = gate.write(addr, data[at : at + size])
+        abort = yield from gate.write(addr, data[at : at + size])
         if abort is not None:
             return abort
         at += size
@@ -194,9 +194,9 @@ class Virtqueue:
         self.used_idx = 0
         self._finished: list[bytes] = []
 
-    def fetch(self, most: int) -> Sequence[int] | Broken:
+    def fetch(self, most: int) -> Steps[Sequence[int] | Broken]:
         """Heads of chains that the driver made available, at most ``most``; none when there are no more."""
-        header = self.gate.read(self.avail, VirtqAvail.size)
+        header = yield from self.gate.read(self.avail, VirtqAvail.size)
         if isinstance(header, Abort):
             return _failed("avail ring", header)
         _, idx = _AVAIL.unpack(header)
@@ -211,13 +211,13 @@ class Virtqueue:
         segments = [(ring + 2 * start, 2 * min(count, self.size - start))]
         if start + count > self.size:
             segments.append((ring, 2 * (start + count - self.size)))
-        raw = gather(self.gate, segments)
+        raw = yield from gather(self.gate, segments)
         if isinstance(raw, Abort):
             return _failed("avail ring", raw)
         self.last_avail = (self.last_avail + count) & 0xFFFF
         return struct.unpack(f"<{count}H", raw)
 
-    def chain(self, head: int) -> Chain | Broken:
+    def chain(self, head: int) -> Steps[Chain | Broken]:
         """The descriptors from ``head`` on."""
         readable, writable = Buffer([]), Buffer([])
         table, count = b"", self.size  # table: descriptors [first, first + len(table) / 16)
@@ -230,7 +230,7 @@ class Virtqueue:
             at = (index - first) * VirtqDesc.size
             if not 0 <= at < len(table):
                 line = min((index | (_LINE - 1)) + 1, self.size) - index
-                fetched = self.gate.read(self.desc + index * VirtqDesc.size, line * VirtqDesc.size)
+                fetched = yield from self.gate.read(self.desc + index * VirtqDesc.size, line * VirtqDesc.size)
                 if isinstance(fetched, Abort):
                     return _failed("descriptor table", fetched)
                 table, first, at = fetched, index, 0
@@ -240,7 +240,7 @@ class Virtqueue:
                     return Broken(f"descriptor {index} must not be indirect")
                 if not size or size % VirtqDesc.size or size > self.size * VirtqDesc.size:
                     return Broken(f"indirect table of {size} bytes in a queue of {self.size}")
-                fetched = self.gate.read(addr, size)
+                fetched = yield from self.gate.read(addr, size)
                 if isinstance(fetched, Abort):
                     return _failed("indirect table", fetched)
                 table, count = fetched, size // VirtqDesc.size
@@ -264,7 +264,7 @@ class Virtqueue:
         """The device is done with chain ``head``, of which it wrote ``written`` bytes; told by ``publish``."""
         self._finished.append(_ELEM.pack(head, written & 0xFFFFFFFF))
 
-    def publish(self) -> bool | Broken:
+    def publish(self) -> Steps[bool | Broken]:
         """Put what is finished into the used ring; whether the driver wants to be notified."""
         finished, self._finished = self._finished, []
         count = len(finished)
@@ -275,15 +275,15 @@ class Virtqueue:
         segments = [(self.used + VirtqUsed.size + start * VirtqUsedElem.size, until_end * VirtqUsedElem.size)]
         if until_end < count:
             segments.append((self.used + VirtqUsed.size, (count - until_end) * VirtqUsedElem.size))
-        abort = scatter(self.gate, segments, b"".join(finished))
+        abort = yield from scatter(self.gate, segments, b"".join(finished))
         if abort is not None:
             return _failed("used ring", abort)
         before = self.used_idx
         self.used_idx = (before + count) & 0xFFFF
-        abort = self.gate.write(self.used + _IDX_AT, self.used_idx.to_bytes(2, "little"))
+        abort = yield from self.gate.write(self.used + _IDX_AT, self.used_idx.to_bytes(2, "little"))
         if abort is not None:
             return _failed("used ring", abort)
-        wanted = self.gate.read(self._used_event if self.event_idx else self.avail, 2)
+        wanted = yield from self.gate.read(self._used_event if self.event_idx else self.avail, 2)
         if isinstance(wanted, Abort):
             return _failed("avail ring", wanted)
         value = int.from_bytes(wanted, "little")
@@ -292,11 +292,11 @@ class Virtqueue:
         # Whether used_event lies among the entries just published (§2.7.10).
         return (self.used_idx - value - 1) & 0xFFFF < count
 
-    def arm(self) -> Broken | None:
+    def arm(self) -> Steps[Broken | None]:
         """Ask for a notification when the driver adds a chain; ``fetch`` again after it, lest one was missed."""
         if not self.event_idx:
             return None
-        abort = self.gate.write(self._avail_event, self.last_avail.to_bytes(2, "little"))
+        abort = yield from self.gate.write(self._avail_event, self.last_avail.to_bytes(2, "little"))
         return None if abort is None else _failed("used ring", abort)
 
     @property

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from ..layout import Access, Layout, bit, field
 from .master import nothing
-from .port import CHUNK, Abort, Port
+from .port import CHUNK, Abort, Port, Steps
 from .storage import Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
 from .virtio_mmio import VirtioMmio
@@ -190,10 +190,10 @@ class VirtioBlk(VirtioMmio):
     def _negotiated(self) -> BlkFeatures:
         return BlkFeatures(self.features.raw)
 
-    def serve(self, ring: Virtqueue, chain: Chain) -> int | Broken:
+    def serve(self, ring: Virtqueue, chain: Chain) -> Steps[int | Broken]:
         if chain.readable.size < BlkRequest.size or not chain.writable.size:
             return Broken(f"request {chain.head} has no room for its header or its status")
-        header = gather(ring.gate, chain.readable.take(BlkRequest.size))
+        header = yield from gather(ring.gate, chain.readable.take(BlkRequest.size))
         status_at = chain.writable.take_last()
         if isinstance(header, Abort):
             status, written = _IOERR
@@ -202,18 +202,18 @@ class VirtioBlk(VirtioMmio):
             operation = self._serve.get(number)
             counted = number if operation is not None else -1
             self.requests[counted] = self.requests.get(counted, 0) + 1
-            status, written = _UNSUPP if operation is None else operation(ring, chain, sector * SECTOR)
+            status, written = _UNSUPP if operation is None else (yield from operation(ring, chain, sector * SECTOR))
             if self.port.trace is not None:
                 name = RequestType(number).name if operation is not None else "unknown"
                 self.port.trace.emit(self.name, "command", name, sector=sector, status=status.name)
-        if (abort := ring.gate.write(status_at, bytes((status,)))) is not None:
+        if (abort := (yield from ring.gate.write(status_at, bytes((status,))))) is not None:
             return Broken(f"request status at {abort.iova:#x}: {abort.why.value}")
         return written + 1
 
     def _fits(self, offset: int, size: int) -> bool:
         return size % SECTOR == 0 and offset + size <= self.capacity * SECTOR
 
-    def _in(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _in(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
         buffer = chain.writable
         if not self._fits(offset, buffer.size):
             return _IOERR
@@ -221,17 +221,17 @@ class VirtioBlk(VirtioMmio):
         while buffer.size:
             size = min(buffer.size, CHUNK)
             data = self.storage.read(offset + written, size)
-            if data is None or scatter(ring.gate, buffer.take(size), data) is not None:
+            if data is None or (yield from scatter(ring.gate, buffer.take(size), data)) is not None:
                 return RequestStatus.IOERR, written
             written += size
         return RequestStatus.OK, written
 
-    def _out(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _out(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
         buffer = chain.readable
         if self.storage.readonly or not self._fits(offset, buffer.size):
             return _IOERR
         while buffer.size:
-            data = gather(ring.gate, buffer.take(CHUNK))
+            data = yield from gather(ring.gate, buffer.take(CHUNK))
             if isinstance(data, Abort):
                 return _IOERR
             # A write that comes after the reset could undo what the next driver wrote.
@@ -246,19 +246,20 @@ class VirtioBlk(VirtioMmio):
         cached = self.writeback and self._negotiated.FLUSH
         return _OK if cached or self.storage.flush() else _IOERR
 
-    def _flush(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _flush(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
+        yield from ()  # it makes no transaction
         return _OK if self.storage.flush() else _IOERR
 
-    def _get_id(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _get_id(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
         size = min(chain.writable.size, _ID_SIZE)
-        if size and scatter(ring.gate, chain.writable.take(size), self.serial[:size]) is not None:
+        if size and (yield from scatter(ring.gate, chain.writable.take(size), self.serial[:size])) is not None:
             return _IOERR
         return RequestStatus.OK, size
 
-    def _discard(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _discard(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
         return self._erase(ring, chain.readable, 0, lambda at, size, flags: self.storage.discard(at, size))
 
-    def _write_zeroes(self, ring: Virtqueue, chain: Chain, offset: int) -> Done:
+    def _write_zeroes(self, ring: Virtqueue, chain: Chain, offset: int) -> Steps[Done]:
         unmap = EraseFlags.UNMAP.mask
         return self._erase(
             ring,
@@ -267,12 +268,14 @@ class VirtioBlk(VirtioMmio):
             lambda at, size, flags: self.storage.zero(at, size, unmap=bool(flags & unmap)),
         )
 
-    def _erase(self, ring: Virtqueue, ranges: Buffer, allowed: int, action: Callable[[int, int, int], bool]) -> Done:
+    def _erase(
+        self, ring: Virtqueue, ranges: Buffer, allowed: int, action: Callable[[int, int, int], bool]
+    ) -> Steps[Done]:
         if self.storage.readonly or not ranges.size or ranges.size % EraseSegment.size:
             return _IOERR
         if ranges.size > MAX_ERASE_SEGMENTS * EraseSegment.size:
             return _IOERR
-        raw = gather(ring.gate, ranges.take(ranges.size))
+        raw = yield from gather(ring.gate, ranges.take(ranges.size))
         if isinstance(raw, Abort):
             return _IOERR
         todo = []

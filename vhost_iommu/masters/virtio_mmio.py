@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The virtio-mmio transport, version 2 (Virtual I/O Device 1.2 §4.2), for whatever device derives from it.
 
-Law: registers answer at once; chains are served by ``work``. A driver that breaks its rings finds
-DEVICE_NEEDS_RESET. Each used-buffer notification is an edge, so that none is lost to an edge-triggered line.
-Not modelled: shared memory regions, queue reset, suspend; the legacy interface.
+Law: registers answer at once; ``work`` serves chains, and a stalled transaction holds up its queue alone. A driver
+that breaks its rings finds DEVICE_NEEDS_RESET. Each used-buffer notification is an edge, so that none is lost to an
+edge-triggered line. Not modelled: shared memory regions, queue reset, suspend; the legacy interface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 from ..errors import UsageError
 from ..layout import Access, Register, bit, field
 from .master import Master, nothing
-from .port import CHUNK, Gate, Port
+from .port import CHUNK, Gate, Port, Steps
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
 
 MAGIC = 0x74726976  # "virt"
@@ -227,8 +227,8 @@ class VirtioMmio(Master):
         """The driver wrote its configuration space; ignored unless a device type says otherwise."""
 
     @abstractmethod
-    def serve(self, ring: Virtqueue, chain: Chain) -> int | Broken:
-        """Do a request: how many bytes were written to its buffers. Called without the lock."""
+    def serve(self, ring: Virtqueue, chain: Chain) -> Steps[int | Broken]:
+        """Do a request: how many bytes were written to its buffers. Runs without the lock."""
 
     # -- register accesses -----------------------------------------------------------------------------------------
 
@@ -273,6 +273,8 @@ class VirtioMmio(Master):
         self._selected = 0
         self._queues = [_Queue(self.queue_size) for _ in range(self.queue_count)]
         self._kicked: set[int] = set()
+        #: Rings that a task serves.
+        self._served: set[Virtqueue] = set()
 
     def load_DeviceFeatures(self) -> int:
         return self._half(self.offered.raw, self._device_features_high)
@@ -344,7 +346,9 @@ class VirtioMmio(Master):
         if queue is None:
             return
         if not value & QueueReady.READY.mask:
-            queue.ring = None
+            if queue.ring is not None:  # a stalled transaction must not reach it later (§4.2.2.2)
+                queue.ring.gate.close()
+                queue.ring = None
             return
         if queue.ring is not None:
             return
@@ -354,7 +358,7 @@ class VirtioMmio(Master):
             self._broken(f"queue {self._selected} is not aligned")
         else:
             queue.ring = Virtqueue(
-                self.gate,
+                Gate(self.port, self.turns, self.gate),
                 queue.num,
                 queue.desc,
                 queue.driver,
@@ -396,55 +400,58 @@ class VirtioMmio(Master):
         self._wake = self._wake or bool(self._kicked)
 
     def pending_work(self) -> None:
-        """Serve all queues that were notified, in turns, each until it is empty."""
-        rings: list[Virtqueue] = []
-        while True:
+        """Serve all queues that were notified, in turns, each until it is empty or a transaction of its stalls."""
+        more = True
+        while more:
             if self._kicked:
                 with self.turns:
                     kicked, self._kicked = self._kicked, set()
                     ready = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
-                rings += [ring for ring in ready if ring not in rings]
-            if not rings:
-                return
-            rings = [ring for ring in rings if self._serve_batch(ring)]
+                for ring in ready:
+                    # Whoever serves a ring already looks into it once more before the end.
+                    if ring not in self._served:
+                        self._served.add(ring)
+                        self.tasks.add(self._serve_ring(ring))
+            more = self.tasks.turn() or bool(self._kicked)
 
-    def _serve_batch(self, ring: Virtqueue) -> bool:
-        """Whether there may be more in ``ring``."""
-        result = self._batch(ring)
-        if not isinstance(result, Broken):
-            return result
+    def _serve_ring(self, ring: Virtqueue) -> Steps[None]:
+        while (more := (yield from self._batch(ring))) is True:
+            yield ()
+        self._served.discard(ring)
+        if more is False:
+            return
         with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
             if is_open:
-                self._broken(result.why)
+                self._broken(more.why)
             pulse, self._pulse = self._pulse, False
         if pulse:
             self.interrupt()
-        return False
 
-    def _batch(self, ring: Virtqueue) -> bool | Broken:
-        heads = ring.fetch(_BATCH_CHAINS)
+    def _batch(self, ring: Virtqueue) -> Steps[bool | Broken]:
+        """Whether there may be more in ``ring``."""
+        heads = yield from ring.fetch(_BATCH_CHAINS)
         if isinstance(heads, Broken) or not heads:
             return heads if isinstance(heads, Broken) else False
         moved = 0
         for head in heads:
-            chain = ring.chain(head)
+            chain = yield from ring.chain(head)
             if isinstance(chain, Broken):
                 return chain
             moved += chain.readable.size + chain.writable.size
-            written = self.serve(ring, chain)
+            written = yield from self.serve(ring, chain)
             if isinstance(written, Broken):
                 return written
             ring.finish(head, written)
             if moved >= _BATCH_BYTES:
                 moved = 0
-                if (broken := self._publish(ring)) is not None:
+                if (broken := (yield from self._publish(ring))) is not None:
                     return broken
-        if (broken := self._publish(ring)) is not None:
+        if (broken := (yield from self._publish(ring))) is not None:
             return broken
-        return ring.arm() or True
+        return (yield from ring.arm()) or True
 
-    def _publish(self, ring: Virtqueue) -> Broken | None:
-        wanted = ring.publish()
+    def _publish(self, ring: Virtqueue) -> Steps[Broken | None]:
+        wanted = yield from ring.publish()
         if isinstance(wanted, Broken):
             return wanted
         if wanted:

@@ -188,6 +188,11 @@ class Ats:
         self.pending.add(request)
         endpoint.invalidate(request)
 
+    def reset(self) -> None:
+        """What endpoints still owe an answer to is forgotten."""
+        self.pending.clear()
+        self.timed_out = False
+
     def _ended(self, invalidation: AtsInvalidation, completed: bool) -> None:
         smmu = self.smmu
         with smmu.lock:

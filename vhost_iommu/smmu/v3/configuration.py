@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From StreamID and SubstreamID to a translation context: stream table, STE, CD, and their caches (IHI 0070 §3.3, §5).
 
-Law: what was fetched stays cached, valid or not, until a CMD_CFGI names it; a context is an immutable snapshot
-made of cached structures. Not modelled: permission indirection, 128-bit descriptors, MPAM, the DPT.
+Law: what was fetched stays cached, valid or not, until a CMD_CFGI names it or capacity evicts it; a context is an
+immutable snapshot made of cached structures. Not modelled: permission indirection, 128-bit descriptors, MPAM, the DPT.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
@@ -117,6 +118,21 @@ ReadIpa = Callable[["Context", int, int], "bytes | Fault | int"]
 _Maker = Callable[..., events.Event]
 
 
+#: Entries of each cache, so that neither memory nor the time of an invalidation is the guest's to choose.
+CAPACITY = 1024
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _keep(cache: dict[_K, _V], key: _K, value: _V) -> _V:
+    """Cache ``value``, which is returned; at capacity the oldest entry goes."""
+    if len(cache) >= CAPACITY:
+        del cache[next(iter(cache))]
+    cache[key] = value
+    return value
+
+
 class Configuration:
     """Configuration lookup of one SMMU, with its caches."""
 
@@ -191,7 +207,7 @@ class Configuration:
             return ste
         found = self._context(ste, sid, ssid, event)
         if isinstance(found, Context):
-            self._contexts[sid, ssid] = found
+            _keep(self._contexts, (sid, ssid), found)
         return found
 
     def valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
@@ -357,7 +373,7 @@ class Configuration:
                 fetched = self._fetch(L1STD, at)
                 if fetched is None:
                     return self._not_fetched(events.F_STE_FETCH, at, event)
-                l1std = self._l1stds[sid >> split] = L1STD(fetched.raw)
+                l1std = _keep(self._l1stds, sid >> split, L1STD(fetched.raw))
             span = l1std.Span
             low = sid & (1 << split) - 1
             if not 1 <= span <= min(11, split + 1) or low >> span - 1:
@@ -368,8 +384,7 @@ class Configuration:
         fetched = self._fetch(STE, at)
         if fetched is None:
             return self._not_fetched(events.F_STE_FETCH, at, event)
-        ste = self._stes[sid] = STE(fetched.raw)
-        return ste
+        return _keep(self._stes, sid, STE(fetched.raw))
 
     def _cd(self, context: Context, sid: int, index: int, cd_bits: int, event: _Maker) -> CD | Refusal | CdFault:
         cd = self._cds.get((sid, index))
@@ -386,7 +401,7 @@ class Configuration:
                 data = self._fetch_cd(context, at, L1CD.size, event)
                 if not isinstance(data, bytes):
                     return data
-                l1cd = self._l1cds[sid, index >> leaf_bits] = L1CD.from_bytes(data)
+                l1cd = _keep(self._l1cds, (sid, index >> leaf_bits), L1CD.from_bytes(data))
             # Beyond the input of stage 2 an address faults there (§3.4.3).
             if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
@@ -394,8 +409,7 @@ class Configuration:
         data = self._fetch_cd(context, at, CD.size, event)
         if not isinstance(data, bytes):
             return data
-        cd = self._cds[sid, index] = CD.from_bytes(data)
-        return cd
+        return _keep(self._cds, (sid, index), CD.from_bytes(data))
 
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""

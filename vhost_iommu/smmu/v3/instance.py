@@ -61,8 +61,9 @@ from .registers import (
 from .stalls import Stalls
 from .translation import Translation
 
-#: Commands consumed before the bus may have the instance back; the rest follows from ``work``.
-COMMAND_BURST = 512
+#: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
+#: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
+COMMAND_BURST = 128
 
 #: Every access there is, made once.
 _ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
@@ -189,6 +190,7 @@ class Smmu:
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
+            self.ats.reset()
             self.stalls.terminate()
 
     def work(self) -> bool:
