@@ -296,3 +296,22 @@ class TlbAgainstAList(RuleBasedStateMachine):
 
 TestTlbAgainstAList = TlbAgainstAList.TestCase
 TestTlbAgainstAList.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_an_entry_in_place_of_its_like_evicts_nothing() -> None:
+    tlb: Tlb[Entry] = Tlb(capacity=1)
+    space = Space(1, 0, 1)
+    tlb.insert(space, Entry(0x1000))
+    tlb.insert(space, Entry(0x1000))
+    assert (len(tlb), tlb.counters.evictions) == (1, 0)
+
+
+def test_naming_one_space_searches_none() -> None:
+    tlb: Tlb[Entry] = Tlb()
+    for asid in range(100):
+        tlb.insert(Space(1, 0, asid), Entry(0x1000))
+    tlb.invalidate_range(1, 0x1000, 1, vmid=0, asid=5)
+    tlb.invalidate_spaces(1, vmid=0, asid=6)
+    assert (len(tlb), tlb.searched) == (98, 0)
+    tlb.invalidate_range(1, 0x1000, 1, vmid=0)
+    assert (len(tlb), tlb.searched) == (0, 98)

@@ -51,8 +51,11 @@ class Tlb(Generic[E]):
     """Entries by space and input address."""
 
     def __init__(self, capacity: int = 4096) -> None:
-        self.capacity = capacity
+        """``capacity``: entries, at least one."""
+        self.capacity = max(capacity, 1)
         self.counters = TlbCounters()
+        #: Spaces looked at by invalidations that name no single one: what such a command costs.
+        self.searched = 0
         self._spaces: dict[Space, dict[int, dict[int, E]]] = {}
         self._count = 0
 
@@ -80,14 +83,13 @@ class Tlb(Generic[E]):
         return None
 
     def insert(self, space: Space, entry: E) -> None:
-        """Add ``entry``; at capacity the oldest entry of the oldest space goes."""
-        while self._count >= self.capacity:
-            self._evict()
-        pages = self._spaces.setdefault(space, {}).setdefault(entry.shift, {})
+        """Add ``entry``, in place of one of the same page; at capacity the oldest of the oldest space goes."""
         page = entry.base >> entry.shift
-        if page not in pages:
+        if page not in self._spaces.get(space, {}).get(entry.shift, {}):
+            if self._count >= self.capacity:
+                self._evict()
             self._count += 1
-        pages[page] = entry
+        self._spaces.setdefault(space, {}).setdefault(entry.shift, {})[page] = entry
 
     def _evict(self) -> None:
         space, sizes = next(iter(self._spaces.items()))
@@ -115,7 +117,7 @@ class Tlb(Generic[E]):
         self, world: int, *, vmid: int | None = None, vmid_mask: int = 0xFFFF, asid: int | None = None
     ) -> None:
         """Drop whole spaces of ``world``: of one VMID or all, and of one ASID (its global entries stay) or all."""
-        for space in self._matching(world, vmid, vmid_mask):
+        for space in self._matching(world, vmid, vmid_mask, asid):
             if asid is None or space.asid == asid:
                 dropped = sum(len(pages) for pages in self._spaces.pop(space).values())
                 self._count -= dropped
@@ -137,7 +139,7 @@ class Tlb(Generic[E]):
 
         ``granule_bits`` and ``level``, when given, leave entries of another granule or level alone.
         """
-        for space in self._matching(world, vmid, vmid_mask):
+        for space in self._matching(world, vmid, vmid_mask, asid):
             if asid is not None and space.asid is not None and space.asid != asid:
                 continue
             for shift, pages in list(self._spaces[space].items()):
@@ -157,5 +159,10 @@ class Tlb(Generic[E]):
                     self.counters.invalidated += 1
                 self._prune(space, shift)
 
-    def _matching(self, world: int, vmid: int | None, mask: int) -> list[Space]:
+    def _matching(self, world: int, vmid: int | None, mask: int, asid: int | None) -> list[Space]:
+        """The spaces that an invalidation may touch; of one VMID and ASID they are known without a search."""
+        if vmid is not None and mask == 0xFFFF and asid is not None:
+            known = (Space(world, vmid, asid), Space(world, vmid, None))
+            return [space for space in known if space in self._spaces]
+        self.searched += len(self._spaces)
         return [s for s in self._spaces if s.world == world and (vmid is None or not (s.vmid ^ vmid) & mask)]

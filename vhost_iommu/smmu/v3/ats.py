@@ -201,4 +201,4 @@ class Ats:
             self.pending.discard(invalidation)
             self.timed_out = self.timed_out or not completed
             if not self.pending:
-                smmu.commands.go_on()
+                smmu.consume_commands()

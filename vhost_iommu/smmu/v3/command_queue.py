@@ -44,6 +44,9 @@ _ByAddress = (
     | commands.CMD_TLBI_EL2_VAA
     | commands.CMD_TLBI_S2_IPA
 )
+#: TLB spaces that the commands of one burst may have searched.
+MOST_SEARCHED = 16384
+
 #: A prefetch of more translations than this is taken in part.
 MOST_PREFETCHED = 64
 
@@ -86,13 +89,16 @@ class CommandQueue:
         return not self.ring().empty(registers.raw(CMDQ_PROD), registers[CMDQ_CONS].RD)
 
     def consume(self, limit: int) -> bool:
-        """Consume up to ``limit`` commands; whether more are ready."""
+        """Consume up to ``limit`` commands, fewer if they are costly; whether more are ready."""
         smmu = self.smmu
         registers = smmu.registers
         ring = self.ring()
+        dear = self._searched() + MOST_SEARCHED
         for _ in range(limit):
             if not self.ready():
                 return False
+            if self._searched() > dear:
+                return True
             cons = registers[CMDQ_CONS].RD & ring.index_mask
             data = smmu.memory.read(ring.slot(cons), ring.entry_size)
             if data is None:
@@ -100,7 +106,7 @@ class CommandQueue:
                 return False
             command = commands.decode(data)
             if isinstance(command, commands.CMD_SYNC) and smmu.ats.pending:
-                return False  # ``go_on`` follows when the endpoints have answered
+                return False  # the queue goes on when the endpoints have answered
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
             error = self.execute(command)
             if smmu.trace is not None:
@@ -115,10 +121,8 @@ class CommandQueue:
                 self._signal(command)
         return self.ready()
 
-    def go_on(self) -> None:
-        """What a CMD_SYNC waited for has ended."""
-        while self.consume(1 << 20):
-            pass
+    def _searched(self) -> int:
+        return self.smmu.tlb.searched + self.smmu.tlb2.searched
 
     def _stop(self, error: CommandError, cons: int) -> None:
         self.smmu.registers[CMDQ_CONS] = CMDQ_CONS.of(RD=cons, ERR=error)
@@ -291,8 +295,8 @@ class CommandQueue:
         return bool(idr0.Hyp and idr0.S1P)
 
     def _vmid(self, vmid: int | None) -> int | None:
-        """The VMID to match: none where stage 2 is not implemented (§4.4.2)."""
-        return vmid if self.smmu.registers[IDR0].S2P else None
+        """The VMID to match: without stage 2 all entries have VMID 0, whatever the command says (§4.4.2)."""
+        return vmid if self.smmu.registers[IDR0].S2P else 0
 
     def _vmid_mask(self) -> int:
         """Which VMID bits must match (CR0.VMW, §3.17.6); reserved values wildcard nothing."""

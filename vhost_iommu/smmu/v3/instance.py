@@ -111,6 +111,7 @@ class Smmu:
         self.trace = trace
         self.lock = nullcontext() if lock is None else lock
         self.wake = wake
+        self._epoch = 0  #: counts resets
         self._acknowledge_after = acknowledge_after
         #: What stores have asked for and is not in effect yet: (reads to go, take effect).
         self._updates: deque[tuple[int, Callable[[], None]]] = deque()
@@ -185,6 +186,7 @@ class Smmu:
     def reset(self) -> None:
         """Registers take their reset values and the caches are empty, as after power-on."""
         with self.lock:
+            self._epoch += 1
             self.registers.reset()
             self._updates.clear()
             self.configuration.invalidate_all()
@@ -245,7 +247,7 @@ class Smmu:
         if new.EVENTQEN and not old.EVENTQEN:
             self.stalls.retry_unrecorded()
         if new.CMDQEN and not old.CMDQEN:
-            self._consume()
+            self.consume_commands()
 
     def _irq_ctrl_stored(self, old: IRQ_CTRL, new: IRQ_CTRL) -> None:
         self._in_effect(lambda: self.registers.__setitem__(IRQ_CTRLACK, new.raw))
@@ -256,7 +258,7 @@ class Smmu:
 
     def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
         if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
-            self._consume()
+            self.consume_commands()
         if (old.EVENTQ_ABT_ERR ^ new.EVENTQ_ABT_ERR) and not self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
             self.stalls.retry_unrecorded()
 
@@ -264,7 +266,7 @@ class Smmu:
         self.stalls.retry_unrecorded()
 
     def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
-        self._consume()
+        self.consume_commands()
 
     def _index_stored(self, old: Register, new: Register) -> None:
         """Of our own indices, bits above the wrap flag read as zero (§6.3.28, §6.3.95)."""
@@ -273,7 +275,7 @@ class Smmu:
         registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.event_ring().index_mask)
         registers[PRIQ_PROD] = registers.raw(PRIQ_PROD) & ~(PRIQ_PROD.WR.mask & ~self.pri.ring().index_mask)
 
-    def _consume(self) -> None:
+    def consume_commands(self) -> None:
         """Commands are handled as they come; a long queue must not keep the bus waiting."""
         if self.commands.consume(COMMAND_BURST):
             if self.wake is not None:
@@ -489,7 +491,14 @@ class Smmu:
         if self.trace is not None:
             self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
         address &= (1 << self.configuration.output_bits) - 1
-        self.memory.post(address, data.to_bytes(4, "little"), lambda: self.raise_error(abort))
+        epoch = self._epoch
+
+        def aborted() -> None:
+            # What a reset has made past is nobody's error any more.
+            if epoch == self._epoch:
+                self.raise_error(abort)
+
+        self.memory.post(address, data.to_bytes(4, "little"), aborted)
 
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""

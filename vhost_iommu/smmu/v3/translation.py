@@ -23,6 +23,9 @@ from .registers import IDR3
 #: World of stage 2 entries, which are tagged by VMID alone.
 STAGE2_WORLD = 0
 
+#: A guest CPU that wins every race for a descriptor's dirty state gets no write.
+MOST_TRIES = 16
+
 _READ = Access(privileged=True)
 _WRITE = Access(write=True, privileged=True)
 _TOP_BYTE = 0xFF << 56
@@ -121,7 +124,7 @@ class Translation:
         if canonical is None:
             return Fault(FaultKind.TRANSLATION)
         mapping = self.tlb.lookup(context.world, context.vmid, stage1.asid, canonical)
-        while True:
+        for _ in range(MOST_TRIES):
             if mapping is None:
                 self.counters.walks += 1
                 found = walk(half.table, canonical, _Descriptors(self, context))
@@ -139,6 +142,7 @@ class Translation:
             mapping = marked
             if mapping is not None:
                 self._insert(context, stage1, mapping)
+        return Fault(FaultKind.PERMISSION)
 
     def _insert(self, context: Context, stage1: Stage1, mapping: Mapping) -> None:
         asid = stage1.asid if mapping.not_global and stage1.regime.unprivileged else None
@@ -159,7 +163,7 @@ class Translation:
             return Fault(FaultKind.TRANSLATION, stage2.table.start_level)
         space = Space(STAGE2_WORLD, context.vmid, None)
         mapping = self.tlb2.lookup(STAGE2_WORLD, context.vmid, 0, ipa)
-        while True:
+        for _ in range(MOST_TRIES):
             if mapping is None:
                 self.counters.walks += 1
                 found = walk(stage2.table, ipa, _Descriptors(self, None))
@@ -179,6 +183,7 @@ class Translation:
             mapping = marked
             if mapping is not None:
                 self.tlb2.insert(space, mapping)
+        return Fault(FaultKind.PERMISSION)
 
 
 class _Descriptors:
