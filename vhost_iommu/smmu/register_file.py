@@ -91,11 +91,11 @@ class RegisterFile:
         return register.__name__ + (f"+{shift // 8}" if shift else "")
 
     def read(self, offset: int, size: int) -> int:
-        if offset % size or size not in (4, 8):
-            return 0
-        if size == 8:
+        if size == 4:
+            return self._read_word(offset)
+        if size == 8 and not offset & 7:
             return self._read_word(offset) | self._read_word(offset + 4) << 32
-        return self._read_word(offset)
+        return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         if offset % size or size not in (4, 8):
