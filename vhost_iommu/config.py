@@ -100,6 +100,10 @@ class MasterConfig:
     kind: Literal["engine", "virtio-blk"]
     smmu: str | None = None
     stream_ids: tuple[int, ...] = ()
+    #: Bits of the PASIDs (SubstreamIDs) that its transactions can carry, as its firmware says.
+    pasid_bits: int = 0
+    #: It can wait for a stalled transaction, as its firmware says.
+    can_stall: bool = False
     options: Options = field(default_factory=EngineOptions)
 
 
@@ -294,6 +298,12 @@ def _check(where: _Where, machine: MachineConfig) -> None:
                 raise where.error(
                     f"{other} and {master.name} both claim StreamID {sid:#x} of {master.smmu}; give one of them another"
                 )
+        bits = substream_id_bits(smmus[master.smmu])
+        if not 0 <= master.pasid_bits <= bits:
+            raise where.error(
+                f"{master.name} has {master.pasid_bits} bits of PASIDs, but {master.smmu} knows {bits} of SubstreamID; "
+                "lower 'pasid_bits' or raise 'substream_id_bits'"
+            )
         if len(set(master.stream_ids)) < len(master.stream_ids):
             raise where.error(f"{master.name} names a StreamID twice; leave one out")
     if machine.guest.kind == "linux" and machine.guest.page_size is not None:
@@ -318,6 +328,13 @@ def stream_id_bits(smmu: SmmuConfig) -> int:
     if "IDR1" in smmu.id_registers:
         return registers.IDR1(smmu.id_registers["IDR1"]).SIDSIZE
     return Features(**smmu.features).stream_id_bits
+
+
+def substream_id_bits(smmu: SmmuConfig) -> int:
+    """Bits of a SubstreamID that the SMMU will have."""
+    if "IDR1" in smmu.id_registers:
+        return registers.IDR1(smmu.id_registers["IDR1"]).SSIDSIZE
+    return Features(**smmu.features).substream_id_bits
 
 
 def granules(smmu: SmmuConfig) -> tuple[str, ...]:

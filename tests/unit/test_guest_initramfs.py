@@ -82,3 +82,9 @@ def test_modules_keep_the_order_of_insertion() -> None:
     ]
     assert found["init"][0] == stat.S_IFREG | 0o755
     assert found["etc/vt/cases"][1] == b"x\n"
+
+
+def test_modules_of_tests_are_not_inserted_with_the_others() -> None:
+    found = unpack(linux_guest(b"", b"#!/bin/sh\n", (), {}, {"vt_engine": b"module"}).archive())
+    assert found["lib/vt-tests/vt_engine.ko"][1] == b"module"
+    assert not [name for name in found if name.startswith("lib/vt-modules/")]

@@ -18,6 +18,7 @@ from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.platform import GuestMaster, GuestSmmu, Platform
 from vhost_iommu.guest.run import Verdict, judge
 
+TOP = Path(__file__).resolve().parents[2]
 MACHINE = Platform(
     [GuestSmmu("smmu0"), GuestSmmu("smmu1", wired=("eventq",))],
     [GuestMaster("disk0", "virtio,mmio", "smmu0", (1,)), GuestMaster("disk1", "virtio,mmio", "smmu1", (2, 3))],
@@ -128,10 +129,42 @@ def test_every_smmu_and_disk_has_its_cases_and_warnings_come_last() -> None:
     assert names[-1] == "no_smmu_warnings"
 
 
+def with_engine(**properties: int) -> Platform:
+    return Platform([GuestSmmu("smmu0")], [GuestMaster("engine0", "arm,smmute", "smmu0", (1,), properties=properties)])
+
+
+def test_faults_on_purpose_come_after_the_case_that_wants_none() -> None:
+    names = [case.name for case in linux.cases(with_engine(**{"pasid-num-bits": 8}))]
+    quiet = names.index("no_smmu_warnings")
+    assert {"engine0_copies_coherent_memory", "engine0_keeps_pasids_apart"} < set(names[:quiet])
+    assert {"engine0_strict_loses_what_is_unmapped", "engine0_strict_revokes_pasids"} < set(names[quiet:])
+    assert names[-1] == "no_other_warnings"
+    assert len(names) == len(set(names))
+
+
+def test_an_engine_without_pasids_has_no_cases_of_them() -> None:
+    assert not [case.name for case in linux.cases(with_engine()) if "pasid" in case.name]
+
+
+def test_without_the_module_the_engines_cases_are_there_and_cannot_run() -> None:
+    with_module, without = linux.cases(with_engine()), linux.cases(with_engine(), "no module is built for it")
+    assert [case.name for case in without] == [case.name for case in with_module]
+    (case,) = (case for case in without if case.name == "engine0_copies_coherent_memory")
+    assert str(case) == "engine0_copies_coherent_memory cannot 'no module is built for it'"
+
+
+def test_the_tests_of_the_engines_cases_are_the_modules() -> None:
+    source = (TOP / "guest/kmod/vt_engine.c").read_text()
+    cases = [case for case in linux.cases(with_engine(**{"pasid-num-bits": 8})) if case.function == "engine"]
+    assert cases
+    for case in cases:
+        assert f"\tTEST({case.arguments[1]})," in source
+
+
 def test_every_case_calls_a_function_of_the_init_script() -> None:
-    script = (Path(__file__).resolve().parents[2] / "guest/linux/init").read_text()
-    for case in linux.cases(MACHINE):
-        assert f"\n{case.function}() {{\n" in script
+    script = (TOP / "guest/linux/init").read_text()
+    for case in [*linux.cases(MACHINE), *linux.cases(with_engine()), *linux.cases(with_engine(), "for a reason")]:
+        assert f"\n{case.function}() {{" in script
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------

@@ -99,8 +99,12 @@ def linux_guest(
     init: bytes,
     modules: Sequence[tuple[str, bytes]] = (),
     parameters: Mapping[str, str] | None = None,
+    test_modules: Mapping[str, bytes] | None = None,
 ) -> Initramfs:
-    """A guest of busybox: ``init`` as /init, modules numbered in the order of insertion, parameters in /etc/vt."""
+    """A guest of busybox: ``init`` as /init, modules numbered in the order of insertion, parameters in /etc/vt.
+
+    ``test_modules`` are inserted by cases only.
+    """
     root = Initramfs()
     for folder in ("/dev", "/proc", "/sys", "/mnt", "/tmp", "/etc/vt", "/lib/vt-modules", "/root"):
         root.directory(folder)
@@ -112,6 +116,8 @@ def linux_guest(
     root.file("/init", init, 0o755)
     for index, (name, data) in enumerate(modules):
         root.file(f"/lib/vt-modules/{index:03}-{name}.ko", data)
+    for name, data in (test_modules or {}).items():
+        root.file(f"/lib/vt-tests/{name}.ko", data)
     for name, value in (parameters or {}).items():
         root.file(f"/etc/vt/{name}", value if value.endswith("\n") else f"{value}\n")
     return root

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vhost_iommu.guest.devicetree import node_name
-from vhost_iommu.guest.platform import Placed, Platform
+from vhost_iommu.guest.platform import PASID_BITS, Placed, Platform
 
+DISK, ENGINE = "virtio,mmio", "arm,smmute"
 #: What the cases use, where a kernel has it as a module; each brings what it depends on.
 MODULES = ("virtio_mmio", "virtio_blk", "ext4", "vfat", "nls_ascii", "nls_cp437")
 
@@ -34,19 +35,77 @@ def device_name(placed: Placed) -> str:
     return f"{placed.window.base:x}.{node_name(placed.master.compatible)}"
 
 
-def cases(platform: Platform) -> list[Case]:
-    """All that the machine's parts can show."""
+def cases(platform: Platform, lacking: str = "") -> list[Case]:
+    """All that the machine's parts can show. ``lacking``: why there is no kernel module to drive the engines with.
+
+    What makes events on purpose comes after the case that wants none.
+    """
     found = [Case("modules_load", "modules_load")]
+    engines = []
     for function in platform.functions:
         base = f"{function.bar0.base:x}"
         found.append(Case(f"{function.smmu.name}_probes", "smmu_probes", (base,)))
-        found += [
-            Case(f"{placed.master.name}_is_behind_{function.smmu.name}", "behind_smmu", (base, device_name(placed)))
-            for placed in function.masters
-            if placed.master.compatible == "virtio,mmio"
+        for placed in function.masters:
+            behind = Case(f"{placed.master.name}_is_behind_{function.smmu.name}", "behind_smmu",
+                          (base, device_name(placed)))  # fmt: skip
+            if placed.master.compatible == DISK:
+                found.append(behind)
+            elif placed.master.compatible == ENGINE:
+                engines.append((placed, behind))
+    found += disk_cases([placed.master.name for placed in platform.masters if placed.master.compatible == DISK])
+    revoking = []
+    for placed, behind in engines:
+        engine = EngineCases(placed, lacking)
+        # Linux puts a device into a group when a driver is bound to it for the first time.
+        found += [*engine.working(), engine.checked(behind)]
+        revoking += engine.revoking()
+    found.append(Case("no_smmu_warnings", "no_smmu_warnings"))
+    return [*found, *revoking, Case("no_other_warnings", "no_other_warnings")] if revoking else found
+
+
+@dataclass(frozen=True)
+class EngineCases:
+    """The cases of one DMA engine; the tests are those of guest/kmod/vt_engine.c."""
+
+    placed: Placed
+    lacking: str = ""
+
+    def working(self) -> list[Case]:
+        """Without a fault: with the kernel's default domain, in bypass, and with lazy invalidation."""
+        pasids = ("keeps_pasids_apart",) if PASID_BITS in self.placed.master.properties else ()
+        return [
+            *self.tests("", "copies_coherent_memory", "copies_odd_buffers", "gathers_odd_segments",
+                        "fills_scattered_pages", "switches_domains", *pasids),
+            *self.kind("bypassed", "identity"),
+            *self.tests("bypassed", "copies_coherent_memory", *pasids),
+            *self.kind("lazy", "DMA-FQ"),
+            *self.tests("lazy", "fills_scattered_pages"),
+        ]  # fmt: skip
+
+    def revoking(self) -> list[Case]:
+        """With faults that the kernel logs."""
+        pasids = ("revokes_pasids",) if PASID_BITS in self.placed.master.properties else ()
+        return [
+            *self.tests("lazy", "loses_what_is_unmapped"),
+            *self.kind("strict", "DMA"),
+            *self.tests("strict", "loses_what_is_unmapped", *pasids),
         ]
-    disks = [placed.master.name for placed in platform.masters if placed.master.compatible == "virtio,mmio"]
-    return [*found, *disk_cases(disks), Case("no_smmu_warnings", "no_smmu_warnings")]
+
+    def tests(self, kind: str, *names: str) -> list[Case]:
+        """Tests of the module; ``kind`` only names them."""
+        prefix = f"{self.placed.master.name}_{kind}_" if kind else f"{self.placed.master.name}_"
+        return [self.checked(Case(f"{prefix}{name}", "engine", (device_name(self.placed), name))) for name in names]
+
+    def kind(self, kind: str, group: str) -> list[Case]:
+        """Its group's default domain becomes of another kind."""
+        return [
+            self.checked(
+                Case(f"{self.placed.master.name}_becomes_{kind}", "becomes", (device_name(self.placed), group))
+            )
+        ]
+
+    def checked(self, case: Case) -> Case:
+        return Case(case.name, "cannot", (self.lacking,)) if self.lacking else case
 
 
 def disk_cases(disks: Sequence[str]) -> list[Case]:

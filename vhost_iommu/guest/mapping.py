@@ -6,8 +6,8 @@ Law: nothing is decided here; windows are machine.py's, addresses and interrupt 
 
 from __future__ import annotations
 
-from vhost_iommu.config import MachineConfig, granules
-from vhost_iommu.guest.platform import V2M_DOORBELL, GuestMaster, GuestSmmu, Platform
+from vhost_iommu.config import MachineConfig, MasterConfig, granules
+from vhost_iommu.guest.platform import PASID_BITS, V2M_DOORBELL, GuestMaster, GuestSmmu, Platform, Property
 from vhost_iommu.machine import Wires, placements
 from vhost_iommu.smmu.v3 import Features
 
@@ -38,10 +38,21 @@ def platform_of(config: MachineConfig) -> Platform:
                 placed.master.stream_ids,
                 size=placed.size,
                 offset=placed.offset,
+                properties=_properties(placed.master),
             )
             for placed in placements(config, smmu.name)
         ]
     return Platform(smmus, masters)
+
+
+def _properties(master: MasterConfig) -> dict[str, Property]:
+    """What a master's node says of it, in the words of the binding of ``iommus``."""
+    said: dict[str, Property] = {}
+    if master.pasid_bits:
+        said[PASID_BITS] = master.pasid_bits
+    if master.can_stall:
+        said["dma-can-stall"] = None
+    return said
 
 
 def wires_of(platform: Platform) -> Wires:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest import bare, devicetree, initramfs, linux, qemu, shim
+from vhost_iommu.guest import assets, bare, devicetree, initramfs, kmod, linux, qemu, shim
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.build import Toolchain, share
 from vhost_iommu.guest.console import Console, End
@@ -218,20 +218,32 @@ class GuestRun:
         return command
 
     def _initramfs(self, guest: LinuxGuest) -> initramfs.Initramfs:
-        chosen = guest.cases
+        chosen, module = guest.cases, dict[str, bytes]()
         if chosen is None:
             if guest.baseline:
                 disks = linux.disk_cases([serial for serial, _ in guest.baseline])
                 chosen = (linux.Case("modules_load", "modules_load"), *disks)
             else:
-                chosen = tuple(linux.cases(self.platform))
+                module, lacking = self._engine_module(guest)
+                chosen = tuple(linux.cases(self.platform, lacking))
         self.expected = tuple(case.name for case in chosen)
         return initramfs.linux_guest(
             self._assets.busybox().read_bytes(),
             share("linux/init").read_bytes(),
             self._tree(guest).modules(list(guest.modules)),
             linux.parameters(chosen),
+            module,
         )
+
+    def _engine_module(self, guest: LinuxGuest) -> tuple[dict[str, bytes], str]:
+        """The module that drives DMA engines, by its name, or why there is none for this kernel."""
+        if all(placed.master.compatible != linux.ENGINE for placed in self.platform.masters):
+            return {}, ""
+        if isinstance(guest.kernel, Path):
+            return {}, "modules are built for a kernel that is fetched"
+        if not assets.FLAVOURS[guest.kernel].modules:
+            return {}, f"no modules are built for kernel {guest.kernel}"
+        return {kmod.ENGINE: kmod.Modules(self._assets, guest.kernel).module().read_bytes()}, ""
 
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a machine file to what its guest is told."""
+
+from __future__ import annotations
+
+from vhost_iommu.config import parse_machine
+from vhost_iommu.guest.mapping import platform_of
+
+MACHINE = """
+[guest]
+kind = "linux"
+[[smmu]]
+name = "smmu0"
+substream_id_bits = 10
+[[master]]
+name = "plain"
+kind = "engine"
+smmu = "smmu0"
+stream_ids = [1]
+[[master]]
+name = "able"
+kind = "engine"
+smmu = "smmu0"
+stream_ids = [2]
+pasid_bits = 8
+can_stall = true
+"""
+
+
+def test_a_master_that_has_pasids_and_can_stall_is_said_to() -> None:
+    platform = platform_of(parse_machine(MACHINE))
+    assert platform.placed("able").master.properties == {"pasid-num-bits": 8, "dma-can-stall": None}
+    assert platform.placed("plain").master.properties == {}
