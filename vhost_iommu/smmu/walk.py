@@ -356,9 +356,11 @@ def permitted1(mapping: Mapping, regime: Regime, access: Access) -> bool:
     return mapping.user and (writable or not access.write)
 
 
-def permitted2(mapping: Mapping, access: Access, *, two_bit_xn: bool) -> bool:
+def permitted2(mapping: Mapping, access: Access, *, two_bit_xn: bool, execute_needs_read: bool = False) -> bool:
     """Whether stage 2 permits ``access``; ``two_bit_xn`` is IDR3.XNX. A clean page counts as writable."""
     if access.instruction:
+        if execute_needs_read and not mapping.readable:
+            return False
         if not two_bit_xn:
             return not mapping.descriptor & _XN_HIGH
         return not (mapping.pxn if access.privileged else mapping.uxn)

@@ -75,6 +75,7 @@ class Stage2:
     forced_writeback: bool  #: S2FWB
     record: bool  #: S2R
     stall: bool  #: S2S
+    execute_needs_read: bool = False  #: AArch32
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +338,7 @@ class Configuration:
             forced_writeback=bool(ste.S2FWB) and bool(self._idr3.FWB),
             record=bool(ste.S2R),
             stall=bool(ste.S2S),
+            execute_needs_read=not ste.S2AA64,
         )
 
     # -- fetching --------------------------------------------------------------------------------------------
@@ -554,7 +556,7 @@ class Configuration:
         if not least <= size <= least + (granule - 4) + 4:
             return True
         limit = self._s2_output_bits(ste)
-        if granule != 16 and not ste.S2DS:
+        if granule != 16 and wide is Wide.NONE:
             limit = min(limit, 48)
         return bool(ste.S2TTB >> limit)
 
@@ -625,7 +627,7 @@ class Configuration:
         if not shortest <= size <= longest:
             return True
         limit = self._output_bits(cd)
-        if granule != 16 and not cd.DS:
+        if granule != 16 and wide is Wide.NONE:
             limit = min(limit, 48)
         return bool(base >> limit)
 

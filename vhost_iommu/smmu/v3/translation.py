@@ -19,6 +19,7 @@ from ..walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitt
 from .configuration import Context, HalfContext, Stage1, Stage2
 from .counters import Counters
 from .registers import IDR3
+from .structures import STE_CONFIG
 
 #: World of stage 2 entries, which are tagged by VMID alone.
 STAGE2_WORLD = 0
@@ -64,12 +65,13 @@ class Translation:
         """Translate ``address`` through the stages that ``context`` has."""
         stage1 = None
         if context.stage1 is None:
-            # A bypassed stage 1 still checks the size: of the IPA, or of the PA where stage 2 is bypassed too.
-            bits = self._output_bits() if context.stage2 is None else self._input_bits()
+            # A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both.
+            bits = self._output_bits() if context.ste.Config == STE_CONFIG.BYPASS else self._input_bits()
             if address >> bits:
                 return Fault(FaultKind.ADDR_SIZE)
             if context.stage2 is None:
-                return Output(address, (1 << bits) - address)
+                pa = self._truncated(address)
+                return Output(pa, (1 << self._output_bits()) - pa)
             ipa, size = address, (1 << bits) - address
         else:
             found = self._stage1(context, context.stage1, address, access)
@@ -77,12 +79,15 @@ class Translation:
                 return found
             stage1, ipa, size = found
             if context.stage2 is None:
-                return Output(ipa & (1 << self._output_bits()) - 1, size, stage1)
+                return Output(self._truncated(ipa), size, stage1)
         stage2 = self._stage2(context, context.stage2, ipa, access, Cause.IN)
         if isinstance(stage2, Fault):
             return stage2
-        pa = stage2.translate(ipa) & (1 << self._output_bits()) - 1
-        return Output(pa, min(size, _left(stage2, ipa)), stage1, stage2)
+        return Output(self._truncated(stage2.translate(ipa)), min(size, _left(stage2, ipa)), stage1, stage2)
+
+    def _truncated(self, pa: int) -> int:
+        """AArch32 tables and bypassed IPAs may be wider than physical addresses: no fault (§3.4)."""
+        return pa & (1 << self._output_bits()) - 1
 
     def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
         """``size`` bytes of a CD table; the physical address where that aborts."""
@@ -90,7 +95,7 @@ class Translation:
         found = self._stage2(context, context.stage2, ipa, _READ, Cause.CD)
         if isinstance(found, Fault):
             return found
-        pa = found.translate(ipa)
+        pa = self._truncated(found.translate(ipa))
         data = self.memory.read(pa, size)
         return pa if data is None else data
 
@@ -173,7 +178,8 @@ class Translation:
                 self.tlb2.insert(space, mapping)
             two_bit_xn = bool(self.registers[IDR3].XNX)
             protected = cause is not Cause.IN and stage2.protected_walks and _is_device(mapping, stage2)
-            if protected or not permitted2(mapping, access, two_bit_xn=two_bit_xn):
+            readable = stage2.execute_needs_read
+            if protected or not permitted2(mapping, access, two_bit_xn=two_bit_xn, execute_needs_read=readable):
                 return Fault(FaultKind.PERMISSION, mapping.level)
             if not (access.write and mapping.clean and not mapping.writable):
                 return mapping
@@ -216,7 +222,7 @@ class _Descriptors:
         if self._stage2 is None or self._context is None:
             return address
         found = self._translation._stage2(self._context, self._stage2, address, access, Cause.TT)
-        return found if isinstance(found, Fault) else found.translate(address)
+        return found if isinstance(found, Fault) else self._translation._truncated(found.translate(address))
 
     @staticmethod
     def _abort(pa: int) -> Fault:
