@@ -11,7 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from vhost_iommu.layout import Layout, Register
 from vhost_iommu.memory import Memory
-from vhost_iommu.smmu.descriptors import DescriptorType, S1LeafDescriptor, TableDescriptor, span_shift
+from vhost_iommu.smmu.descriptors import (
+    DescriptorType,
+    S1LeafDescriptor,
+    S2LeafDescriptor,
+    TableDescriptor,
+    span_shift,
+)
 from vhost_iommu.smmu.transaction import Answer, Outcome, Transaction
 from vhost_iommu.smmu.v3 import Features, Smmu, events
 from vhost_iommu.smmu.v3.commands import CMD_SYNC, Command
@@ -36,6 +42,12 @@ from vhost_iommu.smmu.v3.structures import CD, STE, STE_CONFIG, TG0, TG1
 R = TypeVar("R", bound=Register)
 
 RAM_BASE = 0x4000_0000
+
+#: How much higher RAM lies in the IPA space that ``Bench.nested`` makes, and where that has single pages beside it:
+#: the CD's and the stage 1 start table's.
+IPA_OFFSET = 1 << 36
+IPA_OF_CD = 1 << 37
+IPA_OF_TABLE = IPA_OF_CD + 0x10000
 
 
 class Ram:
@@ -72,17 +84,43 @@ class Ram:
 
 
 class PageTable:
-    """A stage 1 VMSAv8-64 table in ``ram``; addresses of its upper half count like the lower half's."""
+    """A table of either stage in ``ram``; addresses of stage 1's upper half count like the lower half's.
 
-    def __init__(self, ram: Ram, granule_bits: int = 12, input_bits: int = 48, *, big_endian: bool = False) -> None:
+    A stage 2 table may start at any ``start_level`` whose up to 16 concatenated tables cover the input, by default
+    at the last such. With ``seen_at`` its addresses are IPAs: RAM lies that much higher there. ``lpa2`` says that
+    leaves hold 52 bits.
+    """
+
+    def __init__(
+        self,
+        ram: Ram,
+        granule_bits: int = 12,
+        input_bits: int = 48,
+        *,
+        stage: Literal[1, 2] = 1,
+        start_level: int | None = None,
+        big_endian: bool = False,
+        lpa2: bool = False,
+        seen_at: int = 0,
+    ) -> None:
         self.ram = ram
         self.granule_bits = granule_bits
         self.input_bits = input_bits
+        self.stage = stage
+        self.lpa2 = lpa2
+        self.seen_at = seen_at
         self.byteorder: Literal["big", "little"] = "big" if big_endian else "little"
         # One level per stride of address bits, counted up from the page (Arm ARM D8.2).
-        self.start_level = 4 - -(-(input_bits - granule_bits) // (granule_bits - 3))
+        resolved = input_bits - granule_bits - (4 if stage == 2 else 0)
+        last = min(4 - -(-resolved // (granule_bits - 3)), 3)
+        self.start_level = last if start_level is None else start_level
         top = input_bits - span_shift(granule_bits, self.start_level)
-        self.root = ram.alloc(8 << top, max(8 << top, 64))
+        self.at = ram.alloc(8 << top, max(8 << top, 64))
+
+    @property
+    def root(self) -> int:
+        """The start level's table, as whoever walks it sees it."""
+        return self.at + self.seen_at
 
     def map(self, iova: int, pa: int, size: int | None = None, level: int = 3, **leaf: int) -> None:
         """Map ``size`` bytes (by default one leaf) in leaves of ``level``: readable and writable by all unless
@@ -90,17 +128,25 @@ class PageTable:
         span = 1 << span_shift(self.granule_bits, level)
         kind = DescriptorType.TABLE_OR_PAGE if level == 3 else DescriptorType.BLOCK
         for offset in range(0, size or span, span):
-            output = pa + offset
-            raw = S1LeafDescriptor.of(**{"TYPE": kind, "AF": 1, "AP": 1, "nG": 1, "SH": 3, **leaf}).raw
-            raw |= output & (1 << 48) - 1 | (output >> 48) << 12
-            self.write(self.entry(iova + offset, level), raw)
+            values: dict[str, int] = {"TYPE": kind, "AF": 1, "SH": 3}
+            if self.stage == 1:
+                raw = S1LeafDescriptor.of(**{**values, "AP": 1, "nG": 1, **leaf}).raw
+            else:
+                raw = S2LeafDescriptor.of(**{**values, "S2AP": 3, "MemAttr": 0b1111, **leaf}).raw
+            self.write(self.entry(iova + offset, level), self.with_address(raw, pa + offset))
+
+    def with_address(self, raw: int, output: int) -> int:
+        """``raw`` with the 52 bits of ``output`` where this table's descriptors keep them."""
+        if self.lpa2:
+            return raw & ~0x300 | output & (1 << 50) - 1 | (output >> 50 & 3) << 8
+        return raw | output & (1 << 48) - 1 | (output >> 48) << 12
 
     def unmap(self, iova: int, level: int = 3) -> None:
         self.write(self.entry(iova, level), 0)
 
     def entry(self, iova: int, level: int = 3) -> int:
-        """Address of the descriptor for ``iova`` at ``level``; the tables on the way are made if need be."""
-        table = self.root
+        """Where in RAM the descriptor for ``iova`` at ``level`` is; the tables on the way are made if need be."""
+        table = self.at
         offset = iova & (1 << self.input_bits) - 1
         for at_level in range(self.start_level, 4):
             shift = span_shift(self.granule_bits, at_level)
@@ -112,17 +158,19 @@ class PageTable:
                 return at
             found = self.read(at)
             if not found & 1:
-                found = TableDescriptor.of(TYPE=3, NextTable=self.ram.alloc(1 << self.granule_bits)).raw
+                below = self.ram.alloc(1 << self.granule_bits) + self.seen_at
+                found = TableDescriptor.of(TYPE=3, NextTable=below).raw
                 self.write(at, found)
-            table = found & (1 << 48) - (1 << self.granule_bits)
+            table = (found & (1 << 48) - (1 << self.granule_bits)) - self.seen_at
         raise AssertionError(f"level {level} is above the start level {self.start_level}")
 
     def change(self, iova: int, level: int, **fields: int) -> None:
         """Change fields of the descriptor at ``level``: a leaf's, or a table's (APTable, UXNTable, PXNTable)."""
         at = self.entry(iova, level)
         raw = self.read(at)
+        leaf = S1LeafDescriptor if self.stage == 1 else S2LeafDescriptor
         table = level < 3 and raw & 2
-        self.write(at, (TableDescriptor(raw) if table else S1LeafDescriptor(raw)).replace(**fields).raw)
+        self.write(at, (TableDescriptor(raw) if table else leaf(raw)).replace(**fields).raw)
 
     def read(self, at: int) -> int:
         return int.from_bytes(self.ram.get(at, 8), self.byteorder)
@@ -238,6 +286,50 @@ class Bench:
         at = self.cd(None, table, None, **(cd or {}))
         self.ste(sid, **{"Config": STE_CONFIG.S1, "S1ContextPtr": at, **ste})
         return table
+
+    def stage2_fields(self, table: PageTable, **ste: int) -> dict[str, int]:
+        """The fields of an STE whose stage 2 walks ``table`` and records its faults."""
+        sl0 = (2 - table.start_level) & 3 if table.granule_bits == 12 else 3 - table.start_level
+        values: dict[str, int] = {
+            "S2TTB": table.root,
+            "S2T0SZ": 64 - table.input_bits,
+            "S2SL0": sl0,
+            "S2TG": next(each for each in TG0 if each.shift == table.granule_bits),
+            "S2PS": self[IDR5].OAS,
+            "S2AA64": 1,
+            "S2R": 1,
+            "S2DS": table.lpa2,
+            "S2VMID": 1,
+        }
+        if table.granule_bits == 12 and table.start_level == -1:
+            values |= {"S2SL0": 0, "S2SL0_2": 1}
+        return {**values, **ste}
+
+    def stage2(self, sid: int = 0, *, table: PageTable | None = None, **ste: int) -> PageTable:
+        """Let ``sid`` translate by stage 2 alone, by default an empty table of 4 KiB pages, and return that."""
+        table = table or PageTable(self.ram, input_bits=40, stage=2)
+        self.ste(sid, **{"Config": STE_CONFIG.S2, **self.stage2_fields(table, **ste)})
+        return table
+
+    def nested(
+        self, sid: int = 0, *, cd: Mapping[str, int] | None = None, writable: bool = True, **ste: int
+    ) -> tuple[PageTable, PageTable]:
+        """Let ``sid`` translate by both stages, and return their tables.
+
+        IPAs are RAM's addresses plus IPA_OFFSET (in blocks; stage 1 tables are there), but the CD's page is at
+        IPA_OF_CD and the stage 1 start table's at IPA_OF_TABLE, in pages of their own.
+        """
+        second = PageTable(self.ram, input_bits=40, stage=2)
+        first = PageTable(self.ram, input_bits=39, seen_at=IPA_OFFSET)
+        ram = self.ram
+        second.map(ram.base + IPA_OFFSET, ram.base, len(ram.bytes), level=2, S2AP=3 if writable else 1)
+        second.map(IPA_OF_TABLE, first.at)
+        at = ram.alloc(0x1000)
+        second.map(IPA_OF_CD, at)
+        self.cd(at, first, None, **{"TTB0": IPA_OF_TABLE, **(cd or {})})
+        fields = self.stage2_fields(second, **{"Config": STE_CONFIG.NESTED, "S1ContextPtr": IPA_OF_CD, **ste})
+        self.ste(sid, **fields)
+        return first, second
 
     # -- use -------------------------------------------------------------------------------------------------
 
