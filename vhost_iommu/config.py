@@ -32,6 +32,7 @@ class Size(int):
     """Bytes; a file may say "512M"."""
 
 
+_DAY = 24 * 60 * 60
 _1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
@@ -65,6 +66,8 @@ class SmmuConfig:
     preset: str | None = None
     #: Register reads that still find CR0ACK, IRQ_CTRLACK and GBPA.Update as they were before a write takes effect.
     acknowledge_after: int = 0
+    #: Seconds after which a stalled transaction that software has not answered is told in the log; 0: never.
+    stall_watchdog: float = 5.0
     #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.
     interrupts: Literal["msi", "wired"] = "msi"
     id_registers: Mapping[str, int] = field(default_factory=dict)
@@ -228,6 +231,8 @@ def _smmu(where: _Where, table: object) -> SmmuConfig:
         raise where.error(f"{smmu.name}: {error}") from error
     if smmu.acknowledge_after < 0:
         raise where.error("'acknowledge_after' counts register reads; make it 0 or more")
+    if not 0 <= smmu.stall_watchdog <= _DAY:
+        raise where.error("'stall_watchdog' is in seconds; make it 0 to 86400")
     msi = registers.IDR0(smmu.id_registers["IDR0"]).MSI == 1 if "IDR0" in smmu.id_registers else made.msi
     if "interrupts" not in table:
         return dataclasses.replace(smmu, interrupts="msi" if msi else "wired")
@@ -416,6 +421,8 @@ def _convert(value: object, hint: Any) -> Any:
         return None if None in made else made
     if hint is Size:
         return _size(value)
+    if hint is float and type(value) is int:
+        return float(value)
     # A bool is an int to Python, but not to a person.
     return value if type(value) is hint else None
 
@@ -435,7 +442,13 @@ def _expected(hint: Any) -> str:
         return "one of " + ", ".join(f'"{part}"' if isinstance(part, str) else str(part) for part in parts)
     if origin is tuple:
         return f"a list, each {_expected(parts[0])}"
-    names = {Size: 'a size like "512M"', int: "a whole number", str: "a text in quotes", bool: "true or false"}
+    names = {
+        Size: 'a size like "512M"',
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        bool: "true or false",
+    }
     return names.get(hint, str(hint))
 
 

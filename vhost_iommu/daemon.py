@@ -8,17 +8,85 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .config import MachineConfig
 from .errors import UsageError
 from .machine import Machine, Wires
-from .server import Server
+from .server import Quiet, Server
+from .smmu.transaction import Stall
 from .trace import Trace
 
 #: Seconds that a worker stands aside at a time, while a register access waits for its lock.
 PAUSE = 25e-6
+
+
+class Watchdog:
+    """Says once of each stall of one SMMU, after ``seconds``, that the guest's software has not answered it."""
+
+    def __init__(
+        self,
+        name: str,
+        seconds: float,
+        after: Callable[[float, Callable[[], None]], None],
+        clock: Callable[[], float] = time.monotonic,
+        trace: Trace | None = None,
+    ) -> None:
+        """``after`` (seconds, function) has the function called later; ``clock`` is the SMMU's."""
+        self.name = name
+        self.seconds = seconds
+        self._after = after
+        self._clock = clock
+        self._trace = trace
+        self._complain = Quiet(name, logger="vhost_iommu.smmu")
+        self._lock = threading.Lock()  # guards all below
+        #: When each is overdue, in order, and its record: another one means that software has answered, in vain.
+        self._watched: deque[tuple[float, Stall, object]] = deque()
+        self._armed = False
+
+    def watch(self, stall: Stall) -> None:
+        """``stall`` begins; from any thread, and it does not wait."""
+        with self._lock:
+            while self._watched and self._watched[0][1].answer is not None:
+                self._watched.popleft()
+            self._watched.append((self._clock() + self.seconds, stall, stall.event))
+            if not self._armed:
+                self._armed = True
+                self._after(self.seconds, self._look)
+
+    def _look(self) -> None:
+        now = self._clock()
+        overdue = []
+        with self._lock:
+            while self._watched:
+                due, stall, event = self._watched[0]
+                if stall.answer is None and due > now:
+                    break
+                self._watched.popleft()
+                if stall.answer is not None:
+                    continue
+                if stall.event is event:
+                    overdue.append(stall)
+                else:
+                    self._watched.append((now + self.seconds, stall, stall.event))
+            self._armed = bool(self._watched)
+            if self._armed:
+                self._after(self._watched[0][0] - now, self._look)
+        for stall in overdue:
+            self._tell(stall, now - stall.since)
+
+    def _tell(self, stall: Stall, seconds: float) -> None:
+        left, stag = stall.transaction, stall.stag
+        what = f"{'write' if left.write else 'read'} of StreamID {left.sid:#x} at {left.iova:#x}"
+        if stag is None:
+            self._complain(f"stalled {seconds:.1f} s, and software cannot be told yet: no room for the event: {what}")
+        else:
+            self._complain(f"STAG {stag} stalled {seconds:.1f} s, no CMD_RESUME: {what}")
+        if self._trace is not None:
+            told = {} if stag is None else {"STAG": stag}
+            self._trace.emit(self.name, "fault", "not resumed", **told, sid=left.sid, iova=left.iova, seconds=seconds)
 
 
 class Daemon:
@@ -37,12 +105,20 @@ class Daemon:
         """UsageError when ``paths`` or ``fds`` are not as many as the machine has SMMUs."""
         self.server = Server()
         self.trace = trace
+        self._watchdogs: dict[str, Watchdog] = {}
+        if any(smmu.stall_watchdog for smmu in config.smmus):
+            alarm = self.server.alarm("watchdog")
+            for smmu in config.smmus:
+                if smmu.stall_watchdog:
+                    self._watchdogs[smmu.name] = Watchdog(smmu.name, smmu.stall_watchdog, alarm.after, trace=trace)
         self.machine = Machine(
             config,
             wires=wires,
             spawn=lambda name, work: self.server.worker(name, work).wake,
             new_lock=threading.RLock,
             pause=lambda: time.sleep(PAUSE),
+            clock=time.monotonic,
+            on_stall=self._stalled,
             trace=trace,
         )
         if folder is not None:
@@ -63,6 +139,10 @@ class Daemon:
     def failure(self) -> Exception | None:
         """What went wrong in a thread: our fault."""
         return self.server.failure
+
+    def _stalled(self, smmu: str, stall: Stall) -> None:
+        if (watchdog := self._watchdogs.get(smmu)) is not None:
+            watchdog.watch(stall)
 
     def start(self) -> None:
         self.server.start()

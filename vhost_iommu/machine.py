@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .config import BlockOptions, MachineConfig, MasterConfig, SmmuConfig
@@ -20,6 +21,7 @@ from .masters.port import Port
 from .masters.storage import open_storage
 from .masters.virtio_blk import VirtioBlk
 from .memory import Memory
+from .smmu.transaction import Stall
 from .smmu.v3 import Features, Smmu
 from .trace import Trace
 from .vfio.pci import BarMap, PciFunction
@@ -67,15 +69,22 @@ class Machine:
         spawn: Spawn | None = None,
         new_lock: Callable[[], AbstractContextManager[Any]] = nullcontext,
         pause: Callable[[], None] = nothing,
+        clock: Callable[[], float] = lambda: 0.0,
+        on_stall: Callable[[str, Stall], None] = lambda smmu, stall: None,
         trace: Trace | None = None,
     ) -> None:
-        """``spawn`` None: masters do their work where they are told of it, in the caller's thread."""
+        """``spawn`` None: masters do their work where they are told of it, in the caller's thread.
+
+        ``on_stall`` is told of each transaction of a master that stalls, and of the SMMU's name; it must not block.
+        """
         self.config = config
         self.trace = trace
         self._wires = wires or {}
         self._spawn = spawn
         self._new_lock = new_lock
         self._pause = pause
+        self._clock = clock
+        self._on_stall = on_stall
         self.smmus: dict[str, Smmu] = {}
         self.masters: dict[str, Master] = {}
         self.functions: list[PciFunction] = []
@@ -95,6 +104,7 @@ class Machine:
             acknowledge_after=config.acknowledge_after,
             interrupt=self._smmu_interrupt(config, memory),
             lock=self._new_lock(),
+            clock=self._clock,
             trace=self.trace,
         )
         if self._spawn is not None:
@@ -116,6 +126,7 @@ class Machine:
     def _master(self, config: MasterConfig, memory: Memory, smmu: Smmu) -> Master:
         port = Port(config.name, memory, smmu, config.stream_ids)
         port.trace = self.trace
+        port.on_stall = partial(self._on_stall, smmu.name)
         wire = self._wire(memory, config.name, "")
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:

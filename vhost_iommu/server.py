@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import heapq
 import logging
 import os
 import select
@@ -53,8 +54,8 @@ SWITCH_INTERVAL = 50e-6
 class Quiet:
     """A logger's warnings, at most ``lines`` in ``seconds``, so that no client can flood the log."""
 
-    def __init__(self, name: str, lines: int = 20, seconds: float = 60.0) -> None:
-        self._log = logging.getLogger("vhost_iommu.vfio")
+    def __init__(self, name: str, lines: int = 20, seconds: float = 60.0, logger: str = "vhost_iommu.vfio") -> None:
+        self._log = logging.getLogger(logger)
         self._name = name
         self._lines = lines
         self._seconds = seconds
@@ -254,6 +255,55 @@ class Worker:
             self._failed(problem)
 
 
+class Alarm:
+    """One thread that calls functions when their time comes; it sleeps while there is nothing to wait for."""
+
+    def __init__(self, name: str, failed: Callable[[Exception], None]) -> None:
+        """``failed`` takes what a function raises, which is the alarm's end."""
+        self._failed = failed
+        self._changed = threading.Condition()  # guards all below
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []  # a heap: time, serial number, function
+        self._count = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the alarm's thread; callable from any thread, before the start too."""
+        with self._changed:
+            heapq.heappush(self._calls, (time.monotonic() + seconds, self._count, call))
+            self._count += 1
+            self._changed.notify()
+
+    def stop(self) -> bool:
+        """Call nothing more and end the thread; False when it did not end within JOIN_TIMEOUT."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_TIMEOUT)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (call := self._next()) is not None:
+                call()
+        except Exception as problem:
+            self._failed(problem)
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next call that is due, or for the end."""
+        with self._changed:
+            while not self._stopping:
+                left = self._calls[0][0] - time.monotonic() if self._calls else None
+                if left is not None and left <= 0:
+                    return heapq.heappop(self._calls)[2]
+                self._changed.wait(left)
+            return None
+
+
 class Server:
     """Serves several functions at once; a context manager that starts and stops."""
 
@@ -261,7 +311,7 @@ class Server:
         #: The first unexpected exception of any thread: our fault, exit code 70.
         self.failure: Exception | None = None
         self._endpoints: list[Endpoint] = []
-        self._workers: list[Worker] = []
+        self._workers: list[Worker | Alarm] = []
         self._threads: list[threading.Thread] = []
         self._channels: dict[Endpoint, Channel] = {}
         self._lock = threading.Lock()  # guards _channels, _serving, _stopping and failure
@@ -277,6 +327,12 @@ class Server:
     def worker(self, name: str, work: Callable[[], bool]) -> Worker:
         """A thread for a master, started and stopped with the server."""
         made = Worker(name, work, self._failed)
+        self._workers.append(made)
+        return made
+
+    def alarm(self, name: str) -> Alarm:
+        """A thread for what has a time, started and stopped with the server."""
+        made = Alarm(name, self._failed)
         self._workers.append(made)
         return made
 

@@ -18,6 +18,7 @@ from vhost_iommu.config import (
     stream_id_bits,
 )
 from vhost_iommu.errors import UsageError
+from vhost_iommu.smmu.v3 import Features
 
 GUEST = '[guest]\nkind = "linux"\n'
 SMMU = '[[smmu]]\nname = "smmu0"\n'
@@ -99,6 +100,15 @@ def test_id_registers_outweigh_features() -> None:
     )
 
 
+def test_stalls_are_features_and_the_watchdog_takes_seconds() -> None:
+    smmu = parsed(GUEST + SMMU + 'stall_model = "both"\nstall_max = 7\nstall_watchdog = 2\n').smmus[0]
+    made = Features(**smmu.features)
+    assert (made.stall_model, made.stall_max) == ("both", 7)
+    assert smmu.stall_watchdog == 2.0
+    assert parsed(GUEST + SMMU).smmus[0].stall_watchdog == 5.0
+    assert parsed(GUEST + SMMU + "stall_watchdog = 0.25\n").smmus[0].stall_watchdog == 0.25
+
+
 def test_an_unknown_key_is_refused_with_the_nearest() -> None:
     assert refusal(GUEST + SMMU + "granulez = 1\n") == (
         "qemu-configs/x.toml: [[smmu]] 'granulez' is not a key here; did you mean 'granules'?"
@@ -116,6 +126,9 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         (GUEST + SMMU + 'oas = "big"\n', "[[smmu]] 'oas' is a whole number, not 'big'"),
         (GUEST + SMMU + "oas = true\n", "[[smmu]] 'oas' is a whole number, not true"),
         (GUEST + SMMU + "msi = 1\n", "[[smmu]] 'msi' is true or false, not 1"),
+        (GUEST + SMMU + "stall_watchdog = true\n", "[[smmu]] 'stall_watchdog' is a number, not true"),
+        (GUEST + SMMU + "stall_watchdog = -1\n", "[[smmu]] 'stall_watchdog' is in seconds; make it 0 to 86400"),
+        (GUEST + SMMU + "stall_watchdog = nan\n", "[[smmu]] 'stall_watchdog' is in seconds; make it 0 to 86400"),
         (GUEST + SMMU + 'granules = "4K"\n', "[[smmu]] 'granules' is a list, each a text in quotes, not '4K'"),
         (GUEST + SMMU + "granules = [4]\n", "[[smmu]] 'granules' is a list, each a text in quotes, not [4]"),
         (GUEST + SMMU + 'interrupts = "x"\n', "[[smmu]] 'interrupts' is one of \"msi\", \"wired\", not 'x'"),

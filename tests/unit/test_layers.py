@@ -28,7 +28,7 @@ PARTS: dict[str, set[str]] = {
     "vfio": {"errors", "memory", "mmio", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "smmu", "trace", "vfio"},
     "server": {"errors", "trace", "vfio"},
-    "daemon": {"config", "errors", "machine", "server", "trace"},
+    "daemon": {"config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
     "reference": {"errors", "layout", "smmu"},
     "guest": {"config", "daemon", "errors", "machine", "server", "smmu", "trace"},
