@@ -119,7 +119,7 @@ def _tell_models(account: Account, daemon: Daemon) -> None:
             port.bytes_read > 0 and port.bytes_written > 0,
             master.name,
             f"{_size(port.bytes_read)} read from the guest, {_size(port.bytes_written)} written to it, "
-            f"in {port.transactions} transactions; {port.aborts} aborted",
+            f"in {port.transactions} transactions; {port.stalls} stalled, {port.aborts} aborted",
         )
 
 
@@ -136,6 +136,9 @@ def _tell_smmu(account: Account, smmu: Smmu) -> None:
         f"{counters.commands} commands, {counters.syncs} of them CMD_SYNC, {counters.command_errors} refused; "
         f"{counters.events} events, {counters.interrupts} interrupts",
     )
+    if counters.stalls:
+        left = len(smmu.stalls)
+        account.check(not left, smmu.name, f"{counters.stalls} stalls, {left} of them not answered by software")
 
 
 def _compare_disks(account: Account, daemon: Daemon, report: Report) -> None:

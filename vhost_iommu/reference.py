@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .layout import Access, Field, Layout, Register
+from .masters import engine
 from .smmu import descriptors
 from .smmu.v3 import commands, events, registers, structures
 
@@ -96,7 +97,10 @@ def _paragraphs(cls: type[Layout]) -> list[str]:
 
 
 def _summary(cls: type[Layout]) -> str:
-    return _paragraphs(cls)[0].rstrip(".")
+    said = _paragraphs(cls)
+    if said:
+        return said[0].rstrip(".")
+    return _escape(cls.fields[0].doc) if len(cls.fields) == 1 else ""
 
 
 def _escape(text: str) -> str:
@@ -184,6 +188,40 @@ def _register_facts(r: type[Register]) -> list[str]:
     return [*facts, *_section(r)]
 
 
+def _engine() -> str:
+    page = _Page(
+        "Registers of the DMA engine",
+        """
+The SMMUv3TestEngine that Arm publishes for TF-A-tests, as a platform device, and what this project adds to it. Its
+window begins with pairs of a user page and a privileged page, 64 KiB each, of 512 frames of 128 bytes; behind all
+pairs come as many extension pages with the same frames again. *Offset* counts from a frame's begin in its page. Bits
+that a table leaves out read as zero, and a write does not change them. A frame takes no writes while it runs.
+
+Frames run side by side. A stalled transaction (IHI 0070 §3.12.2) holds up its own transfer, and its command as soon
+as `inflight` transfers are stalled; other frames and all registers go on. After an abort no transfer is begun, and the
+command ends when those that are stalled have ended. Its state is then told, then its MSI sent, which may stall too.
+`ATS_ENABLE` and `PRI_ENABLE` are the published places for what they name, and have no effect yet.
+""",
+    )
+    groups = (
+        ("User frame", "In the first page of a pair, for less privileged software.", engine.USER_REGISTERS),
+        ("Privileged frame", "In the second page of a pair.", engine.PRIVILEGED_REGISTERS),
+        ("Extension frame", "In an extension page: ours, not Arm's.", engine.EXTENSION_REGISTERS),
+    )
+    page.add("## Contents")
+    for title, where, group in groups:
+        page.add(f"### {title}", "", where)
+        page.table(
+            ["offset", "register", "bits", "access", ""],
+            [(_offset(r), _link(r), str(r.size * 8), _access(r), _summary(r)) for r in group],
+        )
+    for _, _, group in groups:
+        for r in group:
+            page.layout(r, _register_facts(r))
+    page.layout(engine.SideAttributes, [f"{engine.SideAttributes.size} bytes"])
+    return page.text()
+
+
 def _commands() -> str:
     page = _Page(
         "SMMUv3 commands",
@@ -259,6 +297,7 @@ PAGES = {
     "smmuv3-events.md": _events,
     "smmuv3-structures.md": _structures,
     "smmuv3-descriptors.md": _descriptors,
+    "engine-registers.md": _engine,
 }
 
 

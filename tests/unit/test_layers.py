@@ -30,7 +30,7 @@ PARTS: dict[str, set[str]] = {
     "server": {"errors", "trace", "vfio"},
     "daemon": {"config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
-    "reference": {"errors", "layout", "smmu"},
+    "reference": {"errors", "layout", "masters", "smmu"},
     "guest": {"config", "daemon", "errors", "machine", "server", "smmu", "trace"},
     "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},
     "cli": {"", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},

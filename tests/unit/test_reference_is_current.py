@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vhost_iommu import reference
+from vhost_iommu.masters import engine
 from vhost_iommu.smmu import descriptors
 from vhost_iommu.smmu.v3 import commands, events, registers, structures
 
@@ -18,6 +19,7 @@ MODULES = {
     "smmuv3-events.md": events,
     "smmuv3-structures.md": structures,
     "smmuv3-descriptors.md": descriptors,
+    "engine-registers.md": engine,
 }
 
 

@@ -49,8 +49,8 @@ class Cmd(IntEnum):
     ERROR = 0xFFFFFFFF
 
 
-class Attributes(Layout, size=2):
-    """Half of ``attributes``, and ``msiattr``: what the transactions of one side carry."""
+class SideAttributes(Layout, size=2):
+    """Half of ``attributes``, and of ``msiattr`` the low half: what the transactions of one side carry."""
 
     inner = field(3, 0)
     outer = field(7, 4)
@@ -74,7 +74,7 @@ class UserFrame:
         RATE = field(31, 16, doc="No effect")
 
     class count_of_transactions_launched(Register, at=0x08):
-        VALUE = field(31, 0)
+        VALUE = field(31, 0, doc="Without MSIs")
 
     class count_of_transactions_returned(Register, at=0x0C):
         VALUE = field(31, 0)
@@ -83,20 +83,20 @@ class UserFrame:
         ADDRESS = address(63, 0, doc="0: no MSI")
 
     class msidata(Register, at=0x18):
-        VALUE = field(31, 0)
+        VALUE = field(31, 0, doc="Word that the MSI writes")
 
     class msiattr(Register, at=0x1C):
-        VALUE = field(31, 0)
+        VALUE = field(31, 0, doc="Attributes of the MSI, in its low half")
 
     class attributes(Register, at=0x20):
-        SOURCE = field(15, 0)
-        DESTINATION = field(31, 16)
+        SOURCE = field(15, 0, doc="Attributes of reads")
+        DESTINATION = field(31, 16, doc="Attributes of writes")
 
     class seed(Register, at=0x24):
         VALUE = field(31, 0, doc="0: ascending, all ones: descending, else in an order drawn from it")
 
     class begin(Register, at=0x28, size=8):
-        ADDRESS = address(63, 0)
+        ADDRESS = address(63, 0, doc="Of the first byte")
 
     class end_incl(Register, at=0x30, size=8):
         ADDRESS = address(63, 0, doc="Of the last byte")
@@ -104,8 +104,8 @@ class UserFrame:
     class stride(Register, at=0x38, size=8):
         VALUE = field(63, 0, doc="1: every byte; a multiple of 8: single 64-bit transfers so far apart")
 
-    class udata(Register, at=0x40, size=8):
-        """The first of eight: [0] MEMCPY's destination, [1] SUM64's result, [2] where a transaction aborted."""
+    class udata(Register, at=0x40, size=8, count=8, stride=8):
+        """Operands and results: [0] MEMCPY's destination, [1] SUM64's result, [2] where a transaction aborted."""
 
         VALUE = field(63, 0)
 
@@ -127,8 +127,8 @@ class PrivilegedFrame:
     class substreamid(Register, at=0x0C):
         VALUE = field(31, 0, reset=NO_SUBSTREAMID, doc="All ones: none")
 
-    class pdata(Register, at=0x10, size=8):
-        """The first of fourteen, without a meaning."""
+    class pdata(Register, at=0x10, size=8, count=14, stride=8):
+        """Storage, without a meaning."""
 
         VALUE = field(63, 0)
 
@@ -148,7 +148,7 @@ class ExtensionFrame:
     """128 bytes in a page that is ours, not Arm's; word 0 reads as a frame that is not implemented."""
 
     class version(Register, at=0x04, access=Access.RO):
-        VALUE = field(31, 0, reset=1, doc="Of these registers")
+        VALUE = field(31, 0, reset=1, doc="Version of these registers; 0: the frame is not implemented")
 
     class inflight(Register, at=0x08):
         LIMIT = field(7, 0, reset=1, doc="Transfers under way at a time, for transfers that stall; 0 counts as 1")
@@ -161,7 +161,7 @@ class ExtensionFrame:
         MSI = bit(9, doc="It was an MSI that stalled")
 
     class fault_address(Register, at=0x10, size=8, access=Access.RO):
-        ADDRESS = address(63, 0)
+        ADDRESS = address(63, 0, doc="The fault's first byte")
 
     class stalls_now(Register, at=0x18, access=Access.RO):
         VALUE = field(31, 0, doc="Transactions that are stalled")
@@ -179,15 +179,23 @@ class ExtensionFrame:
         VALUE = field(31, 0, doc="Of them, those that were terminated silently")
 
 
-def _placed(frame: type, **arrays: int) -> list[tuple[type[Register], int]]:
-    """Each register of ``frame`` and where it lies; ``arrays``: how often those repeat that do."""
-    registers = [each for each in vars(frame).values() if isinstance(each, type) and issubclass(each, Register)]
-    return [(reg, reg.at + n * reg.size) for reg in registers for n in range(arrays.get(reg.__name__, 1))]
+def _registers(frame: type) -> tuple[type[Register], ...]:
+    return tuple(each for each in vars(frame).values() if isinstance(each, type) and issubclass(each, Register))
 
 
-USER = _placed(UserFrame, udata=8)
-PRIVILEGED = _placed(PrivilegedFrame, pdata=14)
-EXTENSION = _placed(ExtensionFrame)
+#: The registers of a frame, by part.
+USER_REGISTERS, PRIVILEGED_REGISTERS, EXTENSION_REGISTERS = map(
+    _registers, (UserFrame, PrivilegedFrame, ExtensionFrame)
+)
+LAYOUTS: tuple[type[Layout], ...] = (*USER_REGISTERS, *PRIVILEGED_REGISTERS, *EXTENSION_REGISTERS, SideAttributes)
+
+
+def _placed(registers: tuple[type[Register], ...]) -> list[tuple[type[Register], int]]:
+    """Each register and where it lies, those that repeat as often as they do."""
+    return [(reg, reg.at + n * reg.stride) for reg in registers for n in range(reg.count)]
+
+
+USER, PRIVILEGED, EXTENSION = map(_placed, (USER_REGISTERS, PRIVILEGED_REGISTERS, EXTENSION_REGISTERS))
 
 
 def _image(placed: list[tuple[type[Register], int]], part: Callable[[type[Register]], int]) -> int:
@@ -285,7 +293,7 @@ class Frame:
         self.put(register, (self.get(register) + by) & 0xFFFFFFFF)
 
     def carried(self, sid: int, ssid: int | None, attributes: int) -> Carried:
-        side = Attributes(attributes & 0xFFFF)
+        side = SideAttributes(attributes & 0xFFFF)
         return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD)}
 
     def fault(self, reason: FaultReason, iova: int, *, write: bool, msi: bool = False) -> None:
