@@ -267,6 +267,8 @@ class VirtioMmio(Master):
         self.gate = Gate(self.port, self.turns)
         self.status = 0
         self.interrupt_status = 0
+        #: Bits that were set after the driver last read InterruptStatus.
+        self._unread = 0
         self.features = RingFeatures()
         self.driver_features = 0
         self._device_features_high = self._driver_features_high = 0
@@ -317,10 +319,18 @@ class VirtioMmio(Master):
         return self.port.smmu is None or bool(features.ACCESS_PLATFORM)
 
     def load_InterruptStatus(self) -> int:
+        self._unread = 0
         return self.interrupt_status
 
     def store_InterruptACK(self, value: int) -> None:
-        self.interrupt_status &= ~value
+        # The write is posted: since the driver sent it, and looked into its rings, we may have used more buffers.
+        # What it has not read yet it cannot mean, and the interrupt for that is still to find its bit set.
+        self.interrupt_status &= ~(value & ~self._unread)
+
+    def _raise(self, bit: int) -> None:
+        """Set a bit of InterruptStatus; holds the lock, and the interrupt follows."""
+        self.interrupt_status |= bit
+        self._unread |= bit
 
     # -- queue registers -------------------------------------------------------------------------------------------
 
@@ -457,7 +467,7 @@ class VirtioMmio(Master):
         if wanted:
             with ring.gate as is_open:
                 if is_open:
-                    self.interrupt_status |= InterruptStatus.USED_BUFFER.mask
+                    self._raise(InterruptStatus.USED_BUFFER.mask)
             if is_open:
                 self.interrupt()
         return None
@@ -470,7 +480,7 @@ class VirtioMmio(Master):
         self.status |= _NEEDS_RESET
         self._kicked.clear()
         if self.status & _DRIVER_OK:  # §2.1.2
-            self.interrupt_status |= InterruptStatus.CONFIG_CHANGE.mask
+            self._raise(InterruptStatus.CONFIG_CHANGE.mask)
             self._pulse = True
 
     @staticmethod
