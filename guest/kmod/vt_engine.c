@@ -337,8 +337,8 @@ out:
 	return error;
 }
 
-/* Many pages from all over become one range of IOVAs, which the engine fills and which is unmapped as one. */
-static int fills_scattered_pages(struct vt *vt)
+/* Pages from all over become one range of IOVAs, which the engine fills; 'gone': and cannot reach once unmapped. */
+static int fill_pages(struct vt *vt, bool gone)
 {
 	enum { PAGES = 37 };
 	struct scatterlist *segment;
@@ -382,6 +382,8 @@ static int fills_scattered_pages(struct vt *vt)
 	else if (table.nents == 1)
 		say("# wrote pasid=-1 iova=%#llx pa=%#llx bytes=%zu seed=6 crc32=%#x", iova,
 		    sg_phys(table.sgl), bytes, crc_of(seen, bytes));
+	for (i = 0; gone && !error && i < PAGES; i += PAGES / 4)
+		error = engine_aborts(vt, NO_PASID, iova + i * PAGE_SIZE);
 out:
 	for_each_sgtable_sg(&table, segment, i)
 		if (sg_page(segment))
@@ -389,6 +391,17 @@ out:
 	sg_free_table(&table);
 	kfree(seen);
 	return error;
+}
+
+static int fills_scattered_pages(struct vt *vt)
+{
+	return fill_pages(vt, false);
+}
+
+/* Needs a kernel that invalidates strictly. */
+static int loses_all_of_a_range(struct vt *vt)
+{
+	return fill_pages(vt, true);
 }
 
 /* Mapped, the engine reads; unmapped, it does not: at once, or when a lazy kernel's queue was flushed. */
@@ -677,6 +690,7 @@ static const struct {
 	TEST(switches_domains),
 	TEST(keeps_pasids_apart),
 	TEST(loses_what_is_unmapped),
+	TEST(loses_all_of_a_range),
 	TEST(revokes_pasids),
 };
 

@@ -85,10 +85,11 @@ class EngineCases:
     def revoking(self) -> list[Case]:
         """With faults that the kernel logs."""
         pasids = ("revokes_pasids",) if PASID_BITS in self.placed.master.properties else ()
+        # The driver prints ten events in five seconds: those of each kind come before many of one.
         return [
             *self.tests("lazy", "loses_what_is_unmapped"),
             *self.kind("strict", "DMA"),
-            *self.tests("strict", "loses_what_is_unmapped", *pasids),
+            *self.tests("strict", "loses_what_is_unmapped", *pasids, "loses_all_of_a_range"),
         ]
 
     def tests(self, kind: str, *names: str) -> list[Case]:

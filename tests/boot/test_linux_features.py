@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stock kernel does with features of the SMMU: its account and the host's, compared access by access.
+
+The guest says what its CPU saw (facts of guest/kmod/vt_engine.c); the trace says what the driver and the SMMU did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytest
+
+from tests.conftest import missing
+from vhost_iommu.config import MachineConfig, load_machine, parse_machine
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.ktap import Ktap, Result
+from vhost_iommu.guest.launch import Launch, Wishes
+from vhost_iommu.guest.run import Report, Verdict, disk_checksums
+from vhost_iommu.masters.engine import BURST, random_bytes
+from vhost_iommu.masters.virtio_blk import VirtioBlk
+from vhost_iommu.smmu.v3 import Smmu
+from vhost_iommu.smmu.v3.registers import STRTAB_BASE_CFG
+from vhost_iommu.trace import Record, Trace
+
+PAGE = 4096
+#: The same kernel module drives an engine behind each; they differ in how the driver must serve them.
+UNLIKE = """
+[guest]
+kind = "linux"
+[[smmu]]
+name = "smmu0"
+version = "3.2"
+stream_id_bits = 16
+[[smmu]]
+name = "smmu1"
+version = "3.1"
+range_invalidation = false
+stream_id_bits = 6
+stream_table_levels = 1
+[[master]]
+name = "engine0"
+kind = "engine"
+smmu = "smmu0"
+stream_ids = [0x1234]
+[[master]]
+name = "engine1"
+kind = "engine"
+smmu = "smmu1"
+stream_ids = [0x21]
+"""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the guest: what happened, its subject, and numbers."""
+
+    word: str
+    values: dict[str, int]
+
+    def __getitem__(self, key: str) -> int:
+        return self.values[key]
+
+
+class Boot:
+    """A run that ended, and what both sides said of it."""
+
+    def __init__(self, machine: MachineConfig, assets: Assets, append: str) -> None:
+        self.trace = Trace.memory()
+        self.launch = Launch(machine, Wishes(append=append), trace=self.trace, assets=assets)
+        self.report: Report = self.launch.run()
+
+    @cached_property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Of each case with accesses, the records from its first access to the next case's first.
+
+        AssertionError when an access that the guest tells of is not in the trace, in the guest's order.
+        """
+        return dict(self._spans())
+
+    @property
+    def smmus(self) -> dict[str, Smmu]:
+        assert self.launch.daemon is not None
+        return self.launch.daemon.machine.smmus
+
+    def result(self, case: str) -> Result:
+        assert self.report.passed(case), f"{case}: {self.report.why}; see {self.report.folder}"
+        return next(result for result in self.report.results if result.name == case)
+
+    def facts(self, case: str, *words: str) -> list[Fact]:
+        return facts_of(self.result(case), *words)
+
+    def all_facts(self, *words: str) -> list[Fact]:
+        return [fact for result in self.report.results for fact in facts_of(result, *words)]
+
+    def _spans(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        at, begun = 0, list[tuple[str, int]]()
+        for result in self.report.results:
+            first = None
+            for fact in facts_of(result, "wrote", "read", "aborted"):
+                at = self._access(fact, at)
+                first = at if first is None else first
+            if first is not None:
+                begun.append((result.name, first))
+        ends = [first for _, first in begun[1:]] + [len(self.trace.records)]
+        for (name, first), end in zip(begun, ends, strict=True):
+            yield name, (first, end)
+
+    def _access(self, fact: Fact, start: int) -> int:
+        """Where, from ``start`` on, the trace has the access that the guest tells of."""
+        aborted = fact.word == "aborted"
+        for index in range(start, len(self.trace.records)):
+            record = self.trace.records[index]
+            args = record.args
+            if (
+                record.kind == "translation"
+                and (args["ssid"], args["iova"]) == (fact["pasid"], fact["iova"])
+                and record.name == ("write" if fact.word == "wrote" else "read")
+                and (args["outcome"] == "abort" if aborted else args.get("pa") == fact["pa"])
+            ):
+                return index
+        raise AssertionError(f"the host saw nothing of {fact}")
+
+    def commands(self, case: str = "", track: str = "smmu0", *, end: int | None = None) -> list[Record]:
+        """What the driver commanded during a case, or altogether; up to the record ``end``, if given."""
+        first, last = self.spans[case] if case else (0, len(self.trace.records))
+        end = last if end is None else end
+        return [each for each in self.trace.records[first:end] if (each.track, each.kind) == (track, "command")]
+
+    def events(self, case: str = "") -> list[Record]:
+        """What the SMMUs recorded."""
+        first, end = self.spans[case] if case else (0, len(self.trace.records))
+        return [each for each in self.trace.records[first:end] if each.track in self.smmus and each.kind == "fault"]
+
+
+def facts_of(result: Result, *words: str) -> list[Fact]:
+    """The facts of a case, in the order in which the guest told them."""
+    found = []
+    for note in result.notes:
+        word = note.partition(" ")[0]
+        if word in words:
+            (fact,) = Ktap(notes=[note]).facts(word)
+            found.append(Fact(word, {key: int(value, 0) for key, value in fact.items() if key}))
+    return found
+
+
+class Boots:
+    """Each machine is booted once, when a test asks for it first."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+        self._done: dict[str, Boot] = {}
+
+    def __getitem__(self, name: str) -> Boot:
+        """``name``: "unlike" or a machine file's, and what is appended to the kernel's command line."""
+        if name not in self._done:
+            machine, _, append = name.partition(" ")
+            config = parse_machine(UNLIKE) if machine == "unlike" else load_machine(machine)
+            self._done[name] = Boot(config, self._assets, append)
+        return self._done[name]
+
+
+@pytest.fixture(scope="module")
+def boots(assets: Assets) -> Boots:
+    try:
+        assets.headers()
+    except UsageError as error:
+        missing(str(error))
+    return Boots(assets)
+
+
+PASID, STAGE2 = "smmuv3-pasid", "smmuv3-stage2"
+LAZY, PASSTHROUGH = "smmuv3-pasid iommu.strict=0", "smmuv3-pasid iommu.passthrough=1"
+
+
+def pattern(tag: int, size: int) -> bytes:
+    """What the guest's CPU fills memory with."""
+    return bytes((i * 0x9E3779B1 + tag * 0x85EBCA6B >> 24) & 0xFF for i in range(size))
+
+
+def filled(seed: int, iova: int, size: int) -> bytes:
+    """What the engine fills memory with."""
+    return b"".join(random_bytes(seed, at, BURST) for at in range(iova, iova + size, BURST))
+
+
+def sum64(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"<{len(data) // 8}Q", data))
+    return total & (1 << 64) - 1
+
+
+def named_by(command: Record) -> set[int]:
+    """The pages whose translations a TLBI by address drops."""
+    args = {key: int(value) for key, value in command.args.items() if key != "result"}
+    count = args["NUM"] + 1 << args["SCALE"] if args["TG"] else 1
+    return {args["Address"] + page * PAGE for page in range(count)}
+
+
+def pages(fact: Fact) -> set[int]:
+    """The pages of the addresses that the guest tells of."""
+    return set(range(fact["iova"], fact["iova"] + fact["bytes"], PAGE))
+
+
+# -- everywhere ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [PASID, LAZY, PASSTHROUGH, STAGE2, "unlike"])
+def test_host_and_guest_tell_the_same_of_every_access(boots: Boots, name: str) -> None:
+    boot = boots[name]
+    assert boot.report.verdict is Verdict.PASSED, f"{boot.report.why}; see {boot.report.folder}"
+    assert [result.name for result in boot.report.results if result.skipped is not None] == []
+    written, read, copied = (boot.all_facts(*words) for words in (["wrote"], ["read"], ["copied", "gathered"]))
+    assert written
+    assert read
+    assert copied
+    assert boot.spans, "and the host saw each access, in this order"
+    for fact in written:
+        assert zlib.crc32(filled(fact["seed"], fact["iova"], fact["bytes"])) == fact["crc32"]
+    for fact in read:
+        assert sum64(pattern(fact["tag"], fact["bytes"])) == fact["sum"]
+    for fact in copied:
+        assert zlib.crc32(pattern(fact["tag"], fact["bytes"])) == fact["crc32"]
+    for track, smmu in boot.smmus.items():
+        commands = boot.commands(track=track)
+        assert smmu.counters.commands == len(commands)
+        assert smmu.counters.syncs == sum(each.name == "CMD_SYNC" for each in commands)
+        assert smmu.counters.events == sum(each.track == track for each in boot.events())
+        assert (smmu.counters.command_errors, smmu.counters.events_lost, smmu.counters.stalls) == (0, 0, 0)
+
+
+# -- PASIDs --------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_means_three_memories_by_pasid(boots: Boots) -> None:
+    facts = boots[PASID].facts("engine0_keeps_pasids_apart", "wrote")
+    assert [fact["pasid"] for fact in facts] == [1, 2, -1]
+    assert len({fact["iova"] for fact in facts}) == 1
+    assert len({fact["pa"] for fact in facts}) == 3
+    assert len({fact["crc32"] for fact in facts}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(PASID, "engine0_bypassed_keeps_pasids_apart"), (PASSTHROUGH, "engine0_keeps_pasids_apart")],
+)
+def test_pasids_are_translated_while_the_stream_itself_is_bypassed(boots: Boots, name: str, case: str) -> None:
+    *pasids, own = boots[name].facts(case, "wrote")
+    assert own["pasid"] == -1
+    assert own["pa"] == own["iova"]
+    assert [fact["pasid"] for fact in pasids] == [1, 2]
+    assert all(fact["pa"] != fact["iova"] == own["iova"] for fact in pasids)
+
+
+def test_a_revoked_pasid_ends_as_the_event_of_its_cause(boots: Boots) -> None:
+    boot = boots[PASID]
+    case = "engine0_strict_revokes_pasids"
+    events = [(event.name, event.args["SSID"]) for event in boot.events(case)]
+    assert events == [
+        ("F_TRANSLATION", 1),  # its page unmapped
+        ("C_BAD_CD", 1),  # detached
+        ("F_TRANSLATION", 1),  # one unmap for both that share the domain
+        ("F_TRANSLATION", 2),
+        ("C_BAD_CD", 3),  # never attached
+        ("C_BAD_SUBSTREAMID", 256),  # more than its 8 bits
+    ]
+    assert [fact["pasid"] for fact in boot.facts(case, "aborted")] == [ssid for _, ssid in events]
+    assert boot.report.ktap.facts("events") == [{"": "0x08,0x0a,0x10"}], "the guest's driver was told of all"
+
+
+def test_pasids_that_share_a_domain_share_its_invalidations(boots: Boots) -> None:
+    boot = boots[PASID]
+    case = "engine0_strict_revokes_pasids"
+    unmapped = [pages(fact) for fact in boot.facts(case, "unmapped")]
+    dropped = [each for each in boot.commands(case) if each.name == "CMD_TLBI_NH_VA"]
+    assert [named_by(each) for each in dropped] == unmapped
+    assert len({each.args["ASID"] for each in dropped}) == len(unmapped) == 2
+
+
+def test_a_pasid_is_detached_by_its_own_context_descriptor(boots: Boots) -> None:
+    commands = boots[PASID].commands("engine0_strict_revokes_pasids")
+    named = [each.args["SSID"] for each in commands if each.name == "CMD_CFGI_CD"]
+    assert {1, 2} <= set(named)
+    assert all(each.args["SID"] == 0x30 for each in commands if each.name == "CMD_CFGI_CD")
+
+
+# -- invalidation --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "tlbi"), [(PASID, "CMD_TLBI_NH_VA"), (STAGE2, "CMD_TLBI_S2_IPA")])
+def test_a_strict_kernel_invalidates_each_page_as_it_is_unmapped(boots: Boots, name: str, tlbi: str) -> None:
+    boot = boots[name]
+    case = "engine0_strict_loses_what_is_unmapped"
+    unmapped = [pages(fact) for fact in boot.facts(case, "unmapped")]
+    dropped = [named_by(each) for each in boot.commands(case) if each.name == tlbi]
+    assert [named for named in dropped if named & set().union(*unmapped)][: len(unmapped)] == unmapped
+    assert [event.name for event in boot.events(case)] == ["F_TRANSLATION"], "the first access afterwards"
+
+
+@pytest.mark.parametrize(
+    ("name", "tlbi", "flush"),
+    [
+        (PASID, "CMD_TLBI_NH_VA", "CMD_TLBI_NH_ASID"),
+        (LAZY, "CMD_TLBI_NH_VA", "CMD_TLBI_NH_ASID"),
+        (STAGE2, "CMD_TLBI_S2_IPA", "CMD_TLBI_S12_VMALL"),
+    ],
+)
+def test_a_lazy_kernel_drops_all_at_once_and_later(boots: Boots, name: str, tlbi: str, flush: str) -> None:
+    boot = boots[name]
+    case = "engine0_lazy_loses_what_is_unmapped"
+    first, end = boot.spans[case]
+    abort = next(n for n in range(first, end) if boot.trace.records[n].args.get("outcome") == "abort")
+    before = boot.commands(case, end=abort)
+    unmapped = set().union(*map(pages, boot.facts(case, "unmapped")))
+    assert unmapped
+    assert not [each for each in before if each.name == tlbi and named_by(each) & unmapped]
+    assert flush in {each.name for each in before}
+
+
+def test_a_strict_and_a_lazy_command_line_differ_in_what_is_invalidated(boots: Boots) -> None:
+    case = "engine0_fills_scattered_pages"
+    by_page = {
+        name: [each for each in boots[name].commands(case) if each.name == "CMD_TLBI_NH_VA"] for name in (PASID, LAZY)
+    }
+    assert by_page[PASID]
+    assert by_page[LAZY] == []
+    strict, lazy = (boots[name].smmus["smmu0"].tlb.counters for name in (PASID, LAZY))
+    assert strict.invalidated > 0
+    assert lazy.invalidated > 0
+    assert {fact["type"] for fact in boots[LAZY].report.ktap.facts("group")} == {"identity", "DMA-FQ", "DMA"}
+
+
+def test_range_invalidation_names_many_pages_at_once_and_without_it_each_is_named(boots: Boots) -> None:
+    boot = boots["unlike"]
+    dropped = {}
+    for smmu, engine in (("smmu0", "engine0"), ("smmu1", "engine1")):
+        case = f"{engine}_fills_scattered_pages"
+        (unmapped,) = boot.facts(case, "unmapped")
+        wanted = pages(unmapped)
+        assert len(wanted) == 37
+        found = [each for each in boot.commands(case, smmu) if each.name == "CMD_TLBI_NH_VA"]
+        dropped[smmu] = [each for each in found if named_by(each) & wanted]
+        assert set().union(*map(named_by, dropped[smmu])) == wanted
+        gone = boot.facts(f"{engine}_strict_loses_all_of_a_range", "aborted")
+        assert [fact["iova"] for fact in gone] == sorted(fact["iova"] for fact in gone)
+        assert len(gone) == 5
+    assert all(each.args["TG"] == 1 for each in dropped["smmu0"])
+    assert len(dropped["smmu0"]) <= 3
+    assert all(each.args["TG"] == 0 for each in dropped["smmu1"])
+    assert len(dropped["smmu1"]) == 37
+
+
+# -- tables and stages ---------------------------------------------------------------------------------------------
+
+
+def test_a_driver_takes_two_level_stream_tables_where_there_are_and_else_linear_ones(boots: Boots) -> None:
+    boot = boots["unlike"]
+    configured = {
+        record.track: STRTAB_BASE_CFG(int(record.args["value"]))
+        for record in boot.trace.records
+        if record.kind == "mmio" and record.name == "write STRTAB_BASE_CFG"
+    }
+    assert configured["smmu0"].FMT == 1
+    assert configured["smmu1"].FMT == 0
+    assert configured["smmu1"].LOG2SIZE == 6
+    streams = {(each.track, each.args["sid"]) for each in boot.trace.records if each.kind == "translation"}
+    assert streams == {("smmu0", 0x1234), ("smmu1", 0x21)}
+
+
+def test_a_passed_through_stream_is_not_translated(boots: Boots) -> None:
+    boot = boots[PASSTHROUGH]
+    assert boot.report.ktap.facts("group")[0]["type"] == "identity", "it is from the start"
+    first, end = boot.spans["engine0_copies_coherent_memory"][0], boot.spans["engine0_switches_domains"][0]
+    translations = [each.args for each in boot.trace.records[first:end] if each.kind == "translation"]
+    assert len(translations) > 37, "the pages of the last of the cases"
+    assert all(args["pa"] == args["iova"] for args in translations)
+
+
+def test_without_stage_1_all_is_translated_by_stage_2(boots: Boots) -> None:
+    boot = boots[STAGE2]
+    smmu = boot.smmus["smmu0"]
+    assert smmu.tlb.counters.hits + smmu.tlb.counters.misses == 0
+    assert smmu.tlb2.counters.hits > 0
+    names = {each.name for each in boot.commands()}
+    assert {"CMD_TLBI_S2_IPA", "CMD_TLBI_S12_VMALL"} <= names
+    assert not {name for name in names if name.startswith(("CMD_TLBI_NH_", "CMD_CFGI_CD"))}
+    assert all(event.args["S2"] == 1 and event.args["IPA"] == event.args["InputAddr"] for event in boot.events())
+    assert len({each.args["VMID"] for each in boot.commands() if each.name == "CMD_TLBI_S2_IPA"}) > 2, (
+        "one for each domain"
+    )
+
+
+def test_a_disk_behind_stage_2_holds_what_the_guest_says(boots: Boots) -> None:
+    boot = boots[STAGE2]
+    assert boot.launch.daemon is not None
+    disk = boot.launch.daemon.machine.masters["disk0"]
+    assert isinstance(disk, VirtioBlk)
+    for fact in disk_checksums(boot.report)["disk0"]:
+        held = disk.storage.read(int(fact["offset"]), int(fact["bytes"]))
+        assert held is not None
+        assert any(held)
+        assert hashlib.sha256(held).hexdigest() == fact["sha256"]
+
+
+def test_a_domain_attached_to_a_device_replaces_the_one_before(boots: Boots) -> None:
+    for name in (PASID, STAGE2):
+        facts = boots[name].facts("engine0_switches_domains", "wrote")
+        one, other, default = facts[0]["pa"], facts[2]["pa"], facts[1]["pa"]
+        assert [fact["pa"] for fact in facts] == [one, default, other, default] * 3
+        assert len({one, other, default}) == 3
