@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -13,7 +14,7 @@ from tests.model.virtio_driver import BlkDriver
 from tests.smmu_builder import Bench, PageTable, Ram
 from vhost_iommu.layout import Register
 from vhost_iommu.masters.engine import Cmd, ExtensionFrame, FaultReason, PrivilegedFrame, TestEngine, UserFrame
-from vhost_iommu.masters.port import Abort, Port, Waiting, Why
+from vhost_iommu.masters.port import Abort, Gate, Port, Turns, Waiting, Why
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.transaction import Stall
@@ -409,6 +410,23 @@ def test_a_stalled_access_is_a_value_that_goes_on_when_it_is_answered(world: Wor
     assert isinstance(waiting, Waiting)
     world.resume(world.faults()[0].STAG, Ac=0, Ab=1)
     assert waiting.go_on() == Abort(IOVA + 2 * PAGE, 2, Why.TERMINATED)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_gate_that_closes_meanwhile_stops_a_stalled_access(world: World, write: bool) -> None:
+    gate = Gate(world.port, Turns(nullcontext()))
+    steps = gate.write(IOVA, b"late") if write else gate.read(IOVA, 4)
+    (stall,) = next(steps)
+    gate.close()
+    world.map(0)
+    world.resume(world.faults()[0].STAG, Ac=1)
+    assert stall.answer is not None
+    before = world.bytes(0, PAGE)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == Abort(IOVA, 0, Why.STOPPED)
+    assert world.bytes(0, PAGE) == before
+    assert world.port.bytes_read == 0
 
 
 # -- virtio ------------------------------------------------------------------------------------------------------
