@@ -337,7 +337,9 @@ def test_an_acknowledgment_that_is_late_clears_nothing_that_the_driver_has_not_r
     # finds its ring as it was, and only then does the write arrive, after one more buffer was used.
     bench.blk.interrupt = lambda: None
     batch(bench, 1)
+    ring = bench.driver.queues[0]
     status = bench.driver.load(0x60)
+    bench.driver.poke(ring.avail + 4 + 2 * ring.size, ring.avail_idx.to_bytes(2, "little"))
     batch(bench, 1)
     bench.driver.store(0x64, status)
     assert bench.driver.load(0x60) == 1
