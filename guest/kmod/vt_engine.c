@@ -10,6 +10,7 @@
  *   # read   pasid= iova= pa= bytes= tag= sum=      the CPU filled memory; the engine added it up
  *   # copied iova= to= bytes= tag= crc32=           the CPU filled the source, and saw this at the destination
  *   # aborted pasid= iova=                          the engine's access ended so, as it should
+ *   # stalled pasid= iova=                          the engine's access has not ended, as it should
  *   # unmapped iova= bytes=                         by the driver, just now
  *
  * pasid=-1: no SubstreamID. "bytes" are those from "iova" on; "pa" is where the kernel says that they begin.
@@ -24,6 +25,7 @@
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/of.h>
+#include <linux/of_platform.h>
 #include <linux/platform_device.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
@@ -41,6 +43,8 @@ MODULE_PARM_DESC(device, "name of the platform device to use; none: each engine"
 /* -- the engine ------------------------------------------------------------------------------------------------ */
 
 #define USER_CMD	0x00
+#define USER_LAUNCHED	0x08
+#define USER_RETURNED	0x0c
 #define USER_ATTRIBUTES	0x20
 #define USER_SEED	0x24
 #define USER_BEGIN	0x28
@@ -69,6 +73,7 @@ struct vt {
 	struct device *dev;
 	void __iomem *base;
 	struct completion ended;
+	unsigned long timeout;
 	u64 sum;	/* of the last SUM64 */
 	u64 aborted;	/* where the last command did */
 	const char *why; /* a test is skipped */
@@ -96,7 +101,7 @@ static int vt_command(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes
 	writeq(1, vt->base + USER_STRIDE);
 	writeq(to, vt->base + USER_UDATA(0));
 	writel(cmd, vt->base + USER_CMD);
-	if (!wait_for_completion_timeout(&vt->ended, TIMEOUT)) {
+	if (!wait_for_completion_timeout(&vt->ended, vt->timeout)) {
 		say("# command %u gives no interrupt, and its state is %#x", cmd, readl(vt->base + USER_CMD));
 		return -ETIMEDOUT;
 	}
@@ -676,6 +681,74 @@ static int revokes_pasids(struct vt *vt)
 	return error;
 }
 
+/* A domain belongs to one SMMU: a device behind another cannot have it. */
+static int refuses_a_foreign_domain(struct vt *vt)
+{
+	struct device_node *node;
+	struct iommu_domain *domain = iommu_paging_domain_alloc(vt->dev);
+	unsigned int others = 0;
+	int error = 0;
+
+	if (IS_ERR(domain))
+		return fail("no domain: %ld", PTR_ERR(domain));
+	for_each_compatible_node(node, NULL, "arm,smmute") {
+		struct platform_device *other = of_find_device_by_node(node);
+
+		if (other && !error && other->dev.iommu && vt->dev->iommu &&
+		    other->dev.iommu->iommu_dev != vt->dev->iommu->iommu_dev) {
+			others++;
+			error = iommu_attach_device(domain, &other->dev);
+			if (!error)
+				iommu_detach_device(domain, &other->dev);
+			say("# foreign domain on %s gives %d", dev_name(&other->dev), error);
+			error = error == -EINVAL ? 0 : -EIO;
+		}
+		if (other)
+			put_device(&other->dev);
+	}
+	iommu_domain_free(domain);
+	if (!error && !others) {
+		vt->why = "there is no other SMMU with an engine";
+		return SKIPPED;
+	}
+	return error;
+}
+
+/* Without a fault handler, which this kernel lacks, nobody answers a stall. The engine is of no use afterwards. */
+static int stalls_for_good(struct vt *vt)
+{
+	u8 *buffer = (u8 *)__get_free_page(GFP_KERNEL);
+	dma_addr_t iova;
+	u32 launched, returned;
+	int error;
+
+	if (!buffer)
+		return -ENOMEM;
+	iova = dma_map_single(vt->dev, buffer, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	if (dma_mapping_error(vt->dev, iova)) {
+		free_page((unsigned long)buffer);
+		return -ENOMEM;
+	}
+	error = engine_reads(vt, NO_PASID, iova, virt_to_phys(buffer), buffer, PAGE_SIZE, 0x50);
+	dma_unmap_single(vt->dev, iova, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	if (!error) {
+		vt->timeout = HZ;
+		error = vt_command(vt, CMD_SUM64, NO_PASID, iova, 8, 0, 0);
+		launched = readl(vt->base + USER_LAUNCHED);
+		returned = readl(vt->base + USER_RETURNED);
+		if (error != -ETIMEDOUT)
+			error = fail("a read at %#llx ends with %d", iova, error);
+		else if (launched != returned + 1)
+			error = fail("%u of %u transactions returned", returned, launched);
+		else
+			error = 0;
+	}
+	if (!error)
+		say("# stalled pasid=-1 iova=%#llx", iova);
+	free_page((unsigned long)buffer);
+	return error;
+}
+
 /* -- the driver ------------------------------------------------------------------------------------------------ */
 
 static const struct {
@@ -689,9 +762,11 @@ static const struct {
 	TEST(fills_scattered_pages),
 	TEST(switches_domains),
 	TEST(keeps_pasids_apart),
+	TEST(refuses_a_foreign_domain),
 	TEST(loses_what_is_unmapped),
 	TEST(loses_all_of_a_range),
 	TEST(revokes_pasids),
+	TEST(stalls_for_good),
 };
 
 /* Whether the parameter "tests" asks for it. */
@@ -743,6 +818,7 @@ static int vt_probe(struct platform_device *pdev)
 	if (!vt)
 		return -ENOMEM;
 	vt->dev = dev;
+	vt->timeout = TIMEOUT;
 	init_completion(&vt->ended);
 	vt->base = devm_platform_ioremap_resource(pdev, 0);
 	if (IS_ERR(vt->base))

@@ -287,6 +287,26 @@ def test_a_pasid_is_detached_by_its_own_context_descriptor(boots: Boots) -> None
     assert all(each.args["SID"] == 0x30 for each in commands if each.name == "CMD_CFGI_CD")
 
 
+# -- stalls --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stall_that_a_stock_kernel_never_answers_is_told_of_and_ends_with_the_machine(
+    assets: Assets, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = load_machine(PASID).path.read_text()
+    text = text.replace("[[master]]", 'stall_model = "both"\nstall_watchdog = 0.2\n[[master]]', 1)
+    boot = Boot(parse_machine(text + "can_stall = true\n"), assets, "")
+    assert boot.report.verdict is Verdict.PASSED, f"{boot.report.why}; see {boot.report.folder}"
+    (fact,) = boot.facts("engine0_strict_stalls_for_good", "stalled")
+    stalled, told = boot.events()
+    assert (stalled.name, stalled.args["STALL"], stalled.args["InputAddr"]) == ("F_TRANSLATION", 1, fact["iova"])
+    assert (told.name, told.args["STAG"]) == ("not resumed", stalled.args["STAG"])
+    assert [text for text in caplog.messages if "no CMD_RESUME: read of StreamID 0x30" in text]
+    assert not [each for each in boot.commands() if each.name in ("CMD_RESUME", "CMD_STALL_TERM")]
+    assert boot.smmus["smmu0"].counters.stalls == 1
+    assert boot.report.ktap.facts("events") == [{"": "0x10"}]
+
+
 # -- invalidation --------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +411,13 @@ def test_without_stage_1_all_is_translated_by_stage_2(boots: Boots) -> None:
     assert len({each.args["VMID"] for each in boot.commands() if each.name == "CMD_TLBI_S2_IPA"}) > 2, (
         "one for each domain"
     )
+
+
+def test_a_domain_of_one_smmu_is_refused_to_a_device_behind_another(boots: Boots) -> None:
+    boot = boots["unlike"]
+    for engine in ("engine0", "engine1"):
+        (note,) = (note for note in boot.result(f"{engine}_refuses_a_foreign_domain").notes if "foreign" in note)
+        assert note.endswith("gives -22")
 
 
 def test_a_disk_behind_stage_2_holds_what_the_guest_says(boots: Boots) -> None:

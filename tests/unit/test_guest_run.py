@@ -129,7 +129,7 @@ def test_every_smmu_and_disk_has_its_cases_and_warnings_come_last() -> None:
     assert names[-1] == "no_smmu_warnings"
 
 
-def with_engine(**properties: int) -> Platform:
+def with_engine(**properties: int | None) -> Platform:
     return Platform([GuestSmmu("smmu0")], [GuestMaster("engine0", "arm,smmute", "smmu0", (1,), properties=properties)])
 
 
@@ -146,9 +146,15 @@ def test_an_engine_without_pasids_has_no_cases_of_them() -> None:
     assert not [case.name for case in linux.cases(with_engine()) if "pasid" in case.name]
 
 
+def test_an_engine_that_stalls_for_good_does_nothing_afterwards() -> None:
+    names = [case.name for case in linux.cases(with_engine(**{"dma-can-stall": None}))]
+    assert names[-2:] == ["engine0_strict_stalls_for_good", "no_other_warnings"]
+    assert "engine0_strict_loses_what_is_unmapped" not in names
+
+
 def test_without_the_module_the_engines_cases_are_there_and_cannot_run() -> None:
     with_module, without = linux.cases(with_engine()), linux.cases(with_engine(), "no module is built for it")
-    assert [case.name for case in without] == [case.name for case in with_module]
+    assert [case.name for case in without] == [case.name for case in with_module if case.name != "no_other_warnings"]
     (case,) = (case for case in without if case.name == "engine0_copies_coherent_memory")
     assert str(case) == "engine0_copies_coherent_memory cannot 'no module is built for it'"
 

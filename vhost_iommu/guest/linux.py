@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vhost_iommu.guest.devicetree import node_name
-from vhost_iommu.guest.platform import PASID_BITS, Placed, Platform
+from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, Placed, Platform
 
 DISK, ENGINE = "virtio,mmio", "arm,smmute"
 #: What the cases use, where a kernel has it as a module; each brings what it depends on.
@@ -58,9 +58,13 @@ def cases(platform: Platform, lacking: str = "") -> list[Case]:
         engine = EngineCases(placed, lacking)
         # Linux puts a device into a group when a driver is bound to it for the first time.
         found += [*engine.working(), engine.checked(behind)]
+        if len({each.master.smmu for each, _ in engines}) > 1:
+            found += engine.tests("", "refuses_a_foreign_domain")
         revoking += engine.revoking()
     found.append(Case("no_smmu_warnings", "no_smmu_warnings"))
-    return [*found, *revoking, Case("no_other_warnings", "no_other_warnings")] if revoking else found
+    if revoking and not lacking:
+        revoking.append(Case("no_other_warnings", "no_other_warnings"))
+    return [*found, *revoking]
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class EngineCases:
         ]  # fmt: skip
 
     def revoking(self) -> list[Case]:
-        """With faults that the kernel logs."""
+        """With faults that the kernel logs. Where they stall, the first is the last that the engine does."""
+        if CAN_STALL in self.placed.master.properties:
+            return [*self.kind("strict", "DMA"), *self.tests("strict", "stalls_for_good")]
         pasids = ("revokes_pasids",) if PASID_BITS in self.placed.master.properties else ()
         # The driver prints ten events in five seconds: those of each kind come before many of one.
         return [

@@ -7,7 +7,7 @@ Law: nothing is decided here; windows are machine.py's, addresses and interrupt 
 from __future__ import annotations
 
 from vhost_iommu.config import MachineConfig, MasterConfig, granules
-from vhost_iommu.guest.platform import PASID_BITS, V2M_DOORBELL, GuestMaster, GuestSmmu, Platform, Property
+from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, V2M_DOORBELL, GuestMaster, GuestSmmu, Platform, Property
 from vhost_iommu.machine import Wires, placements
 from vhost_iommu.smmu.v3 import Features
 
@@ -51,7 +51,7 @@ def _properties(master: MasterConfig) -> dict[str, Property]:
     if master.pasid_bits:
         said[PASID_BITS] = master.pasid_bits
     if master.can_stall:
-        said["dma-can-stall"] = None
+        said[CAN_STALL] = None
     return said
 
 

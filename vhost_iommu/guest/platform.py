@@ -30,8 +30,8 @@ SMMU_INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
 PCI_COMMAND, PCI_BAR0, PCI_BAR2 = 0x04, 0x10, 0x18
 COMMAND_MEMORY, COMMAND_MASTER = 1 << 1, 1 << 2
 
-#: The property that gives a master PASIDs.
-PASID_BITS = "pasid-num-bits"
+#: Properties of masters: how many PASIDs they have, and that they can wait for a stall.
+PASID_BITS, CAN_STALL = "pasid-num-bits", "dma-can-stall"
 
 #: What a device tree property may hold: cells, a string, nothing (a flag), or several of a kind.
 Property = int | str | None | list[int] | list[str]
