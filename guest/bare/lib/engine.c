@@ -18,6 +18,9 @@
 #define STREAMID 0x08
 #define SUBSTREAMID 0x0c
 
+/* extension frame */
+#define STALLS_NOW 0x18
+
 #define WRITE_BACK_SHAREABLE 0x42ff42ff
 
 void vt_engine_init_frame(struct vt_engine *engine, const struct vt_master_config *config, unsigned int frame)
@@ -79,7 +82,7 @@ void vt_engine_start_read(struct vt_engine *engine, uint64_t at, uint64_t size)
 
 void vt_engine_start_write(struct vt_engine *engine, uint64_t at, uint64_t size)
 {
-	start(engine, VT_ENGINE_RAND48, at, size, engine->ssid, 1);
+	start(engine, VT_ENGINE_RAND48, at, size, engine->ssid, 0);
 }
 
 uint32_t vt_engine_read(struct vt_engine *engine, uint64_t at, uint64_t size)
@@ -93,6 +96,8 @@ uint32_t vt_engine_write(struct vt_engine *engine, uint64_t at, uint64_t size)
 	vt_engine_start_write(engine, at, size);
 	return vt_engine_end(engine);
 }
+
+uint32_t vt_engine_stalled(const struct vt_engine *engine) { return vt_read32(engine->extension + STALLS_NOW); }
 
 uint64_t vt_engine_result(const struct vt_engine *engine) { return vt_read64(engine->user + UDATA(1)); }
 

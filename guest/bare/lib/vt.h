@@ -304,6 +304,8 @@ void vt_engine_start_write(struct vt_engine *engine, uint64_t at, uint64_t size)
 uint32_t vt_engine_end(struct vt_engine *engine);
 /* Whether a command runs. */
 bool vt_engine_busy(const struct vt_engine *engine);
+/* How many of its transactions are stalled. */
+uint32_t vt_engine_stalled(const struct vt_engine *engine);
 /* What the last read summed up. */
 uint64_t vt_engine_result(const struct vt_engine *engine);
 /* The address at which the last command was aborted. */
