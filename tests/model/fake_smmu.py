@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from vhost_iommu.smmu.transaction import Answer, Outcome, Piece, Transaction
 
 PAGE = 4096
@@ -19,6 +22,7 @@ class FakeSmmu:
         self.faulting: set[int] = set()
         self.outcome = Outcome.ABORT
         self.asked: list[Transaction] = []
+        self.lock: AbstractContextManager[Any] = nullcontext()
 
     def forbid(self, iova: int, size: int = 1) -> None:
         self.faulting.update(range(iova // PAGE, (iova + size - 1) // PAGE + 1))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar, cast
 
 import pytest
@@ -91,6 +91,40 @@ def test_what_is_translated_to_nothing_is_an_external_abort(port: Port) -> None:
 def test_an_access_beyond_the_address_space_aborts_untranslated(port: Port, smmu: FakeSmmu) -> None:
     assert port.read(2**64 - 2, 4) == Abort(2**64 - 2, 0, Why.TERMINATED)
     assert smmu.asked == []
+
+
+def test_the_smmus_lock_is_held_from_translation_to_access(ram: bytearray, smmu: FakeSmmu) -> None:
+    # Otherwise a CMD_SYNC could complete between the two, and the page be another's (IHI 0070 §4.7.3).
+    held: list[bool] = []
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        held.append(True)
+        yield
+        held.pop()
+
+    class Again(AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            self.entered = lock()
+            self.entered.__enter__()
+
+        def __exit__(self, *error: object) -> None:
+            self.entered.__exit__(None, None, None)
+
+    class Watched(Memory):
+        def read(self, pa: int, size: int) -> bytes | None:
+            assert held
+            return super().read(pa, size)
+
+        def write(self, pa: int, data: bytes) -> bool:
+            assert held
+            return super().write(pa, data)
+
+    smmu.lock = Again()
+    port = Port("dma", Watched((RAM, ram)), smmu, (7,))
+    assert port.write(IOVA, b"abc") is None
+    assert port.read(IOVA, 3) == b"abc"
+    assert not held
 
 
 class Doorbell:

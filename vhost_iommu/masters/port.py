@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import TracebackType
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
 from ..smmu.transaction import Answer, Outcome, Piece, Stall, Transaction, Translator
@@ -82,6 +82,8 @@ class Port:
         self.name = name
         self.memory = memory
         self.smmu = smmu
+        #: Held from translation to access: a CMD_SYNC must not complete between the two (IHI 0070 §4.7.3).
+        self._hold: AbstractContextManager[Any] = nullcontext() if smmu is None else smmu.lock
         self.sids = tuple(sids)
         self.trace: TraceLike | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
@@ -105,7 +107,8 @@ class Port:
         instruction: bool = False,
     ) -> bytes | Abort | Waiting[bytes]:
         """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently."""
-        return self._read(iova, size, 0, [], self._ask(iova, size, False, sid, ssid, privileged, instruction))
+        with self._hold:
+            return self._read(iova, size, 0, [], self._ask(iova, size, False, sid, ssid, privileged, instruction))
 
     def write(
         self,
@@ -118,8 +121,9 @@ class Port:
         instruction: bool = False,
     ) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
-        answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
-        return self._write(iova, data, 0, self._late_abort, answer)
+        with self._hold:
+            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+            return self._write(iova, data, 0, self._late_abort, answer)
 
     def post(
         self,
@@ -141,8 +145,10 @@ class Port:
             self._late_abort()
             on_abort()
 
-        answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
-        return _posted(self._write(iova, data, 0, late, answer), on_abort)
+        with self._hold:
+            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+            written = self._write(iova, data, 0, late, answer)
+        return _posted(written, on_abort)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -176,7 +182,13 @@ class Port:
             return self._aborted("read", iova, done, Why.TERMINATED)
         if answer.stall is not None:
             self._stalled("read", answer.stall)
-            return Waiting(answer.stall, lambda rest: self._read(iova, size, done, parts, rest))
+            stall, left = answer.stall, replace(answer.stall.transaction, iova=iova + done, size=size - done)
+
+            def go_on(rest: Answer) -> bytes | Abort | Waiting[bytes]:
+                with self._hold:
+                    return self._read(iova, size, done, parts, self._renewed(left, rest))
+
+            return Waiting(stall, go_on)
         if done < size:
             parts.append(bytes(size - done))
         if self.trace is not None:
@@ -199,10 +211,20 @@ class Port:
             return self._aborted("write", iova, done, Why.TERMINATED)
         if answer.stall is not None:
             self._stalled("write", answer.stall)
-            return Waiting(answer.stall, lambda rest: self._write(iova, data, done, late, rest))
+            stall, left = answer.stall, replace(answer.stall.transaction, iova=iova + done, size=size - done)
+
+            def go_on(rest: Answer) -> Abort | Waiting[None] | None:
+                with self._hold:
+                    return self._write(iova, data, done, late, self._renewed(left, rest))
+
+            return Waiting(stall, go_on)
         if self.trace is not None:
             self.trace.emit(self.name, "dma", "write", iova=iova, size=size)
         return None
+
+    def _renewed(self, left: Transaction, rest: Answer) -> Answer:
+        """``rest`` as it is now: software may have unmapped since what a retry found, so that is found again."""
+        return self.smmu.translate(left) if self.smmu is not None and rest.outcome is Outcome.OK else rest
 
     def _stalled(self, name: str, stall: Stall) -> None:
         self.stalls += 1

@@ -7,9 +7,10 @@ Law: plain values, no behaviour; nothing here knows a register.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..layout import Layout
 from .memory_type import INCOMING, MemoryType
@@ -86,5 +87,7 @@ class Translator(Protocol):
     """What a master needs of an SMMU."""
 
     name: str
+    #: Held by a master from a translation until its access is done.
+    lock: AbstractContextManager[Any]
 
     def translate(self, transaction: Transaction) -> Answer: ...

@@ -66,6 +66,7 @@ class CommandQueue:
 
     def __init__(self, smmu: Smmu) -> None:
         self.smmu = smmu
+        self._consuming = False
         self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
             opcode: (kind, getattr(self, kind.__name__))
             for opcode, kind in commands.COMMANDS.items()
@@ -90,6 +91,15 @@ class CommandQueue:
 
     def consume(self, limit: int) -> bool:
         """Consume up to ``limit`` commands, fewer if they are costly; whether more are ready."""
+        if self._consuming:
+            return False  # a command made a master work, and that submitted others: they follow in turn
+        self._consuming = True
+        try:
+            return self._consume(limit)
+        finally:
+            self._consuming = False
+
+    def _consume(self, limit: int) -> bool:
         smmu = self.smmu
         registers = smmu.registers
         ring = self.ring()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -49,6 +50,7 @@ from .registers import (
     GERRORN,
     IDR0,
     IDR1,
+    IDR3,
     IRQ_CTRL,
     IRQ_CTRLACK,
     PRIQ_BASE,
@@ -109,7 +111,7 @@ class Smmu:
         self.name = name
         self.memory = memory
         self.trace = trace
-        self.lock = nullcontext() if lock is None else lock
+        self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
         self._epoch = 0  #: counts resets
         self._acknowledge_after = acknowledge_after
@@ -314,6 +316,9 @@ class Smmu:
         answer = Answer()
         registers = self.registers
         if t.translated:
+            if t.ssid is None or not registers[IDR3].PASIDTT:
+                # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
+                t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
