@@ -87,11 +87,9 @@ static irqreturn_t vt_interrupt(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
-/* Run one command on [begin, begin + bytes). -EFAULT: it aborted; other errors: it did not run or end. */
-static int vt_command(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes, u64 to, u32 seed)
+/* Start a command on [begin, begin + bytes). */
+static void vt_start(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes, u64 to, u32 seed)
 {
-	u32 state;
-
 	reinit_completion(&vt->ended);
 	writel(pasid, vt->base + PRIV_SSID);
 	writel(ATTRIBUTES, vt->base + USER_ATTRIBUTES);
@@ -101,8 +99,15 @@ static int vt_command(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes
 	writeq(1, vt->base + USER_STRIDE);
 	writeq(to, vt->base + USER_UDATA(0));
 	writel(cmd, vt->base + USER_CMD);
+}
+
+/* Wait for the command's end. -EFAULT: it aborted; other errors: it did not run or end. */
+static int vt_finish(struct vt *vt)
+{
+	u32 state;
+
 	if (!wait_for_completion_timeout(&vt->ended, vt->timeout)) {
-		say("# command %u gives no interrupt, and its state is %#x", cmd, readl(vt->base + USER_CMD));
+		say("# no interrupt comes, and the command's state is %#x", readl(vt->base + USER_CMD));
 		return -ETIMEDOUT;
 	}
 	state = readl(vt->base + USER_CMD);
@@ -112,6 +117,12 @@ static int vt_command(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes
 	}
 	vt->sum = readq(vt->base + USER_UDATA(1));
 	return state == CMD_HALTED ? 0 : -EIO;
+}
+
+static int vt_command(struct vt *vt, u32 cmd, int pasid, u64 begin, size_t bytes, u64 to, u32 seed)
+{
+	vt_start(vt, cmd, pasid, begin, bytes, to, seed);
+	return vt_finish(vt);
 }
 
 /* -- memory and what is in it ---------------------------------------------------------------------------------- */
@@ -611,6 +622,60 @@ static int keeps_pasids_apart(struct vt *vt)
 	return error;
 }
 
+/*
+ * The engine reads without a PASID, all the time, while PASIDs come and go: the driver rewrites the stream's tables
+ * under way, and promises that no access sees them half written.
+ */
+static int streams_while_pasids_change(struct vt *vt)
+{
+	/* A round may end before the first change; so many changes under way, or rounds, are enough. */
+	enum { BYTES = 1 << 19, CHANGES = 16, ROUNDS = 1000, TAG = 0x60 };
+	unsigned int changes = 0;
+	struct space space;
+	dma_addr_t iova;
+	void *own;
+	u64 sum;
+	int error, i;
+
+	if (!has_pasids(vt))
+		return SKIPPED;
+	own = dma_alloc_coherent(vt->dev, BYTES, &iova, GFP_KERNEL);
+	if (!own)
+		return -ENOMEM;
+	pattern_fill(own, BYTES, TAG);
+	sum = sum_of(own, BYTES);
+	error = space_open(vt, &space, IOVA);
+	for (i = 0; i < ROUNDS && changes < CHANGES && !error; i++) {
+		int ended;
+
+		vt_start(vt, CMD_SUM64, NO_PASID, iova, BYTES, 0, 0);
+		while (!error && !completion_done(&vt->ended)) {
+			error = iommu_attach_device_pasid(space.domain, vt->dev, 1, NULL);
+			if (error)
+				break;
+			iommu_detach_device_pasid(space.domain, vt->dev, 1);
+			changes++;
+		}
+		ended = vt_finish(vt);
+		if (error)
+			error = fail("PASID 1 is not attached: %d", error);
+		else if (ended)
+			error = fail("the read ends with %d at %#llx", ended, vt->aborted);
+		else if (vt->sum != sum)
+			error = fail("the engine read %#llx, the CPU wrote %#llx", vt->sum, sum);
+	}
+	if (!error && changes < CHANGES)
+		error = fail("PASIDs changed %u times only", changes);
+	if (!error) {
+		say("# read pasid=-1 iova=%#llx pa=%#llx bytes=%u tag=%u sum=%#llx", iova, physical(vt, NULL, iova), BYTES,
+		    TAG, sum);
+		say("# streamed rounds=%d changes=%u", i, changes);
+	}
+	space_close(&space);
+	dma_free_coherent(vt->dev, BYTES, own, iova);
+	return error;
+}
+
 /* A PASID loses one page, then its domain; another PASID keeps what it has, whatever becomes of the first. */
 static int revokes_pasids(struct vt *vt)
 {
@@ -762,6 +827,7 @@ static const struct {
 	TEST(fills_scattered_pages),
 	TEST(switches_domains),
 	TEST(keeps_pasids_apart),
+	TEST(streams_while_pasids_change),
 	TEST(refuses_a_foreign_domain),
 	TEST(loses_what_is_unmapped),
 	TEST(loses_all_of_a_range),

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pytest
 
@@ -178,6 +178,7 @@ PASID, STAGE2 = "smmuv3-pasid", "smmuv3-stage2"
 LAZY, PASSTHROUGH = "smmuv3-pasid iommu.strict=0", "smmuv3-pasid iommu.passthrough=1"
 
 
+@lru_cache
 def pattern(tag: int, size: int) -> bytes:
     """What the guest's CPU fills memory with."""
     return bytes((i * 0x9E3779B1 + tag * 0x85EBCA6B >> 24) & 0xFF for i in range(size))
@@ -285,6 +286,21 @@ def test_a_pasid_is_detached_by_its_own_context_descriptor(boots: Boots) -> None
     named = [each.args["SSID"] for each in commands if each.name == "CMD_CFGI_CD"]
     assert {1, 2} <= set(named)
     assert all(each.args["SID"] == 0x30 for each in commands if each.name == "CMD_CFGI_CD")
+
+
+@pytest.mark.parametrize(
+    ("case", "rewritten"),
+    [
+        ("engine0_streams_while_pasids_change", "CMD_CFGI_CD"),
+        ("engine0_bypassed_streams_while_pasids_change", "CMD_CFGI_STE"),
+    ],
+)
+def test_accesses_never_see_tables_half_written(boots: Boots, case: str, rewritten: str) -> None:
+    boot = boots[PASID]
+    (streamed,) = boot.facts(case, "streamed")
+    commands = [each.name for each in boot.commands(case)]
+    assert commands.count(rewritten) >= 2 * streamed["changes"] >= 32, "to attach and to detach"
+    assert boot.events(case) == []
 
 
 # -- stalls --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,9 @@ class EngineCases:
 
     def working(self) -> list[Case]:
         """Without a fault: with the kernel's default domain, in bypass, and with lazy invalidation."""
-        pasids = ("keeps_pasids_apart",) if PASID_BITS in self.placed.master.properties else ()
+        pasids = (
+            ("keeps_pasids_apart", "streams_while_pasids_change") if PASID_BITS in self.placed.master.properties else ()
+        )
         return [
             *self.tests("", "copies_coherent_memory", "copies_odd_buffers", "gathers_odd_segments",
                         "fills_scattered_pages", "switches_domains", *pasids),
