@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...layout import Layout
 from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus
 from ..transaction import Answer, Outcome, Piece, Transaction
-from ..walk import Access, Fault, FaultKind
+from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .configuration import CdFault, Context, Refusal, record
 from .registers import CR0ACK, CR2, IDR0, IDR3, IDR5
@@ -50,6 +50,8 @@ class Ats:
         if isinstance(context, Refusal):
             return self._configuration_error(context, completion, recinvsid=True)
         if isinstance(context, CdFault):
+            if context.fault.kind is FaultKind.WALK_EABT:
+                return self._aborted_walk(context.context, r, r.iova, context.fault)
             # Stage 2 denies the CD: no access, whatever the address.
             completion.entries.append(self._denied(r.iova))
             return completion
@@ -57,8 +59,8 @@ class Ats:
         address, end = r.iova, r.iova + r.size
         while address < end and len(completion.entries) < MOST_ENTRIES:
             entry = self._entry(context, r, address, split)
-            if entry is None:
-                return AtsCompletion(AtsStatus.CA)
+            if isinstance(entry, Fault):
+                return self._aborted_walk(context, r, address, entry)
             completion.entries.append(entry)
             if not (entry.read or entry.write):
                 break
@@ -76,31 +78,33 @@ class Ats:
             return EATS.SPLIT
         return EATS.ABORT
 
-    def _entry(self, context: Context, r: AtsRequest, address: int, split: bool) -> AtsEntry | None:
-        """What the endpoint may do at ``address``; None: a descriptor could not be read."""
-        privileged = r.privileged if context.privileged is None else context.privileged
-        execute = r.execute if context.instruction is None else context.instruction
+    def _entry(self, context: Context, r: AtsRequest, address: int, split: bool) -> AtsEntry | Fault:
+        """What the endpoint may do at ``address`` (§13.7.1); a Fault: a descriptor could not be read."""
+        privileged = self._privileged(context, r)
+        wants_execution = r.execute and r.ssid is not None
         translate = self.smmu.translation.translate
         found = None
         granted = []
-        # A page that may be executed but not read cannot be told to an endpoint (§13.7).
         for wanted, access in (
-            (True, Access(privileged=privileged)),
+            # With STE.INSTCFG all reads are instruction fetches, or none is.
+            (True, Access(privileged=privileged, instruction=context.instruction is True)),
             (not r.no_write, Access(write=True, privileged=privileged)),
-            (execute, Access(privileged=privileged, instruction=True)),
+            (wants_execution, Access(privileged=privileged, instruction=context.instruction is not False)),
         ):
             output = translate(context, address, access) if wanted else None
             if isinstance(output, Fault):
                 if output.kind is FaultKind.WALK_EABT:
-                    return None
-                if output.kind is not FaultKind.PERMISSION:
+                    return output
+                # Stage 2 has no part in the permissions of what stage 1's walk accesses.
+                if output.kind is not FaultKind.PERMISSION or output.cause is not Cause.IN:
                     return self._denied(address)
                 output = None
             granted.append(output is not None)
             found = output or found
+        # A page that may be executed but not read cannot be told to an endpoint.
         if found is None or not (granted[0] or granted[1]):
             return self._denied(address)
-        shift = min((m.shift for m in (found.stage1, found.stage2) if m is not None), default=12)
+        shift = min((m.shift for m in (found.stage1, found.stage2) if m is not None), default=self._stu())
         base = address & -1 << shift
         pa = found.pa
         if split and found.stage1 is not None:
@@ -111,9 +115,37 @@ class Ats:
 
     def _denied(self, address: int) -> AtsEntry:
         """No access; the entry is as large as the smallest translation unit."""
-        idr5 = self.smmu.registers[IDR5]
-        stu = 12 if idr5.GRAN4K else 14 if idr5.GRAN16K else 16
+        stu = self._stu()
         return AtsEntry(address & -1 << stu, 1 << stu, 0, False, False)
+
+    def _stu(self) -> int:
+        """log2 of the smallest translation unit: of the smallest granule."""
+        idr5 = self.smmu.registers[IDR5]
+        return 12 if idr5.GRAN4K else 14 if idr5.GRAN16K else 16
+
+    @staticmethod
+    def _privileged(context: Context, r: AtsRequest) -> bool:
+        """Privilege comes with the PASID; STE.PRIVCFG overrides both."""
+        if context.privileged is not None:
+            return context.privileged
+        return r.privileged and r.ssid is not None
+
+    def _aborted_walk(self, context: Context, r: AtsRequest, address: int, fault: Fault) -> AtsCompletion:
+        """A descriptor could not be read: CA, and an event if errors of ATS are recorded."""
+        completion = AtsCompletion(AtsStatus.CA)
+        event = record(
+            events.F_WALK_EABT,
+            r.sid,
+            r.ssid,
+            PnU=self._privileged(context, r),
+            RnW=1,
+            InputAddr=address,
+            S2=fault.stage - 1,
+            CLASS=Cause.TT if fault.stage == 1 else fault.cause,
+            FetchAddr=fault.fetch,
+        )
+        self.maybe_record(event, completion.events, recinvsid=True)
+        return completion
 
     def _refused(self, r: AtsRequest, completion: AtsCompletion) -> AtsCompletion:
         event = record(events.F_BAD_ATS_TREQ, r.sid, r.ssid, InputAddr=r.iova & ~0xFFF)
@@ -128,10 +160,10 @@ class Ats:
             completion.status = AtsStatus.UR
             return completion
         completion.status = AtsStatus.CA
-        self._maybe_record(refusal.event, completion.events, recinvsid=recinvsid)
+        self.maybe_record(refusal.event, completion.events, recinvsid=recinvsid)
         return completion
 
-    def _maybe_record(self, event: events.Event, kept: list[Layout], *, recinvsid: bool) -> None:
+    def maybe_record(self, event: events.Event, kept: list[Layout], *, recinvsid: bool) -> None:
         cr2 = self.smmu.registers[CR2]
         hidden = recinvsid and isinstance(event, events.C_BAD_STREAMID) and not cr2.RECINVSID
         if cr2.REC_CFG_ATS and not hidden:
@@ -148,6 +180,8 @@ class Ats:
         smmu = self.smmu
         registers = smmu.registers
         answer.outcome = Outcome.ABORT
+        if not registers[IDR0].ATS:
+            return None
         if not registers[CR0ACK].SMMUEN:
             self._forbidden(t, answer)
             return None
@@ -156,7 +190,7 @@ class Ats:
             ste = smmu.configuration.valid_ste(t.sid, ssid)
             if isinstance(ste, Refusal):
                 if ste.event is not None:
-                    self._maybe_record(ste.event, answer.events, recinvsid=False)
+                    self.maybe_record(ste.event, answer.events, recinvsid=False)
                 return None
             effective = self.eats(ste)
             if effective == EATS.ABORT:

@@ -213,6 +213,11 @@ class Configuration:
 
     def valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         """The STE of a stream, if it is legal and does not abort; C_BAD_STREAMID whatever CR2.RECINVSID says."""
+        ste = self.legal_ste(sid, ssid)
+        return Refusal() if isinstance(ste, STE) and ste.Config < STE_CONFIG.BYPASS else ste
+
+    def legal_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
+        """The STE of a stream, if it is legal, even one that aborts."""
 
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return record(kind, sid, ssid, **values)
@@ -222,7 +227,7 @@ class Configuration:
             return ste
         if self.ste_illegal(ste):
             return Refusal(event(events.C_BAD_STE))
-        return Refusal() if ste.Config < STE_CONFIG.BYPASS else ste
+        return ste
 
     def _context(self, ste: STE, sid: int, ssid: int | None, event: _Maker) -> Context | Refusal | CdFault:
         stage1 = bool(ste.Config & 1)
@@ -268,8 +273,9 @@ class Configuration:
                 wxn=bool(cd.WXN),
                 uwxn=not aarch32 or bool(cd.UWXN),
                 pan=bool(cd.PAN) and not el2,
-                epan=bool(cd.EPAN) and bool(self._idr3.EPAN),
+                epan=bool(cd.EPAN) and bool(self._idr3.EPAN) and not aarch32,
                 execute_needs_read=aarch32,
+                xn_for_all=aarch32,
             ),
             asid=0 if el2 else cd.ASID,
             aarch32=aarch32,
@@ -309,7 +315,7 @@ class Configuration:
         )
         # The EL2 regime without E2H has no unprivileged accesses to keep out.
         unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
-        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD)
+        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD and cd.AA64)
         return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0) and bool(cd.AA64), e0pd)
 
     def _stage2(self, ste: STE) -> Stage2:

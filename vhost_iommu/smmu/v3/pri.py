@@ -7,6 +7,7 @@ as §8.1 and §8.2 say, a stop marker never.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..ats import PageRequest, PageResponse, PrgResponse
@@ -15,7 +16,6 @@ from . import events
 from .configuration import Refusal
 from .registers import (
     CR0ACK,
-    CR2,
     GERROR,
     IDR1,
     IDR3,
@@ -54,6 +54,8 @@ class PriQueue:
         smmu = self.smmu
         registers = smmu.registers
         smmu.counters.page_requests += 1
+        if not registers[IDR1].SSIDSIZE:
+            request = replace(request, ssid=None)
         if not self.enabled or smmu.error_active(GERROR.PRIQ_ABT_ERR.mask):
             self._answer(request, PrgResponse.FAILURE, None)
             return
@@ -63,8 +65,10 @@ class PriQueue:
         if overflowed or ring.full(prod.WR, cons.RD):
             if not overflowed:
                 registers[PRIQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
-            if request.last:
+            if request.last and not request.stop_marker:
                 self._answer_overflow(request)
+            if request.last and registers[PRIQ_IRQ_CFG2].LO:
+                self._interrupt()
             return
         if not smmu.memory.write(ring.slot(prod.WR), _entry(request).to_bytes()):
             smmu.raise_error(GERROR.PRIQ_ABT_ERR.mask)
@@ -73,17 +77,22 @@ class PriQueue:
         was_empty = ring.empty(prod.WR, cons.RD)
         registers[PRIQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
         due = request.last if registers[PRIQ_IRQ_CFG2].LO else was_empty
-        if due and registers[IRQ_CTRLACK].PRIQ_IRQEN:
+        if due:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        smmu = self.smmu
+        if smmu.registers[IRQ_CTRLACK].PRIQ_IRQEN:
             smmu.interrupt_by("priq", PRIQ_IRQ_CFG0, PRIQ_IRQ_CFG1, GERROR.MSI_PRIQ_ABT_ERR.mask)
 
     def _answer_overflow(self, request: PageRequest) -> None:
         """Success, so that the endpoint tries again; with its PASID where that is wanted (§8.1)."""
         ssid = request.ssid
         if ssid is not None and not self.smmu.registers[IDR3].PPS:
-            ste = self.smmu.configuration.valid_ste(request.sid, None)
+            ste = self.smmu.configuration.legal_ste(request.sid, None)
             if isinstance(ste, Refusal):
-                if ste.event is not None and self.smmu.registers[CR2].REC_CFG_ATS:
-                    self.smmu.write_event(ste.event)
+                if ste.event is not None:
+                    self.smmu.ats.maybe_record(ste.event, [], recinvsid=True)
                 self._answer(request, PrgResponse.FAILURE, None)
                 return
             if not ste.PPAR:
