@@ -323,6 +323,7 @@ class Regime:
     pan: bool = False
     epan: bool = False
     execute_needs_read: bool = False  #: AArch32
+    xn_for_all: bool = False  #: AArch32: XN, in UXN's place, forbids execution to the privileged too
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +347,8 @@ def permitted1(mapping: Mapping, regime: Regime, access: Access) -> bool:
     if access.privileged:
         if access.instruction:
             # What the unprivileged can write, the privileged never execute.
-            return not (mapping.pxn or (regime.wxn and writable) or (regime.uwxn and user_write))
+            never = mapping.pxn or (regime.xn_for_all and mapping.uxn)
+            return not (never or (regime.wxn and writable) or (regime.uwxn and user_write))
         if regime.pan and (mapping.user or (regime.epan and not mapping.uxn)):
             return False
         return writable or not access.write
