@@ -220,7 +220,8 @@ class _Descriptors:
 
     def _physical(self, address: int, access: Access) -> int | Fault:
         if self._stage2 is None or self._context is None:
-            return address
+            # AArch32 tables may be beyond the physical addresses, which truncates the fetch (§7.3.12).
+            return self._translation._truncated(address)
         found = self._translation._stage2(self._context, self._stage2, address, access, Cause.TT)
         return found if isinstance(found, Fault) else self._translation._truncated(found.translate(address))
 
