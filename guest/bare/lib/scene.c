@@ -32,6 +32,43 @@ bool vt_scene_begin(struct vt_scene *scene)
 	return true;
 }
 
+#define RAM 0x40000000UL
+#define RAM_SIZE (64UL << 20) /* the least that a machine has */
+#define BLOCK (2UL << 20)
+
+bool vt_scene_nest(struct vt_scene *scene, struct vt_space *stage2, uint16_t vmid)
+{
+	if (!(scene->smmu.idr0 & IDR0_S2P)) {
+		vt_skip("the SMMU has no stage 2");
+		return false;
+	}
+	vt_space_init(&scene->smmu, stage2);
+	for (uint64_t at = RAM; at < RAM + RAM_SIZE; at += BLOCK)
+		*vt_descriptor(stage2, at + VT_IPA, 2) = at | DESC_VALID | DESC_AF | DESC_SH_INNER | DESC_S2_NORMAL_WB |
+							 DESC_S2AP_READ | DESC_S2AP_WRITE;
+	vt_space_init(&scene->smmu, &scene->space);
+	scene->space.offset = VT_IPA;
+	vt_map(&scene->space, VT_SOURCE, (uint64_t)scene->source + VT_IPA, VT_PAGE, VT_READ);
+	vt_map(&scene->space, VT_TARGET, (uint64_t)scene->target + VT_IPA, VT_PAGE, VT_READ | VT_WRITE);
+	scene->cd = vt_smmu_attach_stage2(&scene->smmu, scene->engine.sid, &scene->space, stage2, vmid);
+	return true;
+}
+
+uint64_t *vt_ram2(struct vt_space *stage2, uint64_t ipa)
+{
+	uint64_t *entry = vt_descriptor(stage2, ipa, 2), block = *entry;
+
+	if (!(block & DESC_TABLE)) {
+		uint64_t *table = vt_alloc(VT_PAGE, VT_PAGE);
+
+		for (unsigned int i = 0; i < VT_PAGE / 8; i++)
+			table[i] = (block + i * VT_PAGE) | DESC_TABLE; /* at level 3: a page */
+		*entry = (uint64_t)table | DESC_TABLE | DESC_VALID;
+		vt_barrier();
+	}
+	return vt_descriptor(stage2, ipa, 3);
+}
+
 void vt_scene_ste(struct vt_scene *scene) { vt_smmu_cfgi_ste(&scene->smmu, scene->engine.sid); }
 
 void vt_scene_cd(struct vt_scene *scene) { vt_smmu_cfgi_cd(&scene->smmu, scene->engine.sid, 0); }

@@ -317,6 +317,8 @@ uint64_t vt_engine_fault(const struct vt_engine *engine);
 #define VT_SOURCE 0x10000000UL
 #define VT_TARGET 0x20000000UL
 #define VT_NOWHERE 0x80000000UL
+/* From an address of RAM to the intermediate one of vt_scene_nest; no one's physical address either. */
+#define VT_IPA 0x1000000000UL
 #define VT_PAGE 4096UL
 
 /* An engine behind an SMMU, whose stream has a filled page to read and an empty one to read and write. */
@@ -335,6 +337,12 @@ bool vt_scene_begin(struct vt_scene *scene);
 /* Have the SMMU see the scene's STE, or CD, after a change. */
 void vt_scene_ste(struct vt_scene *scene);
 void vt_scene_cd(struct vt_scene *scene);
+/* Put the stream behind a stage 2 of 'vmid', too, which maps all RAM, readable and writable, VT_IPA above where it is.
+ * The scene's space is made anew, of tables and pages that stage 1 finds by such addresses. False, and the case is
+ * skipped, when the SMMU has no stage 2. */
+bool vt_scene_nest(struct vt_scene *scene, struct vt_space *stage2, uint16_t vmid);
+/* What stage 2 says of one page of RAM, to change as one likes; 'ipa' is VT_IPA above it. */
+uint64_t *vt_ram2(struct vt_space *stage2, uint64_t ipa);
 /* Forget what was translated (CMD_TLBI_NSNH_ALL). */
 void vt_scene_tlbi(struct vt_scene *scene);
 /* Whether a page holds nothing but zeros. */
