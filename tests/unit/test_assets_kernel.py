@@ -189,6 +189,20 @@ def test_a_kernel_file_has_an_image_and_no_modules(tmp_path: Path) -> None:
         tree.modules(["ext4"])
 
 
+def test_a_kernel_file_finds_the_modules_that_its_package_put_beside_it(packages: Path) -> None:
+    (file,) = packages.glob("boot/vmlinuz-*")
+    assert [name for name, _ in KernelTree(file).modules(["nvme"])] == ["nvme_core", "nvme"]
+
+
+def test_a_kernel_file_among_its_modules_finds_them(tmp_path: Path) -> None:
+    modules = tmp_path / f"usr/lib/modules/{VERSION}"
+    modules.mkdir(parents=True)
+    (modules / "vmlinuz").write_bytes(raw_image())
+    (modules / "modules.order").write_text("")
+    (modules / "a.ko").write_bytes(module("depends="))
+    assert [name for name, _ in KernelTree(modules / "vmlinuz").modules(["a"])] == ["a"]
+
+
 def test_an_empty_folder_holds_no_kernel(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no kernel"):
         KernelTree(tmp_path).image()

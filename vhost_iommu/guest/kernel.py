@@ -178,13 +178,23 @@ class KernelTree:
     @cached_property
     def _module_root(self) -> Path | None:
         """The folder with modules.builtin, or None if there are no modules."""
-        if not self.path.is_dir():
-            return None
-        folders = [self.path, *self.path.glob("lib/modules/*"), *self.path.glob("usr/lib/modules/*")]
-        for folder in folders:
+        for folder in self._module_roots():
             if (folder / "modules.order").exists() or (folder / "modules.builtin").exists():
                 return folder
         return None
+
+    def _module_roots(self) -> list[Path]:
+        """Where modules may be: in the folder, or, for a file, where its package or build has put them beside it."""
+        if self.path.is_dir():
+            return [self.path, *self.path.glob("lib/modules/*"), *self.path.glob("usr/lib/modules/*")]
+        release = self.image().version
+        above = self.path.resolve().parents
+        roots = [up / name / release for up in above[:2] for name in ("lib/modules", "usr/lib/modules")]
+        if above[0].name == release:  # usr/lib/modules/RELEASE/vmlinuz
+            roots.append(above[0])
+        if above[0].parts[-3:] == ("arch", "arm64", "boot"):
+            roots.append(above[3])
+        return roots
 
     @cached_property
     def _builtin(self) -> set[str]:
