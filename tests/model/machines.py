@@ -14,11 +14,16 @@ from random import Random
 
 from tests.model import oracle as o
 from vhost_iommu.memory import Memory
-from vhost_iommu.smmu.transaction import Outcome, Transaction
+from vhost_iommu.smmu.transaction import Answer, Outcome, Transaction
 from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.structures import CD, STE
 
-OUTCOMES = {Outcome.OK: o.OK, Outcome.ABORT: o.ABORT, Outcome.RAZ_WI: o.RAZ_WI}
+OUTCOMES = {
+    Outcome.OK: o.OK,
+    Outcome.ABORT: o.ABORT,
+    Outcome.RAZ_WI: o.RAZ_WI,
+    Outcome.STALLED: "stalled",
+}
 
 #: Registers that are 64 bits wide.
 WIDE = {o.STRTAB_BASE, o.CMDQ_BASE, o.EVENTQ_BASE, o.EVENTQ_IRQ_CFG0, o.GERROR_IRQ_CFG0}
@@ -378,9 +383,9 @@ ORDER = (
 class Pair:
     """The product and the oracle, on memories of their own with equal contents."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, kind: type[o.Oracle] = o.Oracle) -> None:
         self.machine = machine
-        self.oracle = o.Oracle(machine.ram(), machine.ids)
+        self.oracle = kind(machine.ram(), machine.ids)
         self.windows = self.oracle.ram.windows()
         self.wires: Counter[str] = Counter()
         self.smmu = Smmu(Memory(*self.windows), id_registers=machine.ids, interrupt=self.pulse)
@@ -403,8 +408,8 @@ class Pair:
             if base <= at < base + len(buffer):
                 buffer[at - base : at - base + len(data)] = data
 
-    def product(self, access: o.Access) -> o.Result:
-        answer = self.smmu.translate(
+    def ask(self, access: o.Access) -> Answer:
+        return self.smmu.translate(
             Transaction(
                 sid=access.sid,
                 iova=access.iova,
@@ -415,6 +420,8 @@ class Pair:
                 instruction=access.instruction,
             )
         )
+
+    def result(self, answer: Answer) -> o.Result:
         return o.Result(
             OUTCOMES[answer.outcome],
             o.join((piece.pa, piece.size) for piece in answer.pieces),
@@ -424,7 +431,7 @@ class Pair:
     def translate(self, access: o.Access) -> o.Result:
         """Both translate and agree; what they answered."""
         expected = self.oracle.translate(access)
-        got = self.product(access)
+        got = self.result(self.ask(access))
         assert show(got) == show(expected), f"{access}\nproduct {show(got)}\noracle  {show(expected)}"
         return expected
 

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2, nested walks, hardware updates, LPA2, AArch32 tables and stalls against the oracle of both stages.
+
+VI_EXAMPLES multiplies the number of examples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.model import oracle as o
+from tests.model import oracle_stages as s
+from tests.model.machines import MUTATIONS as STAGE1_MUTATIONS
+from tests.model.machines import put
+from tests.model.machines_stages import MUTATIONS, NESTED, ONE, TWO, StagesMachine, StagesPair
+
+SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
+
+pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+
+
+def examples(count: int) -> settings:
+    return settings(
+        max_examples=max(1, int(count * SCALE)),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=SCALE == 1,
+    )
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+BENT = st.lists(st.tuples(st.sampled_from(sorted(MUTATIONS)), st.integers(0, 2**20 - 1)), max_size=3)
+
+
+def compare(seed: int, bent: list[tuple[str, int]]) -> tuple[StagesMachine, o.Result, StagesPair]:
+    """One machine, its access made twice: the second time it is answered from caches where there are any."""
+    machine = StagesMachine(seed)
+    for name, number in bent:
+        MUTATIONS[name](machine, number)
+    pair = StagesPair(machine)
+    result = pair.translate(machine.access)
+    pair.check()
+    pair.translate(machine.access)
+    pair.check()
+    return machine, result, pair
+
+
+@examples(2500)
+@given(seed=SEEDS, bent=BENT)
+def test_every_machine_of_both_stages_answers_as_the_oracle_does(seed: int, bent: list[tuple[str, int]]) -> None:
+    compare(seed, bent)
+
+
+def shape(event: bytes) -> str:
+    """What kind of record it is: its name, the stage, the class, whether it stalls."""
+    record = int.from_bytes(event, "little")
+    name = o.EVENT_NAMES[event[0]]
+    if event[0] < o.F_WALK_EABT:
+        return name
+    text = f"{name} {'S2' if record & s.S2_BIT else 'S1'} {('CD', 'TT', 'IN')[o.bits(record, 105, 104)]}"
+    if event[0] == o.F_PERMISSION and o.bits(record, 105, 104) == s.CLASS_TT:
+        text += " read" if record & s.TTRNW_BIT else " write"
+    return text + (" stall" if record & s.STALL_BIT else "")
+
+
+#: The mutations of what is new with both stages.
+NEW = sorted(set(MUTATIONS) - set(STAGE1_MUTATIONS))
+
+#: Each fault at each place where it can be.
+SHAPES = [
+    *("C_BAD_STE", "C_BAD_CD", "F_CD_FETCH", "C_BAD_SUBSTREAMID"),
+    *(f"{name} S1 IN" for name in ("F_TRANSLATION", "F_ADDR_SIZE", "F_ACCESS", "F_PERMISSION")),
+    *(f"{name} S1 IN stall" for name in ("F_TRANSLATION", "F_ADDR_SIZE", "F_ACCESS", "F_PERMISSION")),
+    *(f"{name} S2 {kind}" for name in ("F_TRANSLATION", "F_ADDR_SIZE", "F_ACCESS") for kind in ("CD", "TT", "IN")),
+    *(f"{name} S2 {kind} stall" for name in ("F_TRANSLATION", "F_ACCESS") for kind in ("CD", "TT", "IN")),
+    *("F_PERMISSION S2 CD", "F_PERMISSION S2 TT read", "F_PERMISSION S2 TT write", "F_PERMISSION S2 IN"),
+    *("F_PERMISSION S2 CD stall", "F_PERMISSION S2 TT read stall", "F_PERMISSION S2 TT write stall"),
+    *("F_PERMISSION S2 IN stall", "F_WALK_EABT S1 TT", "F_WALK_EABT S2 CD", "F_WALK_EABT S2 TT", "F_WALK_EABT S2 IN"),
+]
+
+MODES = {ONE: "stage 1", TWO: "stage 2", NESTED: "nested"}
+
+
+def note(seen: Counter[str], machine: StagesMachine, result: o.Result, pair: StagesPair) -> None:
+    seen[result.outcome] += 1
+    for event in result.events:
+        seen[shape(event)] += 1
+    if result.outcome != o.OK or not machine.registers[o.CR0] & 1:
+        return
+    mode = machine.structures["ste"].value >> 1 & 7
+    if mode not in MODES or mode != machine.mode:
+        return
+    seen[MODES[mode]] += 1
+    if mode != TWO:
+        kind = "LPAE" if machine.lpae else f"{machine.granule}{' DS' if machine.ds else ''}"
+        seen[f"stage 1 {kind} level {machine.leaf}"] += 1
+        seen["stage 1 starts at level -1"] += "descriptor-1" in machine.structures
+    if machine.stage2 is not None:
+        two = machine.stage2
+        kind = "LPAE" if two.lpae else f"{two.granule}{' DS' if two.ds else ''}"
+        seen[f"stage 2 {kind} starts at level {two.start}"] += 1
+        seen["stage 2 tables side by side"] += two.width - two.top > two.stride
+        seen["stage 2 out beyond 48 bits"] += result.pieces[0][0] >> 48 > 0
+    changed = {name for name, structure in machine.structures.items() if structure.size == 8 and structure.backed
+               and pair.oracle.ram.read(structure.at, 8) !=
+               structure.value.to_bytes(8, "big" if structure.big else "little")}  # fmt: skip
+    for name in changed:
+        if "descriptor" in name or "stage2" in name:
+            structure = machine.structures[name]
+            raw = pair.oracle.ram.read(structure.at, 8)
+            assert raw is not None
+            flip = int.from_bytes(raw, "big" if structure.big else "little") ^ structure.value
+            table = structure.value & 2 and name not in (machine.walk[-1], *(two.leaves if machine.stage2 else ()))
+            what = "table flag" if table else {1 << 10: "access flag", 1 << 7: "dirty"}.get(flip, "both")
+            seen[f"{name[:6]} update: {what}"] += 1
+
+
+def test_the_generator_of_both_stages_reaches_every_fault_update_and_geometry() -> None:
+    """What the comparison is worth: plain seeds and ones with one mutation."""
+    seen: Counter[str] = Counter()
+    for seed in range(int(8000 * min(SCALE, 4))):
+        random = Random(seed)
+        names = sorted(MUTATIONS) if seed % 2 else NEW
+        bent = [(random.choice(names), random.getrandbits(20))] if seed % 3 else []
+        note(seen, *compare(seed, bent))
+    wanted = [
+        *(o.OK, o.ABORT, o.RAZ_WI, s.STALLED, *MODES.values()),
+        *SHAPES,
+        *(f"stage 1 {granule} level {level}" for granule, levels in (("12 DS", (0, 1, 2, 3)), ("14 DS", (1, 2, 3)),
+          ("12", (1, 2, 3)), ("14", (2, 3)), ("16", (1, 2, 3)), ("LPAE", (1, 2, 3))) for level in levels),
+        *(f"stage 2 {granule} starts at level {level}" for granule, levels in (("12 DS", (-1, 0, 1, 2, 3)),
+          ("14 DS", (0, 1, 2, 3)), ("12", (0, 1, 2, 3)), ("14", (1, 2, 3)), ("16", (1, 2, 3)), ("LPAE", (1, 2)))
+          for level in levels),
+        *("stage 1 starts at level -1", "stage 2 tables side by side", "stage 2 out beyond 48 bits"),
+        *(f"{stage} update: {what}" for stage in ("descri", "stage2") for what in
+          ("access flag", "dirty", "both", "table flag")),
+    ]  # fmt: skip
+    rare = {name: seen[name] for name in wanted if seen[name] < 2}
+    assert not rare, f"hardly reached: {rare} of {dict(seen)}"
+
+
+# -- stalls ------------------------------------------------------------------------------------------------------------
+
+STALL_STEPS = [*["access"] * 6, *["mend"] * 2, *["resume"] * 3, "terminate", "stall term", "consume", "consume", "off",
+               "events", "wrong tag", "edit"]  # fmt: skip
+
+
+class StallDriver:
+    """Software that meets stalls: reads the queue late, mends tables, resumes and terminates."""
+
+    def __init__(self, seed: int) -> None:
+        for attempt in range(10_000):
+            machine = StagesMachine(seed + (attempt << 33))
+            if machine.stall_model != 1 and machine.registers[o.CR0] & 1:
+                break
+        self.machine = machine
+        machine.registers[o.EVENTQ_PROD] = machine.registers[o.EVENTQ_CONS] = 0
+        self.pair = StagesPair(machine)
+        self.queue = machine.structures["cmdq"].at
+        self.prod = machine.registers[o.CMDQ_PROD]
+        self.seen: Counter[str] = Counter()
+        for name, structure in machine.structures.items():
+            if name.startswith(("stage2", "descriptor")) and Random(seed).random() < 0.5:
+                self.spoil(name, structure.value & ~(1 << 10))
+
+    def spoil(self, name: str, value: int) -> None:
+        structure = self.machine.structures[name]
+        self.pair.poke(structure.at, value.to_bytes(8, "big" if structure.big else "little"))
+
+    def commands(self, *commands: int) -> None:
+        size = self.machine.command_bits
+        for command in commands:
+            self.pair.poke(self.queue + (self.prod & ((1 << size) - 1)) * 16, command.to_bytes(16, "little"))
+            self.prod = (self.prod + 1) & ((2 << size) - 1)
+            self.pair.write(o.CMDQ_PROD, self.prod)
+
+    def forget(self) -> None:
+        """CMD_CFGI_ALL, CMD_TLBI_NSNH_ALL and, where there is EL2, CMD_TLBI_EL2_ALL."""
+        self.commands(0x04 | 31 << 64, 0x30, *([0x20] if self.machine.hyp else []))
+
+    def step(self, kind: str, number: int) -> None:
+        random = Random(number)
+        pair, oracle, machine = self.pair, self.pair.stages, self.machine
+        told = [waiting for waiting in oracle.waiting if waiting.stag is not None]
+        before = len(oracle.ended)
+        if kind == "access":
+            access = machine.access
+            if random.random() < 0.5:
+                access = replace(access, write=random.random() < 0.5, privileged=random.random() < 0.5)
+            result = pair.translate(access)
+            self.seen["stalled, and told" if result.events else "stalled, not told"] += result.outcome == s.STALLED
+        elif kind == "mend":
+            for name, structure in machine.structures.items():
+                if name.startswith(("stage2", "descriptor")):
+                    leaf = structure.value | 1 << 10
+                    if name in (machine.walk[-1:] + (machine.stage2.leaves if machine.stage2 else [])):
+                        leaf = put(leaf, 7, 6, 3 if name.startswith("stage2") else 1) & ~(3 << 53)
+                    self.spoil(name, leaf)
+            self.forget()
+        elif kind == "edit":
+            names = [name for name in machine.structures if name.startswith(("stage2", "descriptor"))]
+            name = random.choice(names)
+            self.spoil(name, machine.structures[name].value ^ 1 << random.choice([0, 1, 6, 7, 10, 53, 54]))
+            self.forget()
+        elif kind in ("resume", "terminate") and told:
+            waiting = random.choice(told)
+            assert waiting.stag is not None
+            act = 1 << 12 if kind == "resume" else random.getrandbits(1) << 13
+            self.commands(0x44 | act | waiting.access.sid << 32 | waiting.stag << 64)
+            self.seen[kind] += 1
+        elif kind == "wrong tag" and told:
+            waiting = random.choice(told)
+            assert waiting.stag is not None
+            sid, stag = waiting.access.sid, waiting.stag
+            tags = {other.stag for other in told}
+            wrong = [(sid ^ 1, stag)] + [(sid, tag) for tag in (stag ^ 1, stag + 1 & 0xFFFF) if tag not in tags]
+            sid, stag = random.choice(wrong)
+            self.commands(0x44 | 1 << 12 | sid << 32 | stag << 64)
+        elif kind == "stall term":
+            self.commands(0x45 | machine.access.sid << 32)
+            self.seen["stall term"] += len(oracle.ended) > before
+        elif kind == "consume":
+            prod, cons = oracle.register(o.EVENTQ_PROD), oracle.register(o.EVENTQ_CONS)
+            mask = (2 << machine.event_bits) - 1
+            waiting_events = (prod - cons) & mask
+            pair.write(o.EVENTQ_CONS, prod & 1 << 31 | (cons + random.randint(0, waiting_events)) & mask)
+        elif kind == "off":
+            pair.write(o.CR0, 0xC)
+            self.seen["off"] += len(oracle.ended) > before
+            pair.write(o.CR0, 0xD)
+        elif kind == "events":
+            pair.write(o.CR0, oracle.register(o.CR0) ^ 4)
+        for number_ in list(oracle.ended)[before:]:
+            self.seen[f"ended {oracle.ended[number_].outcome}"] += 1
+
+
+@examples(400)
+@given(
+    seed=SEEDS,
+    steps=st.lists(st.tuples(st.sampled_from(STALL_STEPS), st.integers(0, 2**32 - 1)), min_size=1, max_size=25),
+)
+def test_stalled_accesses_wait_and_end_as_the_oracle_says(seed: int, steps: list[tuple[str, int]]) -> None:
+    driver = StallDriver(seed)
+    for kind, number in steps:
+        driver.step(kind, number)
+        driver.pair.check()
+
+
+def test_the_steps_reach_every_end_of_a_stall() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(250):
+        random = Random(seed)
+        driver = StallDriver(seed)
+        for _ in range(25):
+            driver.step(random.choice(STALL_STEPS), random.getrandbits(32))
+            driver.pair.check()
+        seen += driver.seen
+    wanted = ["stalled, and told", "stalled, not told", "resume", "terminate", "stall term", "off"]
+    wanted += [f"ended {outcome}" for outcome in (o.OK, o.ABORT, o.RAZ_WI)]
+    assert all(seen[name] > 5 for name in wanted), dict(seen)
+
+
+# -- what the comparison found in the product --------------------------------------------------------------------------
+
+
+def plain(suits: Callable[[StagesMachine], bool]) -> StagesMachine:
+    """The first machine that ``suits`` and whose access is translated."""
+    for seed in range(20_000):
+        machine = StagesMachine(seed)
+        if suits(machine) and machine.structures["ste"].value >> 1 & 7 == machine.mode:
+            pair = StagesPair(machine)
+            if pair.oracle.translate(machine.access).outcome == o.OK:
+                return machine
+    raise AssertionError("no such machine")
+
+
+def stage1_lpae(machine: StagesMachine) -> bool:
+    return machine.mode == ONE and machine.lpae and not machine.single
+
+
+def overridden(machine: StagesMachine) -> bool:
+    """Whether the STE says who accesses, and how."""
+    return bool(machine.structures["ste"].value >> 112 & 15)
+
+
+def test_e0pd_means_nothing_with_aarch32_tables() -> None:
+    """§5.4 CD.E0PD0: RES0 if CD.AA64 selects VMSAv8-32 LPAE."""
+    machine = plain(lambda m: stage1_lpae(m) and m.e0pd and not m.access.privileged and not overridden(m))
+    machine.structures["cd"].value |= 1 << 66 | 1 << 130
+    assert StagesPair(machine).translate(machine.access).outcome == o.OK
+
+
+def test_xn_of_aarch32_tables_forbids_execution_to_the_privileged_too() -> None:
+    """Arm ARM, VMSAv8-32 LPAE descriptors: XN is of all accesses, PXN of the privileged ones."""
+    machine = plain(
+        lambda m: stage1_lpae(m) and m.access.privileged and m.access.instruction and not m.access.write
+        and not overridden(m)
+    )  # fmt: skip
+    machine.structures[machine.walk[-1]].value |= 1 << 54
+    assert StagesPair(machine).translate(machine.access).outcome != o.OK
+
+
+def test_epan_means_nothing_with_aarch32_tables() -> None:
+    """§5.4 CD.EPAN: RES0 if CD.AA64 selects VMSAv8-32 LPAE."""
+    machine = plain(
+        lambda m: stage1_lpae(m) and m.access.privileged and not m.access.instruction and not overridden(m)
+        and m.structures[m.walk[-1]].value >> 6 & 1 == 0
+    )  # fmt: skip
+    machine.ids["IDR3"] |= 1 << 17
+    machine.structures["cd"].value |= 1 << 40 | 1 << 123
+    machine.structures[machine.walk[-1]].value &= ~(3 << 53)
+    assert StagesPair(machine).translate(machine.access).outcome == o.OK
+
+
+def test_aarch32_tables_beyond_a_smaller_oas_are_fetched_from_truncated_addresses() -> None:
+    """§7.3.12: the 40-bit address of a descriptor is truncated to the OAS to make the fetch."""
+    machine = plain(lambda m: stage1_lpae(m) and m.oas < 40 and len(m.walk) > 1)
+    machine.structures[machine.walk[0]].value |= 1 << 39
+    assert StagesPair(machine).translate(machine.access).outcome == o.OK
+    machine.structures[machine.walk[1]].backed = False
+    assert [shape(event) for event in StagesPair(machine).translate(machine.access).events] in (
+        ["F_WALK_EABT S1 TT"],
+        [],
+    )
