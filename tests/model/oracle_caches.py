@@ -15,10 +15,11 @@ from tests.model.oracle import CR2, EL1, EL2, EL2_E2H, STRTAB_BASE_CFG, Access, 
 
 @dataclass(frozen=True)
 class Kept:
-    """A leaf with its tags; ``asid`` None: global, or of a regime without ASIDs."""
+    """A leaf with its tags; ``asid`` None: global in its ASET, or of a regime without ASIDs."""
 
     world: str
     asid: int | None
+    aset: int
     leaf: Leaf
 
 
@@ -45,18 +46,21 @@ class CachingOracle(Oracle):
 
     def leaf(self, access: Access, config: Config, iova: int, va: int) -> Leaf:
         asid = bits(config.cd, 63, 48)
+        # §3.17.1: global leaves are of one ASID set, where there are ASIDs.
+        aset = bits(config.cd, 47, 47) if config.world != EL2 else 0
         hits = [
             kept.leaf
             for kept in self.leaves
-            if kept.world == config.world and kept.asid in (None, asid) and kept.leaf.va >> kept.leaf.shift ==
-            va >> kept.leaf.shift
-        ]  # fmt: skip
+            if kept.world == config.world
+            and (kept.asid, kept.aset) in ((None, aset), (asid, 0))
+            and kept.leaf.va >> kept.leaf.shift == va >> kept.leaf.shift
+        ]
         if hits:
             self.choices = len(hits)
             return hits[self.choice % len(hits)]
         leaf = self.walk(access, config, iova, va)
         tag = asid if leaf.not_global and config.world != EL2 else None
-        self.leaves.append(Kept(config.world, tag, leaf))
+        self.leaves.append(Kept(config.world, tag, aset if tag is None else 0, leaf))
         return leaf
 
     # -- what is forgotten -------------------------------------------------------------------------------------

@@ -526,6 +526,16 @@ def left(*invalidations: c.Command) -> set[tuple[int | None, int]]:
     return own(bench)
 
 
+@pytest.mark.parametrize("not_global", [0, 1])
+def test_global_entries_are_of_one_aset_and_others_of_both(not_global: int) -> None:
+    bench = Bench()
+    for sid, aset in enumerate((0, 1)):
+        bench.stream(sid, cd={"ASID": 5, "ASET": aset}).map(0x1000, PA + sid * 0x1000, nG=not_global)
+    assert [bench.pa(0x1000, sid) for sid in (0, 1)] == [PA, PA if not_global else PA + 0x1000]
+    bench.invalidate(c.CMD_TLBI_NH_VA.of(ASID=9 - 4 * not_global, Address=0x1000))
+    assert own(bench) == set()
+
+
 def test_nothing_is_dropped_without_a_command() -> None:
     assert left() == ENTRIES
 

@@ -42,7 +42,7 @@ def fill(tlb: Tlb[Entry], *tags: tuple[int, int, int | None], entry: Entry | Non
 
 
 def spaces(tlb: Tlb[Entry]) -> set[tuple[int, int, int | None]]:
-    return {tuple(space) for space, _ in tlb}  # type: ignore[misc]
+    return {(space.world, space.vmid, space.asid) for space, _ in tlb}
 
 
 def bases(tlb: Tlb[Entry]) -> set[int]:
@@ -72,6 +72,20 @@ def test_a_global_entry_is_found_by_every_asid_of_its_world_and_vmid(tlb: Tlb[En
     assert tlb.lookup(EL1, 5, 2, 0x1000) is not None
     assert tlb.lookup(EL1, 6, 1, 0x1000) is None
     assert tlb.lookup(EL2, 5, 1, 0x1000) is None
+
+
+def test_a_global_entry_is_found_by_its_own_aset_only_and_dropped_with_any(tlb: Tlb[Entry]) -> None:
+    tlb.insert(Space(EL1, 0, None, 1), BLOCK)
+    assert tlb.lookup(EL1, 0, 7, BLOCK.base, 1) is BLOCK
+    assert tlb.lookup(EL1, 0, 7, BLOCK.base, 0) is None
+    tlb.invalidate_range(EL1, BLOCK.base, 1, vmid=0, asid=7)
+    assert len(tlb) == 0
+
+
+def test_an_entry_of_an_asid_is_found_whatever_the_aset(tlb: Tlb[Entry]) -> None:
+    fill(tlb, (EL1, 0, 7), entry=BLOCK)
+    assert tlb.lookup(EL1, 0, 7, BLOCK.base, 0) is BLOCK
+    assert tlb.lookup(EL1, 0, 7, BLOCK.base, 1) is BLOCK
 
 
 def test_an_asids_own_entry_comes_before_a_global_one(tlb: Tlb[Entry]) -> None:

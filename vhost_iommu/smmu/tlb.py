@@ -13,11 +13,12 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Space(NamedTuple):
-    """An address space: entries of equal tags translate alike. ``asid`` None holds the global entries."""
+    """An address space: entries of equal tags translate alike. ``asid`` None holds the global entries of an ASET."""
 
     world: int
     vmid: int
     asid: int | None
+    aset: int = 0  #: of global entries; that of others does not matter
 
 
 class Spanned(Protocol):
@@ -68,10 +69,10 @@ class Tlb(Generic[E]):
                 for entry in pages.values():
                     yield space, entry
 
-    def lookup(self, world: int, vmid: int, asid: int, address: int) -> E | None:
-        """The entry that translates ``address``: of the space itself, else a global one."""
+    def lookup(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> E | None:
+        """The entry that translates ``address``: of the space itself, else a global one of its ASET."""
         spaces = self._spaces
-        for space in ((world, vmid, asid), (world, vmid, None)):
+        for space in ((world, vmid, asid, 0), (world, vmid, None, aset)):
             sizes = spaces.get(space)  # type: ignore[call-overload]
             if sizes is not None:
                 for shift, pages in sizes.items():
@@ -162,7 +163,7 @@ class Tlb(Generic[E]):
     def _matching(self, world: int, vmid: int | None, mask: int, asid: int | None) -> list[Space]:
         """The spaces that an invalidation may touch; of one VMID and ASID they are known without a search."""
         if vmid is not None and mask == 0xFFFF and asid is not None:
-            known = (Space(world, vmid, asid), Space(world, vmid, None))
+            known = (Space(world, vmid, asid), Space(world, vmid, None), Space(world, vmid, None, 1))
             return [space for space in known if space in self._spaces]
         self.searched += len(self._spaces)
         return [s for s in self._spaces if s.world == world and (vmid is None or not (s.vmid ^ vmid) & mask)]

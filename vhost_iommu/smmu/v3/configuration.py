@@ -59,6 +59,7 @@ class Stage1:
     halves: tuple[HalfContext | None, HalfContext | None]
     regime: Regime
     asid: int
+    aset: int  #: 0 where there are no ASIDs
     aarch32: bool
     sizes32: tuple[int, int]  #: T0SZ and T1SZ of AArch32 tables
     abort: bool  #: a terminated transaction aborts (CD.A), else it is RAZ/WI
@@ -278,6 +279,7 @@ class Configuration:
                 xn_for_all=aarch32,
             ),
             asid=0 if el2 else cd.ASID,
+            aset=0 if el2 else cd.ASET,
             aarch32=aarch32,
             sizes32=(cd.T0SZ & 7, cd.T1SZ & 7),
             abort=bool(cd.A) or bool(self._idr0.TERM_MODEL),

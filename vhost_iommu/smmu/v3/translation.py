@@ -128,7 +128,7 @@ class Translation:
         canonical = address if stage1.aarch32 else _canonical(half, address)
         if canonical is None:
             return Fault(FaultKind.TRANSLATION)
-        mapping = self.tlb.lookup(context.world, context.vmid, stage1.asid, canonical)
+        mapping = self.tlb.lookup(context.world, context.vmid, stage1.asid, canonical, stage1.aset)
         for _ in range(MOST_TRIES):
             if mapping is None:
                 self.counters.walks += 1
@@ -150,8 +150,11 @@ class Translation:
         return Fault(FaultKind.PERMISSION)
 
     def _insert(self, context: Context, stage1: Stage1, mapping: Mapping) -> None:
-        asid = stage1.asid if mapping.not_global and stage1.regime.unprivileged else None
-        self.tlb.insert(Space(context.world, context.vmid, asid), mapping)
+        if mapping.not_global and stage1.regime.unprivileged:
+            space = Space(context.world, context.vmid, stage1.asid)
+        else:
+            space = Space(context.world, context.vmid, None, stage1.aset)
+        self.tlb.insert(space, mapping)
 
     # -- stage 2 ---------------------------------------------------------------------------------------------
 
