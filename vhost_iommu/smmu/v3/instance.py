@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from ...errors import UsageError
 from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...trace import Trace
@@ -124,6 +125,8 @@ class Smmu:
         if features is not None or id_registers is None:
             ids.update((features or Features()).id_registers())
         for register_name, value in (id_registers or {}).items():
+            if register_name not in BY_NAME:
+                raise UsageError(f"there is no register {register_name}; ID registers are IDR0 to IDR5, IIDR and AIDR")
             ids[BY_NAME[register_name]] = value
         self.registers = RegisterFile(
             REGISTERS,
