@@ -119,7 +119,7 @@ class Boot:
             args = record.args
             if (
                 record.kind == "translation"
-                and (args["ssid"], args["iova"]) == (fact["pasid"], fact["iova"])
+                and (args.get("ssid", -1), args["iova"]) == (fact["pasid"], fact["iova"])
                 and record.name == ("write" if fact.word == "wrote" else "read")
                 and (args["outcome"] == "abort" if aborted else args.get("pa") == fact["pa"])
             ):

@@ -417,7 +417,8 @@ class Smmu:
 
     def _trace_answer(self, t: Transaction, answer: Answer) -> None:
         assert self.trace is not None
-        what = {"sid": t.sid, "ssid": -1 if t.ssid is None else t.ssid, "iova": t.iova, "size": t.size}
+        who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
+        what = {**who, "iova": t.iova, "size": t.size}
         where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
         name = "write" if t.write else "read"
         self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
