@@ -61,7 +61,6 @@ static void expect_event(uint8_t id, uint32_t sid, uint64_t address, bool read)
 	struct vt_event event, other;
 
 	VT_CHECK(vt_smmu_event(&smmu, &event, 1), "no event came, where one with ID %x should", id);
-	vt_note("event %016lx %016lx %016lx %016lx", event.word[0], event.word[1], event.word[2], event.word[3]);
 	VT_CHECK(event.id == id, "the event's ID is %x, not %x", event.id, id);
 	VT_CHECK(event.sid == sid, "the event's StreamID is %x, not %x", event.sid, sid);
 	if (id >= VT_F_TRANSLATION && id <= VT_F_PERMISSION) {

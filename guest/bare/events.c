@@ -343,7 +343,9 @@ static void an_output_beyond_its_size_is_f_addr_size(void)
 		return;
 	id = VT_EVENT(VT_F_ADDR_SIZE, engine->sid);
 	good = *vt_descriptor(&scene.space, VT_TARGET, 3);
-	*vt_descriptor(&scene.space, VT_TARGET, 3) = good | 1UL << 47; /* more than the 44 bits of the OAS */
+	scene.cd[0] = (scene.cd[0] & ~CD_IPS(7)) | CD_IPS(2); /* 40 bits */
+	vt_scene_cd(&scene);
+	*vt_descriptor(&scene.space, VT_TARGET, 3) = good | 1UL << 40;
 	vt_scene_tlbi(&scene);
 	VT_FAULTS(write, VT_TARGET, id, w1, VT_TARGET, 0);
 	scene.cd[0] &= ~CD_IPS(7); /* 32 bits */

@@ -100,7 +100,9 @@ static void faults_of_stage_2_say_so(void)
 	engine->attributes |= VT_INSTRUCTION | VT_PRIVILEGED;
 	VT_FAULTS(read, at, event(VT_F_PERMISSION), w1 | EVENT_RNW | EVENT_IND | EVENT_PNU, at, VT_TARGET);
 	engine->attributes &= ~(VT_INSTRUCTION | VT_PRIVILEGED);
-	*descriptor = good | 1UL << 47;
+	scene.ste[2] = (scene.ste[2] & ~STE_S2PS(7)) | STE_S2PS(2); /* 40 bits */
+	vt_scene_ste(&scene);
+	*descriptor = good | 1UL << 40;
 	vt_scene_tlbi(&scene);
 	VT_FAULTS(write, at, event(VT_F_ADDR_SIZE), w1, at, VT_TARGET);
 	*vt_descriptor(&stage2, VT_TARGET, 2) = VT_NOWHERE | DESC_TABLE | DESC_VALID;

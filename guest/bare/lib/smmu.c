@@ -167,8 +167,6 @@ static bool expect(struct vt_smmu *smmu, const uint64_t *word, uint64_t ignored,
 	}
 	for (int i = 0; i < 4; i++)
 		if ((event->word[i] ^ word[i]) & ~(i == 1 ? ignored : 0)) {
-			vt_note("event  %016lx %016lx %016lx %016lx", event->word[0], event->word[1], event->word[2],
-				event->word[3]);
 			vt_note("wanted %016lx %016lx %016lx %016lx", word[0], word[1], word[2], word[3]);
 			vt_fail("word %d of the event is not as it should be", i);
 			return false;
@@ -225,6 +223,7 @@ bool vt_smmu_event(struct vt_smmu *smmu, struct vt_event *event, unsigned int se
 	event->address = event->word[2];
 	smmu->event_cons = (smmu->event_cons + 1) & wrap;
 	set(smmu, EVENTQ_CONS, smmu->event_cons | (prod & OVFLG));
+	vt_note("event %016lx %016lx %016lx %016lx", event->word[0], event->word[1], event->word[2], event->word[3]);
 	return true;
 }
 

@@ -200,7 +200,7 @@ void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1);
 bool vt_smmu_sync(struct vt_smmu *smmu);
 /* Wait until all commands are consumed; false when that takes 2 seconds, or the queue stopped on an error. */
 bool vt_smmu_consumed(struct vt_smmu *smmu);
-/* Take the oldest event; false when the queue stays empty for 'seconds'. */
+/* Take the oldest event, and note its words; false when the queue stays empty for 'seconds'. */
 bool vt_smmu_event(struct vt_smmu *smmu, struct vt_event *event, unsigned int seconds);
 /* Take the oldest event, which must be exactly this and the only one; false, and the case fails, when it is not. */
 bool vt_smmu_expect(struct vt_smmu *smmu, uint64_t word0, uint64_t word1, uint64_t word2, uint64_t word3);
