@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 1 walks of VMSAv8-64 tables (Arm ARM D8): geometry, faults, attributes and permissions."""
+"""Walks of VMSAv8-64 and LPAE tables (Arm ARM D8, G5): geometry, faults, attributes and permissions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vhost_iommu.smmu.walk import (
     Wide,
     aligned_base,
     permitted1,
+    permitted2,
     start_level,
     walk,
 )
@@ -53,8 +54,8 @@ class Walker:
 
     def __init__(self, granule_bits: int = 12, input_bits: int = 48, **table: object) -> None:
         self.ram = Ram(size=1 << 20)
-        big_endian = bool(table.get("big_endian"))
-        self.pages = PageTable(self.ram, granule_bits, input_bits, big_endian=big_endian)
+        big_endian, lpa2 = bool(table.get("big_endian")), table.get("wide") is Wide.LPA2
+        self.pages = PageTable(self.ram, granule_bits, input_bits, big_endian=big_endian, lpa2=lpa2)
         self.table = table_of(self.pages.root, granule_bits, input_bits, **table)  # type: ignore[arg-type]
         self.fetched: list[int] = []
         self.aborting: set[int] = set()
@@ -414,3 +415,151 @@ def test_a_regime_of_one_privilege_level_knows_read_only_and_one_xn(
         assert permitted(leaf, regime, write=True, instruction=False, **access) == (not ap & 2)
         executable = not xn and not (wxn and not ap & 2)
         assert permitted(leaf, regime, write=False, instruction=True, **access) == executable
+
+
+# -- 52 bits with 4K and 16K pages (LPA2) --------------------------------------------------------------------
+
+LPA2: dict[str, object] = {"output_bits": 52, "wide": Wide.LPA2, "shareability": 2}
+
+
+@pytest.mark.parametrize(
+    ("granule_bits", "input_bits", "start"),
+    [(12, 52, -1), (12, 49, -1), (12, 48, 0), (14, 52, 0), (14, 48, 0), (14, 47, 1)],
+)
+def test_lpa2_has_a_level_more_for_52_bits(granule_bits: int, input_bits: int, start: int) -> None:
+    walker = Walker(granule_bits, input_bits, **LPA2)
+    page = 1 << granule_bits
+    top = (1 << input_bits) - page
+    walker.pages.map(top, 0xF_0000_8000_0000)
+    leaf = walker.leaf(top + page - 1)
+    assert (leaf.base, leaf.output, leaf.shift) == (top, 0xF_0000_8000_0000, granule_bits)
+    assert (walker.table.start_level, len(walker.fetched)) == (start, 4 - start)
+
+
+@pytest.mark.parametrize("output", [1 << 48, 1 << 49, 1 << 50, 1 << 51, 0xF_FFFF_FFFF_C000])
+@pytest.mark.parametrize("granule_bits", [12, 14])
+def test_lpa2_descriptors_hold_bits_49_and_48_in_place_and_51_and_50_in_9_and_8(granule_bits: int, output: int) -> None:
+    walker = Walker(granule_bits, 40, **LPA2)
+    walker.pages.map(0, 0)
+    raw = output & (1 << 50) - 1 | (output >> 50) << 8
+    at = walker.pages.entry(0)
+    walker.pages.write(at, raw | 0x403)
+    leaf = walker.leaf(0)
+    assert leaf.output == output
+    # These bits are no shareability, which is that of the whole table.
+    assert leaf.shareability == 2
+    # Of a table's address they are the same bits.
+    walker.pages.write(walker.pages.entry(0, 2), raw | 3)
+    walker.aborting.add(output)
+    assert walker(0) == Fault(FaultKind.WALK_EABT, 3, fetch=output)
+
+
+@pytest.mark.parametrize(("granule_bits", "level", "size"), [(12, 0, 512 * GiB), (14, 1, 64 * GiB)])
+def test_lpa2_has_blocks_of_a_level_more(granule_bits: int, level: int, size: int) -> None:
+    with_lpa2 = Walker(granule_bits, 48, **LPA2, first_block_level=level)
+    with_lpa2.pages.map(size, 3 * size, level=level)
+    leaf = with_lpa2.leaf(2 * size - 1)
+    assert (leaf.base, leaf.output, 1 << leaf.shift) == (size, 3 * size, size)
+
+
+def test_an_lpa2_output_is_checked_against_the_output_size() -> None:
+    walker = Walker(12, 40, **{**LPA2, "output_bits": 48})
+    walker.pages.map(0, 1 << 48)
+    walker.pages.map(0x1000, 1 << 50)
+    walker.pages.map(0x2000, (1 << 48) - 0x1000)
+    assert walker(0) == walker(0x1000) == Fault(FaultKind.ADDR_SIZE, 3)
+    assert walker.leaf(0x2000).output == (1 << 48) - 0x1000
+
+
+def test_a_table_of_52_bit_outputs_is_aligned_to_64_bytes_at_least() -> None:
+    assert aligned_base(0x1FF0, 12, 40, 1, 52) == aligned_base(0x1FF0, 12, 40, 1, 48) == 0
+    assert (aligned_base(0x10F0, 12, 39, 0, 52), aligned_base(0x10F0, 12, 39, 0, 48)) == (0x10C0, 0x10F0)
+
+
+# -- VMSAv8-32 LPAE ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("input_bits", "start"), [(32, 1), (31, 1), (30, 2), (28, 2), (25, 2)])
+def test_an_lpae_table_starts_at_level_1_or_2(input_bits: int, start: int) -> None:
+    walker = Walker(12, input_bits, output_bits=40)
+    top = (1 << input_bits) - 0x1000
+    walker.pages.map(top, (1 << 40) - 0x1000)
+    assert walker.leaf(top + 5).translate(top + 5) == (1 << 40) - 0x1000 + 5
+    assert (walker.table.start_level, len(walker.fetched)) == (start, 4 - start)
+    walker.pages.map(0, 1 << 40)
+    assert walker(0) == Fault(FaultKind.ADDR_SIZE, 3)
+
+
+def test_the_unprivileged_execute_of_lpae_tables_only_what_they_may_read() -> None:
+    regime = Regime(execute_needs_read=True)
+    for ap in range(4):
+        allowed = permitted(mapping(ap), regime, write=False, privileged=False, instruction=True)
+        assert allowed == bool(ap & 1)
+
+
+@pytest.mark.parametrize("uwxn", [False, True])
+def test_uwxn_keeps_the_privileged_from_executing_what_users_write(uwxn: bool) -> None:
+    regime = Regime(uwxn=uwxn)
+    for ap in range(4):
+        allowed = permitted(mapping(ap), regime, write=False, privileged=True, instruction=True)
+        assert allowed == (not (uwxn and ap == 1))
+
+
+# -- stage 2 -------------------------------------------------------------------------------------------------
+
+
+class Walker2(Walker):
+    """Walks a stage 2 table that starts with concatenated tables where its input needs them."""
+
+    def __init__(self, granule_bits: int, input_bits: int, **table: object) -> None:
+        super().__init__(granule_bits, min(input_bits, 42))
+        self.ram = Ram()
+        self.pages = PageTable(self.ram, granule_bits, input_bits, stage=2)
+        level = self.pages.start_level
+        values = {"first_block_level": 1 if granule_bits == 12 else 2, **table}
+        self.table = Table(self.pages.root, granule_bits, input_bits, 48, level, 2, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("granule_bits", "input_bits", "start"),
+    [(12, 43, 1), (12, 40, 1), (12, 34, 2), (12, 44, 0), (14, 40, 2), (14, 41, 1), (16, 33, 3), (16, 46, 2)],
+)
+def test_concatenated_tables_are_indexed_as_one(granule_bits: int, input_bits: int, start: int) -> None:
+    walker = Walker2(granule_bits, input_bits)
+    page = 1 << granule_bits
+    for at in (0, (1 << input_bits - 1) + page, (1 << input_bits) - page):
+        walker.pages.map(at, 0x8000_0000 + page)
+        assert walker.leaf(at + 1).translate(at + 1) == 0x8000_0000 + page + 1
+        assert len(walker.fetched) == 4 - start
+    missing = 1 << input_bits - 2
+    assert walker(missing) == Fault(FaultKind.TRANSLATION, start, 2)
+
+
+@pytest.mark.parametrize("s2ap", range(4))
+@pytest.mark.parametrize("dbm", [0, 1])
+@pytest.mark.parametrize("dirty", [False, True])
+def test_a_stage_2_leaf_is_read_and_written_by_s2ap_and_clean_by_dbm(s2ap: int, dbm: int, dirty: bool) -> None:
+    walker = Walker2(12, 40, update_dirty=dirty)
+    walker.pages.map(0, 0x8000_0000, S2AP=s2ap, DBM=dbm)
+    leaf = walker.leaf(0)
+    assert (leaf.readable, leaf.writable) == (bool(s2ap & 1), bool(s2ap & 2))
+    assert leaf.clean == (bool(dbm) and dirty and not s2ap & 2)
+    assert permitted2(leaf, Access(), two_bit_xn=False) == leaf.readable
+    assert permitted2(leaf, Access(write=True), two_bit_xn=False) == (leaf.writable or leaf.clean)
+
+
+def test_stage_2_tables_take_no_permissions_from_what_is_below() -> None:
+    walker = Walker2(12, 40)
+    walker.pages.map(0, 0x8000_0000)
+    at = walker.pages.entry(0, 2)
+    walker.pages.write(at, walker.pages.read(at) | 0x1F << 59)
+    leaf = walker.leaf(0)
+    assert (leaf.readable, leaf.writable, leaf.uxn, leaf.pxn) == (True, True, False, False)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_stage_2_faults_say_so(level: int) -> None:
+    walker = Walker2(12, 40)
+    walker.pages.map(0, 0x8000_0000)
+    walker.pages.unmap(0, level)
+    assert walker(0) == Fault(FaultKind.TRANSLATION, level, 2)
