@@ -131,6 +131,13 @@ def test_an_invalidation_drops_what_it_names_and_nothing_else(assets: Assets) ->
     ]
 
 
+#: Of "commands", those that make no transaction, which only stalls where stalls are forced.
+WITHOUT_DMA = (
+    "commands_of_features_that_are_there_are_consumed",
+    "commands_of_features_that_are_absent_are_illegal",
+    "unknown_opcodes_are_illegal",
+    "reserved_values_are_illegal",
+)
 STAGE2 = "stage2 = true\nhyp = true"
 
 
@@ -147,19 +154,7 @@ STAGE2 = "stage2 = true\nhyp = true"
 def test_commands_are_legal_where_their_feature_is(
     assets: Assets, features: str, absent: int, skipped: list[str] | None
 ) -> None:
-    append = (
-        ""
-        if skipped is not None
-        else "cases="
-        + ",".join(
-            [
-                "commands_of_features_that_are_there_are_consumed",
-                "commands_of_features_that_are_absent_are_illegal",
-                "unknown_opcodes_are_illegal",
-                "reserved_values_are_illegal",
-            ]  # fmt: skip
-        )
-    )
+    append = "" if skipped is not None else f"cases={','.join(WITHOUT_DMA)}"
     run = Run(assets, "commands", bare("commands", features), append)
     left_out = [result.name for result in run.report.results if result.skipped is not None]
     assert all(name.startswith(tuple(skipped or ())) for name in left_out)
