@@ -105,6 +105,8 @@ def combine_forced(first: MemoryType, memattr: int, shareability: int) -> Memory
 
 def override(incoming: MemoryType, *, replace_type: bool, memattr: int, shcfg: int) -> MemoryType:
     """STE and GBPA: MTCFG with MemAttr, and SHCFG, of which 1 uses what came (§13.1.4)."""
+    if not memattr & 3:
+        memattr = 0  # what is reserved there behaves as Device-nGnRnE (§5.2 STE.MemAttr)
     kind = from_memattr(memattr, incoming.shareability) if replace_type else incoming
     shareability = incoming.shareability if shcfg == 1 else shcfg
     return kind._replace(shareability=shareability).consistent()
