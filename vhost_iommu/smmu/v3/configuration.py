@@ -281,7 +281,7 @@ class Configuration:
             asid=0 if el2 else cd.ASID,
             aset=0 if el2 else cd.ASET,
             aarch32=aarch32,
-            sizes32=(cd.T0SZ & 7, cd.T1SZ & 7),
+            sizes32=(cd.T0SZ & 7, 0 if el2 else cd.T1SZ & 7),
             abort=bool(cd.A) or bool(self._idr0.TERM_MODEL),
             record=bool(cd.R),
             stall=bool(cd.S),
