@@ -14,7 +14,8 @@ from tests.model import machines as m
 from tests.model import oracle as o
 from tests.model import oracle_stages as s
 from tests.model.machines import Machine, Structure, put
-from vhost_iommu.smmu.transaction import Stall
+from vhost_iommu.smmu.memory_type import MemoryType
+from vhost_iommu.smmu.transaction import Answer, Stall, Transaction
 
 ONE, TWO, NESTED = 5, 6, 7
 
@@ -174,6 +175,8 @@ class StagesMachine(Machine):
                 if self.rare(0.2):
                     descriptor |= random.getrandbits(4) << 59
                 descriptor |= self.rare(0.5) << 10
+            if level == leaf and not self.ds:
+                descriptor |= random.choice([0, 0, 2, 3]) << 8
             if self.ds:
                 descriptor = put(put(descriptor, 51, 50, 0), 9, 8, o.bits(output, 51, 50))
                 if level == leaf:
@@ -200,6 +203,9 @@ class StagesMachine(Machine):
         if self.httu:
             cd |= (not self.rare(0.3)) << 43 | (self.httu >= 2 and not self.rare(0.4)) << 42
             cd |= (self.httu == 3 and bool(cd >> 43 & 1) and self.rare(0.6)) << 67
+        cd |= random.choice([0, 2, 3]) << 12 | random.choice([0, 2, 3]) << 28
+        for low in range(192, 256, 8):
+            cd |= random.choice([0xFF, 0xFF, 0x44, 0xBB, 0xAA, 0x4F, 0xF4, 0x77, 0x33, 0, 4, 8, 12]) << low
         stall = self.stall_model == 2 or (self.stall_model == 0 and self.rare(0.4))
         self.cd = put(cd, 44, 44, stall)
 
@@ -214,6 +220,10 @@ class StagesMachine(Machine):
             self.ste |= 1 << 195
         self.ste = put(self.ste, 143, 128, random.getrandbits(16 if self.vmid16 else 8))
         self.ste |= self.rare(0.2) << 89
+        self.ste = put(self.ste, 109, 108, random.choice([0, 1, 1, 2, 3]))
+        self.ste |= self.rare(0.3) << 100 | random.getrandbits(4) << 96
+        kinds = [(3, 3), (3, 3), (1, 1), (2, 2), (1, 3), (3, 2), (0, 0), (0, 1), (0, 2), (0, 3)]
+        self.incoming: s.Memory = s.consistent((*random.choice(kinds), random.choice([0, 2, 3])))
         if self.stage2 is None:
             return
         two = self.stage2
@@ -337,7 +347,9 @@ class Stage2:
         if leaf:
             descriptor |= (not machine.rare(0.3 if machine.httu else 0.03)) << 10
             descriptor |= random.choice([3, 3, 3, 3, 3, 1, 1, 1, 2]) << 6 | random.choice([0, 0, 0, 1, 2, 3]) << 53
-            descriptor |= machine.rare(0.5) << 51 | random.choice([15, 15, 15, 5, 6, 7, 0, 1]) << 2
+            descriptor |= machine.rare(0.5) << 51 | random.choice([15, 15, 15, 5, 6, 7, 0, 1, 2, 3, 9, 10]) << 2
+            if not self.ds:
+                descriptor |= random.choice([0, 2, 3]) << 8
         else:
             descriptor |= machine.rare(0.5) << 10 | (random.getrandbits(5) << 59 if machine.rare(0.1) else 0)
         if self.ds:
@@ -396,13 +408,28 @@ class StagesPair(m.Pair):
         assert isinstance(self.oracle, s.StagesOracle)
         return self.oracle
 
+    def ask(self, access: o.Access) -> Answer:
+        incoming = MemoryType(*self.machine.incoming)
+        fields = {name: getattr(access, name) for name in access.__slots__}
+        return self.smmu.translate(Transaction(**fields, memory=incoming))
+
+    def check_memory(self, answer: Answer) -> None:
+        """Each part leaves with the memory type that the oracle gives it, where the architecture gives one."""
+        got = [tuple(kind) for piece, kind in zip(answer.pieces, answer.memory, strict=True) for _ in range(piece.size)]
+        at = 0
+        for size, kind in self.stages.memory:
+            assert kind is None or set(got[at : at + size]) == {kind}, f"memory type {got[at]} instead of {kind}"
+            at += size
+
     def translate(self, access: o.Access) -> o.Result:
+        self.stages.incoming = self.machine.incoming
         answer = self.ask(access)
         if answer.stall is not None:
             self.stalls[self.stages.arrived] = answer.stall
         expected = self.oracle.translate(access)
         got = self.result(answer)
         assert m.show(got) == m.show(expected), f"{access}\nproduct {m.show(got)}\noracle  {m.show(expected)}"
+        self.check_memory(answer)
         return expected
 
     def tag(self, number: int) -> int:
@@ -514,6 +541,14 @@ def _leaf_out(machine: Machine, number: int) -> None:
     structure.value ^= 1 << 12 + number % 40
 
 
+def _cd_fetch(machine: Machine, number: int) -> None:
+    """One of the descriptors of stage 2 that the CD's fetch meets, which are the first: invalid, or another output."""
+    assert isinstance(machine, StagesMachine)
+    if machine.stage2 is not None:
+        structure = machine.structures[machine.stage2.names[number % min(3, len(machine.stage2.names))]]
+        (_type, _flip_address, _flip_address)[number // 3 % 3](structure, number // 9 * 4)
+
+
 MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     **m.MUTATIONS,
     "STE stage 2 field": _field(
@@ -552,6 +587,8 @@ MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     "leaf updates": lambda machine, number: _permissions(machine.structures[machine.walk[-1]], number),
     "stage 2 bit": _of_stage2(_flip_bit, False),
     "stage 2 address": _of_stage2(_flip_address, False),
+    "stage 2 of the CD": _cd_fetch,
+    "stage 2 of the CD, else": _cd_fetch,
     "stage 2 highest address": _of_stage2(_flip_highest, False),
     "stage 2 type": _of_stage2(_type, False),
     "stage 2 aborts": _of_stage2(_unback, False),

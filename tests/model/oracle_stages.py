@@ -3,7 +3,7 @@
 
 Law: as for the oracle: from IHI 0070 issue G.b and the Arm ARM alone, with nothing of the product's. Where they
 leave a choice (whether an access that is not permitted sets the access flag) it takes the product's, and says so.
-Not modelled: caches, ATS and PRI, 128-bit tables, permission indirection, memory types.
+Not modelled: caches, ATS and PRI, 128-bit tables, permission indirection, allocation hints.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests.model.oracle import (
     F_STREAM_DISABLED,
     F_TRANSLATION,
     F_WALK_EABT,
+    GBPA,
     OUTPUT_BITS,
     RAZ_WI,
     Access,
@@ -46,6 +47,12 @@ from tests.model.oracle import (
 )
 
 STALLED = "stalled"
+
+# Memory types as (outer, inner, shareability): outer 0 is Device of the kind inner, else both are cacheabilities,
+# stronger where smaller; shareability as descriptors have it. None: what the architecture leaves open.
+Memory = tuple[int, int, int]
+NON_CACHEABLE, WRITE_THROUGH, WRITE_BACK = 1, 2, 3
+NSH, OSH, ISH = 0, 2, 3
 
 # CLASS in event records (§7.3).
 CLASS_CD, CLASS_TT, CLASS_IN = 0, 1, 2
@@ -81,6 +88,7 @@ class Table:
     haft: bool
     affd: bool
     hierarchy: bool
+    shareability: int
 
 
 @dataclass(frozen=True)
@@ -131,12 +139,63 @@ def stage2_start(granule: int, width: int, ds: bool, code: int, oas: int, stt: b
     return start if least <= width <= least + stride - 1 + 4 else None  # sixteen tables at most make one
 
 
+def consistent(memory: Memory) -> Memory:
+    """§13.1.7: Device and non-cacheable memory is outer shareable."""
+    outer, inner, shareability = memory
+    return (outer, inner, OSH if not outer or outer == inner == NON_CACHEABLE else shareability)
+
+
+def from_mair(byte: int, shareability: int) -> Memory | None:
+    """Arm ARM, MAIR_ELx.Attr; None for its UNPREDICTABLE values and those of later extensions."""
+    if shareability == 1:
+        return None
+    if byte >> 4 == 0:
+        return (0, byte >> 2, OSH) if not byte & 3 else None
+    if not byte & 15:
+        return None
+
+    def cacheability(nibble: int) -> int:
+        if nibble == 4:
+            return NON_CACHEABLE
+        return WRITE_BACK if nibble & 4 else WRITE_THROUGH
+
+    return consistent((cacheability(byte >> 4), cacheability(byte & 15), shareability))
+
+
+def combined(first: Memory, second: Memory) -> Memory:
+    """The stronger of each (§13.1.5)."""
+    shareability = next(kind for kind in (OSH, ISH, NSH) if kind in (first[2], second[2]))
+    if not first[0] and not second[0]:
+        return (0, min(first[1], second[1]), OSH)
+    if not first[0] or not second[0]:
+        return (0, first[1] if not first[0] else second[1], OSH)
+    return consistent((min(first[0], second[0]), min(first[1], second[1]), shareability))
+
+
+def forced(first: Memory, memattr: int, shareability: int) -> Memory | None:
+    """With STE.S2FWB (Arm ARM, FEAT_S2FWB); None for reserved values."""
+    shared = next(kind for kind in (OSH, ISH, NSH) if kind in (first[2], shareability))
+    if memattr >= 8 or memattr == 4:
+        return None
+    if memattr < 4:
+        return (0, min(first[1], memattr) if not first[0] else memattr, OSH)
+    if memattr == 7:
+        return consistent((first[0], first[1], shared))
+    if memattr == 6:
+        return (WRITE_BACK, WRITE_BACK, shared)
+    return first if not first[0] else (NON_CACHEABLE, NON_CACHEABLE, OSH)
+
+
 class StagesOracle(Oracle):
     def __init__(self, ram: Ram, ids: dict[str, int]) -> None:
         super().__init__(ram, ids)
         self.waiting: list[Waiting] = []
         self.ended: dict[int, Result] = {}
         self.arrived = 0
+        self.incoming: Memory = (WRITE_BACK, WRITE_BACK, NSH)
+        self.memory: list[tuple[int, Memory | None]] = []  # of each part that the last access came to
+        self.leaves: list[tuple[Table, int]] = []
+        self.kind: Memory | None = None
         self.current = 0  # the address that the event of a CD fetch's fault names
         #: The tags that the product chose, for each stalled access by its number.
         self.stag_of: Callable[[int], int] = lambda number: number
@@ -159,10 +218,12 @@ class StagesOracle(Oracle):
         access = waiting.access
         at, end = access.iova, access.iova + access.size
         pieces = list(waiting.done)
+        self.memory = []
         try:
             while at < end:
                 size = min(end, (at | 0xFFF) + 1) - at
                 pieces.append((self.translate_one(access, at), size))
+                self.memory.append((size, self.kind))
                 at += size
         except Terminated as ended:
             result.outcome = ended.outcome
@@ -253,8 +314,11 @@ class StagesOracle(Oracle):
 
     def translate_one(self, access: Access, iova: int) -> int:
         if not bits(self.register(CR0), 0, 0):
+            gbpa = self.register(GBPA)
+            self.kind = self.replaced(bits(gbpa, 4, 4), bits(gbpa, 3, 0), bits(gbpa, 13, 12))
             return super().translate_one(access, iova)
         self.current = iova
+        self.leaves = []
         setup = self.configuration(access)
         if setup.stage1:
             ipa = self.first(access, setup, iova)
@@ -265,8 +329,42 @@ class StagesOracle(Oracle):
                 raise Terminated(self.fault(F_ADDR_SIZE, access, setup, iova))
             ipa = iova
         if setup.stage2:
-            return self.second(access, setup, iova, ipa, CLASS_IN, access.write, setup.instruction)
+            ipa = self.second(access, setup, iova, ipa, CLASS_IN, access.write, setup.instruction)
+        self.kind = self.memory_of(setup)
         return ipa & ((1 << self.oas) - 1)
+
+    # -- memory types (§13.1, 13.4) ----------------------------------------------------------------------------
+
+    def replaced(self, mtcfg: int, memattr: int, shcfg: int) -> Memory:
+        """The incoming type with the overrides of an STE or GBPA."""
+        outer, inner, shareability = self.incoming
+        if bits(self.idr1, 27, 27):
+            if mtcfg:
+                outer, inner = (memattr >> 2, memattr & 3) if memattr < 4 or memattr & 3 else (0, 0)
+            if shcfg != 1:
+                shareability = shcfg
+        return consistent((outer, inner, shareability))
+
+    def memory_of(self, setup: Setup) -> Memory | None:
+        ste = setup.ste
+        first: Memory | None = self.replaced(bits(ste, 100, 100), bits(ste, 99, 96), bits(ste, 109, 108))
+        leaves = list(self.leaves)
+        if setup.stage1:
+            table, descriptor = leaves.pop(0)
+            mair = bits(setup.cd, 255, 192) >> 8 * bits(descriptor, 4, 2) & 0xFF
+            first = from_mair(mair, table.shareability if table.ds else bits(descriptor, 9, 8))
+        if not setup.stage2 or first is None:
+            return first
+        table, descriptor = leaves.pop(0)
+        memattr = bits(descriptor, 5, 2)
+        shareability = table.shareability if table.ds else bits(descriptor, 9, 8)
+        if shareability == 1:
+            return None
+        if bits(self.idr3, 8, 8) and bits(ste, 89, 89):
+            return forced(first, memattr, shareability)
+        if memattr >= 4 and not memattr & 3:
+            return None
+        return combined(first, (memattr >> 2, memattr & 3, shareability))
 
     # -- configuration (§5.2.2, 5.4.2) -------------------------------------------------------------------------
 
@@ -615,6 +713,7 @@ class StagesOracle(Oracle):
             accessed &= ~(1 << 7)
         if accessed != end.descriptor:
             store(end.at, end.pa, accessed)
+        self.leaves.append((table, end.descriptor))
         return end.output | bits(iova, end.shift - 1, 0)
 
     def choose_half(self, setup: Setup, iova: int, fault: Callable[[int], NoReturn]) -> tuple[Table, int]:
@@ -648,6 +747,7 @@ class StagesOracle(Oracle):
             haft=ha and httu == 3 and bool(bits(cd, 67, 67)),
             affd=bool(bits(cd, 35, 35)),
             hierarchy=not (bits(self.idr3, 2, 2) and had),
+            shareability=bits(cd, 29, 28) if high else bits(cd, 13, 12),
         )
         return table, bits(iova, width - 1, 0)
 
@@ -690,6 +790,7 @@ class StagesOracle(Oracle):
             haft=False,
             affd=bool(bits(cd, 35, 35)),
             hierarchy=not (bits(self.idr3, 2, 2) and had),
+            shareability=bits(cd, 29, 28) if high else bits(cd, 13, 12),
         )
         return table, bits(iova, width - 1, 0)
 
@@ -751,6 +852,7 @@ class StagesOracle(Oracle):
             haft=ha and httu == 3 and bool(bits(ste, 187, 187)),
             affd=bool(bits(ste, 181, 181)),
             hierarchy=False,
+            shareability=bits(ste, 173, 172),
         )
 
     def second(
@@ -783,6 +885,8 @@ class StagesOracle(Oracle):
             accessed |= 1 << 7
         if accessed != end.descriptor:
             self.put(end.pa, accessed, table.big)
+        if kind == CLASS_IN:
+            self.leaves.append((table, end.descriptor))
         pa = end.output | bits(ipa, end.shift - 1, 0)
         return pa & ((1 << self.oas) - 1)
 

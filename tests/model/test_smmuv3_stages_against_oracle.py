@@ -99,6 +99,8 @@ def note(seen: Counter[str], machine: StagesMachine, result: o.Result, pair: Sta
     if mode not in MODES or mode != machine.mode:
         return
     seen[MODES[mode]] += 1
+    for _, memory in pair.stages.memory:
+        seen[f"{MODES[mode]}: memory {memory}"] += 1
     if mode != TWO:
         kind = "LPAE" if machine.lpae else f"{machine.granule}{' DS' if machine.ds else ''}"
         seen[f"stage 1 {kind} level {machine.leaf}"] += 1
@@ -142,6 +144,8 @@ def test_the_generator_of_both_stages_reaches_every_fault_update_and_geometry() 
         *("stage 1 starts at level -1", "stage 2 tables side by side", "stage 2 out beyond 48 bits"),
         *(f"{stage} update: {what}" for stage in ("descri", "stage2") for what in
           ("access flag", "dirty", "both", "table flag")),
+        *(f"{mode}: memory {kind}" for mode in MODES.values() for kind in
+          ((0, 0, s.OSH), (0, 1, s.OSH), (1, 1, s.OSH), (3, 3, s.NSH), (3, 3, s.OSH), (3, 3, s.ISH))),
     ]  # fmt: skip
     rare = {name: seen[name] for name in wanted if seen[name] < 2}
     assert not rare, f"hardly reached: {rare} of {dict(seen)}"
@@ -330,3 +334,24 @@ def test_aarch32_tables_beyond_a_smaller_oas_are_fetched_from_truncated_addresse
         ["F_WALK_EABT S1 TT"],
         [],
     )
+
+
+def test_t1sz_means_nothing_to_el2_with_aarch32_tables() -> None:
+    """§5.4 CD.T1SZ: RES0 if StreamWorld is any-EL2; the addresses that it takes from TTB0 elsewhere stay TTB0's."""
+    machine = plain(lambda m: m.mode == ONE and m.lpae and m.single and not m.txsz)
+    for name in machine.walk[:1]:  # the last descriptor of level 1 serves the highest gigabyte
+        machine.structures[name].at |= 0x18
+    machine.access = replace(machine.access, iova=machine.access.iova | 0xC000_0000)
+    machine.structures["cd"].value = put(machine.structures["cd"].value, 21, 16, 2)
+    assert StagesPair(machine).translate(machine.access).outcome == o.OK
+
+
+@pytest.mark.parametrize("memattr", [0b0100, 0b1000, 0b1100])
+def test_reserved_values_of_ste_memattr_are_device_memory(memattr: int) -> None:
+    """§5.2 STE.MemAttr: they behave as Device-nGnRnE."""
+    machine = plain(lambda m: m.mode == TWO and not (m.ids["IDR3"] >> 8 & 1))
+    ste = machine.structures["ste"]
+    ste.value = put(ste.value, 100, 96, 16 | memattr)
+    pair = StagesPair(machine)
+    pair.translate(machine.access)
+    assert {kind for _, kind in pair.stages.memory} == {(0, 0, s.OSH)}
