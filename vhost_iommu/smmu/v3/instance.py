@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -81,6 +81,15 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
 }
 
 
+@dataclass(slots=True)
+class Update:
+    """Fields of ``register`` that software has altered, and the register reads until that is acknowledged."""
+
+    register: type[Register]
+    mask: int
+    reads: int
+
+
 class Smmu:
     """An SMMUv3 over ``memory``, made from named ``features`` or from raw ID-register values.
 
@@ -116,8 +125,9 @@ class Smmu:
         self.wake = wake
         self._epoch = 0  #: counts resets
         self._acknowledge_after = acknowledge_after
-        #: What stores have asked for and is not in effect yet: (reads to go, take effect).
-        self._updates: deque[tuple[int, Callable[[], None]]] = deque()
+        #: What stores have asked for and is not in effect yet, in order.
+        self._updates: deque[Update] = deque()
+        self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
         self.clock = clock
         self.interrupt = interrupt
         self.counters = Counters()
@@ -135,8 +145,8 @@ class Smmu:
         )
         for register, value in ids.items():
             self.registers.set_reset(register, value)
-        self.registers.on_store(CR0, self._cr0_stored)
-        self.registers.on_store(IRQ_CTRL, self._irq_ctrl_stored)
+        self.registers.on_store(CR0, self._enables_stored)
+        self.registers.on_store(IRQ_CTRL, self._enables_stored)
         self.registers.on_store(GBPA, self._gbpa_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
@@ -230,24 +240,54 @@ class Smmu:
             Guard.UPDATE: lambda old, new: bool(new & GBPA.Update.mask) and not old & GBPA.Update.mask,
         }
 
-    def _in_effect(self, update: Callable[[], None]) -> None:
-        """Have a store take effect: now, or after as many register reads as the machine wants."""
+    def _in_effect(self, register: type[Register], mask: int) -> None:
+        """Have a store to fields take effect: now, or after as many register reads as the machine wants."""
         if self._acknowledge_after:
-            self._updates.append((self._acknowledge_after, update))
+            self._updates.append(Update(register, mask, self._acknowledge_after))
         else:
-            update()
+            self._acknowledge(register, mask)
 
     def _count_read(self) -> None:
-        due = [update for reads, update in self._updates if reads <= 1]
-        self._updates = deque((reads - 1, update) for reads, update in self._updates if reads > 1)
-        for update in due:
-            update()
+        for update in self._updates:
+            update.reads -= 1
+        while self._updates and self._updates[0].reads <= 0:
+            update = self._updates.popleft()
+            self._acknowledge(update.register, update.mask)
 
-    def _cr0_stored(self, old: CR0, new: CR0) -> None:
-        self._in_effect(lambda: self._cr0_in_effect(CR0(self.registers.raw(CR0ACK)), new))
+    def _acknowledge(self, register: type[Register], mask: int) -> None:
+        """Fields of CR0, IRQ_CTRL or GBPA are in effect as they are stored."""
+        registers = self.registers
+        if register is GBPA:
+            registers[GBPA] = registers[GBPA].replace(Update=0)
+            return
+        ack = CR0ACK if register is CR0 else IRQ_CTRLACK
+        old = registers.raw(ack)
+        registers[ack] = old & ~mask | registers.raw(register) & mask
+        if register is CR0:
+            self._cr0_in_effect(CR0(old), CR0(registers.raw(ack)))
+
+    def _enables_stored(self, old: CR0 | IRQ_CTRL, new: CR0 | IRQ_CTRL) -> None:
+        """Each field is updated by itself, once at a time (§6.3.9).
+
+        A field that gets its former value again while it is being updated ceases to be; another value is ignored.
+        """
+        register, registers = type(new), self.registers
+        acked = registers.raw(CR0ACK if register is CR0 else IRQ_CTRLACK)
+        altered = 0
+        for each in register.fields:
+            if not (old.raw ^ new.raw) & each.mask:
+                continue
+            under_way = next((u for u in self._updates if u.register is register and u.mask & each.mask), None)
+            if under_way is None:
+                altered |= each.mask
+            elif not (new.raw ^ acked) & each.mask:
+                under_way.mask &= ~each.mask
+            else:
+                registers[register] = registers.raw(register) & ~each.mask | old.raw & each.mask
+        if altered:
+            self._in_effect(register, altered)
 
     def _cr0_in_effect(self, old: CR0, new: CR0) -> None:
-        self.registers[CR0ACK] = new.raw
         if old.SMMUEN and not new.SMMUEN:
             self.stalls.terminate()
         if new.EVENTQEN and not old.EVENTQEN:
@@ -255,12 +295,15 @@ class Smmu:
         if new.CMDQEN and not old.CMDQEN:
             self.consume_commands()
 
-    def _irq_ctrl_stored(self, old: IRQ_CTRL, new: IRQ_CTRL) -> None:
-        self._in_effect(lambda: self.registers.__setitem__(IRQ_CTRLACK, new.raw))
-
     def _gbpa_stored(self, old: GBPA, new: GBPA) -> None:
         if new.Update:
-            self._in_effect(lambda: self.registers.__setitem__(GBPA, new.replace(Update=0)))
+            self._gbpa = old
+            self._in_effect(GBPA, GBPA.write_mask)
+
+    def gbpa(self) -> GBPA:
+        """What transactions go by; while an update is under way, what was there before (§6.3.14.1)."""
+        gbpa = self.registers[GBPA]
+        return self._gbpa if gbpa.Update else gbpa
 
     def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
         if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
@@ -325,7 +368,7 @@ class Smmu:
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
-            if registers[GBPA].ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
+            if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
@@ -348,7 +391,7 @@ class Smmu:
         """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
         if not self.registers[IDR1].ATTR_TYPES_OVR:
             return t.memory.consistent()
-        gbpa = self.registers[GBPA]
+        gbpa = self.gbpa()
         return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
 
     def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
