@@ -199,8 +199,8 @@ _TO_FETCH = ("apt-get, dpkg-deb", "disk space")
 
 
 def _spare(name: str) -> bool:
-    """Kernels but the default one: machines that name them need them."""
-    return name.startswith("kernel ") and name != "kernel 6.12"
+    """Kernels but the default one, which machines that name them need; and what is better with than without."""
+    return (name.startswith("kernel ") and name != "kernel 6.12") or name == "libatomic"
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -194,6 +194,11 @@ class Memory:
         on_abort()
 
 
+def atomic_updates() -> bool:
+    """Whether ``compare_and_swap_u64`` is atomic against guest CPUs on this machine."""
+    return _compare_exchange() is not None
+
+
 @functools.cache
 def _compare_exchange() -> Any:
     """libatomic's 8-byte compare and exchange, (address, address of expected, new, order, order); None without it."""

@@ -23,7 +23,7 @@ PARTS: dict[str, set[str]] = {
     "memory": {"errors", "layout", "trace"},
     "mmio": {"layout"},
     "smmu": {"errors", "layout", "memory", "mmio", "trace"},
-    "masters": {"errors", "layout", "memory", "mmio", "smmu.transaction", "trace"},
+    "masters": {"errors", "layout", "memory", "mmio", "smmu.ats", "smmu.transaction", "trace"},
     "config": {"errors", "smmu"},
     "vfio": {"errors", "memory", "mmio", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "smmu", "trace", "vfio"},
@@ -31,7 +31,7 @@ PARTS: dict[str, set[str]] = {
     "daemon": {"config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
     "reference": {"errors", "layout", "masters", "smmu"},
-    "guest": {"config", "daemon", "errors", "machine", "server", "smmu", "trace"},
+    "guest": {"config", "daemon", "errors", "machine", "memory", "server", "smmu", "trace"},
     "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},
     "cli": {"", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
 }
