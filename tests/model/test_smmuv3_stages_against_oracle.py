@@ -151,33 +151,17 @@ def test_the_generator_of_both_stages_reaches_every_fault_update_and_geometry() 
     assert not rare, f"hardly reached: {rare} of {dict(seen)}"
 
 
-# -- stalls ------------------------------------------------------------------------------------------------------------
-
-STALL_STEPS = [*["access"] * 6, *["mend"] * 2, *["resume"] * 3, "terminate", "stall term", "consume", "consume", "off",
-               "events", "wrong tag", "edit"]  # fmt: skip
+# -- what stage 2 may be -----------------------------------------------------------------------------------------------
 
 
-class StallDriver:
-    """Software that meets stalls: reads the queue late, mends tables, resumes and terminates."""
+class Driver:
+    """Software with a command queue."""
 
-    def __init__(self, seed: int) -> None:
-        for attempt in range(10_000):
-            machine = StagesMachine(seed + (attempt << 33))
-            if machine.stall_model != 1 and machine.registers[o.CR0] & 1:
-                break
+    def __init__(self, machine: StagesMachine) -> None:
         self.machine = machine
-        machine.registers[o.EVENTQ_PROD] = machine.registers[o.EVENTQ_CONS] = 0
         self.pair = StagesPair(machine)
         self.queue = machine.structures["cmdq"].at
         self.prod = machine.registers[o.CMDQ_PROD]
-        self.seen: Counter[str] = Counter()
-        for name, structure in machine.structures.items():
-            if name.startswith(("stage2", "descriptor")) and Random(seed).random() < 0.5:
-                self.spoil(name, structure.value & ~(1 << 10))
-
-    def spoil(self, name: str, value: int) -> None:
-        structure = self.machine.structures[name]
-        self.pair.poke(structure.at, value.to_bytes(8, "big" if structure.big else "little"))
 
     def commands(self, *commands: int) -> None:
         size = self.machine.command_bits
@@ -189,6 +173,64 @@ class StallDriver:
     def forget(self) -> None:
         """CMD_CFGI_ALL, CMD_TLBI_NSNH_ALL and, where there is EL2, CMD_TLBI_EL2_ALL."""
         self.commands(0x04 | 31 << 64, 0x30, *([0x20] if self.machine.hyp else []))
+
+
+@pytest.mark.parametrize("oas", range(7))
+def test_each_size_start_level_and_granule_of_stage_2_is_legal_or_not_as_the_oracle_says(oas: int) -> None:
+    seen: Counter[bool] = Counter()
+    machines = (StagesMachine(seed) for seed in range(20_000))
+    of_stage2 = (
+        m for m in machines if m.mode == TWO and m.stall_model == 1 and m.structures["ste"].value >> 1 & 7 == 6
+    )
+    for machine, number in zip(of_stage2, range(8), strict=False):
+        random = Random(number)
+        ids = machine.ids
+        ids["IDR5"] = put(put(ids["IDR5"], 2, 0, oas), 7, 4, 7 | (oas == 6 and number % 2) << 3)
+        ids["IDR3"] = put(ids["IDR3"], 9, 9, number // 2)
+        ids["IDR0"] |= (number // 4 & 1) << 2
+        for structure in machine.structures.values():
+            structure.at &= (1 << o.OUTPUT_BITS[oas]) - 1
+        for register in (o.STRTAB_BASE, o.CMDQ_BASE, o.EVENTQ_BASE):
+            machine.registers[register] &= (1 << o.OUTPUT_BITS[oas]) - 1
+        driver = Driver(machine)
+        ste = machine.structures["ste"]
+        for _ in range(int(300 * max(1.0, SCALE))):
+            value = ste.value
+            for high, low in ((165, 160), (167, 166), (175, 174), (194, 194), (195, 195), (178, 176)):
+                value = put(value, high, low, random.getrandbits(6))
+            value = put(value, 165, 160, random.choice([random.randint(10, 50), 64 - o.OUTPUT_BITS[oas], 24, 16, 12]))
+            value = put(value, 247, 196, random.choice([0, 0, 0, 1 << 44, 1 << random.randint(20, 47)]))
+            driver.pair.poke(ste.at, put(value, 179, 179, random.random() < 0.8).to_bytes(64, "little"))
+            driver.forget()
+            result = driver.pair.translate(machine.access)
+            seen[any(event[0] == o.C_BAD_STE for event in result.events)] += 1
+    assert min(seen[True], seen[False]) > 20, seen
+
+
+# -- stalls ------------------------------------------------------------------------------------------------------------
+
+STALL_STEPS = [*["access"] * 6, *["mend"] * 2, *["resume"] * 3, "terminate", "stall term", "consume", "consume", "off",
+               "events", "wrong tag", "edit"]  # fmt: skip
+
+
+class StallDriver(Driver):
+    """Software that meets stalls: reads the queue late, mends tables, resumes and terminates."""
+
+    def __init__(self, seed: int) -> None:
+        for attempt in range(10_000):
+            machine = StagesMachine(seed + (attempt << 33))
+            if machine.stall_model != 1 and machine.registers[o.CR0] & 1:
+                break
+        machine.registers[o.EVENTQ_PROD] = machine.registers[o.EVENTQ_CONS] = 0
+        super().__init__(machine)
+        self.seen: Counter[str] = Counter()
+        for name, structure in machine.structures.items():
+            if name.startswith(("stage2", "descriptor")) and Random(seed).random() < 0.5:
+                self.spoil(name, structure.value & ~(1 << 10))
+
+    def spoil(self, name: str, value: int) -> None:
+        structure = self.machine.structures[name]
+        self.pair.poke(structure.at, value.to_bytes(8, "big" if structure.big else "little"))
 
     def step(self, kind: str, number: int) -> None:
         random = Random(number)
