@@ -15,6 +15,7 @@
 #define STRIDE 0x38
 #define UDATA(n) (0x40 + 8 * (n))
 /* privileged frame */
+#define PCTRL 0x00
 #define STREAMID 0x08
 #define SUBSTREAMID 0x0c
 
@@ -31,6 +32,7 @@ void vt_engine_init_frame(struct vt_engine *engine, const struct vt_master_confi
 	engine->sid = config->sid[0];
 	engine->ssid = VT_NO_SSID;
 	engine->attributes = WRITE_BACK_SHAREABLE;
+	engine->pctrl = 0;
 }
 
 void vt_engine_init(struct vt_engine *engine, const struct vt_master_config *config)
@@ -41,6 +43,7 @@ void vt_engine_init(struct vt_engine *engine, const struct vt_master_config *con
 /* Have 'command' begin on [at, at + size). */
 static void start(struct vt_engine *engine, uint32_t command, uint64_t at, uint64_t size, uint32_t ssid, uint32_t seed)
 {
+	vt_write32(engine->privileged + PCTRL, engine->pctrl);
 	vt_write32(engine->privileged + STREAMID, engine->sid);
 	vt_write32(engine->privileged + SUBSTREAMID, ssid);
 	vt_write64(engine->user + MSIADDRESS, 0);

@@ -33,8 +33,11 @@
 #define EVENTQ_IRQ_CFG0 0xb0
 #define EVENTQ_IRQ_CFG1 0xb8
 #define EVENTQ_IRQ_CFG2 0xbc
+#define PRIQ_BASE 0xc0
 #define EVENTQ_PROD 0x100a8
 #define EVENTQ_CONS 0x100ac
+#define PRIQ_PROD 0x100c8
+#define PRIQ_CONS 0x100cc
 
 #define IDR0_S2P (1U << 0)
 #define IDR0_S1P (1U << 1)
@@ -47,13 +50,16 @@
 #define IDR0_STALL_MODEL(idr0) ((idr0) >> 24 & 3) /* 0: both ways, 1: no stalls, 2: stalls only */
 #define IDR0_TERM_MODEL (1U << 26)
 #define IDR0_ST_LEVEL(idr0) ((idr0) >> 27 & 3)
+#define IDR1_PRIQS(idr1) ((idr1) >> 11 & 31)
 #define IDR1_SSIDSIZE(idr1) ((idr1) >> 6 & 31)
 #define IDR3_RIL (1U << 10)
 #define IDR5_OAS(idr5) ((idr5) & 7)
 
 #define CR0_SMMUEN (1U << 0)
+#define CR0_PRIQEN (1U << 1)
 #define CR0_EVENTQEN (1U << 2)
 #define CR0_CMDQEN (1U << 3)
+#define CR0_ATSCHK (1U << 4)
 #define CR1_INNER_SHAREABLE_WB 0x0d75
 #define CR2_RECINVSID (1U << 1)
 #define GBPA_ABORT (1U << 20)
@@ -62,6 +68,7 @@
 #define IRQ_CTRL_EVENTQ (1U << 2)
 #define GERROR_CMDQ_ERR (1U << 0)
 #define GERROR_EVENTQ_ABT_ERR (1U << 2)
+#define GERROR_PRIQ_ABT_ERR (1U << 3)
 #define GERROR_MSI_CMDQ_ABT_ERR (1U << 4)
 #define GERROR_MSI_EVENTQ_ABT_ERR (1U << 5)
 #define GERROR_MSI_GERROR_ABT_ERR (1U << 7)
@@ -71,6 +78,7 @@
 #define CERROR_NONE 0U
 #define CERROR_ILL 1U
 #define CERROR_ABT 2U
+#define CERROR_ATC_INV_SYNC 3U
 #define BASE_RA (1UL << 62)
 #define OVFLG (1U << 31)
 #define OVACKFLG (1U << 31)
@@ -106,6 +114,7 @@
 #define CMD_SSID(ssid) ((uint64_t)(ssid) << 12)
 #define CMD_VMID(vmid) ((uint64_t)(vmid) << 32)
 #define CMD_ASID(asid) ((uint64_t)(asid) << 48)
+#define CMD_SSV (1UL << 11)
 #define RESUME_AC (1UL << 12) /* retry, else terminate */
 #define RESUME_AB (1UL << 13) /* and abort */
 #define SYNC_CS(kind) ((uint64_t)(kind) << 12)
@@ -114,6 +123,10 @@
 #define SYNC_SIG_SEV 2
 #define SYNC_MSI_DATA(data) ((uint64_t)(data) << 32)
 /* word 1 */
+#define ATC_INV_ALL 52UL
+#define PRI_RESP_FAILURE (0UL << 12)
+#define PRI_RESP_INVALID (1UL << 12)
+#define PRI_RESP_SUCCESS (2UL << 12)
 #define CMD_LEAF 1UL
 #define TLBI_TG_4K (1UL << 10)
 
@@ -127,6 +140,14 @@
 #define EVENT_CLASS_TT (1UL << 40)
 #define EVENT_CLASS_IN (2UL << 40)
 #define EVENT_TTRNW (1UL << 44)
+
+/* -- PRI queue entries (chapter 8), word 0 -- */
+#define PRI_PRIV (1UL << 58)
+#define PRI_X (1UL << 59)
+#define PRI_R (1UL << 60)
+#define PRI_W (1UL << 61)
+#define PRI_LAST (1UL << 62)
+#define PRI_SSV (1UL << 63)
 
 /* -- L1STD (§5.1) -- */
 #define L1STD_SPAN(span) ((uint64_t)(span))
@@ -145,6 +166,7 @@
 #define STE_S1DSS 3UL
 #define STE_S1_INNER_WB (1UL << 2 | 1UL << 4 | 3UL << 6) /* S1CIR, S1COR write-back, S1CSH inner shareable */
 #define STE_S1STALLD (1UL << 27)
+#define STE_EATS_FULL (1UL << 28)
 #define STE_SHCFG_INCOMING (1UL << 44)
 #define STE_PRIVCFG_UNPRIVILEGED (2UL << 48)
 #define STE_PRIVCFG_PRIVILEGED (3UL << 48)

@@ -272,9 +272,12 @@ struct vt_engine {
 	uint64_t user, privileged, extension;
 	uint32_t sid, ssid;
 	uint32_t attributes; /* of both sides; vt_engine_init makes them unprivileged data accesses */
+	uint32_t pctrl; /* VT_ATS, VT_PRI; none by default */
 };
 #define VT_PRIVILEGED 0x01000100
 #define VT_INSTRUCTION 0x04000400
+#define VT_ATS 0x100 /* transactions go by way of the engine's translation cache (ATC) */
+#define VT_PRI 0x200 /* and what that is denied is a page request, whose group is the frame's number */
 enum vt_engine_status {
 	VT_ENGINE_NO_FRAME = 0,
 	VT_ENGINE_HALTED = 1,
