@@ -33,6 +33,8 @@ class Size(int):
 
 
 _DAY = 24 * 60 * 60
+#: Of the engine's address translation cache; an invalidation looks at each.
+MOST_ATC_ENTRIES = 4096
 _1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
@@ -92,7 +94,12 @@ class BlockOptions(Options):
 
 @dataclass(frozen=True)
 class EngineOptions(Options):
-    """The DMA engine has no options."""
+    """Of the DMA engine's address translation cache, which it has if its SMMU has ATS."""
+
+    #: Translations that it holds; 0: the engine has none.
+    atc_entries: int = 64
+    #: What becomes of invalidation requests until the guest says otherwise in the engine's registers.
+    atc_invalidations: Literal["complete", "hold", "time-out"] = "complete"
 
 
 @dataclass(frozen=True)
@@ -261,6 +268,8 @@ def _master(where: _Where, table: object) -> MasterConfig:
     master = where.fill(MasterConfig, {key: value for key, value in table.items() if key in own})
     assert options_class is not None  # "kind" has no default, so fill has refused a table without
     options = where.fill(options_class, {key: value for key, value in table.items() if key in settable})
+    if isinstance(options, EngineOptions) and not 0 <= options.atc_entries <= MOST_ATC_ENTRIES:
+        raise where.error(f"{master.name}: 'atc_entries' is {options.atc_entries}; make it 0 to {MOST_ATC_ENTRIES}")
     return dataclasses.replace(master, options=options)
 
 

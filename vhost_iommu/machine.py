@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .config import BlockOptions, MachineConfig, MasterConfig, SmmuConfig
+from .config import BlockOptions, EngineOptions, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
+from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
 from .masters.master import Master, nothing
 from .masters.port import Port
@@ -23,6 +24,7 @@ from .masters.virtio_blk import VirtioBlk
 from .memory import Memory
 from .smmu.transaction import Stall
 from .smmu.v3 import Features, Smmu
+from .smmu.v3.registers import IDR0
 from .trace import Trace
 from .vfio.pci import BarMap, PciFunction
 
@@ -138,12 +140,30 @@ class Machine:
             case BlockOptions(size=size, image=image, read_only=read_only, queues=queues):
                 storage = open_storage(image, size, read_only)
                 master = VirtioBlk(config.name, port, storage, queues=queues, **common)
-            case _:
+            case options:
+                assert isinstance(options, EngineOptions)
+                port.atc = self._atc(config, options, smmu)
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
         if self._spawn is not None:
             master.wake = self._spawn(config.name, _once(master.work))
         return master
+
+    def _atc(self, config: MasterConfig, options: EngineOptions, smmu: Smmu) -> Atc | None:
+        idr0 = smmu.registers[IDR0]
+        if not (idr0.ATS and options.atc_entries):
+            return None
+        answering = Answering[options.atc_invalidations.upper().replace("-", "_")]
+        atc = Atc(
+            config.name,
+            smmu,
+            config.stream_ids,
+            capacity=options.atc_entries,
+            pri=bool(idr0.PRI),
+            answering=answering,
+        )
+        atc.trace = self.trace
+        return atc
 
     # -- interrupts ------------------------------------------------------------------------------------------
 

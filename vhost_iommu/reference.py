@@ -194,19 +194,29 @@ def _engine() -> str:
         """
 The SMMUv3TestEngine that Arm publishes for TF-A-tests, as a platform device, and what this project adds to it. Its
 window begins with pairs of a user page and a privileged page, 64 KiB each, of 512 frames of 128 bytes; behind all
-pairs come as many extension pages with the same frames again. *Offset* counts from a frame's begin in its page. Bits
-that a table leaves out read as zero, and a write does not change them. A frame takes no writes while it runs.
+pairs come as many extension pages with the same frames again, and then the ATC page. *Offset* counts from a frame's
+begin in its page, or from the begin of the ATC page. Bits that a table leaves out read as zero, and a write does not
+change them. A frame takes no writes while it runs.
 
 Frames run side by side. A stalled transaction (IHI 0070 §3.12.2) holds up its own transfer, and its command as soon
 as `inflight` transfers are stalled; other frames and all registers go on. After an abort no transfer is begun, and the
 command ends when those that are stalled have ended. Its state is then told, then its MSI sent, which may stall too.
-`ATS_ENABLE` and `PRI_ENABLE` are the published places for what they name, and have no effect yet.
+
+With `ATS_ENABLE` a frame's transactions, but not its MSIs, go by way of the engine's address translation cache (ATC):
+what is not there is asked of the SMMU, with no-write for a read, and the access is made as a translated transaction.
+What is denied aborts. An entry stays until CMD_ATC_INV names it, or until another takes its place. With `PRI_ENABLE`
+too, what a success completion denies makes a page request, a group of one with the frame's number modulo 512 as its
+index; the transfer waits for the response as for a stall's end. After Success the translation is requested again, and
+`page_request_limit` requests in a row may be in vain; other responses abort. A response without a PASID is taken for a
+request that had one. A transfer of a frame whose group has no response yet waits for that, then tries by itself. When a
+frame that made requests with a PASID is set to another stream or PASID, or PRI is disabled, it sends a stop marker.
 """,
     )
     groups = (
         ("User frame", "In the first page of a pair, for less privileged software.", engine.USER_REGISTERS),
         ("Privileged frame", "In the second page of a pair.", engine.PRIVILEGED_REGISTERS),
         ("Extension frame", "In an extension page: ours, not Arm's.", engine.EXTENSION_REGISTERS),
+        ("ATC page", "The last page of the window, once for the engine: ours, too.", engine.ATC_REGISTERS),
     )
     page.add("## Contents")
     for title, where, group in groups:

@@ -107,7 +107,7 @@ def test_a_frame_resets_halted_with_the_engines_stream_and_no_substream(bench: B
 
 def test_frames_that_are_not_implemented_read_no_frame_and_ignore_writes() -> None:
     bench = Bench(frames=2)
-    assert bench.engine.size == PAIR + PAGE
+    assert bench.engine.size == PAIR + 2 * PAGE
     assert bench.load(CMD, 1) == HALTED
     bench.store(BEGIN, 5, 2)
     bench.store(CMD, HALTED, 2)
@@ -116,7 +116,7 @@ def test_frames_that_are_not_implemented_read_no_frame_and_ignore_writes() -> No
 
 def test_frame_512_begins_the_second_pair_of_pages() -> None:
     bench = Bench(frames=513)
-    assert bench.engine.size == 2 * (PAIR + PAGE)
+    assert bench.engine.size == 2 * (PAIR + PAGE) + PAGE
     assert bench.engine.read(PAIR, 4) == HALTED
     assert bench.engine.read(PAIR + STREAMID, 4) == 3
     assert bench.engine.read(PAIR + 128, 4) == NO_FRAME

@@ -372,12 +372,14 @@ def test_after_a_reset_the_engine_works_beside_stalls_of_before(world: World) ->
     assert world.stalls() == (0, 0, 0, 0, 0)
 
 
-def test_the_extension_resets_to_its_version_and_to_one_transfer_at_a_time(world: World) -> None:
+def test_the_extension_resets_to_its_version_and_its_limits(world: World) -> None:
     frame = [world.engine.read(EXTENSION + 128 * 511 + at, 4) for at in range(0, 128, 4)]
-    assert frame == [0, 1, 1] + [0] * 29
+    assert frame == [0, 2, 1] + [0] * 15 + [8] + [0] * 13
     for at in range(0, 128, 4):
         world.engine.write(EXTENSION + at, 4, 0xFFFFFFFF)
-    assert [world.engine.read(EXTENSION + at, 4) for at in range(0, 128, 4)] == [0, 1, 0xFF] + [0] * 29
+    assert [world.engine.read(EXTENSION + at, 4) for at in range(0, 128, 4)] == [0, 2, 0xFF] + [0] * 15 + [0xFFFF] + [
+        0
+    ] * 13
     assert world.engine.read(EXTENSION + 128 * 512 - 4, 4) == 0
 
 

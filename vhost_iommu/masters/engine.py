@@ -2,8 +2,8 @@
 """The SMMUv3TestEngine: frames of registers, each of which runs one DMA command at a time.
 
 Law: the programming model that Arm publishes, read from TF-A-tests' SMMUv3TestEngine.h; where that is silent or
-contradicts itself, a comment says what we do; what we add has pages of its own (ExtensionFrame). Frames run in
-turns, none starves the others. Not modelled: RATE, random sizes, memory types, NS, Secure, ATS, PRI; the PCI form.
+contradicts itself, a comment says what we do; what we add has pages of its own (ExtensionFrame, AtcPage). Frames
+run in turns, none starves the others. Not modelled: RATE, random sizes, memory types, NS, Secure; the PCI form.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import ClassVar, TypedDict, TypeVar
 
 from ..errors import UsageError
 from ..layout import Access, Layout, Register, address, bit, field
-from ..smmu.transaction import Outcome, Stall
+from ..smmu.ats import PageRequest, PrgResponse
+from ..smmu.transaction import Outcome
+from .atc import GROUPS, Answering, AtsUser, PageWait, Refusal
 from .master import Master, nothing
-from .port import Abort, Gate, Port, Steps, Waiting, Why
+from .port import Abort, Awaited, Gate, Port, Steps, Waiting, Why
 
 T = TypeVar("T")
 
@@ -115,8 +117,8 @@ class PrivilegedFrame:
 
     class pctrl(Register, at=0x00):
         SSD_NS = bit(0, access=Access.RO, reset=1, doc="Only secure software could change it")
-        ATS_ENABLE = bit(8, doc="No effect")
-        PRI_ENABLE = bit(9, doc="No effect")
+        ATS_ENABLE = bit(8, doc="Transactions but MSIs go by way of the ATC; MISCONFIGURED without one")
+        PRI_ENABLE = bit(9, doc="What the ATC is denied is a page request; MISCONFIGURED without PRI or ATS_ENABLE")
 
     class downstream_port_index(Register, at=0x04):
         VALUE = field(31, 0, doc="We have port 0")
@@ -142,19 +144,34 @@ class FaultReason(IntEnum):
     STALLED = 3
     RESUMED = 4
     SILENT = 5
+    ATS_DENIED = 6
+    ATS_UR = 7
+    ATS_CA = 8
+    PAGE_REQUESTED = 9
+    PAGE_REFUSED = 10
+
+
+class AtsResult(IntEnum):
+    """How a translation request can end."""
+
+    NONE = 0
+    GRANTED = 1
+    DENIED = 2
+    UR = 3
+    CA = 4
 
 
 class ExtensionFrame:
     """128 bytes in a page that is ours, not Arm's; word 0 reads as a frame that is not implemented."""
 
     class version(Register, at=0x04, access=Access.RO):
-        VALUE = field(31, 0, reset=1, doc="Version of these registers; 0: the frame is not implemented")
+        VALUE = field(31, 0, reset=2, doc="Version of these registers; 0: the frame is not implemented")
 
     class inflight(Register, at=0x08):
         LIMIT = field(7, 0, reset=1, doc="Transfers under way at a time, for transfers that stall; 0 counts as 1")
 
     class fault(Register, at=0x0C, access=Access.RO):
-        """The last transaction that aborted or stalled. One that is terminated silently at once tells no master."""
+        """The last transaction that aborted or waited. One that is terminated silently at once tells no master."""
 
         REASON = field(7, 0, values=FaultReason)
         WRITE = bit(8)
@@ -178,6 +195,72 @@ class ExtensionFrame:
     class stalls_silent(Register, at=0x28, access=Access.RO):
         VALUE = field(31, 0, doc="Of them, those that were terminated silently")
 
+    class ats_result(Register, at=0x2C, access=Access.RO):
+        RESULT = field(7, 0, values=AtsResult, doc="Of the last translation request, for what was wanted of it")
+
+    class ats_hits(Register, at=0x30, access=Access.RO):
+        VALUE = field(31, 0, doc="Translations that were in the ATC, one for each page touched")
+
+    class ats_requests(Register, at=0x34, access=Access.RO):
+        VALUE = field(31, 0, doc="Translation requests that were made")
+
+    class page_requests(Register, at=0x38, access=Access.RO):
+        """Requests made; the index of their group is the frame's number, modulo 512."""
+
+        VALUE = field(31, 0)
+
+    class page_successes(Register, at=0x3C, access=Access.RO):
+        VALUE = field(31, 0, doc="Responses Success, after which the translation is requested again")
+
+    class page_invalids(Register, at=0x40, access=Access.RO):
+        VALUE = field(31, 0, doc="Responses Invalid Request, which abort the transaction")
+
+    class page_failures(Register, at=0x44, access=Access.RO):
+        VALUE = field(31, 0, doc="Responses Response Failure, which abort the transaction")
+
+    class page_request_limit(Register, at=0x48):
+        LIMIT = field(15, 0, reset=8, doc="Page requests in a row for one address, then it aborts; 0 counts as 1")
+
+
+class AtcPage:
+    """The last page of the window: the ATC that all frames share; ours, too. Without an ATC it reads as zero."""
+
+    class features(Register, at=0x04, access=Access.RO):
+        ATS = bit(0, doc="There is an ATC")
+        PRI = bit(1, doc="The SMMU takes page requests")
+
+    class capacity(Register, at=0x08, access=Access.RO):
+        VALUE = field(31, 0, doc="Entries that there can be")
+
+    class entries(Register, at=0x0C, access=Access.RO):
+        VALUE = field(31, 0, doc="Entries that there are")
+
+    class hits(Register, at=0x10, access=Access.RO):
+        VALUE = field(31, 0, doc="Translations that were there")
+
+    class misses(Register, at=0x14, access=Access.RO):
+        VALUE = field(31, 0, doc="Translations that were requested")
+
+    class evictions(Register, at=0x18, access=Access.RO):
+        VALUE = field(31, 0, doc="Entries that gave way to others")
+
+    class invalidations(Register, at=0x1C, access=Access.RO):
+        VALUE = field(31, 0, doc="Invalidation requests that came")
+
+    class invalidations_held(Register, at=0x20, access=Access.RO):
+        VALUE = field(31, 0, doc="Of them, those that are held; of more than 32 the rest time out")
+
+    class page_responses_unexpected(Register, at=0x24, access=Access.RO):
+        VALUE = field(31, 0, doc="Page responses that no request waits for")
+
+    class answering(Register, at=0x28):
+        """32-bit accesses only. What becomes of invalidation requests, and at once of those that are held.
+
+        Until one completes its entries are in use.
+        """
+
+        HOW = field(1, 0, values=Answering, doc="Resets to what the machine file says; the reserved value holds")
+
 
 def _registers(frame: type) -> tuple[type[Register], ...]:
     return tuple(each for each in vars(frame).values() if isinstance(each, type) and issubclass(each, Register))
@@ -187,7 +270,14 @@ def _registers(frame: type) -> tuple[type[Register], ...]:
 USER_REGISTERS, PRIVILEGED_REGISTERS, EXTENSION_REGISTERS = map(
     _registers, (UserFrame, PrivilegedFrame, ExtensionFrame)
 )
-LAYOUTS: tuple[type[Layout], ...] = (*USER_REGISTERS, *PRIVILEGED_REGISTERS, *EXTENSION_REGISTERS, SideAttributes)
+ATC_REGISTERS = _registers(AtcPage)
+LAYOUTS: tuple[type[Layout], ...] = (
+    *USER_REGISTERS,
+    *PRIVILEGED_REGISTERS,
+    *EXTENSION_REGISTERS,
+    *ATC_REGISTERS,
+    SideAttributes,
+)
 
 
 def _placed(registers: tuple[type[Register], ...]) -> list[tuple[type[Register], int]]:
@@ -267,12 +357,13 @@ class Carried(TypedDict):
     ssid: int | None
     privileged: bool
     instruction: bool
+    ats: AtsUser | None
 
 
 class Frame:
     """A user frame with its privileged frame and its extension."""
 
-    __slots__ = ("index", "job", "parts")
+    __slots__ = ("index", "job", "paged", "parts")
 
     def __init__(self, index: int, sid: int) -> None:
         self.index = index
@@ -280,6 +371,8 @@ class Frame:
         self.put(UserFrame.cmd, Cmd.HALTED)
         self.put(PrivilegedFrame.streamid, sid)
         self.job: Job | None = None
+        #: StreamID and PASID of page requests that no stop marker has followed yet.
+        self.paged: tuple[int, int] | None = None
 
     def get(self, register: type[Register], index: int = 0) -> int:
         at = register.at + index * register.size
@@ -292,27 +385,71 @@ class Frame:
     def count(self, register: type[Register], by: int = 1) -> None:
         self.put(register, (self.get(register) + by) & 0xFFFFFFFF)
 
-    def carried(self, sid: int, ssid: int | None, attributes: int) -> Carried:
+    def carried(self, sid: int, ssid: int | None, attributes: int, ats: AtsUser | None = None) -> Carried:
         side = SideAttributes(attributes & 0xFFFF)
-        return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD)}
+        return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD), "ats": ats}
+
+    def ats_user(self) -> AtsUser | None:
+        """This frame as the ATC knows it, if it is to use that."""
+        pctrl = PrivilegedFrame.pctrl(self.get(PrivilegedFrame.pctrl))
+        return _AtsFrame(self, bool(pctrl.PRI_ENABLE)) if pctrl.ATS_ENABLE else None
+
+    def stopped(self) -> tuple[int, int] | None:
+        """StreamID and PASID for which page requests were made that the frame is not set to make any more, once."""
+        if self.paged is None:
+            return None
+        pctrl = PrivilegedFrame.pctrl(self.get(PrivilegedFrame.pctrl))
+        used = self.get(PrivilegedFrame.streamid), self.get(PrivilegedFrame.substreamid)
+        if pctrl.PRI_ENABLE and self.paged == used:
+            return None
+        paged, self.paged = self.paged, None
+        return paged
 
     def fault(self, reason: FaultReason, iova: int, *, write: bool, msi: bool = False) -> None:
         self.put(ExtensionFrame.fault, ExtensionFrame.fault.of(REASON=reason, WRITE=write, MSI=msi).raw)
         self.put(ExtensionFrame.fault_address, iova & _ALL)
 
-    def stalled(self, stall: Stall, *, msi: bool = False) -> None:
-        """A transaction of this frame stalls."""
-        self.count(ExtensionFrame.stalls)
-        self.count(ExtensionFrame.stalls_now)
-        self.fault(FaultReason.STALLED, stall.transaction.iova, write=stall.transaction.write, msi=msi)
+    def stalled(self, stall: Awaited, *, msi: bool = False) -> None:
+        """A transaction of this frame stalls, or waits for a page."""
+        reason = FaultReason.PAGE_REQUESTED
+        if not isinstance(stall, PageWait):
+            reason = FaultReason.STALLED
+            self.count(ExtensionFrame.stalls)
+            self.count(ExtensionFrame.stalls_now)
+        self.fault(reason, stall.transaction.iova, write=stall.transaction.write, msi=msi)
 
-    def resolved(self, stall: Stall, *, msi: bool = False) -> None:
+    def resolved(self, stall: Awaited, *, msi: bool = False) -> None:
         """It does not any more."""
         assert stall.answer is not None
+        if isinstance(stall, PageWait):
+            if stall.sent:
+                self.count(_PAGE_ENDS[stall.answer])
+            return
         register, reason = _STALL_ENDS[stall.answer.outcome]
         self.count(ExtensionFrame.stalls_now, -1)
         self.count(register)
         self.fault(reason, stall.transaction.iova, write=stall.transaction.write, msi=msi)
+
+
+class _AtsFrame(AtsUser):
+    """A frame whose command uses the ATC."""
+
+    def __init__(self, frame: Frame, pri: bool) -> None:
+        most = max(1, frame.get(ExtensionFrame.page_request_limit))
+        super().__init__(frame.index % GROUPS if pri else None, most)
+        self.frame = frame
+
+    def hit(self) -> None:
+        self.frame.count(ExtensionFrame.ats_hits)
+
+    def asked(self, refusal: Refusal | None) -> None:
+        self.frame.count(ExtensionFrame.ats_requests)
+        self.frame.put(ExtensionFrame.ats_result, _ATS_RESULTS[refusal])
+
+    def page_requested(self, request: PageRequest) -> None:
+        self.frame.count(ExtensionFrame.page_requests)
+        if request.ssid is not None:
+            self.frame.paged = request.sid, request.ssid
 
 
 _STALL_ENDS = {
@@ -320,7 +457,25 @@ _STALL_ENDS = {
     Outcome.ABORT: (ExtensionFrame.stalls_aborted, FaultReason.TERMINATED),
     Outcome.RAZ_WI: (ExtensionFrame.stalls_silent, FaultReason.SILENT),
 }
-_ABORT_REASONS = {Why.TERMINATED: FaultReason.TERMINATED, Why.EXTERNAL: FaultReason.EXTERNAL}
+_PAGE_ENDS = {
+    PrgResponse.SUCCESS: ExtensionFrame.page_successes,
+    PrgResponse.INVALID: ExtensionFrame.page_invalids,
+    PrgResponse.FAILURE: ExtensionFrame.page_failures,
+}
+_ABORT_REASONS = {
+    Why.TERMINATED: FaultReason.TERMINATED,
+    Why.EXTERNAL: FaultReason.EXTERNAL,
+    Why.DENIED: FaultReason.ATS_DENIED,
+    Why.UNSUPPORTED: FaultReason.ATS_UR,
+    Why.COMPLETER: FaultReason.ATS_CA,
+    Why.NO_PAGE: FaultReason.PAGE_REFUSED,
+}
+_ATS_RESULTS = {
+    None: AtsResult.GRANTED,
+    Refusal.DENIED: AtsResult.DENIED,
+    Refusal.UR: AtsResult.UR,
+    Refusal.CA: AtsResult.CA,
+}
 
 
 class Job:
@@ -344,13 +499,14 @@ class Job:
         ssid = frame.get(PrivilegedFrame.substreamid)
         self.ssid = None if ssid == NO_SUBSTREAMID else ssid
         attributes = UserFrame.attributes(frame.get(UserFrame.attributes))
-        self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE)
-        self.destination_carries = frame.carried(self.sid, self.ssid, attributes.DESTINATION)
+        ats = frame.ats_user()
+        self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE, ats)
+        self.destination_carries = frame.carried(self.sid, self.ssid, attributes.DESTINATION, ats)
         self.order = self._order()
         self.more = True  # in ``order``
         self.limit = max(1, frame.get(ExtensionFrame.inflight))
-        #: Stalled transfers, each by the stall that it waits for.
-        self.stalled: dict[Stall, Steps[Abort | None]] = {}
+        #: Stalled transfers, each by what it waits for.
+        self.stalled: dict[Awaited, Steps[Abort | None]] = {}
         #: The first transfer that failed; after it none is begun.
         self.failed: Abort | None = None
 
@@ -363,6 +519,11 @@ class Job:
             return f"substreamid {self.ssid:#x} has more than 20 bits"
         if frame.get(PrivilegedFrame.downstream_port_index):
             return "there is downstream port 0 only"
+        pctrl, atc = PrivilegedFrame.pctrl(frame.get(PrivilegedFrame.pctrl)), self.port.atc
+        if pctrl.ATS_ENABLE and atc is None:
+            return "ATS_ENABLE is set, but there is no ATC, or the SMMU has no ATS"
+        if pctrl.PRI_ENABLE and not (pctrl.ATS_ENABLE and atc is not None and atc.pri):
+            return "PRI_ENABLE is set, but ATS_ENABLE is not, or the SMMU has no PRI"
         if (self.begin & ~7, self.end_incl | 7) == (0, _ALL):
             return "the range is all there is"
         if self.begin > self.end_incl:  # unspecified; nothing else makes sense of it
@@ -415,7 +576,7 @@ class Job:
 
     # -- doing them --
 
-    def turn(self) -> Cmd | Sequence[Stall]:
+    def turn(self) -> Cmd | Sequence[Awaited]:
         """Some transfers, with the gate held: how the command ended, or for which stalls' end the next turn waits.
 
         One that failed leaves the command running until those that are stalled have ended too, so that no
@@ -537,11 +698,12 @@ class TestEngine(Master):
     A command that ran ends with an MSI when ``msiaddress`` is not 0: a write by the frame's stream, without
     SubstreamID, through the SMMU; and with a pulse of the wired interrupt, for software without MSIs.
     A stalled transaction holds up its frame alone, and of that the transfers beyond ``inflight``.
-    ``frames`` are implemented; each begun 512 take 128 KiB of registers, and 64 KiB behind all of those.
+    ``frames`` are implemented; each begun 512 take 128 KiB of registers, and 64 KiB behind all of those; then comes
+    the AtcPage. With a ``port.atc`` frames can use ATS.
     """
 
     compatible = "arm,smmute"
-    size = PAIR + PAGE
+    size = PAIR + 2 * PAGE
     __test__ = False  # pytest takes the name for a test's
 
     def __init__(
@@ -561,7 +723,8 @@ class TestEngine(Master):
         pairs = -(-frames // FRAMES_PER_PAGE)
         #: Where the extension pages begin.
         self.extension = pairs * PAIR
-        self.size = self.extension + pairs * PAGE
+        self.atc_page = self.extension + pairs * PAGE
+        self.size = self.atc_page + PAGE
         #: Commands that were started, by number.
         self.commands: dict[int, int] = {}
         self._frames: dict[int, Frame] = {}
@@ -588,18 +751,46 @@ class TestEngine(Master):
 
     def read(self, offset: int, size: int) -> int:
         # Without the lock: software polls cmd while the worker holds it.
+        if offset >= self.atc_page:
+            return (self._atc_image() >> 8 * (offset - self.atc_page)) & ((1 << 8 * size) - 1)
         index, part, at = self._where(offset)
         frame = self.frame(index)
         if frame is None or (part == _USER and at < 4 and (at, size) != (0, 4)):
             return 0
         return int.from_bytes(frame.parts[part][at : at + size], "little")
 
+    def _atc_image(self) -> int:
+        """The AtcPage as one number."""
+        atc, p = self.port.atc, AtcPage
+        if atc is None:
+            return 0
+        values: dict[type[Register], int] = {
+            p.features: p.features.of(ATS=1, PRI=atc.pri).raw,
+            p.capacity: atc.capacity,
+            p.entries: len(atc),
+            p.hits: atc.hits,
+            p.misses: atc.misses,
+            p.evictions: atc.evictions,
+            p.invalidations: atc.invalidations,
+            p.invalidations_held: atc.held,
+            p.page_responses_unexpected: atc.unexpected,
+            p.answering: atc.answering,
+        }
+        return sum((value & 0xFFFFFFFF) << (8 * register.at) for register, value in values.items())
+
     def write(self, offset: int, size: int, value: int) -> None:
+        atc = self.port.atc
+        if offset >= self.atc_page:
+            if atc is not None and (offset - self.atc_page, size) == (AtcPage.answering.at, 4):
+                how = AtcPage.answering(value & 3).HOW
+                atc.answer_invalidations(Answering(how) if how in set(Answering) else Answering.HOLD)
+            return
         index, part, at = self._where(offset)
         frame = self.frame(index)
         if frame is None or frame.job is not None:
             return
         wake = False
+        stopped = None
         with self.turns:
             if frame.job is not None:
                 return
@@ -611,6 +802,9 @@ class TestEngine(Master):
                 stored = frame.parts[part]
                 old = int.from_bytes(stored[at : at + size], "little")
                 stored[at : at + size] = ((old & ~mask) | (value & mask)).to_bytes(size, "little")
+                stopped = frame.stopped()
+        if stopped is not None and atc is not None:
+            atc.stop(*stopped)
         if wake:
             self.wake()
 
@@ -650,6 +844,8 @@ class TestEngine(Master):
             self.gate = Gate(self.port, self.turns)
             self._frames = {}
             self._jobs = []
+        if self.port.atc is not None:
+            self.port.atc.reset()
 
     # -- work ------------------------------------------------------------------------------------------------------
 

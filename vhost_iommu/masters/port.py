@@ -3,7 +3,7 @@
 
 Law: what the guest did wrong is an ``Abort``, a value. A closed gate lets no byte pass, so that a device which
 says that it is reset has stopped. Nothing waits here: a stalled transaction is a ``Waiting``, a value too.
-Not modelled: memory types and shareability, atomics, address translation services.
+Not modelled: memory types and shareability, atomics.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
 from ..smmu.transaction import Answer, Outcome, Piece, Stall, Transaction, Translator
+from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
 
 T = TypeVar("T")
 
@@ -39,6 +40,19 @@ class Why(Enum):
     TERMINATED = "terminated"  #: by the SMMU
     EXTERNAL = "external abort"  #: translated, but nothing answers there
     STOPPED = "stopped"  #: the master was reset meanwhile
+    DENIED = "denied"  #: a translation request was granted no such permission
+    UNSUPPORTED = "unsupported request"  #: a translation request was answered so
+    COMPLETER = "completer abort"  #: a translation request was answered so
+    NO_PAGE = "no page"  #: a page request was answered so
+
+
+_REFUSED = {
+    None: Why.TERMINATED,
+    Refusal.DENIED: Why.DENIED,
+    Refusal.UR: Why.UNSUPPORTED,
+    Refusal.CA: Why.COMPLETER,
+    Refusal.PAGE: Why.NO_PAGE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +64,31 @@ class Abort:
     why: Why
 
 
+#: What a transaction may wait for: ``resolved`` is called, from any thread, when there is an ``answer``.
+Awaited: TypeAlias = Stall | PageWait
+
+
 class Waiting(Generic[T]):
-    """A transaction whose rest is stalled; ``T`` is what it gives when it succeeds.
+    """A transaction whose rest is stalled, or waits for a page; ``T`` is what it gives when it succeeds.
 
     It may be forgotten: then nothing of the rest is done, whatever software answers.
     """
 
     __slots__ = ("_go_on", "stall")
 
-    def __init__(self, stall: Stall, go_on: Callable[[Answer], T | Abort | Waiting[T]]) -> None:
+    def __init__(self, stall: Awaited, go_on: Callable[[], T | Abort | Waiting[T]]) -> None:
         self.stall = stall
         self._go_on = go_on
 
     def go_on(self) -> T | Abort | Waiting[T]:
         """Do the rest, once, and only after ``stall.answer`` came."""
         assert self.stall.answer is not None, "still stalled"
-        return self._go_on(self.stall.answer)
+        return self._go_on()
 
 
 #: DMA in steps, each without waiting: yields the stalls of which one must have ended before the next step, or
 #: nothing to let others have a turn, and returns a ``T``. See tasks.Tasks, which runs them.
-Steps: TypeAlias = Generator[Sequence[Stall], None, T]
+Steps: TypeAlias = Generator[Sequence[Awaited], None, T]
 
 
 class Port:
@@ -85,6 +103,8 @@ class Port:
         #: Held from translation to access: a CMD_SYNC must not complete between the two (IHI 0070 §4.7.3).
         self._hold: AbstractContextManager[Any] = nullcontext() if smmu is None else smmu.lock
         self.sids = tuple(sids)
+        #: The ATC of those transactions that name a user of it; None: they cannot.
+        self.atc: Atc | None = None
         self.trace: TraceLike | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
         self.on_stall: Callable[[Stall], None] = lambda stall: None
@@ -105,10 +125,15 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
+        ats: AtsUser | None = None,
     ) -> bytes | Abort | Waiting[bytes]:
-        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently."""
+        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently.
+
+        ``ats`` here and below: by way of the ATC.
+        """
         with self._hold:
-            return self._read(iova, size, 0, [], self._ask(iova, size, False, sid, ssid, privileged, instruction))
+            answer = self._ask(iova, size, False, sid, ssid, privileged, instruction, ats)
+            return self._read(iova, size, 0, [], answer)
 
     def write(
         self,
@@ -119,10 +144,11 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
+        ats: AtsUser | None = None,
     ) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
         with self._hold:
-            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction, ats)
             return self._write(iova, data, 0, self._late_abort, answer)
 
     def post(
@@ -135,6 +161,7 @@ class Port:
         ssid: int | None = None,
         privileged: bool = False,
         instruction: bool = False,
+        ats: AtsUser | None = None,
     ) -> Waiting[None] | None:
         """A write whose master wants to hear of an abort even when it comes later, such as an MSI.
 
@@ -146,14 +173,22 @@ class Port:
             on_abort()
 
         with self._hold:
-            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction)
+            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction, ats)
             written = self._write(iova, data, 0, late, answer)
         return _posted(written, on_abort)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _ask(
-        self, iova: int, size: int, write: bool, sid: int | None, ssid: int | None, privileged: bool, instruction: bool
+        self,
+        iova: int,
+        size: int,
+        write: bool,
+        sid: int | None,
+        ssid: int | None,
+        privileged: bool,
+        instruction: bool,
+        ats: AtsUser | None,
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
         self.transactions += 1
@@ -161,9 +196,12 @@ class Port:
             return Answer(Outcome.ABORT)
         if self.smmu is None:
             return Answer(pieces=[Piece(iova, size)])
-        return self.smmu.translate(
-            Transaction(self.sids[0] if sid is None else sid, iova, size, write, ssid, privileged, instruction)
-        )
+        sid = self.sids[0] if sid is None else sid
+        transaction = Transaction(sid, iova, size, write, ssid, privileged, instruction)
+        if ats is None:
+            return self.smmu.translate(transaction)
+        assert self.atc is not None, "the port has no ATC"
+        return self.atc.translate(transaction, ats)
 
     def _read(
         self, iova: int, size: int, done: int, parts: list[bytes], answer: Answer
@@ -179,14 +217,14 @@ class Port:
             done += piece.size
         self.bytes_read += done - before
         if answer.outcome is Outcome.ABORT:
-            return self._aborted("read", iova, done, Why.TERMINATED)
-        if answer.stall is not None:
-            self._stalled("read", answer.stall)
-            stall, left = answer.stall, replace(answer.stall.transaction, iova=iova + done, size=size - done)
+            return self._aborted("read", iova, done, _why(answer))
+        if (stall := _stall(answer)) is not None:
+            left = replace(stall.transaction, iova=iova + done, size=size - done)
+            self._stalled("read", stall)
 
-            def go_on(rest: Answer) -> bytes | Abort | Waiting[bytes]:
+            def go_on() -> bytes | Abort | Waiting[bytes]:
                 with self._hold:
-                    return self._read(iova, size, done, parts, self._renewed(left, rest))
+                    return self._read(iova, size, done, parts, self._rest(stall, left))
 
             return Waiting(stall, go_on)
         if done < size:
@@ -208,25 +246,32 @@ class Port:
             done += piece.size
         self.bytes_written += done - before
         if answer.outcome is Outcome.ABORT:
-            return self._aborted("write", iova, done, Why.TERMINATED)
-        if answer.stall is not None:
-            self._stalled("write", answer.stall)
-            stall, left = answer.stall, replace(answer.stall.transaction, iova=iova + done, size=size - done)
+            return self._aborted("write", iova, done, _why(answer))
+        if (stall := _stall(answer)) is not None:
+            left = replace(stall.transaction, iova=iova + done, size=size - done)
+            self._stalled("write", stall)
 
-            def go_on(rest: Answer) -> Abort | Waiting[None] | None:
+            def go_on() -> Abort | Waiting[None] | None:
                 with self._hold:
-                    return self._write(iova, data, done, late, self._renewed(left, rest))
+                    return self._write(iova, data, done, late, self._rest(stall, left))
 
             return Waiting(stall, go_on)
         if self.trace is not None:
             self.trace.emit(self.name, "dma", "write", iova=iova, size=size)
         return None
 
-    def _renewed(self, left: Transaction, rest: Answer) -> Answer:
-        """``rest`` as it is now: software may have unmapped since what a retry found, so that is found again."""
-        return self.smmu.translate(left) if self.smmu is not None and rest.outcome is Outcome.OK else rest
+    def _rest(self, stall: Awaited, left: Transaction) -> Answer:
+        """``stall.answer`` as it is now: what a retry found may be unmapped since, so it is found again."""
+        assert self.smmu is not None
+        if isinstance(stall, PageWait):
+            assert self.atc is not None
+            return self.atc.again(stall)
+        assert stall.answer is not None
+        return self.smmu.translate(left) if stall.answer.outcome is Outcome.OK else stall.answer
 
-    def _stalled(self, name: str, stall: Stall) -> None:
+    def _stalled(self, name: str, stall: Awaited) -> None:
+        if isinstance(stall, PageWait):
+            return
         self.stalls += 1
         if self.trace is not None:
             left = stall.transaction
@@ -258,10 +303,18 @@ class Port:
         return Abort(iova + done, done, why)
 
 
+def _why(answer: Answer) -> Why:
+    return _REFUSED[answer.refusal] if isinstance(answer, AtcAnswer) else Why.TERMINATED
+
+
+def _stall(answer: Answer) -> Awaited | None:
+    return answer.page if isinstance(answer, AtcAnswer) else answer.stall
+
+
 def _posted(found: Abort | Waiting[None] | None, on_abort: Callable[[], None]) -> Waiting[None] | None:
     if isinstance(found, Waiting):
         waiting = found
-        return Waiting(waiting.stall, lambda rest: _posted(waiting.go_on(), on_abort))
+        return Waiting(waiting.stall, lambda: _posted(waiting.go_on(), on_abort))
     if found is not None:
         on_abort()
     return None

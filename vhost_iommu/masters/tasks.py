@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..smmu.transaction import Stall
-from .port import Steps
+from .port import Awaited, Steps
 
 
 class _Task:
@@ -21,7 +20,7 @@ class _Task:
 
     def __init__(self, steps: Steps[None]) -> None:
         self.steps = steps
-        self.stalls: Sequence[Stall] = ()
+        self.stalls: Sequence[Awaited] = ()
 
     def may_go_on(self) -> bool:
         return any(stall.answer is not None for stall in self.stalls)
@@ -59,7 +58,7 @@ class Tasks:
                 self._ready.append(task)
         return bool(self._ready or self._woken)
 
-    def _sleep(self, task: _Task, stalls: Sequence[Stall]) -> None:
+    def _sleep(self, task: _Task, stalls: Sequence[Awaited]) -> None:
         def resolved() -> None:
             self._woken.append(task)
             self.wake()

@@ -12,6 +12,7 @@ from enum import Enum, IntEnum
 from typing import Protocol
 
 from ..layout import Layout
+from .transaction import Translator
 
 
 class AtsStatus(Enum):
@@ -58,7 +59,7 @@ class AtsCompletion:
 
 @dataclass(slots=True, eq=False)
 class AtsInvalidation:
-    """Forget translations of [address, address + size) of one PASID or of requests without; ``everywhere``: of all.
+    """Forget translations of [address, address + size) of a PASID, or of any if there is none or ``everywhere``.
 
     The endpoint calls ``complete`` once nothing of it is in use or in flight; ``time_out`` says that it never did.
     """
@@ -121,3 +122,13 @@ class Endpoint(Protocol):
     def invalidate(self, invalidation: AtsInvalidation) -> None: ...
 
     def page_response(self, response: PageResponse) -> None: ...
+
+
+class AtsTranslator(Translator, Protocol):
+    """What a master on the ATS interface needs of an SMMU; ``endpoints`` by StreamID."""
+
+    endpoints: dict[int, Endpoint]
+
+    def ats_request(self, request: AtsRequest) -> AtsCompletion: ...
+
+    def page_request(self, request: PageRequest) -> None: ...
