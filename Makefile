@@ -13,7 +13,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help venv demo test check format bench clean distclean
+.PHONY: help venv demo test check format bench fuzz clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +44,9 @@ format: $(STAMP)  ## let ruff rewrite the sources
 
 bench: $(STAMP)  ## ratios against the limits that we set ourselves; results in build/bench.json
 	@$(BIN)/python -m tests.bench
+
+fuzz: $(STAMP)  ## random machines and software for FUZZ_SECONDS (60); a failure names the case that shows it again
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 clean:  ## remove what was built here; downloads stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .vi-runs
