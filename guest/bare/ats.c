@@ -287,6 +287,15 @@ static void a_page_request_says_what_is_wanted(void)
 	VT_CHECK(vt_engine_end(&second) == VT_ENGINE_ERROR, "the engine goes on after Response Failure");
 	VT_CHECK(own(PAGE_INVALIDS) > 0 && vt_read32(second.extension + PAGE_FAILURES) > 0, "a response says otherwise");
 	VT_SILENT(smmu);
+	/* Once a frame has done with a PASID it says so, by a stop marker: Last alone. */
+	engine->pctrl = second.pctrl = 0;
+	engine->ssid = second.ssid = VT_NO_SSID;
+	vt_smmu_bypass(smmu, engine->sid);
+	VT_CHECK(vt_engine_read(engine, (uint64_t)scene.source, 64) == VT_ENGINE_HALTED, "the bypass fails");
+	if (!requested(2, from, 0))
+		return;
+	VT_CHECK(vt_engine_read(&second, (uint64_t)scene.source, 64) == VT_ENGINE_HALTED, "the bypass fails");
+	requested(3, from, 0);
 }
 
 static void an_overflow_answers_success_and_queues_nothing(void)

@@ -21,7 +21,7 @@ from vhost_iommu.guest.run import Report
 from vhost_iommu.smmu.v3 import Smmu, events
 from vhost_iommu.trace import Record, Trace
 
-PROGRAMS = ("events", "commands", "stall", "httu", "nested", "pasid")
+PROGRAMS = ("events", "commands", "stall", "httu", "nested", "pasid", "ats")
 EVERYTHING = "smmuv3-everything-bare"
 
 
@@ -84,12 +84,10 @@ def test_the_events_that_software_reads_are_those_that_the_model_made(assets: As
     assert len(run.seen) <= run.smmu.counters.events <= len(run.events)
 
 
-def test_the_programs_come_to_every_event_that_a_transaction_without_ats_can_raise(assets: Assets) -> None:
+def test_the_programs_come_to_every_event_that_a_transaction_can_raise(assets: Assets) -> None:
     seen = {name for program in PROGRAMS for name, _ in of(assets, program).seen}
-    # ATS's own; conflicts of caches, unsupported transactions and hints, which this model never raises; MPAM.
+    # Unsupported transactions, conflicts of caches and hints, which this model never raises; MPAM.
     assert {kind.__name__ for kind in events.EVENTS.values()} - seen == {
-        "F_BAD_ATS_TREQ",
-        "F_TRANSL_FORBIDDEN",
         "F_UUT",
         "F_TLB_CONFLICT",
         "F_CFG_CONFLICT",
@@ -118,7 +116,7 @@ def test_each_stall_is_answered_and_none_is_left(assets: Assets) -> None:
 def test_an_invalidation_drops_what_it_names_and_nothing_else(assets: Assets) -> None:
     found = [
         (fact["other"], fact["translates"])
-        for program in ("commands", "nested", "pasid")
+        for program in ("commands", "nested", "pasid", "ats")
         for fact in of(assets, program).ktap.facts("stale")
     ]
     assert found == [
@@ -127,6 +125,7 @@ def test_an_invalidation_drops_what_it_names_and_nothing_else(assets: Assets) ->
             *("asid", "va_asid", "va", "range"),
             *("ipa_vmid", "vmid", "ipa", "stage1", "nested_va", "nested_asid", "nested_all", "nested_vmid"),
             *("ssid0", "ssid7"),
+            *("atc", "atc_page") * 3,
         )
     ]
 
@@ -177,6 +176,8 @@ def test_commands_are_legal_where_their_feature_is(
         ("httu", 'hardware_updates = "tables"\nversion = "3.3"\nstage2 = true'),
         ("nested", "stage2 = true\nxnx = true\nforced_writeback = true\noas = 48"),
         ("nested", 'stage2 = true\nversion = "3.1"\nrange_invalidation = false'),
+        ("ats", 'ats = "full"'),
+        ("ats", 'ats = "full"\npri = true\npri_pasid = true\nsubstream_id_bits = 5\npage_request_queue_bits = 2'),
         ("stall", 'stall_model = "both"\nstall_max = 1'),
         ("stall", 'stall_model = "both"\nstall_max = 32'),
     ],
