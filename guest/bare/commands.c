@@ -449,9 +449,10 @@ static void each_tlb_invalidation_is_obeyed(void)
 		return;
 	if (!(smmu->idr3 & IDR3_RIL))
 		return;
-	/* 4 pages, of which it is the last; 2 << 3 of which it is the first; itself, by its level. */
+	/* 4 pages, of which it is the last; 2 << 3, of which it is the 13th; itself, by its level. */
 	drops("CMD_TLBI_NH_VA of 4 pages", CMD_TLBI_NH_VA | asid | 3UL << 12, (VT_SOURCE - 3 * VT_PAGE) | TLBI_TG_4K);
-	drops("CMD_TLBI_NH_VA of 16 pages", CMD_TLBI_NH_VA | asid | 1UL << 12 | 3UL << 20, VT_SOURCE | TLBI_TG_4K);
+	drops("CMD_TLBI_NH_VA of 16 pages", CMD_TLBI_NH_VA | asid | 1UL << 12 | 3UL << 20,
+	      (VT_SOURCE - 12 * VT_PAGE) | TLBI_TG_4K);
 	drops("CMD_TLBI_NH_VA of level 3", CMD_TLBI_NH_VA | asid, VT_SOURCE | TLBI_TG_4K | 3UL << 8 | CMD_LEAF);
 }
 
