@@ -218,7 +218,8 @@ class StagesMachine(Machine):
             self.ste = put(self.ste, 3, 1, self.mode)
         if self.lpa2 and self.rare(0.1):
             self.ste |= 1 << 195
-        self.ste = put(self.ste, 143, 128, random.getrandbits(16 if self.vmid16 else 8))
+        of_el2 = world == 2 and self.mode == ONE  # whose streams have no VMID
+        self.ste = put(self.ste, 143, 128, random.getrandbits(16 if self.vmid16 or of_el2 else 8))
         self.ste |= self.rare(0.2) << 89
         self.ste = put(self.ste, 109, 108, random.choice([0, 1, 1, 2, 3]))
         self.ste |= self.rare(0.3) << 100 | random.getrandbits(4) << 96
@@ -541,6 +542,15 @@ def _leaf_out(machine: Machine, number: int) -> None:
     structure.value ^= 1 << 12 + number % 40
 
 
+def _to_aarch64(machine: Machine, number: int) -> None:
+    """The CD of VMSAv8-64 tables of a legal size: only the STE may have something against it."""
+    assert isinstance(machine, StagesMachine)
+    cd = machine.structures["cd"]
+    granule = machine.granules[number % len(machine.granules)]
+    value = put(put(cd.value | 1 << 41, 5, 0, 25), 21, 16, 25)
+    cd.value = put(put(value, 7, 6, {12: 0, 16: 1, 14: 2}[granule]), 23, 22, {12: 2, 14: 1, 16: 3}[granule])
+
+
 def _cd_fetch(machine: Machine, number: int) -> None:
     """One of the descriptors of stage 2 that the CD's fetch meets, which are the first: invalid, or another output."""
     assert isinstance(machine, StagesMachine)
@@ -583,6 +593,7 @@ MUTATIONS: dict[str, Callable[[Machine, int], None]] = {
     "CD fault bits": _toggle("cd", 44, 45, 46, 35),
     "CD updates": _toggle("cd", 42, 43, 67, 186),
     "CD.AA64": _toggle("cd", 41, 37, 36, 40),
+    "CD.AA64 and sizes": _to_aarch64,
     "STE updates": _toggle("ste", 183, 184, 187),
     "leaf updates": lambda machine, number: _permissions(machine.structures[machine.walk[-1]], number),
     "stage 2 bit": _of_stage2(_flip_bit, False),

@@ -3,7 +3,7 @@
 
 Law: as for the oracle: from IHI 0070 issue G.b and the Arm ARM alone, with nothing of the product's. Where they
 leave a choice (whether an access that is not permitted sets the access flag) it takes the product's, and says so.
-Not modelled: caches, ATS and PRI, 128-bit tables, permission indirection, allocation hints.
+Not modelled: caches, ATS but for requests, PRI, 128-bit tables, permission indirection, allocation hints.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from tests.model.oracle import (
 )
 
 STALLED = "stalled"
+
+SUCCESS, UR, CA = "success", "unsupported request", "completer abort"
 
 # Memory types as (outer, inner, shareability): outer 0 is Device of the kind inner, else both are cacheabilities,
 # stronger where smaller; shareability as descriptors have it. None: what the architecture leaves open.
@@ -196,6 +198,9 @@ class StagesOracle(Oracle):
         self.memory: list[tuple[int, Memory | None]] = []  # of each part that the last access came to
         self.leaves: list[tuple[Table, int]] = []
         self.kind: Memory | None = None
+        self.last: tuple[int, int, int] | None = None  # the last fault's number, stage and class
+        self.ipa = 0  # what stage 1 made of the last address
+        self.never_dirty = False
         self.current = 0  # the address that the event of a CD fetch's fault names
         #: The tags that the product chose, for each stalled access by its number.
         self.stag_of: Callable[[int], int] = lambda number: number
@@ -243,6 +248,52 @@ class StagesOracle(Oracle):
                 result.events.append(record.to_bytes(32, "little"))
                 self.deliver(result.events[-1])
         result.pieces = join(pieces)
+
+    # -- ATS translation requests (§3.9.1.2, 13.7.1) -----------------------------------------------------------
+
+    def request(self, access: Access, no_write: bool, execute: bool) -> tuple[str, str, int]:
+        """(status, permissions, page): success, "RWX" or less, and where the page goes; of one page.
+
+        The permissions are those of ordinary accesses, which STE.INSTCFG and PRIVCFG change alike; Exe needs R.
+        """
+        if not bits(self.register(CR0), 0, 0):
+            return UR, "", 0
+        if access.ssid is None:
+            access, execute = replace(access, privileged=False), False
+        try:
+            ste = self.stream_table_entry(access)
+        except Terminated:
+            return CA, "", 0
+        config = bits(ste, 3, 1)
+        if not ste & 1:
+            return CA, "", 0
+        if config < 4:
+            return UR, "", 0
+        if self.ste_illegal(ste):
+            return CA, "", 0
+        eats = bits(ste, 93, 92)
+        split = eats == 2
+        if config == 4 or eats in (0, 3) or (split and not bits(self.register(CR0), 4, 4)):
+            return UR, "", 0
+        granted, page = "", 0
+        for letter, write, instruction in (("R", False, False), ("W", True, False), ("X", False, True)):
+            if letter == "X" and not (execute and "R" in granted):
+                continue
+            self.last, before = None, self.ram
+            self.ram, self.never_dirty = before.copy(), letter == "W" and no_write
+            try:
+                pa = self.translate_one(replace(access, write=write, instruction=instruction), access.iova)
+            except Terminated:
+                # Without one of the four faults it was an error of the configuration, or an abort.
+                if self.last is None:
+                    return CA, "", 0
+                if self.last[0] != F_PERMISSION or self.last[2] != CLASS_IN:
+                    return (SUCCESS, "", 0) if letter == "R" else (SUCCESS, granted + "?", page)
+            else:
+                granted, page = granted + letter, (self.ipa if split else pa) >> 12 << 12
+            finally:
+                self.ram, self.never_dirty = before, False
+        return SUCCESS, granted, page
 
     # -- stalls (§3.12.2, 4.7.1, 4.7.2, 7.2.1) -----------------------------------------------------------------
 
@@ -326,8 +377,10 @@ class StagesOracle(Oracle):
             # Without any stage of translation the limit is the OAS, else the IAS (§3.4).
             limit = self.ias if bits(setup.ste, 3, 1) != 4 else self.oas
             if iova >> limit:
+                self.last = (F_ADDR_SIZE, 1, CLASS_IN)
                 raise Terminated(self.fault(F_ADDR_SIZE, access, setup, iova))
             ipa = iova
+        self.ipa = ipa
         if setup.stage2:
             ipa = self.second(access, setup, iova, ipa, CLASS_IN, access.write, setup.instruction)
         self.kind = self.memory_of(setup)
@@ -586,6 +639,7 @@ class StagesOracle(Oracle):
     # -- faults ------------------------------------------------------------------------------------------------
 
     def first_fault(self, number: int, access: Access, setup: Setup, iova: int) -> NoReturn:
+        self.last = (number, 1, CLASS_IN)
         record = self.fault(number, access, setup, iova)
         if bits(setup.cd, 44, 44):  # S
             raise Terminated(record | STALL_BIT, STALLED)
@@ -595,6 +649,7 @@ class StagesOracle(Oracle):
     def second_fault(
         self, number: int, access: Access, setup: Setup, iova: int, ipa: int, kind: int, write: bool
     ) -> NoReturn:
+        self.last = (number, 2, kind)
         record = self.fault(number, access, setup, iova) & ~(3 << 104) | kind << 104 | S2_BIT
         # §7.3.13 has IPA[55:OAS] RES0, §3.4.3 wants the IPA whole: they differ where the IAS is 40 and the OAS less.
         record |= ipa >> 12 << 204
@@ -703,7 +758,7 @@ class StagesOracle(Oracle):
 
         end = self.go(table, va, fetch, store, fault)
         accessed = end.descriptor | (1 << 10 if table.ha else 0)
-        dirty = table.hd and bool(bits(end.descriptor, 51, 51))
+        dirty = table.hd and bool(bits(end.descriptor, 51, 51)) and not self.never_dirty
         if not self.allowed(access, setup, end, dirty):
             # It is UNKNOWN whether a permission fault leaves the access flag set (§3.13.2): as the product has it.
             if accessed != end.descriptor:
@@ -876,7 +931,7 @@ class StagesOracle(Oracle):
             fault(F_TRANSLATION)
         end = self.go(table, ipa, fetch, store, fault)
         accessed = end.descriptor | (1 << 10 if table.ha else 0)
-        dirty = table.hd and bool(bits(end.descriptor, 51, 51))
+        dirty = table.hd and bool(bits(end.descriptor, 51, 51)) and not self.never_dirty
         if not self.granted(setup, table, end.descriptor, kind, write, instruction, dirty):
             if accessed != end.descriptor:
                 self.put(end.pa, accessed, table.big)
