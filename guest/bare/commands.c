@@ -221,7 +221,7 @@ static void an_error_stops_the_queue_until_it_is_acknowledged(void)
 	VT_CHECK(VT_WAIT(vt_smmu_errors(smmu) == GERROR_CMDQ_ERR, 1), "a command that was left is not fetched again");
 	VT_CHECK(cons() == at, "CMDQ_CONS is %x, not %x", cons(), at);
 	bad[0] = CMD_SYNC;
-	vt_barrier();
+	vt_smmu_command(smmu, CMD_SYNC, 0);
 	VT_CHECK(cons() == at, "CMDQ_CONS moves before the error is acknowledged");
 	vt_smmu_acknowledge(smmu);
 	VT_CHECK(vt_smmu_consumed(smmu), "the queue does not go on; CMDQ_CONS is %x", cons());
