@@ -9,7 +9,9 @@ import pytest
 
 from vhost_iommu.config import (
     BlockOptions,
+    EngineOptions,
     MachineConfig,
+    Options,
     check_kernel,
     granules,
     load_machine,
@@ -98,6 +100,17 @@ def test_id_registers_outweigh_features() -> None:
     assert "below 0x20" in refusal(
         GUEST + SMMU + "[smmu.id_registers]\nIDR1 = 0x00000005\n" + ENGINE.replace("[1]", "[32]")
     )
+
+
+def test_the_engines_cache_of_translations_is_an_option() -> None:
+    def options(lines: str) -> Options:
+        return parsed(GUEST + SMMU + ENGINE + lines).masters[0].options
+
+    assert options("") == EngineOptions(64, "complete")
+    assert options('atc_entries = 0\natc_invalidations = "time-out"\n') == EngineOptions(0, "time-out")
+    for wrong in ("atc_entries = -1", "atc_entries = 4097"):
+        assert "make it 0 to 4096" in refusal(GUEST + SMMU + ENGINE + wrong)
+    assert '"complete", "hold", "time-out"' in refusal(GUEST + SMMU + ENGINE + 'atc_invalidations = "never"')
 
 
 def test_stalls_are_features_and_the_watchdog_takes_seconds() -> None:

@@ -31,3 +31,13 @@ def test_a_master_that_has_pasids_and_can_stall_is_said_to() -> None:
     platform = platform_of(parse_machine(MACHINE))
     assert platform.placed("able").master.properties == {"pasid-num-bits": 8, "dma-can-stall": None}
     assert platform.placed("plain").master.properties == {}
+
+
+def test_an_smmu_with_page_requests_has_a_wire_for_them() -> None:
+    def wires(pri: str) -> tuple[str, ...]:
+        text = MACHINE.replace("substream_id_bits = 10", f'substream_id_bits = 10\ninterrupts = "wired"\n{pri}')
+        (function,) = platform_of(parse_machine(text)).functions
+        return tuple(function.intids)
+
+    assert wires("") == ("eventq", "gerror", "cmdq-sync")
+    assert wires('ats = "full"\npri = true') == ("eventq", "gerror", "priq", "cmdq-sync")

@@ -12,7 +12,7 @@ from tests.smmu_builder import Bench, PageTable, Ram
 from vhost_iommu.config import MachineConfig, parse_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.machine import WINDOW_ALIGNMENT, Machine, placements
-from vhost_iommu.masters.engine import Cmd, PrivilegedFrame, TestEngine, UserFrame
+from vhost_iommu.masters.engine import AtcPage, Cmd, PrivilegedFrame, TestEngine, UserFrame
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.memory import Window
 from vhost_iommu.smmu.v3 import commands as c
@@ -130,6 +130,30 @@ def test_each_smmu_is_a_function_and_each_master_is_behind_its_own(config: Machi
     assert engine.port.smmu is machine.smmus["smmu0"] is disk.port.smmu
     assert machine.masters["engine1"].port.smmu is machine.smmus["smmu1"]
     assert (engine.port.sids, disk.port.sids) == ((1, 2), (5,))
+
+
+@pytest.mark.parametrize(
+    ("ats", "engine", "features", "answering"),
+    [
+        ("", "", 0, 0),
+        ('ats = "full"', "", 1, 0),
+        ('ats = "full"\npri = true', 'atc_invalidations = "hold"', 3, 1),
+        ('ats = "full"\npri = true', 'atc_invalidations = "time-out"', 3, 2),
+        ('ats = "full"', "atc_entries = 0", 0, 0),
+        ("[smmu.id_registers]\nIDR0 = 0x402", "", 1, 0),
+    ],
+)
+def test_an_engine_has_an_atc_if_its_smmu_has_ats(ats: str, engine: str, features: int, answering: int) -> None:
+    text = (
+        f'[guest]\nkind = "linux"\n[[smmu]]\nname = "smmu0"\n{ats}\n'
+        f'[[master]]\nname = "engine0"\nkind = "engine"\nsmmu = "smmu0"\nstream_ids = [1, 2]\n{engine}\n'
+    )
+    machine = Machine(parse_machine(text))
+    made = machine.masters["engine0"]
+    assert isinstance(made, TestEngine)
+    registers = [made.read(made.size - 0x10000 + register.at, 4) for register in (AtcPage.features, AtcPage.answering)]
+    assert registers == [features, answering]
+    assert set(machine.smmus["smmu0"].endpoints) == ({1, 2} if features else set())
 
 
 def test_a_function_shares_its_memory_with_its_smmu_and_masters_and_with_nobody_else(config: MachineConfig) -> None:

@@ -11,8 +11,9 @@ from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, V2M_DOORBELL, Gues
 from vhost_iommu.machine import Wires, placements
 from vhost_iommu.smmu.v3 import Features
 
-#: Wired interrupts of an SMMU without PRI.
+#: Wired interrupts of an SMMU without PRI, and of one with it.
 WIRED = ("eventq", "gerror", "cmdq-sync")
+WIRED_PRI = ("eventq", "gerror", "priq", "cmdq-sync")
 
 
 def platform_of(config: MachineConfig) -> Platform:
@@ -24,7 +25,7 @@ def platform_of(config: MachineConfig) -> Platform:
         smmus.append(
             GuestSmmu(
                 smmu.name,
-                wired=WIRED if wired else (),
+                wired=() if not wired else WIRED_PRI if features.pri else WIRED,
                 msi=not wired,
                 coherent=features.coherent,
                 granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in granules(smmu)),

@@ -844,8 +844,8 @@ class TestEngine(Master):
             self.gate = Gate(self.port, self.turns)
             self._frames = {}
             self._jobs = []
-        if self.port.atc is not None:
-            self.port.atc.reset()
+            if self.port.atc is not None:
+                self.port.atc.reset()
 
     # -- work ------------------------------------------------------------------------------------------------------
 
