@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/clauses.md names sections, modules and tests that exist, in order, and says of what is absent that it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+PAGE = TOP / "docs" / "clauses.md"
+ABSENT = "not modelled"
+
+#: Features that the model does not have must have a row that says so.
+WITHOUT = (
+    "ATOS", "MPAM", "DPT", "ECMDQ", "Secure", "Realm", "ndirect permission", "VMSAv9-128", "MTE", "Broadcast TLB",
+    "E_PAGE_REQUEST", "PBHA", "PASIDTT",
+)  # fmt: skip
+#: Chapters and sections that are to be covered.
+COVERED = ("3.3", "3.4", "3.5", "3.9", "3.12", "3.13", "3.17", "3.18", "3.21", "4", "5", "6", "7", "8")
+
+
+def rows() -> list[list[str]]:
+    """The cells of each row: section, rule, modules, test."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in cells if row[0] != "§"]
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def number(section: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in section.split("."))
+
+
+ROWS = rows()
+
+
+def test_the_page_has_rows_of_four_cells_in_the_order_of_the_sections() -> None:
+    assert len(ROWS) >= 200
+    assert [row for row in ROWS if len(row) != 4 or not all(row)] == []
+    assert [row[0] for row in ROWS if not re.fullmatch(r"\d+(\.\d+)*", row[0])] == []
+    sections = [number(row[0]) for row in ROWS]
+    assert sections == sorted(sections)
+    assert len({(row[0], row[1]) for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("section", COVERED)
+def test_every_chapter_has_its_rules(section: str) -> None:
+    found = [row for row in ROWS if row[0] == section or row[0].startswith(f"{section}.")]
+    assert len([row for row in found if row[2] != ABSENT]) >= 4
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row[0]} {row[1]}" for row in ROWS])
+def test_what_a_row_names_exists(row: list[str]) -> None:
+    _, _, modules, shown = row
+    if modules == ABSENT:
+        assert shown == "–", "what is not modelled has nothing to show"
+        return
+    for module in modules.split(", "):
+        assert re.fullmatch(r"`[\w/]+\.py`", module), module
+        assert (TOP / "vhost_iommu" / "smmu" / module.strip("`")).is_file(), module
+    assert re.fullmatch(r"`[\w/]+\.py::test_\w+`", shown), shown
+    path, _, name = shown.strip("`").partition("::")
+    assert name in names_in(TOP / "tests" / path), f"there is no {name} in {path}"
+
+
+@pytest.mark.parametrize("feature", WITHOUT)
+def test_what_is_not_modelled_is_said(feature: str) -> None:
+    assert any(feature in row[1] for row in ROWS if row[2] == ABSENT)
