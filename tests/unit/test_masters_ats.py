@@ -46,6 +46,8 @@ PAGE = 0x1000
 USER, PRIVILEGED, EXTENSION, ATC = 0, 0x1_0000, 0x2_0000, 0x3_0000
 ATS, PRI = PrivilegedFrame.pctrl.ATS_ENABLE.mask, PrivilegedFrame.pctrl.PRI_ENABLE.mask
 EVERYTHING = 52
+#: Attributes of both sides.
+AS_PRIVILEGED, INSTRUCTION = 0x100_0100, 0x400_0400
 NO_SSID = 0xFFFFFFFF
 FEATURES: dict[str, Any] = {"ats": "full", "pri": True, "pri_pasid": True, "substream_id_bits": 4}
 
@@ -231,6 +233,13 @@ def test_a_frame_without_ats_leaves_the_cache_alone(world: World) -> None:
     assert world.reads(0) == world.word(0)
     assert world.ats() == (0, 0, AtsResult.NONE)
     assert (world.load(AtcPage.entries), world.load(AtcPage.misses)) == (0, 0)
+
+
+def test_a_transaction_across_pages_makes_one_request_for_both(world: World) -> None:
+    world.map(0, 8, 9)
+    assert world.run(Cmd.MEMCPY, 0, PAGE, to=0x8700) == Cmd.HALTED
+    assert world.ats() == (1, 2, AtsResult.GRANTED)
+    assert world.load(AtcPage.entries) == 3
 
 
 def test_a_read_only_entry_is_asked_for_anew_before_it_is_written(world: World) -> None:
@@ -423,11 +432,20 @@ def test_which_pasids_an_invalidation_means(world: World, how: dict[str, int], l
 def test_privileged_and_unprivileged_entries_are_apart(world: World) -> None:
     (table, _) = world.substreams()
     table.map(IOVA + PAGE, world.pages, AP=0)
-    privileged = UserFrame.attributes.of(SOURCE=1 << 8)
-    world.store(UserFrame.attributes, privileged.raw)
+    world.store(UserFrame.attributes, AS_PRIVILEGED)
     assert world.reads(1, ssid=1) == world.word(0)
     world.store(UserFrame.attributes, 0)
     assert world.reads(1, ssid=1) is None, "the entry was the privileged part's"
+
+
+def test_execution_is_a_permission_of_its_own(world: World) -> None:
+    (table, _) = world.substreams()
+    table.map(IOVA + PAGE, world.pages, UXN=1)
+    assert world.reads(1, ssid=1) == world.word(0)
+    world.store(UserFrame.attributes, INSTRUCTION)
+    assert world.reads(1, ssid=1) is None, "what may be read is not to be executed"
+    assert world.reads(0, ssid=1) == world.word(0)
+    assert world.ats()[:2] == (0, 3)
 
 
 # -- CMD_SYNC and invalidations that do not complete ---------------------------------------------------------------
@@ -495,6 +513,16 @@ def test_a_reset_of_the_engine_completes_what_it_held(world: World) -> None:
     assert world.synced()
     assert world.bench.active_errors == 0
     assert world.load(AtcPage.answering) == Answering.COMPLETE
+
+
+def test_what_the_machine_file_says_of_invalidations_comes_back_with_a_reset(world: World) -> None:
+    world.port.atc = Atc("engine", world.smmu, (SID,), answering=Answering.HOLD)
+    assert world.load(AtcPage.answering) == Answering.HOLD
+    world.store(AtcPage.answering, Answering.COMPLETE)
+    world.forget(0)
+    assert world.sync()
+    world.engine.reset()
+    assert world.load(AtcPage.answering) == Answering.HOLD
 
 
 def test_only_32_bit_writes_reach_the_atc_page(world: World) -> None:
@@ -748,6 +776,26 @@ def test_a_page_request_carries_its_pasid_and_group_and_its_response_too(world: 
     assert world.load(AtcPage.page_responses_unexpected) == 3
     world.respond(entry, c.PriResponse.INVALID, SSV=0)
     assert world.cmd(2) == Cmd.ERROR, "a response need not say the PASID"
+
+
+@pytest.mark.parametrize("ssid", [2, NO_SSID])
+def test_a_page_request_says_privilege_and_execution_if_it_has_a_pasid(world: World, ssid: int) -> None:
+    world.substreams(S1DSS=S1DSS.SSID0)
+    cds = STE.from_bytes(world.bench.ram.get(world.bench.strtab + SID * STE.size, STE.size)).S1ContextPtr
+    world.bench.cd(cds, world.table, ASID=7)
+    world.bench.invalidate(c.CMD_CFGI_CD_ALL.of(SID=SID))
+    tagged = int(ssid != NO_SSID)
+    for attributes, cmd in ((AS_PRIVILEGED, Cmd.SUM64), (INSTRUCTION, Cmd.SUM64), (INSTRUCTION, Cmd.RAND48)):
+        world.store(UserFrame.attributes, attributes)
+        world.use(ATS | PRI)
+        world.run(cmd, 5 * PAGE, 64, ssid=ssid)
+        entry = world.page_request()
+        reads = int(cmd == Cmd.SUM64)
+        privileged, execute = int(attributes == AS_PRIVILEGED), int(attributes == INSTRUCTION)
+        said = [entry.SSV, entry.R, entry.W, entry.Priv, entry.X]
+        assert said == [tagged, reads, 1 - reads, tagged & privileged, tagged & execute & reads]
+        world.respond(entry, c.PriResponse.INVALID)
+        assert world.cmd() == Cmd.ERROR
 
 
 def test_a_response_to_nobody_is_counted_and_does_no_harm(world: World) -> None:
