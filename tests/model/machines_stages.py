@@ -193,7 +193,7 @@ class StagesMachine(Machine):
         super().make_cd()
         random, cd = self.random, self.cd
         if self.lpae:
-            cd &= ~(1 << 41)
+            cd = cd & ~(1 << 41) | self.rare(0.4) << 37
             mine, others = ((16, 0) if self.high else (0, 16)), 0
             others = mine[1]
             cd = put(put(cd, mine[0] + 5, mine[0], self.txsz | random.getrandbits(3) << 3), others + 5, others,
@@ -220,7 +220,9 @@ class StagesMachine(Machine):
             self.ste |= 1 << 195
         of_el2 = world == 2 and self.mode == ONE  # whose streams have no VMID
         self.ste = put(self.ste, 143, 128, random.getrandbits(16 if self.vmid16 or of_el2 else 8))
-        self.ste |= self.rare(0.2) << 89
+        self.ste |= self.rare(0.4) << 89
+        if self.lpae and self.rare(0.4):  # whose rules of execution are their own
+            self.access = replace(self.access, write=False, instruction=True, privileged=self.rare(0.7))
         self.ste = put(self.ste, 109, 108, random.choice([0, 1, 1, 2, 3]))
         self.ste |= self.rare(0.3) << 100 | random.getrandbits(4) << 96
         kinds = [(3, 3), (3, 3), (1, 1), (2, 2), (1, 3), (3, 2), (0, 0), (0, 1), (0, 2), (0, 3)]

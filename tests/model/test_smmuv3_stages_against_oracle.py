@@ -381,7 +381,8 @@ def plain(suits: Callable[[StagesMachine], bool]) -> StagesMachine:
 
 
 def stage1_lpae(machine: StagesMachine) -> bool:
-    return machine.mode == ONE and machine.lpae and not machine.single
+    bypassed = machine.structures["ste"].value >> 64 & 3 == 1 and machine.access.ssid is None
+    return machine.mode == ONE and machine.lpae and not machine.single and not bypassed
 
 
 def overridden(machine: StagesMachine) -> bool:
