@@ -154,7 +154,7 @@ def join(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 class Config:
     """An STE and, when stage 1 translates, the CD."""
 
-    bypass: bool
+    bypass: int | None  # the bits of an address that stage 1 does not translate; None where it does
     world: str
     privileged: bool
     instruction: bool
@@ -255,6 +255,11 @@ class Oracle:
         result.pieces = join(result.pieces)
         return result
 
+    @property
+    def ias(self) -> int:
+        """§3.4."""
+        return max(40 if bits(self.idr0, 2, 2) else 0, self.oas if bits(self.idr0, 3, 3) else 0)
+
     def translate_one(self, access: Access, iova: int) -> int:
         if not bits(self.register(CR0), 0, 0):  # SMMUEN, §6.3.9.6
             if bits(self.register(GBPA), 20, 20):
@@ -263,9 +268,8 @@ class Oracle:
                 raise Terminated(None)
             return iova
         config = self.configuration(access)
-        if config.bypass:
-            limit = max(40 if bits(self.idr0, 2, 2) else 0, self.oas)  # IAS, §3.4
-            if iova >> limit:
+        if config.bypass is not None:
+            if iova >> config.bypass:
                 raise Terminated(self.fault(F_ADDR_SIZE, access, config, iova))
             return iova & ((1 << self.oas) - 1)
         return self.stage1(access, config, iova)
@@ -383,7 +387,7 @@ class Oracle:
         world = EL1
         if config == 5 and self.hyp and bits(ste, 95, 94) == 2:
             world = EL2_E2H if bits(self.register(CR2), 0, 0) else EL2
-        found = Config(config == 4, world, privileged, instruction)
+        found = Config(self.oas if config == 4 else None, world, privileged, instruction)
 
         # §7.3.9, 7.3.7, STE.S1CDMax, STE.S1DSS.
         s1cdmax = bits(ste, 63, 59) if self.ssidsize else 0
@@ -395,10 +399,10 @@ class Oracle:
                 raise Terminated(self.event(F_STREAM_DISABLED, access, ssv=False))
         elif config == 5 and s1cdmax:
             if s1dss == 1:
-                found.bypass = True
+                found.bypass = self.ias
             elif s1dss != 2:
                 raise Terminated(self.event(F_STREAM_DISABLED, access, ssv=False))
-        if found.bypass:
+        if found.bypass is not None:
             return found
         found.cd = self.context_descriptor(access, ste, s1cdmax)
         if self.cd_illegal(found.cd, ste, world):

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vhost_iommu.errors import ClientError
-from vhost_iommu.memory import Memory, Window
+from vhost_iommu.memory import Memory, Window, atomic_updates
 
 RAM = 0x4000_0000
 PAGE = mmap.PAGESIZE
@@ -339,6 +341,30 @@ def test_compare_and_swap_outside_of_ram_or_where_writing_is_not_permitted_abort
     assert memory.compare_and_swap_u64(0x2000, 0, 1) is None
     assert memory.compare_and_swap_u64(RAM + 4089, 0, 1) is None
     assert memory.compare_and_swap_u64(0, 0, 1) is None
+
+
+INCREMENTS = """
+import sys
+from vhost_iommu.memory import Memory
+memory = Memory()
+memory.map_fd(0, 4096, int(sys.argv[1]))
+for _ in range(20_000):
+    while not memory.compare_and_swap_u64(0, old := int.from_bytes(memory.read(0, 8), "little"), old + 1):
+        pass
+"""
+
+
+@pytest.mark.skipif(not atomic_updates(), reason="libatomic is not installed")
+def test_compare_and_swap_of_two_processes_loses_no_update() -> None:
+    fd = os.memfd_create("ram")
+    try:
+        os.ftruncate(fd, PAGE)
+        command = [sys.executable, "-c", INCREMENTS, str(fd)]
+        both = [subprocess.Popen(command, pass_fds=[fd]) for _ in range(2)]
+        assert [process.wait(60) for process in both] == [0, 0]
+        assert int.from_bytes(os.pread(fd, 8, 0), "little") == 40_000
+    finally:
+        os.close(fd)
 
 
 # -- whatever is mapped --------------------------------------------------------------------------------------
