@@ -15,7 +15,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -247,8 +247,10 @@ def _serve(args: argparse.Namespace) -> int:
             for function, path in zip(platform.functions, daemon.sockets, strict=False):
                 print(shlex.join(vfio_user(path.absolute(), function.slot)), flush=True)
 
-        serve_forever(daemon.server, ready)
-        daemon.machine.stop()
+        try:
+            serve_forever(daemon.server, ready)
+        finally:
+            daemon.stop()
         if daemon.failure is not None:
             raise daemon.failure
     return EXIT_OK
@@ -288,11 +290,13 @@ def _run(args: argparse.Namespace) -> int:
 
         launch = Launch(config, wishes, trace=trace, assets=Assets(progress=progress.say), on_line=line_came)
         if args.dry_run:
-            line, folder = launch.guest_run.dry_run()
+            with closing(launch):
+                line, folder = launch.guest_run.dry_run()
             progress.clear()
             print(json.dumps({"command": line, "folder": str(folder)}) if args.json else line)
             return EXIT_OK
-        report = launch.run()
+        with closing(launch):
+            report = launch.run()
     if args.json:
         print(to_json(report))
     else:

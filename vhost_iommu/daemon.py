@@ -101,26 +101,12 @@ class Daemon:
         fds: Sequence[int] = (),
         wires: Wires | None = None,
         trace: Trace | None = None,
+        keep_disks: bool = False,
     ) -> None:
-        """UsageError when ``paths`` or ``fds`` are not as many as the machine has SMMUs."""
-        self.server = Server()
-        self.trace = trace
-        self._watchdogs: dict[str, Watchdog] = {}
-        if any(smmu.stall_watchdog for smmu in config.smmus):
-            alarm = self.server.alarm("watchdog")
-            for smmu in config.smmus:
-                if smmu.stall_watchdog:
-                    self._watchdogs[smmu.name] = Watchdog(smmu.name, smmu.stall_watchdog, alarm.after, trace=trace)
-        self.machine = Machine(
-            config,
-            wires=wires,
-            spawn=lambda name, work: self.server.worker(name, work).wake,
-            new_lock=threading.RLock,
-            pause=lambda: time.sleep(PAUSE),
-            clock=time.monotonic,
-            on_stall=self._stalled,
-            trace=trace,
-        )
+        """``keep_disks``: they can be read after ``stop`` until ``machine.close``.
+
+        UsageError: ``paths`` or ``fds`` are not as many as the machine has SMMUs, or a disk cannot be opened.
+        """
         if folder is not None:
             paths = [folder / f"{smmu.name}.sock" for smmu in config.smmus]
         self.sockets: Sequence[Path] = tuple(paths)
@@ -129,11 +115,37 @@ class Daemon:
                 f"{config.name} has {len(config.smmus)} SMMUs and needs a socket for each; "
                 f"{len(paths or fds)} given: use a folder"
             )
+        self.server = Server()
+        self.trace = trace
+        self._keep_disks = keep_disks
+        self._watchdogs: dict[str, Watchdog] = {}
+        try:
+            self.machine = self._make(config, wires)
+        except BaseException:
+            self.server.stop()
+            raise
         for index, function in enumerate(self.machine.functions):
             if fds:
                 self.server.add(function, fd=fds[index])
             else:
                 self.server.add(function, path=paths[index])
+
+    def _make(self, config: MachineConfig, wires: Wires | None) -> Machine:
+        if any(smmu.stall_watchdog for smmu in config.smmus):
+            alarm = self.server.alarm("watchdog")
+            for smmu in config.smmus:
+                if smmu.stall_watchdog:
+                    self._watchdogs[smmu.name] = Watchdog(smmu.name, smmu.stall_watchdog, alarm.after, trace=self.trace)
+        return Machine(
+            config,
+            wires=wires,
+            spawn=lambda name, work: self.server.worker(name, work).wake,
+            new_lock=threading.RLock,
+            pause=lambda: time.sleep(PAUSE),
+            clock=time.monotonic,
+            on_stall=self._stalled,
+            trace=self.trace,
+        )
 
     @property
     def failure(self) -> Exception | None:
@@ -145,8 +157,15 @@ class Daemon:
             watchdog.watch(stall)
 
     def start(self) -> None:
-        self.server.start()
+        try:
+            self.server.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
+        """Also of one that never started; a second time does nothing."""
         self.machine.stop()
-        self.server.stop()
+        # A thread that has not ended may be in the middle of an access to a disk.
+        if self.server.stop() and not self._keep_disks:
+            self.machine.close()

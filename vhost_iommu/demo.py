@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from .config import load_machine
@@ -77,7 +78,8 @@ def _run(name: str, assets: Assets, progress: Progress) -> Account:
     if config.guest.kind == "linux":
         _tell_drivers(account, launch, report.console)
     _tell_models(account, launch.daemon)
-    _compare_disks(account, launch.daemon, report)
+    with closing(launch):
+        _compare_disks(account, launch.daemon, report)
     progress.clear()
     _print(f"{name}: {config.description}", account)
     return account

@@ -19,7 +19,7 @@ from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
 from .masters.master import Master, nothing
 from .masters.port import Port
-from .masters.storage import open_storage
+from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
 from .memory import Memory
 from .smmu.transaction import Stall
@@ -90,11 +90,16 @@ class Machine:
         self.smmus: dict[str, Smmu] = {}
         self.masters: dict[str, Master] = {}
         self.functions: list[PciFunction] = []
+        self._storages: list[Storage] = []
         for master in config.masters:
             if master.smmu is None:
                 raise UsageError(f"{config.path}: [[master]] {master.name} is behind no SMMU; name one in 'smmu'")
-        for smmu in config.smmus:
-            self._add(smmu)
+        try:
+            for smmu in config.smmus:
+                self._add(smmu)
+        except BaseException:
+            self.close()
+            raise
 
     def _add(self, config: SmmuConfig) -> None:
         memory = Memory()
@@ -139,6 +144,7 @@ class Machine:
         match config.options:
             case BlockOptions(size=size, image=image, read_only=read_only, queues=queues):
                 storage = open_storage(image, size, read_only)
+                self._storages.append(storage)
                 master = VirtioBlk(config.name, port, storage, queues=queues, **common)
             case options:
                 assert isinstance(options, EngineOptions)
@@ -197,6 +203,11 @@ class Machine:
         """No master makes DMA any more."""
         for master in self.masters.values():
             master.stop()
+
+    def close(self) -> None:
+        """Close the disks; once nobody works on them."""
+        for storage in self._storages:
+            storage.close()
 
 
 def _once(work: Callable[[], None]) -> Callable[[], bool]:

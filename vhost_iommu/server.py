@@ -317,6 +317,7 @@ class Server:
         self._lock = threading.Lock()  # guards _channels, _serving, _stopping and failure
         self._serving = 0
         self._stopping = False
+        self._ended = False
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable: every accept ends
         self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable: wait returns
 
@@ -342,6 +343,7 @@ class Server:
             for endpoint in self._endpoints:
                 endpoint.open()
         except BaseException:
+            self._stopping = self._ended = True
             self._close()
             raise
         # A thread with a message to answer waits behind a busy worker for no longer than this.
@@ -363,11 +365,14 @@ class Server:
         """Wait for a request to stop, a failure, or the end of all inherited connections; False: time is up."""
         return _readable(self._done, seconds)
 
-    def stop(self) -> None:
-        """Drop the clients, end the threads, close and remove the sockets. Once; it cannot start again."""
+    def stop(self) -> bool:
+        """Drop the clients, end the threads, close and remove the sockets. Once; it cannot start again.
+
+        False: a thread has not ended within JOIN_TIMEOUT, and what it uses is left open.
+        """
         with self._lock:
             if self._stopping:
-                return
+                return self._ended
             self._stopping = True
             os.eventfd_write(self._stop, 1)
             for channel in self._channels.values():
@@ -378,10 +383,12 @@ class Server:
             ended = ended and not thread.is_alive()
         for worker in self._workers:
             ended = worker.stop() and ended
+        self._ended = ended
         if ended:
             self._close()
         else:  # closing what a thread still uses would hand it another file
             log.error("a thread did not end within %g s", JOIN_TIMEOUT)
+        return ended
 
     def __enter__(self) -> Server:
         self.start()

@@ -25,6 +25,7 @@ from vhost_iommu.config import MachineConfig, parse_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.masters.engine import Cmd, PrivilegedFrame, UserFrame
+from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
 from vhost_iommu.smmu.v3.instance import COMMAND_BURST
@@ -322,16 +323,63 @@ def test_stop_removes_the_sockets_and_ends_every_thread_though_a_client_is_there
 
 
 def test_a_daemon_wants_a_socket_for_each_smmu(config: MachineConfig, folder: Path) -> None:
+    fds = open_fds()
     with pytest.raises(UsageError, match="needs a socket for each"):
         Daemon(config, paths=[folder / "one.sock"])
+    assert open_fds() == fds
 
 
-def test_a_socket_that_cannot_be_leaves_none(config: MachineConfig, folder: Path) -> None:
+def test_a_socket_that_cannot_be_leaves_none(folder: Path) -> None:
+    fds = open_fds()
     blocked = folder / "second"
     blocked.write_text("a file")
+    daemon = Daemon(with_disks('size = "1M"'), paths=[folder / "first", blocked])
     with pytest.raises(UsageError):
-        Daemon(config, paths=[folder / "first", blocked]).start()
+        daemon.start()
     assert list(folder.iterdir()) == [blocked]
+    assert open_fds() == fds
+    daemon.stop()  # is allowed all the same
+
+
+def with_disks(second: str) -> MachineConfig:
+    disks = "".join(
+        f'[[master]]\nname = "disk{n}"\nkind = "virtio-blk"\nsmmu = "smmu{n}"\nstream_ids = [{2 + n}]\n{how}\n'
+        for n, how in enumerate(('size = "1M"', second))
+    )
+    return parse_machine(MACHINE + disks)
+
+
+def test_disks_are_closed_when_all_has_stopped(folder: Path) -> None:
+    fds = open_fds()
+    daemon = Daemon(with_disks('size = "1M"'), folder)
+    daemon.start()
+    daemon.stop()
+    assert open_fds() == fds
+
+
+def test_disks_that_are_kept_can_be_read_until_they_are_closed(folder: Path) -> None:
+    fds = open_fds()
+    daemon = Daemon(with_disks('size = "1M"'), folder, keep_disks=True)
+    daemon.start()
+    daemon.stop()
+    disk = daemon.machine.masters["disk1"]
+    assert isinstance(disk, VirtioBlk)
+    assert disk.storage.read(0, 4) == bytes(4)
+    daemon.machine.close()
+    assert open_fds() == fds
+
+
+def test_a_daemon_that_never_starts_leaves_nothing_open(folder: Path) -> None:
+    fds = open_fds()
+    Daemon(with_disks('size = "1M"'), folder).stop()
+    assert open_fds() == fds
+
+
+def test_a_disk_that_cannot_be_opened_leaves_nothing_open(folder: Path) -> None:
+    fds = open_fds()
+    with pytest.raises(UsageError, match="cannot open the disk"):
+        Daemon(with_disks(f'image = "{folder.absolute() / "none" / "there"}"'), folder)
+    assert open_fds() == fds
 
 
 # -- a client that cuts its own memory short -----------------------------------------------------------------

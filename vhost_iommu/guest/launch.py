@@ -74,8 +74,13 @@ class Launch:
         """As GuestRun.run."""
         return self.guest_run.run()
 
+    def close(self) -> None:
+        """Close the disks, which can be read until then."""
+        if self.daemon is not None:
+            self.daemon.machine.close()
+
     def _serve(self, folder: Path) -> Daemon:
-        self.daemon = Daemon(self.config, folder, wires=wires_of(self.platform), trace=self._trace)
+        self.daemon = Daemon(self.config, folder, wires=wires_of(self.platform), trace=self._trace, keep_disks=True)
         return self.daemon
 
 

@@ -139,15 +139,17 @@ class GuestRun:
     def dry_run(self) -> tuple[str, Path]:
         """The exact QEMU line, quoted for a shell, and the folder with the files that it names, which stays."""
         folder = RunFolder(self.options.keep)
-        served = self._served(folder)
-        command = self._prepare(folder, served)
+        with contextlib.ExitStack() as stack:
+            command = self._prepare(folder, self._served(folder, stack))
         folder.leave()
         return shlex.join(command), folder.path
 
-    def _served(self, folder: RunFolder) -> Served | None:
+    def _served(self, folder: RunFolder, stack: contextlib.ExitStack) -> Served | None:
+        """Who serves the functions, not started yet; ``stack`` stops it."""
         if self._serve is None or not self.platform.functions:
             return None
         served = self._serve(folder.path)
+        stack.callback(served.stop)
         if len(served.sockets) != len(self.platform.functions):
             raise ValueError(f"{len(served.sockets)} sockets for {len(self.platform.functions)} functions")
         return served
@@ -264,10 +266,9 @@ class GuestRun:
         failed = True
         try:
             with contextlib.ExitStack() as stack:
-                served = self._served(folder)
+                served = self._served(folder, stack)
                 command = self._prepare(folder, served)
                 if served is not None:
-                    stack.callback(served.stop)
                     served.start()
                 report = self._watch(folder, command, served)
                 failed = report.verdict is not Verdict.PASSED

@@ -142,7 +142,11 @@ class MemoryStorage(_Descriptor):
 
     def __init__(self, size: int, readonly: bool = False) -> None:
         fd = os.memfd_create("vhost_iommu-disk", os.MFD_CLOEXEC)
-        os.truncate(fd, size)
+        try:
+            os.truncate(fd, size)
+        except OSError as error:
+            os.close(fd)
+            raise UsageError(f"a disk of {size} bytes cannot be in memory: {error.strerror}") from error
         super().__init__(fd, size, readonly)
 
     def flush(self) -> bool:
