@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import mmap
 import os
@@ -91,15 +92,17 @@ class Memory:
 
     def map_fd(
         self, base: int, size: int, fd: int, offset: int = 0, *, readable: bool = True, writable: bool = True
-    ) -> None:
+    ) -> bool:
         """Map ``size`` bytes of ``fd`` at ``offset`` as guest physical ``base``; the fd stays the caller's.
 
+        False: whoever has the file may cut it short, and the next access to what is gone ends this process.
         ClientError: the range overlaps (EEXIST), is empty or misaligned (EINVAL), or the file is shorter (ENXIO).
         """
         if offset % mmap.ALLOCATIONGRANULARITY:
             raise ClientError(f"file offset {offset:#x} is not page aligned", errno.EINVAL)
         protection = (mmap.PROT_READ if readable else 0) | (mmap.PROT_WRITE if writable else 0)
         try:
+            sealed = _seal(fd)
             status = os.fstat(fd)
             # A mapping beyond the file's end is a SIGBUS waiting to happen.
             if stat.S_ISREG(status.st_mode) and offset + size > status.st_size:
@@ -112,6 +115,7 @@ class Memory:
         except ClientError:
             buffer.close()
             raise
+        return sealed or not stat.S_ISREG(status.st_mode)
 
     def remove(self, base: int, size: int) -> None:
         """Remove the window that is exactly [base, base + size); ClientError(ENOENT) when there is none."""
@@ -209,6 +213,16 @@ def _compare_exchange() -> Any:
     function.restype = ctypes.c_bool
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int)
     return function
+
+
+def _seal(fd: int) -> bool:
+    """See to it that the file never becomes shorter; False: it cannot be seen to, as it is no sealable memfd."""
+    try:
+        if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    except OSError:
+        return False
+    return True
 
 
 def _close(window: Window) -> None:

@@ -313,9 +313,9 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def ram(size: int) -> int:
+def ram(size: int, *, sealable: bool = True) -> int:
     """A memfd of ``size`` bytes, the caller's to close."""
-    fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
+    fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
     os.truncate(fd, size)
     return fd
 

@@ -327,6 +327,20 @@ def test_memory_without_a_descriptor_aborts_and_one_line_names_the_mend(
     assert "0x40000000" in line
 
 
+def test_memory_that_may_be_cut_short_is_accepted_and_one_line_names_the_danger_and_the_mend(
+    client: TestClient, function: PciFunction
+) -> None:
+    fd = ram(2 * MiB, sealable=False)
+    client.dma_map(0x4000_0000, MiB, fd)
+    client.dma_map(0x5000_0000, MiB, fd, MiB)
+    assert function.memory.write(0x5000_0000, b"data")
+    (line,) = complaints(client)
+    assert "SIGBUS" in line
+    assert "memory-backend-memfd" in line
+    assert "0x40000000" in line
+    os.close(fd)
+
+
 def test_a_peers_bar_without_a_descriptor_is_accepted_silently(
     client: TestClient, function: PciFunction, guest_ram: int
 ) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -223,6 +225,40 @@ def test_an_overlapping_file_is_refused_and_unmapped(fd: int) -> None:
     assert refused(lambda: memory.map_fd(0, 2 * PAGE, fd)) == errno.EEXIST
     assert len(memory.windows) == 1
     memory.clear()
+
+
+@pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL])
+def test_a_memfd_is_sealed_before_it_is_mapped_unless_it_is_already(seals: int) -> None:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.truncate(fd, 2 * PAGE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    memory = Memory()
+    assert memory.map_fd(0, 2 * PAGE, fd)
+    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == seals | fcntl.F_SEAL_SHRINK
+    with pytest.raises(PermissionError):
+        os.truncate(fd, PAGE)
+    assert memory.read(PAGE, 1) == b"\0"
+    memory.clear()
+    os.close(fd)
+
+
+def test_files_that_can_be_cut_short_are_mapped_but_told_of(fd: int, tmp_path: Path) -> None:
+    memory = Memory()
+    assert not memory.map_fd(0, PAGE, fd), "a memfd that was made without MFD_ALLOW_SEALING"
+    path = tmp_path / "ram"
+    path.write_bytes(bytes(PAGE))
+    with path.open("r+b") as file:
+        assert not memory.map_fd(RAM, PAGE, file.fileno())
+    assert memory.read(RAM, 1) == b"\0"
+    memory.clear()
+
+
+def test_what_has_no_length_cannot_be_cut_short() -> None:
+    fd = os.open("/dev/zero", os.O_RDWR)
+    memory = Memory()
+    assert memory.map_fd(0, PAGE, fd)
+    memory.clear()
+    os.close(fd)
 
 
 def test_a_file_mapped_for_reading_takes_no_writes(fd: int) -> None:

@@ -28,6 +28,12 @@ _UNSHARED = (
 )
 
 
+_MAY_SHRINK = (
+    "guest memory {:#x}+{:#x} is a file that can be cut short, which would end this process by SIGBUS; start QEMU with "
+    "-object memory-backend-memfd,id=mem,size=…,share=on -machine memory-backend=mem, which seals it (seal=on)"
+)
+
+
 class Session:
     """Serves ``function`` to one client; ``connection.feed`` takes what the client sends."""
 
@@ -41,7 +47,7 @@ class Session:
         self._function = function
         self._complain = complain
         self._max_data = wire.MAX_DATA_XFER_SIZE  # bytes that the client takes in one message
-        self._told_unshared = False
+        self._told_unshared = self._told_may_shrink = False
         self.connection = Connection({Command.VERSION: self._version}, send, complain)
 
     def end(self) -> None:
@@ -117,7 +123,11 @@ class Session:
         if len(memory.windows) >= wire.MAX_DMA_MAPS:
             raise ClientError(f"more than {wire.MAX_DMA_MAPS} windows", errno.ENOSPC)
         if fds:
-            memory.map_fd(request.address, request.size, fds[0], request.offset, readable=readable, writable=writable)
+            at = request.address, request.size
+            sealed = memory.map_fd(*at, fds[0], request.offset, readable=readable, writable=writable)
+            if not sealed and not self._told_may_shrink:
+                self._told_may_shrink = True
+                self._complain(_MAY_SHRINK.format(*at))
             return b""
         memory.add(Window(request.address, request.size, None, readable, writable))
         # A client maps its RAM first. What comes later without an fd is another device's BAR.
