@@ -38,6 +38,7 @@ from vhost_iommu.smmu.v3.registers import (
     GERROR,
     IRQ_CTRL,
 )
+from vhost_iommu.vfio import wire
 from vhost_iommu.vfio.wire import Region
 
 MACHINE = """
@@ -298,6 +299,38 @@ def test_two_functions_serve_two_clients_at_once(daemon: Daemon, guest_ram: Gues
         for number, (guest, pa) in enumerate(places):
             assert guest.ended() == Cmd.HALTED
             assert guest.ram.get(pa + 0x1000, 0x1000) == bytes([number + 1]) * 0x1000
+    other_ram.close()
+
+
+def test_a_client_that_reads_no_interrupts_holds_up_none_but_itself(daemon: Daemon, guest_ram: GuestRam) -> None:
+    first = Guest(Path(daemon.sockets[0]), guest_ram, start=False)
+    first.command_bits, first.cmdq = 10, guest_ram.alloc(16 << 10)
+    first.start()
+    lock = daemon.machine.smmus["smmu0"].lock
+
+    def held() -> bool:
+        """Whether the lock is held for long, and not only now."""
+        for _ in range(1000):
+            if lock.acquire(blocking=False):  # type: ignore[attr-defined]
+                lock.release()  # type: ignore[attr-defined]
+                return False
+            os.sched_yield()
+        return True
+
+    prod = first.place(*[c.CMD_SYNC.of(CS=1, MSIAddress=DOORBELL)] * 1000)
+    access = wire.ACCESS.pack(1, wire.Command.REGION_WRITE, wire.ACCESS.size + 4, 0, 0, CMDQ_PROD.at, 0, 4)
+    first.client.transport.send(access + prod.to_bytes(4, "little"))
+    assert eventually(held)
+    other_ram = GuestRam()
+    second = Guest(Path(daemon.sockets[1]), other_ram)
+    with second.client:
+        pa = second.mapped()
+        second.ram.put(pa, b"interrupt")
+        second.copy(IOVA, IOVA + 0x1000, 9)
+        assert second.ended() == Cmd.HALTED
+        assert second.ram.get(pa + 0x1000, 9) == b"interrupt"
+    assert held(), "the second was served after the first, which proves nothing"
+    first.client.close()
     other_ram.close()
 
 
