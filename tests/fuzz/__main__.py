@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
 from random import SystemRandom
 
 from tests.fuzz.fuzzer import Failure, run_case
+
+#: Seconds after which a case is taken for one that never ends.
+MOST_SECONDS = 60
+
+
+def _too_long(*signal_and_frame: object) -> None:
+    raise TimeoutError(f"no end within {MOST_SECONDS} s")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         end = time.monotonic() + options.seconds
         print(f"fuzzing from case {seed} on for {options.seconds:g} s", flush=True)
     first = seed
+    alarmed = signal.getsignal(signal.SIGALRM) is _too_long  # not in a test, which has a limit of its own
     while True:
+        if alarmed:
+            signal.alarm(MOST_SECONDS)
         try:
             run_case(seed)
         except Failure as failure:
@@ -34,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
                 traceback.print_exception(failure.__cause__)
             print(failure, file=sys.stderr)
             return 1
+        finally:
+            if alarmed:
+                signal.alarm(0)
         seed += 1
         if time.monotonic() >= end:
             break
@@ -42,4 +56,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, _too_long)
     sys.exit(main())

@@ -74,7 +74,12 @@ class Recorder(Memory):
 
     def __init__(self, *windows: tuple[int, Buffer]) -> None:
         self.reads = 0
+        self.most_reads = 1 << 62
         self.physical_bits = 64
+        #: Where queues are: (first, end) of what commands are read from, and of what records are written to.
+        self.commands: Callable[[], tuple[int, int]] | None = None
+        self.records: Callable[[], list[tuple[int, int]]] | None = None
+        self._posting = False
         self._guarded: list[bytearray] = []
         super().__init__(*((base, self._between_guards(buffer)) for base, buffer in windows))
 
@@ -98,12 +103,26 @@ class Recorder(Memory):
 
     def read(self, pa: int, size: int) -> bytes | None:
         self.reads += 1
+        assert self.reads <= self.most_reads, "more reads than are thought to be enough"
         self._within(pa, size)
+        if size == 16 and self.commands is not None:  # nothing else is of that size
+            first, end = self.commands()
+            assert first <= pa < end, f"a command was read from {pa:#x}, which is outside of the queue"
         return super().read(pa, size)
 
     def write(self, pa: int, data: bytes) -> bool:
         self._within(pa, len(data))
+        if self.records is not None and not self._posting and len(data) > 8:  # a descriptor has 8
+            inside = any(first <= pa < end for first, end in self.records())
+            assert inside, f"a record was written to {pa:#x}, which is outside of the queues"
         return super().write(pa, data)
+
+    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
+        self._posting = True
+        try:
+            super().post(pa, data, on_abort)
+        finally:
+            self._posting = False
 
 
 class FuzzRam(Ram):
@@ -161,6 +180,8 @@ class Case:
         bits = AddressSize(self.smmu.registers[IDR5].OAS).bits
         self.memory.physical_bits = bits
         self.memory.outside = lambda pa, data, on_abort: random.random() < 0.5
+        self.memory.commands = lambda: self.queue(CMDQ_BASE, IDR1.CMDQS, 16)
+        self.memory.records = lambda: [self.queue(EVENTQ_BASE, IDR1.EVENTQS, 32), self.queue(PRIQ_BASE, IDR1.PRIQS, 16)]
         self.devices = {sid: Device(random) for sid in self.sids}
         self.smmu.endpoints.update(self.devices)
         self.actions: list[tuple[int, Callable[[], None]]] = [
@@ -168,6 +189,13 @@ class Case:
             (1, self.access_anything), (7, self.command), (6, self.change_memory), (2, self.read_queues),
             (2, self.endpoint), (4, self.acknowledge), (1, self.restart),
         ]  # fmt: skip
+
+    def queue(self, base: type[CMDQ_BASE | EVENTQ_BASE | PRIQ_BASE], most: Any, entry: int) -> tuple[int, int]:
+        """First address and end of a queue, by §6.3.26 and without the model's help."""
+        value = self.smmu.registers[base]
+        size = max(entry << min(value.LOG2SIZE, most.decode(self.smmu.registers.raw(IDR1))), 32)
+        first = value.ADDR & (1 << self.memory.physical_bits) - 1 & -size
+        return first, first + size
 
     # -- machines --------------------------------------------------------------------------------------------
 
@@ -245,14 +273,23 @@ class Case:
         big = idr0.TTENDIAN == 3
         pages = [0x1000 * random.getrandbits(20) for _ in range(4)]
         granule = random.choice([12, 12, 14, 16])
+        lpae = bool(idr0.TTF & 1) and random.random() < 0.4
         match random.choice(["one", "two", "both", "bypass"]):
             case "one":
-                table = PageTable(bench.ram, granule, random.choice([32, 39, 40, 48]), big_endian=big)
+                if lpae:
+                    table = PageTable(bench.ram, input_bits=32, big_endian=big)
+                    cd |= {"AA64": 0, "T0SZ": 0}
+                else:
+                    table = PageTable(bench.ram, granule, random.choice([32, 39, 40, 48]), big_endian=big)
                 at = bench.cd(None, table, None, **cd)
                 bench.ste(sid, **{"Config": STE_CONFIG.S1, "S1ContextPtr": at, **ste})
             case "two":
-                table = PageTable(bench.ram, granule, random.choice([32, 36, 40]), stage=2, big_endian=big)
+                bits = 40 if lpae else random.choice([32, 36, 40])
+                table = PageTable(bench.ram, 12 if lpae else granule, bits, stage=2, big_endian=big)
                 fields = bench.stage2_fields(table)
+                if lpae:
+                    fields |= {"S2AA64": 0, "S2T0SZ": 0b1000, "S2SL0": 1}
+                    ste |= {"S2HA": 0, "S2HD": 0}
                 bench.ste(sid, **{"Config": STE_CONFIG.S2, **fields, **ste})
             case "both" if not big and bench[IDR5].OAS > 2:
                 table, second = bench.nested(sid, cd=cd, **ste)
@@ -262,8 +299,12 @@ class Case:
                 bench.ste(sid, Config=STE_CONFIG.BYPASS)
                 return
         size = 1 << table.granule_bits
+        if table.start_level <= 3:
+            table.map(pages[0] & -16 * size, bench.ram.base, 12 * size)
         for page in pages:
             output = bench.ram.base + (page & 0xF_F000) & -size
+            if lpae:
+                output |= random.choice([0, 1 << 36, 1 << 39])
             leaf = {"AF": random.getrandbits(1), "DBM": random.getrandbits(1)}
             leaf["AP" if table.stage == 1 else "S2AP"] = random.getrandbits(2)
             table.map(page & -size, output, **leaf)
@@ -322,11 +363,8 @@ class Case:
         return self.random.choice([None, 0, 1, self.random.getrandbits(20)])
 
     def bounded(self, reads: int, call: Callable[[], Any]) -> Any:
-        before = self.memory.reads
-        result = call()
-        used = self.memory.reads - before
-        assert used <= reads, f"{used} reads, at most {reads} are thought to be enough"
-        return result
+        self.memory.most_reads = self.memory.reads + reads
+        return call()
 
     def transaction(self) -> None:
         random = self.random

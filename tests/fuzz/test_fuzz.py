@@ -70,5 +70,5 @@ def test_a_call_that_reads_too_much_is_found(monkeypatch: pytest.MonkeyPatch) ->
         return translate(self, *anything)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Smmu, "translate", slow)
-    with pytest.raises(Failure, match="are thought to be enough"):
+    with pytest.raises(Failure, match="more reads than are thought to be enough"):
         run(0, 20)
