@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL at any moment, to us or to QEMU: nothing stays behind that stops the next run.
+
+Law: moments are drawn from the time that an unharmed run takes. VI_KILLS says how many of each kind, by default 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from vhost_iommu.guest.folder import KEPT
+
+pytestmark = [pytest.mark.usefixtures("assets"), pytest.mark.timeout(600)]
+
+KILLS = int(os.environ.get("VI_KILLS", "2"))
+DEADLINE = 60.0
+CLI = [sys.executable, "-c", "import sys; from vhost_iommu.cli import main; sys.exit(main())"]
+MACHINE = "smmuv3-bare"
+
+
+class Place:
+    """A temporary folder of our own; whoever has it in the environment belongs to us."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.environment = {**os.environ, "TMPDIR": str(path)}
+        self._mark = f"TMPDIR={path}\0".encode()
+        self.random = Random(KILLS)
+        began = time.monotonic()
+        self.passes()
+        #: How long an unharmed run takes, in seconds.
+        self.usual = time.monotonic() - began
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*CLI, *arguments], stdout=pipe, stderr=pipe, text=True, env=self.environment)
+
+    def passes(self) -> None:
+        """The next run is as though nothing had been."""
+        process = self.start("run", MACHINE)
+        said = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, said
+
+    def some_time_passes(self, process: subprocess.Popen[str]) -> None:
+        """Wait for a moment of a run, or for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(self.random.uniform(0, self.usual))
+
+    def processes(self) -> Iterator[tuple[int, bytes]]:
+        """(id, command line) of each process that is ours."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal() and int(folder.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if self._mark in (folder / "environ").read_bytes() + b"\0":
+                        yield int(folder.name), (folder / "cmdline").read_bytes()
+
+    def qemus(self) -> list[int]:
+        return [pid for pid, line in self.processes() if b"vfio-user-pci" in line]
+
+    def has_qemu(self, process: subprocess.Popen[str]) -> bool:
+        """Wait for the QEMU of a run, or for the run's end."""
+        return eventually(lambda: bool(self.qemus()) or process.poll() is not None)
+
+    def is_quiet(self) -> None:
+        """Every process of ours has ended."""
+        assert eventually(lambda: not list(self.processes())), list(self.processes())
+
+    def is_tidy(self) -> None:
+        """No more folders than are kept, and in none a socket or an image."""
+        (runs,) = self.path.iterdir()
+        folders = list(runs.iterdir())
+        assert len(folders) <= KEPT
+        assert {file.suffix for folder in folders for file in folder.iterdir()} <= {".log", ".cmd", ".txt", ""}
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether ``condition`` comes true before the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        os.sched_yield()
+    return True
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_after_a_killed_run_no_qemu_is_left_and_the_next_run_passes(place: Place) -> None:
+    for _ in range(KILLS):
+        process = place.start("run", MACHINE)
+        place.some_time_passes(process)
+        process.kill()
+        process.communicate(timeout=DEADLINE)
+        place.is_quiet()
+    place.passes()
+    place.is_tidy()
+
+
+def test_a_run_whose_qemu_is_killed_says_so_and_the_next_run_passes(place: Place) -> None:
+    for _ in range(KILLS):
+        process = place.start("run", MACHINE)
+        # QEMU is there for a part of the time only.
+        assert place.has_qemu(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(place.random.uniform(0, place.usual / 2))
+        killed = place.qemus()
+        for pid in killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        said = process.communicate(timeout=DEADLINE)
+        # It may have ended just before, or not have begun to answer.
+        assert process.returncode in ((0, 2, 3) if killed else (0,)), said
+        assert "Traceback" not in said[1]
+        place.is_quiet()
+    place.passes()
+    place.is_tidy()
+
+
+def guest_of(place: Place) -> tuple[list[str], Path]:
+    """A QEMU that wants somebody to serve it, and the folder for the sockets."""
+    said = json.loads(place.start("run", MACHINE, "--dry-run", "--json").communicate(timeout=DEADLINE)[0])
+    return shlex.split(said["command"]), Path(said["folder"])
+
+
+def serve(place: Place, folder: Path) -> subprocess.Popen[str]:
+    process = place.start("serve", MACHINE, "--socket-dir", str(folder))
+    assert process.stdout is not None
+    assert "vfio-user-pci" in process.stdout.readline(), process.communicate()
+    return process
+
+
+def begin(place: Place, command: list[str]) -> subprocess.Popen[str]:
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=place.environment, text=True)
+
+
+def guest_passes(place: Place, command: list[str]) -> None:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    guest = subprocess.Popen(command, stdin=null, stdout=pipe, stderr=pipe, env=place.environment, text=True)
+    said, errors = guest.communicate(timeout=DEADLINE)
+    assert "not ok" not in said
+    assert "ok 1" in said, errors
+
+
+def test_a_server_survives_killed_guests_and_its_socket_its_own_death(place: Place) -> None:
+    command, folder = guest_of(place)
+    server = serve(place, folder)
+    for _ in range(KILLS):
+        guest = begin(place, command)
+        place.some_time_passes(guest)
+        guest.kill()
+        guest.wait(DEADLINE)
+    guest_passes(place, command)
+    for _ in range(KILLS):
+        guest = begin(place, command)
+        place.some_time_passes(guest)
+        server.kill()
+        server.communicate(timeout=DEADLINE)
+        guest.kill()
+        guest.wait(DEADLINE)
+        server = serve(place, folder)
+    guest_passes(place, command)
+    server.terminate()
+    _, said = server.communicate(timeout=DEADLINE)
+    assert server.returncode == 0, said
+    assert "Traceback" not in said
+    assert list(folder.glob("*.sock")) == []
+    place.is_quiet()
