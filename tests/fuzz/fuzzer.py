@@ -117,6 +117,10 @@ class Recorder(Memory):
             assert inside, f"a record was written to {pa:#x}, which is outside of the queues"
         return super().write(pa, data)
 
+    def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
+        self._within(pa, 8)
+        return super().compare_and_swap_u64(pa, expected, new)
+
     def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
         self._posting = True
         try:
