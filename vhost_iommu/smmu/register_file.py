@@ -36,8 +36,9 @@ class RegisterFile:
     ) -> None:
         """``implemented`` says whether a field's or register's ``needs`` holds: what does not is RES0."""
         self._values: dict[type[Register], int] = {}
-        self._masks: dict[type[Register], tuple[int, int, int]] = {}
-        self._at: dict[int, tuple[type[Register], int]] = {}
+        self._masks: dict[type[Register], tuple[int, int]] = {}
+        #: The register of each word, how far up its word lies in it, and which bits of the word can be read.
+        self._at: dict[int, tuple[type[Register], int, int]] = {}
         self._guards = dict(guards or {})
         self._hooks: dict[type[Register], Hook] = {}
         self._resets: dict[type[Register], int] = {}
@@ -48,11 +49,11 @@ class RegisterFile:
             self._masks[register] = (
                 register.write_mask & ~missing,
                 register.clear_mask & ~missing,
-                register.hidden_mask,
             )
             self._resets[register] = register.reset & ~missing
             for half in range(0, register.size, 4):
-                self._at[register.at + half] = (register, half * 8)
+                visible = ~register.hidden_mask >> half * 8 & 0xFFFFFFFF
+                self._at[register.at + half] = (register, half * 8, visible)
         self.reset()
 
     def on_store(self, register: type[R], hook: Callable[[R, R], None]) -> None:
@@ -87,14 +88,18 @@ class RegisterFile:
         found = self._at.get(offset & ~3)
         if found is None:
             return f"+{offset:#x}"
-        register, shift = found
+        register, shift, _ = found
         return register.__name__ + (f"+{shift // 8}" if shift else "")
 
     def read(self, offset: int, size: int) -> int:
         if size == 4:
-            return self._read_word(offset)
+            found = self._at.get(offset)
+            if found is None:
+                return 0
+            register, shift, visible = found
+            return self._values[register] >> shift & visible
         if size == 8 and not offset & 7:
-            return self._read_word(offset) | self._read_word(offset + 4) << 32
+            return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -109,21 +114,14 @@ class RegisterFile:
             found = self._at.get(offset + at)
             if found is None:
                 continue
-            register, shift = found
+            register, shift, _ = found
             keep = 0 if register.size == 4 else self._values[register] & ~(0xFFFFFFFF << shift)
             self._store(register, keep | word << shift, 0xFFFFFFFF << shift)
-
-    def _read_word(self, offset: int) -> int:
-        found = self._at.get(offset)
-        if found is None:
-            return 0
-        register, shift = found
-        return (self._values[register] & ~self._masks[register][2]) >> shift & 0xFFFFFFFF
 
     def _store(self, register: type[Register], value: int, touched: int = 2**64 - 1) -> None:
         """Store ``value``, of which software wrote the ``touched`` bits."""
         old = self._values[register]
-        write, clear, _ = self._masks[register]
+        write, clear = self._masks[register]
         clear &= touched
         for guard, mask in register.guards.items():
             check = self._guards.get(guard)
