@@ -199,7 +199,7 @@ class Ats:
             if effective == EATS.SPLIT:
                 answer.outcome = Outcome.OK
                 return smmu.configuration.bare_context(ste)
-        if not (t.iova + t.size - 1) >> smmu.configuration.output_bits:
+        if not (t.iova + t.size - 1) >> smmu.validity.output_bits:
             answer.outcome = Outcome.OK
             answer.pieces.append(Piece(t.iova, t.size))
             answer.memory.append(t.memory.consistent())

@@ -15,7 +15,7 @@ from ..queue import Ring
 from ..tlb import Tlb
 from ..walk import Access, Mapping
 from . import commands
-from .configuration import Context, StreamWorld
+from .configuration import Context
 from .registers import (
     CMDQ_BASE,
     CMDQ_CONS,
@@ -31,6 +31,7 @@ from .registers import (
     StallModel,
 )
 from .translation import STAGE2_WORLD
+from .validity import StreamWorld
 
 if TYPE_CHECKING:
     from .instance import Smmu
@@ -78,7 +79,7 @@ class CommandQueue:
     def ring(self) -> Ring:
         registers = self.smmu.registers
         base = registers[CMDQ_BASE]
-        address = base.ADDR & (1 << self.smmu.configuration.output_bits) - 1
+        address = base.ADDR & (1 << self.smmu.validity.output_bits) - 1
         return Ring.at(address, min(base.LOG2SIZE, registers[IDR1].CMDQS), commands.Command.size)
 
     def ready(self) -> bool:

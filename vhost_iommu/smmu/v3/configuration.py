@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import TypeVar
 
 from ...layout import Layout
@@ -18,28 +17,13 @@ from ..register_file import RegisterFile
 from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
 from . import events
 from .registers import (
-    CR2,
     HTTU,
-    IDR0,
-    IDR1,
-    IDR3,
-    IDR5,
     STRTAB_BASE,
     STRTAB_BASE_CFG,
-    AddressSize,
-    StallModel,
     StreamTableFormat,
-    TTEndian,
 )
-from .structures import CD, EATS, L1CD, L1STD, S1DSS, STE, STE_CONFIG, STRW, TG0, TG1, S1Fmt
-
-
-class StreamWorld(IntEnum):
-    """The regime that tags a translation (§3.3.3)."""
-
-    NS_EL1 = 1
-    NS_EL2 = 2
-    NS_EL2_E2H = 3
+from .structures import CD, L1CD, L1STD, S1DSS, STE, STE_CONFIG, S1Fmt
+from .validity import StreamWorld, Validity
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +122,9 @@ def _keep(cache: dict[_K, _V], key: _K, value: _V) -> _V:
 class Configuration:
     """Configuration lookup of one SMMU, with its caches."""
 
-    def __init__(self, registers: RegisterFile, memory: MemoryLike, read_ipa: ReadIpa) -> None:
+    def __init__(self, registers: RegisterFile, validity: Validity, memory: MemoryLike, read_ipa: ReadIpa) -> None:
         self.registers = registers
+        self.validity = validity
         self.memory = memory
         self._read_ipa = read_ipa
         self.hits = 0
@@ -226,13 +211,13 @@ class Configuration:
         ste = self._ste(sid, event)
         if isinstance(ste, Refusal):
             return ste
-        if self.ste_illegal(ste):
+        if self.validity.ste_illegal(ste):
             return Refusal(event(events.C_BAD_STE))
         return ste
 
     def _context(self, ste: STE, sid: int, ssid: int | None, event: _Maker) -> Context | Refusal | CdFault:
         stage1 = bool(ste.Config & 1)
-        cd_bits = ste.S1CDMax if stage1 and self._idr1.SSIDSIZE else 0
+        cd_bits = ste.S1CDMax if stage1 and self.validity.idr1.SSIDSIZE else 0
         if ssid is not None and ssid >> cd_bits | (not cd_bits):
             return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=ssid))
         base = self.bare_context(ste)
@@ -247,21 +232,21 @@ class Configuration:
         cd = self._cd(base, sid, ssid or 0, cd_bits, event)
         if not isinstance(cd, CD):
             return cd
-        if self.cd_illegal(ste, cd):
+        if self.validity.cd_illegal(ste, cd):
             return Refusal(event(events.C_BAD_CD))
         return replace(base, stage1=self._stage1(base, cd))
 
     def bare_context(self, ste: STE) -> Context:
         """The context without stage 1."""
-        overrides = self._idr1.ATTR_PERMS_OVR
+        overrides = self.validity.idr1.ATTR_PERMS_OVR
         return Context(
             ste,
-            world=self.stream_world(ste),
-            vmid=0 if self._vmid_ignored(ste) else ste.S2VMID,
+            world=self.validity.stream_world(ste),
+            vmid=0 if self.validity.vmid_ignored(ste) else ste.S2VMID,
             stage2=self._stage2(ste) if ste.Config & 2 else None,
             privileged=bool(ste.PRIVCFG & 1) if overrides and ste.PRIVCFG & 2 else None,
             instruction=bool(ste.INSTCFG & 1) if overrides and ste.INSTCFG & 2 else None,
-            overrides=(bool(ste.MTCFG), ste.MemAttr, ste.SHCFG) if self._idr1.ATTR_TYPES_OVR else (False, 0, 1),
+            overrides=(bool(ste.MTCFG), ste.MemAttr, ste.SHCFG) if self.validity.idr1.ATTR_TYPES_OVR else (False, 0, 1),
         )
 
     def _stage1(self, context: Context, cd: CD) -> Stage1:
@@ -274,7 +259,7 @@ class Configuration:
                 wxn=bool(cd.WXN),
                 uwxn=not aarch32 or bool(cd.UWXN),
                 pan=bool(cd.PAN) and not el2,
-                epan=bool(cd.EPAN) and bool(self._idr3.EPAN) and not aarch32,
+                epan=bool(cd.EPAN) and bool(self.validity.idr3.EPAN) and not aarch32,
                 execute_needs_read=aarch32,
                 xn_for_all=aarch32,
             ),
@@ -282,21 +267,21 @@ class Configuration:
             aset=0 if el2 else cd.ASET,
             aarch32=aarch32,
             sizes32=(cd.T0SZ & 7, 0 if el2 else cd.T1SZ & 7),
-            abort=bool(cd.A) or bool(self._idr0.TERM_MODEL),
+            abort=bool(cd.A) or bool(self.validity.idr0.TERM_MODEL),
             record=bool(cd.R),
             stall=bool(cd.S),
         )
 
     def _half(self, ste: STE, cd: CD, high: int) -> HalfContext | None:
-        if self._disabled(ste, cd, high):
+        if self.validity.half_disabled(ste, cd, high):
             return None
         ttb, txsz = (cd.TTB1, cd.T1SZ) if high else (cd.TTB0, cd.T0SZ)
-        had = bool(cd.HAD1 if high else cd.HAD0) and bool(self._idr3.HAD)
+        had = bool(cd.HAD1 if high else cd.HAD0) and bool(self.validity.idr3.HAD)
         if not cd.AA64:
             size, granule, output, wide = 32 - (txsz & 7), 12, 40, Wide.NONE
         else:
-            size, granule, output = 64 - txsz, self._granule(cd, high), self._output_bits(cd)
-            wide = self._wide(granule, bool(cd.DS))
+            size, granule, output = 64 - txsz, self.validity.granule(cd, high), self.validity.s1_output_bits(cd)
+            wide = self.validity.wide(granule, bool(cd.DS))
         level = start_level(granule, size)
         table = Table(
             base=aligned_base(ttb, granule, size, level, output),
@@ -310,20 +295,20 @@ class Configuration:
             access_fault=not cd.AFFD,
             update_access=bool(cd.AA64 and cd.HA),
             update_dirty=bool(cd.AA64 and cd.HA and cd.HD),
-            update_tables=bool(cd.AA64 and cd.HA and cd.HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
+            update_tables=bool(cd.AA64 and cd.HA and cd.HAFT) and self.validity.idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
             first_block_level=_first_block_level(granule, wide),
             mair=cd.MAIR0 | cd.MAIR1 << 32,
             shareability=(cd.SH1 if high else cd.SH0) if wide is Wide.LPA2 else None,
         )
         # The EL2 regime without E2H has no unprivileged accesses to keep out.
-        unprivileged = self.stream_world(ste) is not StreamWorld.NS_EL2
-        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self._idr3.E0PD and cd.AA64)
+        unprivileged = self.validity.stream_world(ste) is not StreamWorld.NS_EL2
+        e0pd = unprivileged and bool(cd.E0PD1 if high else cd.E0PD0) and bool(self.validity.idr3.E0PD and cd.AA64)
         return HalfContext(table, bool(cd.TBI1 if high else cd.TBI0) and bool(cd.AA64), e0pd)
 
     def _stage2(self, ste: STE) -> Stage2:
-        size, granule, level = self._s2_geometry(ste)
-        output = self._s2_output_bits(ste)
-        wide = self._wide(granule, bool(ste.S2DS)) if ste.S2AA64 else Wide.NONE
+        size, granule, level = self.validity.s2_geometry(ste)
+        output = self.validity.s2_output_bits(ste)
+        wide = self.validity.wide(granule, bool(ste.S2DS)) if ste.S2AA64 else Wide.NONE
         table = Table(
             base=aligned_base(ste.S2TTB, granule, size, level, output),
             granule_bits=granule,
@@ -336,14 +321,14 @@ class Configuration:
             access_fault=not ste.S2AFFD,
             update_access=bool(ste.S2HA),
             update_dirty=bool(ste.S2HA and ste.S2HD),
-            update_tables=bool(ste.S2HA and ste.S2HAFT) and self._idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
+            update_tables=bool(ste.S2HA and ste.S2HAFT) and self.validity.idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE,
             first_block_level=_first_block_level(granule, wide),
             shareability=ste.S2SH0 if wide is Wide.LPA2 else None,
         )
         return Stage2(
             table,
             protected_walks=bool(ste.S2PTW),
-            forced_writeback=bool(ste.S2FWB) and bool(self._idr3.FWB),
+            forced_writeback=bool(ste.S2FWB) and bool(self.validity.idr3.FWB),
             record=bool(ste.S2R),
             stall=bool(ste.S2S),
             execute_needs_read=not ste.S2AA64,
@@ -352,14 +337,14 @@ class Configuration:
     # -- fetching --------------------------------------------------------------------------------------------
 
     def _fetch(self, layout: type[Layout], pa: int) -> Layout | None:
-        if pa >> self.output_bits:
+        if pa >> self.validity.output_bits:
             return None
         data = self.memory.read(pa, layout.size)
         return None if data is None else layout.from_bytes(data)
 
     def _not_fetched(self, kind: type[events.Event], pa: int, event: _Maker) -> Refusal:
         """An external abort at ``pa``, or beyond the OAS, whose bits are RES0 in the record (§7.3.4)."""
-        return Refusal(event(kind, FetchAddr=pa & (1 << self.output_bits) - 1))
+        return Refusal(event(kind, FetchAddr=pa & (1 << self.validity.output_bits) - 1))
 
     def _split(self) -> int:
         split = self.registers[STRTAB_BASE_CFG].SPLIT
@@ -371,9 +356,9 @@ class Configuration:
             return ste
         config = self.registers[STRTAB_BASE_CFG]
         bad_sid = Refusal(event(events.C_BAD_STREAMID))
-        if sid >> min(config.LOG2SIZE, self._idr1.SIDSIZE):
+        if sid >> min(config.LOG2SIZE, self.validity.idr1.SIDSIZE):
             return bad_sid
-        base = self.registers[STRTAB_BASE].ADDR & (1 << self.output_bits) - 1
+        base = self.registers[STRTAB_BASE].ADDR & (1 << self.validity.output_bits) - 1
         if config.FMT == StreamTableFormat.TWO_LEVEL:
             split = self._split()
             base &= ~((1 << max(6, config.LOG2SIZE - split + 3)) - 1)
@@ -413,7 +398,7 @@ class Configuration:
                     return data
                 l1cd = _keep(self._l1cds, (sid, index >> leaf_bits), L1CD.from_bytes(data))
             # Beyond the input of stage 2 an address faults there (§3.4.3).
-            if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.output_bits):
+            if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.validity.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
             at = _aligned(l1cd.L2Ptr, leaf_bits + 6) + (index & (1 << leaf_bits) - 1) * CD.size
         data = self._fetch_cd(context, at, CD.size, event)
@@ -424,7 +409,7 @@ class Configuration:
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
         if context.stage2 is None:
-            data = None if at >> self.output_bits else self.memory.read(at, size)
+            data = None if at >> self.validity.output_bits else self.memory.read(at, size)
             return self._not_fetched(events.F_CD_FETCH, at, event) if data is None else data
         found = self._read_ipa(context, at, size)
         if isinstance(found, bytes):
@@ -432,212 +417,6 @@ class Configuration:
         if isinstance(found, Fault):
             return CdFault(context, found)
         return self._not_fetched(events.F_CD_FETCH, found, event)
-
-    # -- what the implementation is --------------------------------------------------------------------------
-
-    @property
-    def _idr0(self) -> IDR0:
-        return self.registers[IDR0]
-
-    @property
-    def _idr1(self) -> IDR1:
-        return self.registers[IDR1]
-
-    @property
-    def _idr3(self) -> IDR3:
-        return self.registers[IDR3]
-
-    @property
-    def _idr5(self) -> IDR5:
-        return self.registers[IDR5]
-
-    @property
-    def output_bits(self) -> int:
-        """OAS in bits (§3.4)."""
-        return AddressSize(self._idr5.OAS).bits
-
-    @property
-    def input_bits(self) -> int:
-        """IAS in bits: AArch32 tables always make 40-bit IPAs (§3.4)."""
-        ttf = self._idr0.TTF
-        return max(40 if ttf & 1 else 0, self.output_bits if ttf & 2 else 0)
-
-    def _wide(self, granule: int, ds: bool) -> Wide:
-        """Where VMSAv8-64 descriptors of this granule carry address bits above 47."""
-        if granule == 16:
-            return Wide.KB64 if self._idr5.OAS >= AddressSize.BITS_52 else Wide.NONE
-        return Wide.LPA2 if ds and self._idr5.DS else Wide.NONE
-
-    def _s2_output_bits(self, ste: STE) -> int:
-        """The effective stage 2 output size: STE.S2PS capped at OAS, or 40 bits of AArch32."""
-        return min(AddressSize(ste.S2PS).bits, self.output_bits) if ste.S2AA64 else 40
-
-    def _output_bits(self, cd: CD) -> int:
-        """The effective stage 1 output size: CD.IPS capped at OAS, and at what the format can express."""
-        return min(AddressSize(cd.IPS).bits, self.output_bits)
-
-    def _granule_supported(self, shift: int) -> bool:
-        return bool({12: self._idr5.GRAN4K, 14: self._idr5.GRAN16K, 16: self._idr5.GRAN64K}.get(shift, 0))
-
-    @staticmethod
-    def _granule(cd: CD, high: int) -> int:
-        """log2 of the granule of TTBx; 0 if reserved."""
-        if high:
-            return TG1(cd.TG1).shift if cd.TG1 else 0
-        return TG0(cd.TG0).shift if cd.TG0 < 3 else 0
-
-    # -- validity (§5.2.2, §5.4.2) ---------------------------------------------------------------------------
-
-    def stream_world(self, ste: STE) -> StreamWorld:
-        if self._strw_ignored(ste) or ste.STRW == STRW.EL1:
-            return StreamWorld.NS_EL1
-        return StreamWorld.NS_EL2_E2H if self.registers[CR2].E2H else StreamWorld.NS_EL2
-
-    def _strw_ignored(self, ste: STE) -> bool:
-        idr0 = self._idr0
-        return not idr0.S1P or not idr0.Hyp or bool(ste.Config & 2) or ste.Config == STE_CONFIG.BYPASS
-
-    def _vmid_ignored(self, ste: STE) -> bool:
-        if ste.Config <= STE_CONFIG.BYPASS or not self._idr0.S2P:
-            return True
-        return ste.STRW != STRW.EL1 and not self._strw_ignored(ste)
-
-    def ste_illegal(self, ste: STE) -> bool:
-        """Whether using ``ste`` gives C_BAD_STE, as SteIllegal() of §5.2.2."""
-        idr0, idr1, idr3 = self._idr0, self._idr1, self._idr3
-        if not ste.V:
-            return True
-        if ste.Config < STE_CONFIG.BYPASS:
-            return False
-        stage1, stage2 = bool(ste.Config & 1), bool(ste.Config & 2)
-        if (stage1 and not idr0.S1P) or (stage2 and not idr0.S2P):
-            return True
-        if idr0.ATS and ste.Config != STE_CONFIG.BYPASS:
-            if ste.EATS == EATS.SPLIT and (ste.Config != STE_CONFIG.NESTED or ste.S2S or idr0.NS1ATS):
-                return True
-            if ste.EATS == EATS.FULL and ste.S2S and stage2:
-                return True
-            if ste.EATS == EATS.FULL_DPT and idr3.DPT and not self._strw_ignored(ste) and ste.STRW != STRW.EL1:
-                return True
-        if not self._strw_ignored(ste) and ste.STRW & 1:
-            return True
-        if stage1 and (
-            (ste.S1STALLD and idr0.STALL_MODEL != StallModel.STALL_AND_TERMINATE)
-            or (idr1.SSIDSIZE and ste.S1CDMax > idr1.SSIDSIZE)
-            or (idr1.SSIDSIZE and ste.S1CDMax and not idr0.CD2L and ste.S1Fmt in _CD_LEAF_BITS)
-            or ste.S1ContextPtr >> (self.input_bits if stage2 else self.output_bits)
-        ):
-            return True
-        if stage2 and self._s2_illegal(ste):
-            return True
-        return not self._vmid_ignored(ste) and not idr0.VMID16 and bool(ste.S2VMID >> 8)
-
-    def _s2_illegal(self, ste: STE) -> bool:
-        """The stage 2 part of SteIllegal()."""
-        idr0, idr3 = self._idr0, self._idr3
-        if (
-            (ste.S2S and idr0.STALL_MODEL == StallModel.TERMINATE_ONLY)
-            or (not ste.S2S and idr0.STALL_MODEL == StallModel.STALL_FORCED)
-            or not idr0.TTF & (2 if ste.S2AA64 else 1)
-            or (not ste.S2AA64 and idr3.FWB and ste.S2FWB)
-            or ((ste.S2HA or ste.S2HD) and (not ste.S2AA64 or not idr0.HTTU))
-            or (ste.S2HD and idr0.HTTU == HTTU.ACCESS)
-            or (idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE and ste.S2HAFT and not ste.S2HA)
-            or (idr0.TTENDIAN == TTEndian.LITTLE and ste.S2ENDI)
-            or (idr0.TTENDIAN == TTEndian.BIG and not ste.S2ENDI)
-        ):
-            return True
-        size, granule, level = self._s2_geometry(ste)
-        if not ste.S2AA64:
-            # Level 1 resolves 31 to 40 bits, level 2 25 to 34, as concatenation allows.
-            low, high = {1: (31, 40), 2: (25, 34)}.get(level, (1, 0))
-            return not low <= size <= high or bool(ste.S2TTB >> self._s2_output_bits(ste))
-        if not self._granule_supported(granule):
-            return True
-        wide = self._wide(granule, bool(ste.S2DS))
-        longest = (47 if granule == 16 else 48) if idr3.STT else 39
-        shortest = 12 if granule == 16 or wide is Wide.LPA2 else 16
-        if not max(shortest, 64 - self.input_bits) <= ste.S2T0SZ <= longest or level > 3:
-            return True
-        # The start level and up to 16 concatenated tables must resolve the input exactly.
-        least = (3 - level) * (granule - 3) + granule + 1
-        if not least <= size <= least + (granule - 4) + 4:
-            return True
-        limit = self._s2_output_bits(ste)
-        if granule != 16 and wide is Wide.NONE:
-            limit = min(limit, 48)
-        return bool(ste.S2TTB >> limit)
-
-    def _s2_geometry(self, ste: STE) -> tuple[int, int, int]:
-        """(input bits, log2 of the granule or 0, start level or 4 for one that cannot be)."""
-        if not ste.S2AA64:
-            signed = (ste.S2T0SZ & 7) - (ste.S2T0SZ & 8)
-            return 32 - signed, 12, {0: 2, 1: 1}.get(ste.S2SL0, 4)
-        granule = TG0(ste.S2TG).shift if ste.S2TG < 3 else 0
-        oas = self.output_bits
-        sl0 = ste.S2SL0
-        if granule == 12:
-            if ste.S2DS and ste.S2SL0_2 and self._idr5.DS:
-                level = -1 if sl0 == 0 and oas >= 52 else 4
-            elif sl0 == 3:
-                level = 3 if self._idr3.STT else 4
-            else:
-                level = 2 - sl0 if sl0 < 2 or oas >= 44 else 4
-        elif granule == 14:
-            least = {2: 42, 3: 52}.get(sl0, 0)
-            level = 3 - sl0 if oas >= least and (sl0 < 3 or (ste.S2DS and self._idr5.DS)) else 4
-        else:
-            level = 3 - sl0 if sl0 < 2 or (sl0 == 2 and oas >= 44) else 4
-        return 64 - ste.S2T0SZ, granule, level
-
-    def _disabled(self, ste: STE, cd: CD, high: int) -> bool:
-        """The effective EPDx: EL2 without E2H has TTB0 alone, always on."""
-        if self.stream_world(ste) is StreamWorld.NS_EL2:
-            return bool(high)
-        return bool(cd.EPD1 if high else cd.EPD0)
-
-    def cd_illegal(self, ste: STE, cd: CD) -> bool:
-        """Whether using ``cd`` through ``ste`` gives C_BAD_CD, as CdIllegal() of §5.4.2."""
-        idr0 = self._idr0
-        enabled = [high for high in (0, 1) if not self._disabled(ste, cd, high)]
-        if (
-            not cd.V
-            or (ste.S1STALLD and cd.S)
-            or (idr0.TERM_MODEL and not cd.A)
-            or (idr0.STALL_MODEL == StallModel.TERMINATE_ONLY and cd.S)
-            or (idr0.STALL_MODEL == StallModel.STALL_FORCED and not cd.S)
-            or (enabled and idr0.TTENDIAN == TTEndian.LITTLE and cd.ENDI)
-            or (enabled and idr0.TTENDIAN == TTEndian.BIG and not cd.ENDI)
-            or (not cd.AA64 and (not idr0.TTF & 1 or self.stream_world(ste) is StreamWorld.NS_EL2_E2H))
-            or (cd.AA64 and (not idr0.TTF & 2 or (ste.Config & 2 and not ste.S2AA64)))
-        ):
-            return True
-        if cd.AA64 and (
-            ((cd.HA or cd.HD) and not idr0.HTTU)
-            or (cd.HD and idr0.HTTU == HTTU.ACCESS)
-            or (idr0.HTTU == HTTU.ACCESS_DIRTY_TABLE and cd.HAFT and not cd.HA)
-        ):
-            return True
-        if self.stream_world(ste) is not StreamWorld.NS_EL2 and not idr0.ASID16 and cd.ASID >> 8:
-            return True
-        return any(self._half_illegal(cd, high) for high in enabled)
-
-    def _half_illegal(self, cd: CD, high: int) -> bool:
-        size, base = (cd.T1SZ, cd.TTB1) if high else (cd.T0SZ, cd.TTB0)
-        if not cd.AA64:
-            return bool(base >> 40)
-        granule = self._granule(cd, high)
-        if not self._granule_supported(granule):
-            return True
-        wide = self._wide(granule, bool(cd.DS))
-        longest = (47 if granule == 16 else 48) if self._idr3.STT else 39
-        shortest = 12 if self._idr5.VAX and (granule == 16 or wide is Wide.LPA2) else 16
-        if not shortest <= size <= longest:
-            return True
-        limit = self._output_bits(cd)
-        if granule != 16 and wide is Wide.NONE:
-            limit = min(limit, 48)
-        return bool(base >> limit)
 
 
 def _first_block_level(granule: int, wide: Wide) -> int:

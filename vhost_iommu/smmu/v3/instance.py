@@ -63,6 +63,7 @@ from .registers import (
 )
 from .stalls import Stalls
 from .translation import Translation
+from .validity import Validity
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -153,27 +154,21 @@ class Smmu:
         for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD):
             self.registers.on_store(base_or_index, self._index_stored)
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
+        self.validity = Validity(self.registers)
         self.translation = Translation(
             self.registers,
             memory,
-            self._input_bits,
-            self._output_bits,
+            self.validity,
             self.counters,
             tlb_entries,
         )
-        self.configuration = Configuration(self.registers, memory, self.translation.read_ipa)
+        self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
         self.commands = CommandQueue(self)
-
-    def _input_bits(self) -> int:
-        return self.configuration.input_bits
-
-    def _output_bits(self) -> int:
-        return self.configuration.output_bits
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -368,7 +363,7 @@ class Smmu:
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
-            if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.configuration.output_bits:
+            if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
@@ -470,7 +465,7 @@ class Smmu:
 
     def event_ring(self) -> Ring:
         base = self.registers[EVENTQ_BASE]
-        address = base.ADDR & (1 << self.configuration.output_bits) - 1
+        address = base.ADDR & (1 << self.validity.output_bits) - 1
         return Ring.at(address, min(base.LOG2SIZE, self.registers[IDR1].EVENTQS), events.Event.size)
 
     def event_queue_writable(self) -> bool:
@@ -543,7 +538,7 @@ class Smmu:
         """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later."""
         if self.trace is not None:
             self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
-        address &= (1 << self.configuration.output_bits) - 1
+        address &= (1 << self.validity.output_bits) - 1
         epoch = self._epoch
 
         def aborted() -> None:

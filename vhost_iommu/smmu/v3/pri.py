@@ -40,7 +40,7 @@ class PriQueue:
 
     def ring(self) -> Ring:
         base = self.smmu.registers[PRIQ_BASE]
-        address = base.ADDR & (1 << self.smmu.configuration.output_bits) - 1
+        address = base.ADDR & (1 << self.smmu.validity.output_bits) - 1
         return Ring.at(address, min(base.LOG2SIZE, self.smmu.registers[IDR1].PRIQS), events.PRIEntry.size)
 
     @property

@@ -7,7 +7,6 @@ walk of stage 1 reads goes through stage 2. Addresses of faults are values all t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from .configuration import Context, HalfContext, Stage1, Stage2
 from .counters import Counters
 from .registers import IDR3
 from .structures import STE_CONFIG
+from .validity import Validity
 
 #: World of stage 2 entries, which are tagged by VMID alone.
 STAGE2_WORLD = 0
@@ -48,15 +48,13 @@ class Translation:
         self,
         registers: RegisterFile,
         memory: MemoryLike,
-        input_bits: Callable[[], int],
-        output_bits: Callable[[], int],
+        validity: Validity,
         counters: Counters,
         tlb_entries: int,
     ) -> None:
         self.registers = registers
         self.memory = memory
-        self._input_bits = input_bits
-        self._output_bits = output_bits
+        self._validity = validity
         self.counters = counters
         self.tlb: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 1
         self.tlb2: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 2
@@ -66,12 +64,12 @@ class Translation:
         stage1 = None
         if context.stage1 is None:
             # A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both.
-            bits = self._output_bits() if context.ste.Config == STE_CONFIG.BYPASS else self._input_bits()
+            bits = self._validity.output_bits if context.ste.Config == STE_CONFIG.BYPASS else self._validity.input_bits
             if address >> bits:
                 return Fault(FaultKind.ADDR_SIZE)
             if context.stage2 is None:
                 pa = self._truncated(address)
-                return Output(pa, (1 << self._output_bits()) - pa)
+                return Output(pa, (1 << self._validity.output_bits) - pa)
             ipa, size = address, (1 << bits) - address
         else:
             found = self._stage1(context, context.stage1, address, access)
@@ -87,7 +85,7 @@ class Translation:
 
     def _truncated(self, pa: int) -> int:
         """AArch32 tables and bypassed IPAs may be wider than physical addresses: no fault (§3.4)."""
-        return pa & (1 << self._output_bits()) - 1
+        return pa & (1 << self._validity.output_bits) - 1
 
     def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
         """``size`` bytes of a CD table; the physical address where that aborts."""
