@@ -18,9 +18,11 @@ from vhost_iommu.smmu.v3 import Features
 from vhost_iommu.smmu.v3.registers import IDR0
 
 
-def run(assets: Assets, machine: str | MachineConfig, **wishes: str) -> tuple[Report, Launch]:
+def run(
+    assets: Assets, machine: str | MachineConfig, kernel: str | None = None, append: str | None = None
+) -> tuple[Report, Launch]:
     config = load_machine(machine) if isinstance(machine, str) else machine
-    launch = Launch(config, Wishes(**wishes), assets=assets)  # type: ignore[arg-type]
+    launch = Launch(config, Wishes(kernel=kernel, append=append), assets=assets)
     return launch.run(), launch
 
 

@@ -6,30 +6,19 @@ VI_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.model import oracle as o
+from tests.model.examples import SCALE, TIMEOUT, examples
 from tests.model.machines import MUTATIONS, Machine, Pair, put
 
-SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
-
-pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
-
-
-def examples(count: int) -> settings:
-    return settings(
-        max_examples=max(1, int(count * SCALE)),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=SCALE == 1,
-    )
+pytestmark = TIMEOUT
 
 
 SEEDS = st.integers(0, 2**32 - 1)

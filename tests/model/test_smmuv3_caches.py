@@ -7,26 +7,22 @@ the number of examples.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from random import Random
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.model import oracle as o
+from tests.model.examples import SCALE, TIMEOUT, examples
 from tests.model.machines import OUTCOMES, WIDE, show
 from tests.model.oracle_caches import CachingOracle
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu
 
-SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
-
-pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+pytestmark = TIMEOUT
 
 NUMBERS = st.integers(0, 2**32 - 1)
 
@@ -287,13 +283,7 @@ class Caches(RuleBasedStateMachine):
 def test_caches_forget_what_is_named_and_keep_the_rest() -> None:
     run_state_machine_as_test(
         Caches,
-        settings=settings(
-            max_examples=max(1, int(200 * SCALE)),
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            derandomize=SCALE == 1,
-        ),
+        settings=examples(200, steps=30),
     )
 
 

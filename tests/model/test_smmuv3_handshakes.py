@@ -7,15 +7,13 @@ multiplies the number of examples.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.model.examples import TIMEOUT, examples
 from vhost_iommu.layout import Register
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.transaction import Outcome, Transaction
@@ -44,9 +42,7 @@ from vhost_iommu.smmu.v3.registers import (
     STRTAB_BASE,
 )
 
-SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
-
-pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+pytestmark = TIMEOUT
 
 RAM = 0x4000_0000
 COMMANDS, EVENTS = RAM, RAM + 0x1000
@@ -339,13 +335,7 @@ class Handshakes(RuleBasedStateMachine):
 def test_updates_are_late_whole_and_one_at_a_time() -> None:
     run_state_machine_as_test(
         Handshakes,
-        settings=settings(
-            max_examples=max(1, int(300 * SCALE)),
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            derandomize=SCALE == 1,
-        ),
+        settings=examples(300, steps=40),
     )
 
 

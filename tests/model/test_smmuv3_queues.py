@@ -7,17 +7,15 @@ address that §3.5.1 gives. VI_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.model.examples import SCALE, TIMEOUT, examples
 from vhost_iommu.layout import Register
 from vhost_iommu.smmu.ats import AtsInvalidation, PageRequest, PageResponse, PrgResponse
 from vhost_iommu.smmu.transaction import Outcome, Stall, Transaction
@@ -27,9 +25,7 @@ from vhost_iommu.smmu.v3 import registers as r
 from vhost_iommu.smmu.v3.events import C_BAD_STREAMID, F_TRANSLATION, PRIEntry
 from vhost_iommu.smmu.v3.structures import CD, STE, STE_CONFIG
 
-SCALE = float(os.environ.get("VI_EXAMPLES", "1"))
-
-pytestmark = pytest.mark.timeout(300 * max(1.0, SCALE))
+pytestmark = TIMEOUT
 
 #: Queues lie apart by more than the largest takes.
 COMMANDS, EVENTS, REQUESTS = 1 << 32, 2 << 32, 3 << 32
@@ -654,13 +650,7 @@ class Queues(RuleBasedStateMachine):
 def test_queues_are_lists() -> None:
     run_state_machine_as_test(
         Queues,
-        settings=settings(
-            max_examples=max(1, int(300 * SCALE)),
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            derandomize=SCALE == 1,
-        ),
+        settings=examples(300, steps=40),
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import missing
 from vhost_iommu.errors import ClientError
 from vhost_iommu.memory import Memory, Window, atomic_updates
 
@@ -390,8 +391,9 @@ for _ in range(20_000):
 """
 
 
-@pytest.mark.skipif(not atomic_updates(), reason="libatomic is not installed")
 def test_compare_and_swap_of_two_processes_loses_no_update() -> None:
+    if not atomic_updates():
+        missing("libatomic1")
     fd = os.memfd_create("ram")
     try:
         os.ftruncate(fd, PAGE)
