@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The compiled core: guest memory, configuration lookup, TLBs, walks and whole DMA requests of one SMMUv3.
+ *
+ * It answers what the Python reference answers, word for word; the reference defines what is right. Knows nothing of
+ * Python. Records no events: a fault is a value that the caller makes a record of. Section numbers are of IHI 0070.
+ *
+ * Who may call what, and when it is seen by whom
+ *
+ *   Readers are threads that translate or move bytes. Each request runs between vi_enter and vi_exit, which take a slot
+ *   of `struct vi_core`. Between them nothing is locked but on a miss of the configuration cache. A reader sees
+ *
+ *     windows    one table, that of its vi_enter or a newer one (acquire load of a pointer);
+ *     contexts   immutable snapshots, published by a release store and found by acquire loads;
+ *     TLB        entries of relaxed 64-bit words that carry a check word; one that is torn between two writers does not
+ *                check, and is a miss. Writers need no lock.
+ *
+ *   Writers (windows, parameters, invalidations) are called under one lock of the caller's. What they remove may be in
+ *   use by readers that are inside until vi_quiesce returns: it waits for every reader that was inside when it was
+ *   called, and then invalidates once more what such a reader may have put into a TLB meanwhile. vi_enter is
+ *   sequentially consistent with vi_quiesce's look at the slots, so a reader is either waited for, or comes late enough to
+ *   find the removal done. A CMD_SYNC completes after vi_quiesce, an unmapped window is unmapped after it.
+ *
+ *   A reader never waits for a writer, so vi_quiesce ends once each reader's request, which is bounded, has ended.
+ */
+#ifndef VI_CORE_H
+#define VI_CORE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- guest memory (memory.c) ---------------------------------------------------------------------------------- */
+
+/* Guest physical [base, base + size) at `host`; host NULL: nothing that we reach. */
+struct vi_window {
+    uint64_t base, size;
+    uint8_t *host;
+    uint8_t allows; /* VI_MAY_READ | VI_MAY_WRITE */
+    _Atomic bool *broken; /* set when the file behind it became shorter; NULL: it cannot */
+};
+
+enum { VI_MAY_READ = 1, VI_MAY_WRITE = 2 };
+
+/* All windows, by base, not overlapping. */
+struct vi_windows {
+    uint32_t count;
+    struct vi_window window[];
+};
+
+/* ---- what is asked and answered ------------------------------------------------------------------------------- */
+
+enum vi_fault_kind { VI_NO_FAULT, VI_TRANSLATION, VI_ADDR_SIZE, VI_ACCESS, VI_PERMISSION, VI_WALK_EABT };
+enum vi_cause { VI_CAUSE_CD, VI_CAUSE_TT, VI_CAUSE_IN }; /* as an event's CLASS */
+
+/* Why a stage did not translate; kind 0: it did. */
+struct vi_fault {
+    uint8_t kind;  /* enum vi_fault_kind */
+    uint8_t stage; /* 1 or 2 */
+    uint8_t cause; /* enum vi_cause */
+    int8_t level;
+    bool table_write; /* a descriptor's update was refused, not its read */
+    uint64_t ipa;     /* what stage 2 was asked for */
+    uint64_t fetch;   /* physical address of the descriptor; VI_WALK_EABT alone */
+};
+
+/* What is asked of a translation. */
+enum { VI_WRITE = 1, VI_PRIVILEGED = 2, VI_INSTRUCTION = 4 };
+
+/* A memory type packed as shareability << 4 | outer << 2 | inner; outer 0: Device of kind `inner` (memory_type.py). */
+typedef uint8_t vi_memory_type;
+
+/* A leaf as a TLB holds it (walk.py, Mapping). */
+struct vi_mapping {
+    uint64_t base, output, descriptor, descriptor_at;
+    uint8_t shift, granule_bits;
+    int8_t level;
+    uint8_t attributes, shareability;
+    vi_memory_type memory;
+    uint8_t flags; /* VI_READABLE … */
+};
+enum {
+    VI_READABLE = 1,
+    VI_WRITABLE = 2,
+    VI_CLEAN = 4,
+    VI_USER = 8,
+    VI_UXN = 16,
+    VI_PXN = 32,
+    VI_NOT_GLOBAL = 64,
+};
+
+/* ---- translation contexts (configuration.c) -------------------------------------------------------------------- */
+
+enum vi_wide { VI_NARROW, VI_WIDE_64K, VI_WIDE_LPA2 };
+
+/* A translation table as its configuration describes it (walk.py, Table), and a half's own fields (HalfContext). */
+struct vi_table {
+    uint64_t base, mair;
+    uint8_t granule_bits, input_bits, output_bits;
+    int8_t start_level, first_block_level;
+    uint8_t wide;         /* enum vi_wide */
+    uint8_t shareability; /* of all leaves; VI_SH_OF_LEAF: each has its own */
+    uint8_t stage;
+    bool enabled; /* false: a disabled half */
+    bool big_endian, hierarchical, access_fault, update_access, update_dirty, update_tables;
+    bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
+};
+#define VI_SH_OF_LEAF 0xFF
+
+#define VI_NO_SSID UINT32_MAX
+enum { VI_WORLD_STAGE2, VI_WORLD_EL1, VI_WORLD_EL2, VI_WORLD_EL2_E2H };
+enum { VI_AS_IT_CAME = 2 };
+
+struct vi_space;
+
+/* All that a translation needs to know of its stream: immutable once it is published. */
+struct vi_context {
+    uint32_t sid, ssid; /* ssid VI_NO_SSID: none */
+    bool stage1, stage2; /* which stages translate */
+    bool bypasses_all;   /* STE.Config is "bypass": the size of the PA is checked, not that of the IPA */
+    uint8_t world;
+    uint16_t vmid, asid;
+    uint8_t aset; /* 0 where there are no ASIDs */
+    bool aarch32;
+    uint8_t t0sz, t1sz; /* of AArch32 tables */
+    /* Stage 1 regime (walk.py, Regime). */
+    bool unprivileged, wxn, uwxn, pan, epan, execute_needs_read, xn_for_all;
+    bool abort, record, stall; /* CD.A (or TERM_MODEL), R, S */
+    /* Stage 2. */
+    bool s2_protected_walks, s2_forced_writeback, s2_record, s2_stall, s2_execute_needs_read, s2_two_bit_xn;
+    /* Of the STE: VI_AS_IT_CAME, or what PRIVCFG and INSTCFG make of a transaction. */
+    uint8_t privileged, instruction;
+    bool replace_type; /* MTCFG, MemAttr, SHCFG */
+    uint8_t memattr, shcfg;
+    uint16_t partid; /* MPAM; 0 where it is absent */
+    uint8_t pmg;
+    uint8_t output_bits, input_bits; /* OAS, IAS */
+    struct vi_table half[2];         /* by VA[55], or as AArch32 selects */
+    struct vi_table s2;
+    struct vi_space *own, *global, *s2_space; /* where the TLBs keep its entries */
+    uint64_t ste[8], cd[8];                   /* as they were fetched; cd all zeros where there is none */
+};
+
+/* What an instance is made of; from the ID registers and CR2, GBPA, the stream table's registers, as they read. */
+struct vi_parameters {
+    uint32_t idr0, idr1, idr3, idr5;
+    uint32_t cr2, strtab_base_cfg;
+    uint64_t strtab_base;
+    bool enabled;  /* CR0ACK.SMMUEN */
+    uint32_t gbpa; /* as it counts */
+};
+
+enum vi_lookup_status {
+    VI_FOUND,
+    VI_REFUSED,  /* aborted; `event` is what to record, 0: nothing */
+    VI_CD_FAULT, /* stage 2 did not translate the CD's address: a fault of `context`, which has no stage 1 */
+};
+
+struct vi_lookup {
+    uint8_t status;
+    uint8_t event;       /* TYPE of the record */
+    bool names_ssid;     /* the record's SSV and SSID are set, from `ssid` */
+    uint32_t ssid;       /* the SubstreamID that the record names */
+    uint64_t fetch;      /* its FetchAddr, where it has one */
+    struct vi_fault fault;
+    const struct vi_context *context; /* valid until the reader exits */
+};
+
+/* ---- the instance ---------------------------------------------------------------------------------------------- */
+
+struct vi_core;
+
+/* Counters of a slot; plain numbers that its reader alone changes. */
+struct vi_counters {
+    _Atomic uint64_t transactions, translations, walks, tlb_hits, tlb_misses, tlb2_hits, tlb2_misses, context_hits,
+        context_misses;
+};
+
+/* NULL: no memory. The capacities are rounded up to what the caches' shapes allow. */
+struct vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts);
+void vi_core_free(struct vi_core *core);
+
+/* Who is in a request; `hint` 0 to VI_SLOTS - 1 is tried first, so a thread that keeps its own finds it free. */
+#define VI_SLOTS 64
+struct vi_reader;
+struct vi_reader *vi_enter(struct vi_core *core, unsigned hint);
+void vi_exit(struct vi_reader *reader);
+
+/* Writers. vi_quiesce may be called inside of no request of one's own. */
+bool vi_set_windows(struct vi_core *core, const struct vi_window *windows, uint32_t count); /* quiesces; false: no memory */
+void vi_set_parameters(struct vi_core *core, const struct vi_parameters *parameters);       /* quiesces */
+void vi_quiesce(struct vi_core *core);
+
+/* One bounds-checked access each; false: external abort. `vi_swap64` returns 1 swapped, 0 not the expected, -1 abort. */
+bool vi_load64(struct vi_reader *reader, uint64_t pa, uint64_t *value);
+int vi_swap64(struct vi_reader *reader, uint64_t pa, uint64_t expected, uint64_t desired);
+bool vi_read(struct vi_reader *reader, uint64_t pa, void *to, uint64_t size);
+bool vi_write(struct vi_reader *reader, uint64_t pa, const void *from, uint64_t size);
+
+/* ---- configuration (configuration.c) --------------------------------------------------------------------------- */
+
+void vi_lookup(struct vi_reader *reader, uint32_t sid, uint32_t ssid, struct vi_lookup *found);
+/* The STE of a stream, if it is legal (even one that aborts): status VI_FOUND and its words, no context. */
+void vi_legal_ste(struct vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_t ste[8], struct vi_lookup *found);
+/* The context of `ste` without stage 1, in `context`, which the caller owns and which lives no longer than the reader. */
+void vi_bare_context(struct vi_reader *reader, const uint64_t ste[8], struct vi_context *context);
+
+void vi_invalidate_configuration(struct vi_core *core);
+void vi_invalidate_stes(struct vi_core *core, uint32_t first, uint64_t count, bool leaf);
+void vi_invalidate_cd(struct vi_core *core, uint32_t sid, uint32_t ssid, bool leaf);
+void vi_invalidate_cds(struct vi_core *core, uint32_t sid);
+
+/* ---- translation (translate.c) --------------------------------------------------------------------------------- */
+
+struct vi_output {
+    uint64_t pa, size; /* so many bytes go along */
+    bool has1, has2;
+    struct vi_mapping stage1, stage2; /* where has1, has2 */
+    vi_memory_type memory;            /* with which the access leaves, of an incoming VI_INCOMING */
+};
+#define VI_INCOMING ((vi_memory_type)0x0F) /* write-back, non-shareable */
+
+/* Translate one address; a fault's kind is VI_NO_FAULT where `output` is whole. `mappings` may be left out for speed. */
+struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
+                             unsigned access, vi_memory_type incoming, bool mappings, struct vi_output *output);
+/* One read of a CD table by IPA: 1 done, 0 fault, -1 external abort at *pa. */
+int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, void *to, uint32_t size,
+                uint64_t *pa, struct vi_fault *fault);
+
+/* ---- TLB invalidation (tlb.c) ---------------------------------------------------------------------------------- */
+
+enum { VI_ANY = -1 };
+
+/* Whole spaces of `world`: of the VMIDs that equal `vmid` in `vmid_mask` (VI_ANY: all), of one ASID or all. */
+void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid);
+/* Entries that overlap [start, start + size): of one ASID and global ones, or of all; 0 and VI_ANY_LEVEL: of any
+ * granule and level. */
+#define VI_ANY_LEVEL 127
+void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid,
+                         uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level);
+void vi_invalidate_tlbs(struct vi_core *core);
+
+#endif
