@@ -47,6 +47,17 @@ class Piece(NamedTuple):
     size: int
 
 
+class Mpam(NamedTuple):
+    """With which identifiers an access leaves the SMMU, for memory to share itself out and to count by."""
+
+    partid: int = 0
+    pmg: int = 0
+
+
+#: What all have where there is no MPAM.
+NO_MPAM = Mpam()
+
+
 @dataclass(slots=True, eq=False)
 class Stall:
     """A transaction that waits for software. ``transaction`` is what is left of it.
@@ -81,6 +92,8 @@ class Answer:
     memory: list[MemoryType] = field(default_factory=list)
     events: list[Layout] = field(default_factory=list)
     stall: Stall | None = None
+    #: Of its accesses; where retries went on with what had stalled, of the last of them.
+    mpam: Mpam = NO_MPAM
 
 
 class Translator(Protocol):

@@ -2,7 +2,7 @@
 """The command queue: fetch, check, execute, stop at an error (IHI 0070 chapter 4, §7.1).
 
 Law: a command is a method named after it that returns a CERROR; CONS passes a command only once its promises
-hold. Not modelled: MPAM, DPT and enhanced queues, whose commands are illegal as those features are absent.
+hold. Not modelled: DPT and enhanced queues, whose commands are illegal as those features are absent.
 """
 
 from __future__ import annotations
@@ -204,6 +204,12 @@ class CommandQueue:
         if not self.smmu.registers[IDR0].S1P:
             return ILL
         self.smmu.configuration.invalidate_cds(command.SID)
+        return OK
+
+    def CMD_CFGI_VMS_PIDM(self, command: commands.CMD_CFGI_VMS_PIDM) -> CommandError:
+        if not self.smmu.validity.has_vms:
+            return ILL
+        self.smmu.configuration.invalidate_partid_map(command.VMID)
         return OK
 
     def CMD_TLBI_NH_ALL(self, command: commands.CMD_TLBI_NH_ALL) -> CommandError:

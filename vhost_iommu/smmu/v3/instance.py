@@ -2,7 +2,7 @@
 """One SMMUv3: registers, command and event queues, translation, errors and interrupts (IHI 0070).
 
 Law: all state is in the instance, so any number live side by side; a guest's mistake is a value. Not modelled:
-ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
+ATOS, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..transaction import Answer, Outcome, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
@@ -45,10 +45,12 @@ from .registers import (
     EVENTQ_IRQ_CFG1,
     EVENTQ_PROD,
     GBPA,
+    GBPMPAM,
     GERROR,
     GERROR_IRQ_CFG0,
     GERROR_IRQ_CFG1,
     GERRORN,
+    GMPAM,
     IDR0,
     IDR1,
     IDR3,
@@ -82,6 +84,11 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
 }
 
 
+def _ones(value: int) -> int:
+    """As many low bits as ``value`` has."""
+    return (1 << value.bit_length()) - 1
+
+
 @dataclass(slots=True)
 class Update:
     """Fields of ``register`` that software has altered, and the register reads until that is acknowledged."""
@@ -98,8 +105,8 @@ class Smmu:
     beyond the model (see above) is not there. ``interrupt(source)`` is told of each wired interrupt: "eventq",
     "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
-    ``acknowledge_after`` register reads find CR0, IRQ_CTRL and GBPA not acknowledged yet; until then they are
-    without effect.
+    ``acknowledge_after`` register reads find CR0, IRQ_CTRL, GBPA, GMPAM and GBPMPAM not acknowledged yet; until then
+    they are without effect.
     """
 
     size = 0x20000
@@ -129,6 +136,8 @@ class Smmu:
         #: What stores have asked for and is not in effect yet, in order.
         self._updates: deque[Update] = deque()
         self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
+        #: GBPMPAM, and GMPAM (of L1STDs, STEs, VMSs, queues and MSIs), as far as they are in effect (§17.2, §17.4).
+        self.bypass_mpam = self.own_mpam = NO_MPAM
         self.clock = clock
         self.interrupt = interrupt
         self.counters = Counters()
@@ -137,7 +146,8 @@ class Smmu:
             ids.update((features or Features()).id_registers())
         for register_name, value in (id_registers or {}).items():
             if register_name not in BY_NAME:
-                raise UsageError(f"there is no register {register_name}; ID registers are IDR0 to IDR5, IIDR and AIDR")
+                known = "IDR0 to IDR5, MPAMIDR, IIDR and AIDR"
+                raise UsageError(f"there is no register {register_name}; ID registers are {known}")
             ids[BY_NAME[register_name]] = value
         self.registers = RegisterFile(
             REGISTERS,
@@ -149,6 +159,8 @@ class Smmu:
         self.registers.on_store(CR0, self._enables_stored)
         self.registers.on_store(IRQ_CTRL, self._enables_stored)
         self.registers.on_store(GBPA, self._gbpa_stored)
+        self.registers.on_store(GMPAM, self._mpam_stored)
+        self.registers.on_store(GBPMPAM, self._mpam_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
         for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD):
@@ -200,6 +212,7 @@ class Smmu:
             self._epoch += 1
             self.registers.reset()
             self._updates.clear()
+            self.bypass_mpam = self.own_mpam = NO_MPAM
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -250,10 +263,16 @@ class Smmu:
             self._acknowledge(update.register, update.mask)
 
     def _acknowledge(self, register: type[Register], mask: int) -> None:
-        """Fields of CR0, IRQ_CTRL or GBPA are in effect as they are stored."""
+        """Fields of CR0, IRQ_CTRL or a register with Update are in effect as they are stored."""
         registers = self.registers
-        if register is GBPA:
-            registers[GBPA] = registers[GBPA].replace(Update=0)
+        if register in (GBPA, GMPAM, GBPMPAM):
+            registers[register] = registers.raw(register) & ~GBPA.Update.mask
+            if register is GMPAM:
+                own = registers[GMPAM]
+                self.own_mpam = self.validity.mpam(own.SO_PARTID, own.SO_PMG)
+            elif register is GBPMPAM:
+                bypass = registers[GBPMPAM]
+                self.bypass_mpam = self.validity.mpam(bypass.GBP_PARTID, bypass.GBP_PMG)
             return
         ack = CR0ACK if register is CR0 else IRQ_CTRLACK
         old = registers.raw(ack)
@@ -294,6 +313,13 @@ class Smmu:
         if new.Update:
             self._gbpa = old
             self._in_effect(GBPA, GBPA.write_mask)
+
+    def _mpam_stored(self, old: GMPAM | GBPMPAM, new: GMPAM | GBPMPAM) -> None:
+        """As GBPA; an identifier has as many bits as its largest value (§6.3.42, §6.3.43)."""
+        register, most = type(new), self.validity.mpamidr
+        widths = GMPAM.of(SO_PARTID=_ones(most.PARTID_MAX), SO_PMG=_ones(most.PMG_MAX), Update=1)
+        self.registers[register] = new.raw & widths.raw
+        self._in_effect(register, register.write_mask)
 
     def gbpa(self) -> GBPA:
         """What transactions go by; while an update is under way, what was there before (§6.3.14.1)."""
@@ -368,6 +394,7 @@ class Smmu:
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
                 answer.memory.append(self._bypass_memory(t))
+                answer.mpam = self.bypass_mpam
             return answer
         context = self.configuration.lookup(t.sid, t.ssid)
         if isinstance(context, Refusal):
@@ -391,6 +418,7 @@ class Smmu:
 
     def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
         """Translate page by page up to the first fault."""
+        answer.mpam = context.mpam
         access = self._access(context, t)
         address, left = t.iova, t.size
         while left > 0:
@@ -458,6 +486,8 @@ class Smmu:
         who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
         what = {**who, "iova": t.iova, "size": t.size}
         where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
+        if answer.mpam != NO_MPAM:
+            where.update(partid=answer.mpam.partid, pmg=answer.mpam.pmg)
         name = "write" if t.write else "read"
         self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
 
