@@ -554,6 +554,13 @@ static inline uint64_t IDR5_VAX(uint64_t raw) { return (raw >> 10) & UINT64_C(0x
 #define VI_IDR5_STALL_MAX UINT64_C(0xffff0000)
 static inline uint64_t IDR5_STALL_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xffff); }
 
+/* MPAMIDR: 4 bytes */
+#define VI_MPAMIDR_SIZE 4
+#define VI_MPAMIDR_PARTID_MAX UINT64_C(0xffff)
+static inline uint64_t MPAMIDR_PARTID_MAX(uint64_t raw) { return (raw) & UINT64_C(0xffff); }
+#define VI_MPAMIDR_PMG_MAX UINT64_C(0xff0000)
+static inline uint64_t MPAMIDR_PMG_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xff); }
+
 /* CR2: 4 bytes */
 #define VI_CR2_SIZE 4
 #define VI_CR2_E2H UINT64_C(0x1)

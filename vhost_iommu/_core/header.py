@@ -32,6 +32,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     registers.IDR1,
     registers.IDR3,
     registers.IDR5,
+    registers.MPAMIDR,
     registers.CR2,
     registers.GBPA,
     registers.STRTAB_BASE,

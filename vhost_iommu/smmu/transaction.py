@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from ..layout import Layout
 from .memory_type import INCOMING, MemoryType
 
+#: A ``Direct``'s way to say that there is no SubstreamID.
+NO_SSID = 0xFFFF_FFFF
+
 
 class Outcome(Enum):
     """How a transaction ended."""
@@ -96,11 +99,22 @@ class Answer:
     mpam: Mpam = NO_MPAM
 
 
+class Direct(Protocol):
+    """Requests in one call each, as far as they go without a fault (``_core/door.pyx``)."""
+
+    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> tuple[bytes, bool]: ...
+
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> int: ...
+
+
 class Translator(Protocol):
     """What a master needs of an SMMU."""
 
     name: str
     #: Held by a master from a translation until its access is done.
     lock: AbstractContextManager[Any]
+
+    #: Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``.
+    direct: Direct | None
 
     def translate(self, transaction: Transaction) -> Answer: ...

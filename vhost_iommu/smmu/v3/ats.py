@@ -56,7 +56,7 @@ class Ats:
             completion.entries.append(self._denied(r.iova))
             return completion
         split = self.eats(ste) == EATS.SPLIT
-        address, end = r.iova, r.iova + r.size
+        address, end = r.iova, min(r.iova + r.size, 1 << 64)
         while address < end and len(completion.entries) < MOST_ENTRIES:
             entry = self._entry(context, r, address, split)
             if isinstance(entry, Fault):

@@ -303,7 +303,11 @@ class CommandQueue:
         # Invalidations of our own, events and walks are complete before the next command begins; ATCs' may not be.
         if command.CS == 3:
             return ILL
-        return CommandError.CERROR_ATC_INV_SYNC if self.smmu.ats.timed_out else OK
+        if self.smmu.ats.timed_out:
+            return CommandError.CERROR_ATC_INV_SYNC
+        if self.smmu.core is not None:
+            self.smmu.core.quiesce()
+        return OK
 
     # -- what they share -------------------------------------------------------------------------------------
 

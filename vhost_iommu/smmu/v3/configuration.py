@@ -8,8 +8,8 @@ immutable snapshot made of cached structures. Not modelled: permission indirecti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
@@ -79,6 +79,8 @@ class Context:
     #: STE.MTCFG, MemAttr and SHCFG; SHCFG 1 and MTCFG 0 leave a memory type as it came.
     overrides: tuple[bool, int, int] = (False, 0, 1)
     mpam: Mpam = NO_MPAM
+    #: The compiled core's own form of this, where that found it.
+    held: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,11 +457,11 @@ class Configuration:
             return partids
         partids = self._vm_partids.get(context.vmid)
         if partids is None:
-            at, field = context.ste.VMSPtr, VMS.PARTID_MAP
-            data = self.memory.read(at, field.width // 8)
+            at, partid_map = context.ste.VMSPtr, VMS.PARTID_MAP
+            data = self.memory.read(at, partid_map.width // 8)
             if data is None:
                 return self._not_fetched(events.F_VMS_FETCH, at, event)
-            partids = field.elements(int.from_bytes(data, "little"))
+            partids = partid_map.elements(int.from_bytes(data, "little"))
             _keep(self._vm_partids, context.vmid, partids)
         return _keep(self._partids, sid, partids)
 

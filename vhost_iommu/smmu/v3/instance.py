@@ -14,19 +14,34 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from ... import _core
 from ...errors import UsageError
 from ...layout import Layout, Register
-from ...memory import MemoryLike
+from ...memory import Memory, MemoryLike
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..transaction import NO_MPAM, Answer, Outcome, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
+from .compiled import (
+    CONTEXTS,
+    NO_CONTEXT,
+    PARAMETERS,
+    CompiledConfiguration,
+    CompiledCounters,
+    CompiledTranslation,
+    access_bits,
+    fault_of,
+    memory_type,
+    packed_type,
+    refusal,
+    windows_of,
+)
 from .configuration import CdFault, Configuration, Context, Refusal, record
 from .counters import Counters
 from .features import Features
@@ -54,12 +69,15 @@ from .registers import (
     IDR0,
     IDR1,
     IDR3,
+    IDR5,
     IRQ_CTRL,
     IRQ_CTRLACK,
     PRIQ_BASE,
     PRIQ_IRQ_CFG0,
     PRIQ_PROD,
     REGISTERS,
+    STRTAB_BASE,
+    STRTAB_BASE_CFG,
     Guard,
     met,
 )
@@ -105,6 +123,7 @@ class Smmu:
     beyond the model (see above) is not there. ``interrupt(source)`` is told of each wired interrupt: "eventq",
     "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
+    ``pure`` has the reference do what the compiled core could; None: as the environment says (VHOST_IOMMU_PURE).
     ``acknowledge_after`` register reads find CR0, IRQ_CTRL, GBPA, GMPAM and GBPMPAM not acknowledged yet; until then
     they are without effect.
     """
@@ -125,6 +144,7 @@ class Smmu:
         wake: Callable[[], None] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
         trace: Trace | None = None,
+        pure: bool | None = None,
     ) -> None:
         self.name = name
         self.memory = memory
@@ -167,20 +187,48 @@ class Smmu:
             self.registers.on_store(base_or_index, self._index_stored)
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.validity = Validity(self.registers)
-        self.translation = Translation(
-            self.registers,
-            memory,
-            self.validity,
-            self.counters,
-            tlb_entries,
-        )
-        self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+        door = _core.chosen() if pure is None else None if pure else _core.built()
+        #: The compiled core, which needs memory that it can reach by itself.
+        self.core = None if door is None or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
+        self.translation: Translation
+        self.configuration: Configuration
+        if self.core is None:
+            self.translation = Translation(self.registers, memory, self.validity, self.counters, tlb_entries)
+            self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+        else:
+            assert isinstance(memory, Memory)
+            self.counters = CompiledCounters(self.core)
+            self.translation = CompiledTranslation(self.core, self.registers, memory, self.validity, self.counters)
+            self.configuration = CompiledConfiguration(self.core, self.registers, self.validity)
+            memory.watch(lambda windows: self.core.set_windows(windows_of(windows)))
+            self.registers.watch(PARAMETERS, self._parameters_changed)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
         self.commands = CommandQueue(self)
+
+    def _parameters_changed(self) -> None:
+        """Tell the core; returns when no request of masters is under way that began before."""
+        registers, validity = self.registers, self.validity
+        self.core.set_parameters(
+            idr0=registers.raw(IDR0),
+            idr1=registers.raw(IDR1),
+            idr3=registers.raw(IDR3),
+            idr5=registers.raw(IDR5),
+            mpamidr=validity.mpamidr.raw,
+            cr2=registers.raw(CR2),
+            strtab_base=registers.raw(STRTAB_BASE),
+            strtab_base_cfg=registers.raw(STRTAB_BASE_CFG),
+            enabled=bool(registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask),
+            gbpa=self.gbpa().raw,
+        )
+
+    @property
+    def direct(self) -> Direct | None:
+        """For requests in one call; a trace needs each translation."""
+        return self.core if self.trace is None else None
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -388,6 +436,8 @@ class Smmu:
                 t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
+        if self.core is not None:
+            return self._translate_compiled(t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
             if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
@@ -398,16 +448,40 @@ class Smmu:
             return answer
         context = self.configuration.lookup(t.sid, t.ssid)
         if isinstance(context, Refusal):
-            self.counters.faults += 1
-            answer.outcome = Outcome.ABORT
-            hidden = isinstance(context.event, events.C_BAD_STREAMID) and not registers[CR2].RECINVSID
-            if context.event is not None and not hidden:
-                self._record(context.event, answer)
-            return answer
+            return self._refused(context, answer)
         if isinstance(context, CdFault):
             self._fault(context.context, t, t.iova, self._access(context.context, t), context.fault, answer)
             return answer
         return self._pages(context, t, answer)
+
+    def _refused(self, refused: Refusal, answer: Answer) -> Answer:
+        self.counters.faults += 1
+        answer.outcome = Outcome.ABORT
+        hidden = isinstance(refused.event, events.C_BAD_STREAMID) and not self.registers[CR2].RECINVSID
+        if refused.event is not None and not hidden:
+            self._record(refused.event, answer)
+        return answer
+
+    def _translate_compiled(self, t: Transaction, answer: Answer) -> Answer:
+        """The same by the core: its pieces, and what it says of a fault."""
+        assert self.core is not None and isinstance(self.configuration, CompiledConfiguration)
+        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access_bits(t), packed_type(t.memory))
+        answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
+        answer.memory = [memory_type(packed) for _, _, packed in pieces]
+        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.bypass_mpam
+        if ended is None:
+            return answer
+        _, done, access, event, ssid, fetch, fault, held = ended
+        if fault is not None:
+            context = self.configuration.context(held)
+            values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
+            self._fault(context, t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
+            return answer
+        if event or ended[0] == NO_CONTEXT:
+            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
+        answer.outcome = Outcome.ABORT
+        answer.mpam = NO_MPAM
+        return answer
 
     def _bypass_memory(self, t: Transaction) -> MemoryType:
         """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
