@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Written by `python -m vhost_iommu._core.header`; edit the declarations instead. */
+/* Written by `python -m vhost_iommu.header`; edit the declarations instead. */
 #ifndef VI_DECLARED_H
 #define VI_DECLARED_H
 

@@ -114,7 +114,8 @@ class Translator(Protocol):
     #: Held by a master from a translation until its access is done.
     lock: AbstractContextManager[Any]
 
-    #: Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``.
-    direct: Direct | None
+    @property
+    def direct(self) -> Direct | None:
+        """Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``."""
 
     def translate(self, transaction: Transaction) -> Answer: ...

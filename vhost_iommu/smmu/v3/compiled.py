@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...memory import Memory, Window
 from ..memory_type import MemoryType
 from ..register_file import RegisterFile
-from ..tlb import Space, TlbCounters
+from ..tlb import Space, Tlb, TlbCounters
 from ..transaction import Mpam, Transaction
 from ..walk import Access, Cause, Fault, FaultKind, Mapping
 from . import events
@@ -150,7 +150,7 @@ class CompiledConfiguration(Configuration):
         return replace(base, stage1=stage1, mpam=Mpam(*held.mpam), held=held)
 
 
-class CompiledTlb:
+class CompiledTlb(Tlb[Mapping]):
     """One of the core's TLBs, as those see it who invalidate and look."""
 
     #: No invalidation searches.
@@ -161,11 +161,11 @@ class CompiledTlb:
         self._stage = stage
 
     @property
-    def capacity(self) -> int:
+    def capacity(self) -> int:  # type: ignore[override]
         return self._core.tlb(self._stage)[0]
 
     @property
-    def counters(self) -> TlbCounters:
+    def counters(self) -> TlbCounters:  # type: ignore[override]
         counts, (_, evictions, invalidated) = self._core.counts(), self._core.tlb(self._stage)
         at = 1 + 2 * self._stage
         return TlbCounters(counts[at], counts[at + 1], evictions, invalidated)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import _core
 from ...errors import UsageError
@@ -84,6 +84,9 @@ from .registers import (
 from .stalls import Stalls
 from .translation import Translation
 from .validity import Validity
+
+if TYPE_CHECKING:
+    from ..._core.door import Core
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -189,18 +192,19 @@ class Smmu:
         self.validity = Validity(self.registers)
         door = _core.chosen() if pure is None else None if pure else _core.built()
         #: The compiled core, which needs memory that it can reach by itself.
-        self.core = None if door is None or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
+        core = None if door is None or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
+        self.core: Core | None = core
         self.translation: Translation
         self.configuration: Configuration
-        if self.core is None:
+        if core is None:
             self.translation = Translation(self.registers, memory, self.validity, self.counters, tlb_entries)
             self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
         else:
             assert isinstance(memory, Memory)
-            self.counters = CompiledCounters(self.core)
-            self.translation = CompiledTranslation(self.core, self.registers, memory, self.validity, self.counters)
-            self.configuration = CompiledConfiguration(self.core, self.registers, self.validity)
-            memory.watch(lambda windows: self.core.set_windows(windows_of(windows)))
+            self.counters = CompiledCounters(core)
+            self.translation = CompiledTranslation(core, self.registers, memory, self.validity, self.counters)
+            self.configuration = CompiledConfiguration(core, self.registers, self.validity)
+            memory.watch(lambda windows: core.set_windows(windows_of(windows)))
             self.registers.watch(PARAMETERS, self._parameters_changed)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
@@ -211,6 +215,7 @@ class Smmu:
 
     def _parameters_changed(self) -> None:
         """Tell the core; returns when no request of masters is under way that began before."""
+        assert self.core is not None
         registers, validity = self.registers, self.validity
         self.core.set_parameters(
             idr0=registers.raw(IDR0),
@@ -464,7 +469,8 @@ class Smmu:
 
     def _translate_compiled(self, t: Transaction, answer: Answer) -> Answer:
         """The same by the core: its pieces, and what it says of a fault."""
-        assert self.core is not None and isinstance(self.configuration, CompiledConfiguration)
+        assert self.core is not None
+        assert isinstance(self.configuration, CompiledConfiguration)
         pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access_bits(t), packed_type(t.memory))
         answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
         answer.memory = [memory_type(packed) for _, _, packed in pieces]
@@ -473,6 +479,7 @@ class Smmu:
             return answer
         _, done, access, event, ssid, fetch, fault, held = ended
         if fault is not None:
+            assert held is not None
             context = self.configuration.context(held)
             values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
             self._fault(context, t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
