@@ -58,11 +58,12 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
         return ended(course, VI_NO_CONTEXT);
     }
     course->context = found.context;
-    result->partid = found.context->partid;
-    result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
-    if (VI_LIKELY(found.status == VI_FOUND))
+    if (VI_LIKELY(found.status == VI_FOUND)) {
+        result->partid = found.context->partid;
+        result->pmg = found.context->pmg;
         return true;
+    }
     result->fault = found.fault;
     return faulted(course);
 }
@@ -72,12 +73,12 @@ static inline bool next(struct course *course, struct vi_place *place)
 {
     if (!course->left)
         return false;
-    VI_COUNT(course->reader->counters.translations);
     if (VI_UNLIKELY(!course->context)) {
         place->pa = course->iova;
         place->size = course->left;
         return true;
     }
+    VI_COUNT(course->reader->counters.translations);
     if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, place,
                               &course->result->fault)))
         return faulted(course);
