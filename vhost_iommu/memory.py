@@ -20,9 +20,13 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from . import _core
 from .errors import ClientError
+
+if TYPE_CHECKING:
+    from ._core import door
 
 Buffer = bytearray | mmap.mmap | memoryview
 
@@ -51,6 +55,8 @@ class Window:
     buffer: Buffer | None
     readable: bool = True
     writable: bool = True
+    #: Of a file that may become shorter: the window ends when it did.
+    guard: door.Guard | None = None
 
     @property
     def end(self) -> int:
@@ -104,7 +110,8 @@ class Memory:
     ) -> bool:
         """Map ``size`` bytes of ``fd`` at ``offset`` as guest physical ``base``; the fd stays the caller's.
 
-        False: whoever has the file may cut it short, and the next access to what is gone ends this process.
+        False: whoever has the file may cut it short, and the next access to what is gone ends this process; where the
+        compiled core is, it is an external abort, as is then every access to the window.
         ClientError: the range overlaps (EEXIST), is empty or misaligned (EINVAL), or the file is shorter (ENXIO).
         """
         if offset % mmap.ALLOCATIONGRANULARITY:
@@ -119,12 +126,15 @@ class Memory:
             buffer = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
         except (OSError, ValueError, OverflowError) as error:
             raise ClientError(f"mmap: {error}", getattr(error, "errno", None) or errno.EINVAL) from error
+        sealed = sealed or not stat.S_ISREG(status.st_mode)
+        core = None if sealed else _core.chosen()
+        window = Window(base, size, buffer, readable, writable, None if core is None else core.Guard(buffer))
         try:
-            self.add(Window(base, size, buffer, readable, writable))
+            self.add(window)
         except ClientError:
-            buffer.close()
+            _close(window)
             raise
-        return sealed or not stat.S_ISREG(status.st_mode)
+        return sealed or window.guard is not None
 
     def remove(self, base: int, size: int) -> None:
         """Remove the window that is exactly [base, base + size); ClientError(ENOENT) when there is none."""
@@ -159,9 +169,10 @@ class Memory:
             return None
         start = pa - window.base
         try:
-            return bytes(window.buffer[start : start + size])
+            data = bytes(window.buffer[start : start + size])
         except ValueError:  # unmapped by the client since we found it
             return None
+        return None if window.guard is not None and window.guard.broken else data
 
     def write(self, pa: int, data: bytes) -> bool:
         """Write ``data`` at ``pa``; False: external abort, and nothing was written."""
@@ -173,7 +184,7 @@ class Memory:
             window.buffer[start : start + len(data)] = data
         except ValueError:
             return False
-        return True
+        return window.guard is None or not window.guard.broken
 
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
@@ -188,7 +199,8 @@ class Memory:
         try:
             if exchange is not None:
                 word = ctypes.c_uint64.from_buffer(window.buffer, pa - window.base)
-                return bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
+                swapped = bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
+                return None if window.guard is not None and window.guard.broken else swapped
             raw = self.read(pa, 8)
             if raw is None or struct.unpack("<Q", raw)[0] != expected:
                 return None if raw is None else False
@@ -235,6 +247,8 @@ def _seal(fd: int) -> bool:
 
 
 def _close(window: Window) -> None:
+    if window.guard is not None:
+        window.guard.release()
     if isinstance(window.buffer, mmap.mmap):
         # A compare-and-swap under way in another thread keeps the mapping until it has ended.
         with contextlib.suppress(BufferError):

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import missing
+from vhost_iommu import _core
 from vhost_iommu.errors import ClientError
 from vhost_iommu.memory import Memory, Window, atomic_updates
 
@@ -433,3 +434,22 @@ def test_no_access_leaves_a_window(ranges: list[tuple[int, int, bool]], accesses
         assert memory.read(pa, size) == (bytes([owners.pop() or 0]) * size if inside else None)
         data = memory.read(pa, size)
         assert memory.write(pa, data or bytes(size)) == inside
+
+
+@pytest.mark.skipif(_core.chosen() is None, reason="without the compiled core such an access ends the process")
+def test_a_file_that_was_cut_short_makes_its_window_an_external_abort(tmp_path: Path) -> None:
+    file = tmp_path / "ram"
+    file.write_bytes(bytes(0x4000))
+    memory = Memory()
+    with file.open("r+b") as opened:
+        assert memory.map_fd(0x1000, 0x4000, opened.fileno())
+        memory.map_fd(0x10000, 0x1000, opened.fileno())
+        assert memory.write(0x1000, b"here")
+        opened.truncate(0x1000)
+        assert memory.read(0x3000, 8) is None
+        assert memory.read(0x1000, 4) is None
+        assert not memory.write(0x2000, b"gone")
+        assert memory.read(0x10000, 4) == b"here"
+        opened.truncate(0)
+        assert memory.compare_and_swap_u64(0x10000, 0, 1) is None
+    memory.clear()
