@@ -32,6 +32,7 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
     assert (idr0.S1P, idr0.S2P, idr0.TTF, idr0.HTTU, idr0.ATS, idr0.NS1ATS, idr0.PRI) == (1, 1, 3, 3, 1, 0, 1)
     assert (idr0.Hyp, idr0.VMW, idr0.VMID16, idr0.STALL_MODEL) == (1, 1, 1, 0)
     assert (idr3.XNX, idr3.FWB, idr3.STT, idr3.RIL, idr3.E0PD, idr3.EPAN) == (1, 1, 1, 1, 1, 1)
+    assert (idr3.PASIDTT, idr3.PPS) == (1, 1)
     assert (idr5.OAS, idr5.DS, idr5.VAX) == (AddressSize.BITS_52, 1, 1)
 
 
@@ -44,6 +45,8 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
         ({"xnx": True}, "xnx"),
         ({"pri": True}, "pri"),
         ({"ats": "split"}, "ats"),
+        ({"substream_id_bits": 4, "ats_pasid": True}, "ats_pasid"),
+        ({"ats": "full", "ats_pasid": True}, "ats_pasid"),
         ({"lpa2": True, "oas": 48}, "lpa2"),
         ({"lpa2": True, "oas": 52, "granules": ("64K",)}, "lpa2"),
         ({"oas": 43}, "oas"),

@@ -7,6 +7,7 @@ errors. Not modelled: the device permission table (EATS 3), T, TE and XT bits.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...layout import Layout
@@ -15,8 +16,8 @@ from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .configuration import CdFault, Context, Refusal, record
-from .registers import CR0ACK, CR2, IDR0, IDR3, IDR5
-from .structures import EATS, STE, STE_CONFIG
+from .registers import CR0ACK, CR2, IDR0, IDR1, IDR3, IDR5
+from .structures import EATS, S1DSS, STE, STE_CONFIG
 
 if TYPE_CHECKING:
     from .instance import Smmu
@@ -172,10 +173,11 @@ class Ats:
 
     # -- translated transactions (§3.9.1.3) ------------------------------------------------------------------
 
-    def translated(self, t: Transaction, answer: Answer) -> Context | None:
-        """Handle what says that its address is translated already.
+    def translated(self, t: Transaction, answer: Answer) -> Context | CdFault | None:
+        """Handle what says that its address is translated already; without IDR3.PASIDTT ``t`` has no SubstreamID.
 
-        None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS).
+        None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS). A CdFault: stage 2
+        did not translate the address of its CD.
         """
         smmu = self.smmu
         registers = smmu.registers
@@ -186,24 +188,43 @@ class Ats:
             self._forbidden(t, answer)
             return None
         if registers[CR0ACK].ATSCHK:
-            ssid = t.ssid if registers[IDR3].PASIDTT else None
-            ste = smmu.configuration.valid_ste(t.sid, ssid)
+            ste = smmu.configuration.valid_ste(t.sid, t.ssid)
             if isinstance(ste, Refusal):
-                if ste.event is not None:
-                    self.maybe_record(ste.event, answer.events, recinvsid=False)
+                self._terminated(ste, answer)
                 return None
             effective = self.eats(ste)
             if effective == EATS.ABORT:
                 self._forbidden(t, answer)
                 return None
+            substream = self._substream(t, ste) if registers[IDR3].PASIDTT else None
+            if isinstance(substream, Refusal):
+                self._terminated(substream, answer)
+                return None
+            if substream is not None:
+                return substream
             if effective == EATS.SPLIT:
                 answer.outcome = Outcome.OK
-                return smmu.configuration.bare_context(ste)
+                # The STE's memory type is not for them (table 13.5).
+                return replace(smmu.configuration.bare_context(ste), overrides=(False, 0, 1))
         if not (t.iova + t.size - 1) >> smmu.validity.output_bits:
             answer.outcome = Outcome.OK
             answer.pieces.append(Piece(t.iova, t.size))
             answer.memory.append(t.memory.consistent())
         return None
+
+    def _substream(self, t: Transaction, ste: STE) -> Refusal | CdFault | None:
+        """What is wrong with the SubstreamID, or its CD, where translated transactions may have one; None: nothing."""
+        if t.ssid is not None:
+            found = self.smmu.configuration.lookup(t.sid, t.ssid)
+            return None if isinstance(found, Context) else found
+        substreams = ste.Config & 1 and ste.S1CDMax and self.smmu.registers[IDR1].SSIDSIZE
+        if substreams and ste.S1DSS not in (S1DSS.BYPASS, S1DSS.SSID0):
+            return Refusal(record(events.F_STREAM_DISABLED, t.sid, None))
+        return None
+
+    def _terminated(self, refusal: Refusal, answer: Answer) -> None:
+        if refusal.event is not None:
+            self.maybe_record(refusal.event, answer.events, recinvsid=False)
 
     def _forbidden(self, t: Transaction, answer: Answer) -> None:
         event = events.F_TRANSL_FORBIDDEN.of(SID=t.sid, RnW=not t.write, InputAddr=t.iova)

@@ -361,6 +361,9 @@ class Smmu:
                 # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
                 t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
+            if isinstance(split, CdFault):
+                self._fault(split.context, t, t.iova, self._access(split.context, t), split.fault, answer)
+                return answer
             return answer if split is None else self._pages(split, t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
             if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
