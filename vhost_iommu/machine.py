@@ -218,5 +218,5 @@ def _once(work: Callable[[], None]) -> Callable[[], bool]:
     return step
 
 
-def _lost() -> None:
-    """A wired interrupt that reaches nobody: the client is gone, or the function is no bus master."""
+def _lost(aborted: bool) -> None:
+    """A wired interrupt may reach nobody: the client is gone, or the function is no bus master."""

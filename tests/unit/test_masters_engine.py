@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.model.fake_smmu import FakeSmmu
 from vhost_iommu.masters.engine import Cmd, PrivilegedFrame, TestEngine, UserFrame, random_bytes
 from vhost_iommu.masters.port import Port
-from vhost_iommu.memory import Memory
+from vhost_iommu.memory import Ended, Memory
 from vhost_iommu.smmu.transaction import Answer, Outcome, Piece, Transaction
 
 RAM = 0x4000_0000
@@ -401,7 +401,7 @@ def test_an_msi_that_aborts_is_told_and_software_clears_it(bench: Bench) -> None
 def test_the_msi_comes_after_cmd_says_halted(bench: Bench) -> None:
     seen: list[int] = []
 
-    def doorbell(pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         seen.append(bench.load(CMD))
         return True
 

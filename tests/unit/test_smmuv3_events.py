@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.smmu_builder import Bench, PageTable, Ram
+from vhost_iommu.memory import Ended
 from vhost_iommu.smmu.transaction import Answer, Outcome
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3 import events
@@ -24,6 +25,7 @@ from vhost_iommu.smmu.v3.registers import (
     GERROR_IRQ_CFG0,
     GERROR_IRQ_CFG1,
     IRQ_CTRL,
+    IRQ_CTRLACK,
 )
 from vhost_iommu.smmu.v3.structures import S1DSS, STE_CONFIG, S1Fmt
 
@@ -443,7 +445,7 @@ def test_the_event_is_visible_before_its_interrupt(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
     seen: list[int] = []
 
-    def doorbell(pa: int, data: bytes, on_abort: object) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         seen.append(bench[EVENTQ_PROD].WR)
         return True
 
@@ -490,7 +492,7 @@ def test_a_global_error_interrupts_once_until_it_is_acknowledged(bench: Bench) -
 def test_a_lost_event_msi_is_a_global_error_that_interrupts(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
 
-    def doorbell(pa: int, data: bytes, on_abort: object) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         bench.posted.append((pa, data))
         return pa != EVENTQ_DOORBELL
 
@@ -511,17 +513,72 @@ def test_a_lost_gerror_msi_is_a_global_error_that_interrupts_nobody(bench: Bench
 
 def test_an_msi_may_be_found_lost_later(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
-    late: list[Callable[[], None]] = []
+    late = unanswered(bench)
+    faults(bench, 1)
+    assert bench.active_errors == 0
+    late[0](True)
+    assert bench.active_errors == GERROR.MSI_EVENTQ_ABT_ERR.mask
 
-    def doorbell(pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
-        late.append(on_abort)
+
+def unanswered(bench: Bench) -> list[Ended]:
+    """Leave posted writes without an answer: what is to be told how each ended."""
+    late: list[Ended] = []
+
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
+        late.append(ended)
         return True
 
     bench.doorbell = doorbell
+    return late
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_an_interrupt_is_off_when_its_msis_are_answered(bench: Bench, aborted: bool) -> None:
+    with_msis(bench).interrupts_on()
+    late = unanswered(bench)
     faults(bench, 1)
-    assert bench.active_errors == 0
-    late[0]()
-    assert bench.active_errors == GERROR.MSI_EVENTQ_ABT_ERR.mask
+    bench.events()
+    faults(bench, 1)
+    bench[IRQ_CTRL] = 0
+    eventq = IRQ_CTRLACK.of(EVENTQ_IRQEN=1)
+    assert bench[IRQ_CTRLACK] == eventq, "GERROR's, of which none is under way, is off at once"
+    bench[EVENTQ_IRQ_CFG1] = 0x33
+    assert bench[EVENTQ_IRQ_CFG1].DATA == 0x11, "still guarded"
+    late[1](False)
+    assert bench[IRQ_CTRLACK] == eventq
+    late[0](aborted)
+    assert bench[IRQ_CTRLACK] == IRQ_CTRLACK(0)
+    assert bench.active_errors == aborted * GERROR.MSI_EVENTQ_ABT_ERR.mask
+    assert len(late) == 2, "the abort is told of in GERROR, whose interrupt is off"
+
+
+def test_an_interrupt_that_is_enabled_again_in_time_was_never_off(bench: Bench) -> None:
+    with_msis(bench).interrupts_on()
+    late = unanswered(bench)
+    faults(bench, 1)
+    on = bench[IRQ_CTRL]
+    bench[IRQ_CTRL] = 0
+    bench[IRQ_CTRL] = on
+    late[0](False)
+    assert bench[IRQ_CTRLACK] == IRQ_CTRLACK(on.raw)
+
+
+def test_a_late_acknowledgement_waits_for_answers_too() -> None:
+    bench = with_msis(Bench(acknowledge_after=2, start=False))
+    bench.start()
+    bench.interrupts_on()
+    for _ in range(3):
+        assert bench[CR0]
+    late = unanswered(bench)
+    faults(bench, 1)
+    bench[IRQ_CTRL] = 0
+    for _ in range(5):
+        acknowledged = bench[IRQ_CTRLACK]
+    assert acknowledged == IRQ_CTRLACK.of(EVENTQ_IRQEN=1)
+    bench[IRQ_CTRL] = IRQ_CTRL.of(GERROR_IRQEN=1)
+    assert [bench[IRQ_CTRLACK].GERROR_IRQEN for _ in range(3)] == [0, 0, 1], "a field that waits holds up no other"
+    late[0](True)
+    assert bench[IRQ_CTRLACK].EVENTQ_IRQEN == 0
 
 
 def test_the_events_of_one_smmu_are_no_others() -> None:

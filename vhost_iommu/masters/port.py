@@ -282,14 +282,13 @@ class Port:
         """Whether it was not refused at once; ``late`` is called when it is later."""
         posted = refused = False
 
-        def on_abort() -> None:
+        def ended(aborted: bool) -> None:
             nonlocal refused
-            if posted:
+            if aborted and posted:
                 late()
-            else:
-                refused = True
+            refused = aborted
 
-        self.memory.post(pa, data, on_abort)
+        self.memory.post(pa, data, ended)
         posted = True
         return not refused
 

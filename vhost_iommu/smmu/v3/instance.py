@@ -7,7 +7,7 @@ ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descri
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -72,6 +72,9 @@ COMMAND_BURST = 128
 #: Every access there is, made once.
 _ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
 
+#: Who sends the MSIs that a field of IRQ_CTRL enables.
+MSI_SOURCES = {"gerror": IRQ_CTRL.GERROR_IRQEN, "priq": IRQ_CTRL.PRIQ_IRQEN, "eventq": IRQ_CTRL.EVENTQ_IRQEN}
+
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.TRANSLATION: events.F_TRANSLATION,
@@ -128,6 +131,8 @@ class Smmu:
         self._acknowledge_after = acknowledge_after
         #: What stores have asked for and is not in effect yet, in order.
         self._updates: deque[Update] = deque()
+        #: MSIs that were sent and have neither been written nor aborted yet, by source.
+        self.unanswered: Counter[str] = Counter()
         self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
         self.clock = clock
         self.interrupt = interrupt
@@ -200,6 +205,7 @@ class Smmu:
             self._epoch += 1
             self.registers.reset()
             self._updates.clear()
+            self.unanswered.clear()
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -237,17 +243,27 @@ class Smmu:
 
     def _in_effect(self, register: type[Register], mask: int) -> None:
         """Have a store to fields take effect: now, or after as many register reads as the machine wants."""
-        if self._acknowledge_after:
-            self._updates.append(Update(register, mask, self._acknowledge_after))
-        else:
-            self._acknowledge(register, mask)
+        self._updates.append(Update(register, mask, self._acknowledge_after))
+        self._acknowledge_due()
 
     def _count_read(self) -> None:
         for update in self._updates:
             update.reads -= 1
-        while self._updates and self._updates[0].reads <= 0:
-            update = self._updates.popleft()
-            self._acknowledge(update.register, update.mask)
+        self._acknowledge_due()
+
+    def _acknowledge_due(self) -> None:
+        """Acknowledge what is due, in order, but for MSIs that are being disabled before they were answered."""
+        for update in [each for each in self._updates if each.reads <= 0]:
+            waits = self._unanswered_enables() if update.register is IRQ_CTRL else 0
+            due, update.mask = update.mask & ~waits, update.mask & waits
+            if due:
+                self._acknowledge(update.register, due)
+        self._updates = deque(each for each in self._updates if each.mask or each.reads > 0)
+
+    def _unanswered_enables(self) -> int:
+        """Fields of IRQ_CTRL that are to fall and whose MSIs' aborts may not be visible yet (§3.18.1)."""
+        falling = self.registers.raw(IRQ_CTRLACK) & ~self.registers.raw(IRQ_CTRL)
+        return sum(field.mask for source, field in MSI_SOURCES.items() if self.unanswered[source]) & falling
 
     def _acknowledge(self, register: type[Register], mask: int) -> None:
         """Fields of CR0, IRQ_CTRL or GBPA are in effect as they are stored."""
@@ -538,18 +554,32 @@ class Smmu:
         self.wire(source)
 
     def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
-        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later."""
+        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later.
+
+        What waits for the MSI goes on when it has been written, or when its abort is visible in GERROR (§3.18.1).
+        """
         if self.trace is not None:
             self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
         address &= (1 << self.validity.output_bits) - 1
         epoch = self._epoch
+        self.unanswered[source] += 1
 
-        def aborted() -> None:
-            # What a reset has made past is nobody's error any more.
-            if epoch == self._epoch:
-                self.raise_error(abort)
+        def ended(aborted: bool) -> None:
+            with self.lock:
+                # What a reset has made past is nobody's error any more.
+                if epoch != self._epoch:
+                    return
+                if aborted:
+                    self.raise_error(abort)
+                self.unanswered[source] -= 1
+                if self.unanswered[source]:
+                    return
+                if source in MSI_SOURCES:
+                    self._acknowledge_due()
+                else:
+                    self.consume_commands()
 
-        self.memory.post(address, data.to_bytes(4, "little"), aborted)
+        self.memory.post(address, data.to_bytes(4, "little"), ended)
 
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""
