@@ -109,6 +109,8 @@ class Machine:
             id_registers=config.id_registers,
             name=config.name,
             acknowledge_after=config.acknowledge_after,
+            tlb_conflicts=config.tlb_conflicts,
+            configuration_conflicts=config.configuration_conflicts,
             interrupt=self._smmu_interrupt(config, memory),
             lock=self._new_lock(),
             clock=self._clock,

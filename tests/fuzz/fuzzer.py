@@ -246,6 +246,7 @@ class Case:
         ram = FuzzRam()
         features = self._features()
         options: dict[str, Any] = {"tlb_entries": random.choice([1, 4, 4096])}
+        options.update(tlb_conflicts=random.random() < 0.3, configuration_conflicts=random.random() < 0.3)
         raw = Features(**features).id_registers()
         if random.random() < 0.3:  # what no SMMU has together, but somebody may write into a machine file
             kind = random.choice([IDR0, IDR1, IDR3, IDR5])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Entries of one completion: what fits in the smallest read completion boundary, 64 bytes of 8 each.
 MOST_ENTRIES = 8
 
+#: Faults that end a request with Completer Abort: they say nothing of what the tables permit.
+_ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
+
 
 class Ats:
     """The ATS interface of one SMMU."""
@@ -51,8 +54,8 @@ class Ats:
         if isinstance(context, Refusal):
             return self._configuration_error(context, completion, recinvsid=True)
         if isinstance(context, CdFault):
-            if context.fault.kind is FaultKind.WALK_EABT:
-                return self._aborted_walk(context.context, r, r.iova, context.fault)
+            if context.fault.kind in _ERRORS:
+                return self._error(context.context, r, r.iova, context.fault)
             # Stage 2 denies the CD: no access, whatever the address.
             completion.entries.append(self._denied(r.iova))
             return completion
@@ -61,7 +64,7 @@ class Ats:
         while address < end and len(completion.entries) < MOST_ENTRIES:
             entry = self._entry(context, r, address, split)
             if isinstance(entry, Fault):
-                return self._aborted_walk(context, r, address, entry)
+                return self._error(context, r, address, entry)
             completion.entries.append(entry)
             if not (entry.read or entry.write):
                 break
@@ -80,7 +83,7 @@ class Ats:
         return EATS.ABORT
 
     def _entry(self, context: Context, r: AtsRequest, address: int, split: bool) -> AtsEntry | Fault:
-        """What the endpoint may do at ``address`` (§13.7.1); a Fault: a descriptor could not be read."""
+        """What the endpoint may do at ``address`` (§13.7.1); a Fault: one of _ERRORS."""
         privileged = self._privileged(context, r)
         wants_execution = r.execute and r.ssid is not None
         translate = self.smmu.translation.translate
@@ -94,7 +97,7 @@ class Ats:
         ):
             output = translate(context, address, access) if wanted else None
             if isinstance(output, Fault):
-                if output.kind is FaultKind.WALK_EABT:
+                if output.kind in _ERRORS:
                     return output
                 # Stage 2 has no part in the permissions of what stage 1's walk accesses.
                 if output.kind is not FaultKind.PERMISSION or output.cause is not Cause.IN:
@@ -131,20 +134,15 @@ class Ats:
             return context.privileged
         return r.privileged and r.ssid is not None
 
-    def _aborted_walk(self, context: Context, r: AtsRequest, address: int, fault: Fault) -> AtsCompletion:
-        """A descriptor could not be read: CA, and an event if errors of ATS are recorded."""
+    def _error(self, context: Context, r: AtsRequest, address: int, fault: Fault) -> AtsCompletion:
+        """CA, and an event if errors of ATS are recorded."""
         completion = AtsCompletion(AtsStatus.CA)
-        event = record(
-            events.F_WALK_EABT,
-            r.sid,
-            r.ssid,
-            PnU=self._privileged(context, r),
-            RnW=1,
-            InputAddr=address,
-            S2=fault.stage - 1,
-            CLASS=Cause.TT if fault.stage == 1 else fault.cause,
-            FetchAddr=fault.fetch,
-        )
+        values = {"PnU": self._privileged(context, r), "RnW": 1, "InputAddr": address, "S2": fault.stage - 1}
+        if fault.kind is FaultKind.WALK_EABT:
+            cause = Cause.TT if fault.stage == 1 else fault.cause
+            event = record(events.F_WALK_EABT, r.sid, r.ssid, **values, CLASS=cause, FetchAddr=fault.fetch)
+        else:
+            event = record(events.F_TLB_CONFLICT, r.sid, r.ssid, **values, IPA=fault.ipa & ~0xFFF)
         self.maybe_record(event, completion.events, recinvsid=True)
         return completion
 

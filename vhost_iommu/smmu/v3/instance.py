@@ -27,7 +27,7 @@ from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
-from .configuration import CdFault, Configuration, Context, Refusal, record
+from .configuration import CdFault, Configuration, Context, Refusal, StrictConfiguration, record
 from .counters import Counters
 from .features import Features
 from .pri import PriQueue
@@ -82,6 +82,7 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.ACCESS: events.F_ACCESS,
     FaultKind.PERMISSION: events.F_PERMISSION,
     FaultKind.WALK_EABT: events.F_WALK_EABT,
+    FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
 }
 
 
@@ -102,7 +103,8 @@ class Smmu:
     "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
     ``acknowledge_after`` register reads find CR0, IRQ_CTRL and GBPA not acknowledged yet; until then they are
-    without effect.
+    without effect. ``tlb_conflicts`` and ``configuration_conflicts``: a lookup that several cached translations, or
+    STEs of which one has a CONT hint, match is F_TLB_CONFLICT or F_CFG_CONFLICT, instead of using one (§3.20).
     """
 
     size = 0x20000
@@ -116,6 +118,8 @@ class Smmu:
         name: str = "smmu0",
         tlb_entries: int = 4096,
         acknowledge_after: int = 0,
+        tlb_conflicts: bool = False,
+        configuration_conflicts: bool = False,
         interrupt: Callable[[str], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
@@ -166,8 +170,10 @@ class Smmu:
             self.validity,
             self.counters,
             tlb_entries,
+            tlb_conflicts=tlb_conflicts,
         )
-        self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+        lookup = StrictConfiguration if configuration_conflicts else Configuration
+        self.configuration = lookup(self.registers, self.validity, memory, self.translation.read_ipa)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
@@ -455,6 +461,9 @@ class Smmu:
         if fault.kind is FaultKind.WALK_EABT:
             # A stage 1 walk is the cause of its own abort (§7.3.12).
             values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
+        elif fault.kind is FaultKind.TLB_CONFLICT:
+            del values["CLASS"]
+            values["IPA"] = fault.ipa & ~0xFFF
         else:
             if fault.stage == 2:
                 values["IPA"] = fault.ipa & ~0xFFF
