@@ -83,6 +83,16 @@ def test_a_block_with_nt_conflicts_at_level_0_only(level: int, nt: int, stage: i
     assert (bench.pa(PAGE) is None) == (level == 0 or (level == 1 and not nt))
 
 
+def test_pages_have_no_nt() -> None:
+    """The bit is the address's there, so they are cached whatever it is."""
+    bench = broken(1)
+    table = bench.stream()
+    table.map(PAGE, PA | 1 << 16)
+    assert bench.pa(PAGE) == PA | 1 << 16
+    table.unmap(PAGE)
+    assert bench.pa(PAGE) == PA | 1 << 16
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_page_that_became_global_conflicts_whatever_the_level(level: int) -> None:
     bench = broken(level)

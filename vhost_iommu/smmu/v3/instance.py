@@ -22,7 +22,7 @@ from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..transaction import Answer, Outcome, Piece, Transaction
+from ..transaction import Answer, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
@@ -356,6 +356,28 @@ class Smmu:
         """Translate ``transaction`` page by page up to its first fault, and record what is to be recorded."""
         with self.lock:
             return self.retranslate(transaction)
+
+    def unsupported(self, transaction: Transaction) -> Answer:
+        """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
+        t, answer = transaction, Answer(Outcome.ABORT)
+        with self.lock:
+            self.counters.transactions += 1
+            self.counters.faults += 1
+            if not t.translated:
+                attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
+                self._record(record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
+            if self.trace is not None:
+                self._trace_answer(t, answer)
+        return answer
+
+    def page_hint(self, hint: PageHint) -> None:
+        """Pass a device's hint on to software; while translation is off there is none (§3.12.4.1, §7.3.19)."""
+        level = "p" if hint.privileged else "u"
+        wanted = {f"{level}R": hint.read, f"{level}W": hint.write, f"{level}X": hint.execute}
+        with self.lock:
+            if self.registers[CR0ACK].SMMUEN:
+                where = {"InputAddr": hint.address & ~0xFFF, "Span": hint.npages}
+                self.write_event(record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
 
     def ats_request(self, request: AtsRequest) -> AtsCompletion:
         """Answer a PCIe ATS translation request (§3.9.1.2)."""
