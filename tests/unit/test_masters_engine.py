@@ -452,8 +452,8 @@ def test_a_command_hints_at_its_pages_once_before_its_first_transfer(
         bench.smmu.forbid(IOVA)
     bench.store(SPECIAL, 2)
     bench.store(SUBSTREAMID, 9)
-    bench.store(ATTRIBUTES, 0x0100_0400)  # reads are of instructions, writes privileged
-    assert bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, to=IOVA + 0x8FFF) == ends
+    bench.store(ATTRIBUTES, 0x0500_0400)  # writes are privileged; that they are of instructions means nothing
+    assert bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, stride=8, to=IOVA + 0x8FFF) == ends
     assert bench.smmu.hints == hinted
     bench.store(SPECIAL, 0)
     bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, to=IOVA + 0x8FFF)
