@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 Buffer = bytearray | mmap.mmap | memoryview
 
-#: What happens to a write that leaves guest RAM: (pa, data, on_abort) -> accepted.
-Outside = Callable[[int, bytes, Callable[[], None]], bool]
+#: Told once how a posted write ended: whether it aborted.
+Ended = Callable[[bool], None]
+#: What happens to a write that leaves guest RAM: (pa, data, ended) -> accepted. If it is, ``ended`` is called once,
+#: now or later, from any thread.
+Outside = Callable[[int, bytes, Ended], bool]
 
 
 class MemoryLike(Protocol):
@@ -43,7 +46,7 @@ class MemoryLike(Protocol):
 
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None: ...
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None: ...
+    def post(self, pa: int, data: bytes, ended: Ended) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +211,16 @@ class Memory:
         except ValueError:  # unmapped by the client since we found it
             return None
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
-        """A posted write that may leave RAM, such as an MSI; ``on_abort`` is called now or later when it aborts."""
+    def post(self, pa: int, data: bytes, ended: Ended) -> None:
+        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later."""
         if self.write(pa, data):
+            ended(False)
             return
         window = self.find(pa, len(data))
         unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
-        if unreachable and self.outside is not None and self.outside(pa, data, on_abort):
+        if unreachable and self.outside is not None and self.outside(pa, data, ended):
             return
-        on_abort()
+        ended(True)
 
 
 def atomic_updates() -> bool:
