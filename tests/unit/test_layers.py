@@ -23,6 +23,7 @@ PARTS: dict[str, set[str]] = {
     "memory": {"errors", "layout", "trace"},
     "mmio": {"layout"},
     "smmu": {"errors", "layout", "memory", "mmio", "trace"},
+    "_core": {"layout", "smmu"},
     "masters": {"errors", "layout", "memory", "mmio", "smmu.ats", "smmu.transaction", "trace"},
     "config": {"errors", "smmu"},
     "vfio": {"errors", "memory", "mmio", "trace"},
