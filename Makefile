@@ -47,7 +47,7 @@ check: $(READY)  ## style, types, generated tables, who imports whom, and the C 
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/python -m vhost_iommu.reference --check
-	@$(BIN)/python -m vhost_iommu._core.header --check
+	@$(BIN)/python -m vhost_iommu.header --check
 	@$(BIN)/python -m pytest -q --no-header tests/unit/test_layers.py
 	@$(IN_C) check
 

@@ -25,7 +25,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _Table = TypeVar("_Table")
 #: What ``id_registers`` may set.
-ID_REGISTERS = ("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR")
+ID_REGISTERS = ("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR", "MPAMIDR")
 
 
 class Size(int):
@@ -66,7 +66,7 @@ class SmmuConfig:
     model: Literal["smmuv3"] = "smmuv3"
     #: Features to begin with, by a name in PRESETS; keys of the table replace single ones.
     preset: str | None = None
-    #: Register reads that still find CR0ACK, IRQ_CTRLACK and GBPA.Update as they were before a write takes effect.
+    #: Register reads that still find CR0ACK, IRQ_CTRLACK and Update bits as they were before a write takes effect.
     acknowledge_after: int = 0
     #: Seconds after which a stalled transaction that software has not answered is told in the log; 0: never.
     stall_watchdog: float = 5.0

@@ -68,6 +68,8 @@ class Memory:
         self._table: tuple[tuple[int, ...], tuple[Window, ...]] = ((), ())
         #: Takes posted writes that we cannot reach (an MSI's doorbell, a peer's BAR); None: they abort.
         self.outside: Outside | None = None
+        #: Told of each new table, before what is no longer in it is unmapped: returns once nobody uses that.
+        self._watchers: list[Callable[[tuple[Window, ...]], None]] = []
         for base, buffer in windows:
             self.add(Window(base, len(buffer), buffer))
 
@@ -77,6 +79,16 @@ class Memory:
     def windows(self) -> tuple[Window, ...]:
         return self._table[1]
 
+    def watch(self, changed: Callable[[tuple[Window, ...]], None]) -> None:
+        """Call ``changed`` with all windows now, and whenever they change; it returns once nobody uses the former."""
+        self._watchers.append(changed)
+        changed(self.windows)
+
+    def _replace(self, bases: tuple[int, ...], windows: tuple[Window, ...]) -> None:
+        self._table = (bases, windows)
+        for changed in self._watchers:
+            changed(windows)
+
     def add(self, window: Window) -> None:
         """Insert ``window``; ClientError(EEXIST) when it overlaps one that is there."""
         bases, windows = self._table
@@ -85,10 +97,7 @@ class Memory:
         at = bisect_right(bases, window.base)
         if (at and windows[at - 1].end > window.base) or (at < len(windows) and windows[at].base < window.end):
             raise ClientError(f"window {window.base:#x}+{window.size:#x} overlaps another", errno.EEXIST)
-        self._table = (
-            (*bases[:at], window.base, *bases[at:]),
-            (*windows[:at], window, *windows[at:]),
-        )
+        self._replace((*bases[:at], window.base, *bases[at:]), (*windows[:at], window, *windows[at:]))
 
     def map_fd(
         self, base: int, size: int, fd: int, offset: int = 0, *, readable: bool = True, writable: bool = True
@@ -123,13 +132,13 @@ class Memory:
         at = bisect_right(bases, base) - 1
         if at < 0 or windows[at].base != base or windows[at].size != size:
             raise ClientError(f"no window {base:#x}+{size:#x}", errno.ENOENT)
-        self._table = (bases[:at] + bases[at + 1 :], windows[:at] + windows[at + 1 :])
+        self._replace(bases[:at] + bases[at + 1 :], windows[:at] + windows[at + 1 :])
         _close(windows[at])
 
     def clear(self) -> None:
         """Remove every window."""
         windows = self.windows
-        self._table = ((), ())
+        self._replace((), ())
         for window in windows:
             _close(window)
 

@@ -123,6 +123,8 @@ static void commands_of_features_that_are_there_are_consumed(void)
 		error = try(each->opcode | (each->ssec ? NO_SID : 0), each->word1);
 		VT_CHECK(!error, "%s gives CERROR %x", each->name, error);
 	}
+	if (smmu->idr0 & IDR0_S1P && smmu->idr0 & IDR0_S2P && MPAMIDR_PARTID_MAX(vt_smmu_get(smmu, MPAMIDR)))
+		VT_CHECK(!try(CMD_CFGI_VMS_PIDM, 0), "CMD_CFGI_VMS_PIDM is an error");
 	if (IDR0_STALL_MODEL(smmu->idr0) != 1) {
 		VT_CHECK(!try(CMD_RESUME | NO_SID, 0), "CMD_RESUME of no stall is an error");
 		VT_CHECK(!try(CMD_STALL_TERM | NO_SID, 0), "CMD_STALL_TERM of no stall is an error");

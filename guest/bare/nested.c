@@ -266,6 +266,28 @@ static void aborts_are_told_by_physical_address(void)
 		  VT_NOWHERE + 8 * (ipa_of(scene.cd) >> 21 & 511));
 }
 
+static void an_unreadable_vms_is_f_vms_fetch(void)
+{
+	uint16_t *partids;
+
+	if (!both())
+		return;
+	if (!MPAMIDR_PARTID_MAX(vt_smmu_get(smmu, MPAMIDR))) {
+		vt_skip("the SMMU has no PARTIDs");
+		return;
+	}
+	scene.ste[1] |= STE_S1MPAM;
+	scene.ste[5] = VT_NOWHERE; /* VMSPtr */
+	vt_scene_ste(&scene);
+	VT_FAULTS(read, VT_SOURCE, event(VT_F_VMS_FETCH), 0, 0, VT_NOWHERE);
+	VT_FAULTS(write, VT_TARGET, event(VT_F_VMS_FETCH), 0, 0, VT_NOWHERE);
+	partids = vt_alloc(VT_PAGE, VT_PAGE);
+	partids[0] = 1;
+	scene.ste[5] = (uint64_t)partids; /* by its physical address, and nothing is kept of the other */
+	vt_scene_ste(&scene);
+	works();
+}
+
 static void s1dss_1_leaves_stage_2_alone(void)
 {
 	if (!both())
@@ -457,6 +479,7 @@ VT_CASES(
 	{"a_stage_1_table_that_stage_2_lacks_is_class_tt", a_stage_1_table_that_stage_2_lacks_is_class_tt},
 	{"a_cd_that_stage_2_lacks_is_class_cd", a_cd_that_stage_2_lacks_is_class_cd},
 	{"aborts_are_told_by_physical_address", aborts_are_told_by_physical_address},
+	{"an_unreadable_vms_is_f_vms_fetch", an_unreadable_vms_is_f_vms_fetch},
 	{"s1dss_1_leaves_stage_2_alone", s1dss_1_leaves_stage_2_alone},
 	{"one_address_is_a_page_of_each_vmid", one_address_is_a_page_of_each_vmid},
 	{"stage_2_is_invalidated_by_vmid_and_address", stage_2_is_invalidated_by_vmid_and_address},

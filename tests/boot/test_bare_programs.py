@@ -86,13 +86,12 @@ def test_the_events_that_software_reads_are_those_that_the_model_made(assets: As
 
 def test_the_programs_come_to_every_event_that_a_transaction_can_raise(assets: Assets) -> None:
     seen = {name for program in PROGRAMS for name, _ in of(assets, program).seen}
-    # Unsupported transactions, conflicts of caches and hints, which this model never raises; MPAM.
+    # Unsupported transactions, conflicts of caches and hints, which this model never raises.
     assert {kind.__name__ for kind in events.EVENTS.values()} - seen == {
         "F_UUT",
         "F_TLB_CONFLICT",
         "F_CFG_CONFLICT",
         "E_PAGE_REQUEST",
-        "F_VMS_FETCH",
     }
 
 

@@ -28,13 +28,16 @@ from vhost_iommu.smmu.v3.registers import (
     EVENTQ_CONS,
     EVENTQ_PROD,
     GBPA,
+    GBPMPAM,
     GERROR,
     GERRORN,
+    GMPAM,
     IDR0,
     IDR1,
     IDR3,
     IDR5,
     IRQ_CTRL,
+    MPAMIDR,
     PRIQ_BASE,
     PRIQ_CONS,
     PRIQ_PROD,
@@ -57,13 +60,13 @@ READS_PER_COMMAND = 64 * READS_PER_PAGE
 MOST_COMMANDS = 2 << 8
 
 SOFTWARE = (
-    CR0, CR0, CR2, GBPA, GERRORN, IRQ_CTRL, STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, CMDQ_PROD, CMDQ_CONS,
-    EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS, EVENTQ_CONS, PRIQ_BASE, PRIQ_PROD, PRIQ_CONS,
+    CR0, CR0, CR2, GBPA, GMPAM, GBPMPAM, GERRORN, IRQ_CTRL, STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, CMDQ_PROD,
+    CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS, EVENTQ_CONS, PRIQ_BASE, PRIQ_PROD, PRIQ_CONS,
 )  # fmt: skip
 
 #: Commands of this queue, those oftener that keep it going, and one that it must refuse.
 COMMANDS: list[type[commands.Command]] = [
-    *(kind for code, kind in commands.COMMANDS.items() if code < 0x50 and code not in (0x07, 0x18, 0x1A)),
+    *(kind for code, kind in commands.COMMANDS.items() if code < 0x50 and code not in (0x18, 0x1A)),
     commands.CMD_SYNC, commands.CMD_SYNC, commands.CMD_ATC_INV, commands.CMD_RESUME, commands.CMD_RESUME,
     commands.CMD_TLBI_EL3_ALL,
 ]  # fmt: skip
@@ -232,6 +235,8 @@ class Case:
                 "xnx": random.random() < 0.5,
                 "forced_writeback": random.random() < 0.3,
                 "msi": random.random() < 0.8,
+                "mpam_partid_max": random.choice([0, 0, 1, 100, 0xFFFF]),
+                "mpam_pmg_max": random.choice([0, 0, 1, 5]),
             }
             try:
                 Features(**wanted)
@@ -246,7 +251,7 @@ class Case:
         options: dict[str, Any] = {"tlb_entries": random.choice([1, 4, 4096])}
         raw = Features(**features).id_registers()
         if random.random() < 0.3:  # what no SMMU has together, but somebody may write into a machine file
-            kind = random.choice([IDR0, IDR1, IDR3, IDR5])
+            kind = random.choice([IDR0, IDR1, IDR3, IDR5, MPAMIDR])
             raw[kind] ^= 1 << random.randrange(32)
         options["id_registers"] = {register.__name__: value for register, value in raw.items()}
         bench = Bench(None, ram=ram, event_bits=random.choice([0, 2, 4]), command_bits=4, sid_bits=3, **options)
@@ -273,6 +278,9 @@ class Case:
             "S2HA": idr0.HTTU > 0,
             "S2HD": idr0.HTTU > 1,
         }
+        cd |= {"PARTID": random.getrandbits(16), "PMG": random.getrandbits(2)}
+        ste |= {"S1MPAM": random.getrandbits(1), "PARTID": random.getrandbits(8), "PMG": random.getrandbits(2)}
+        ste["VMSPtr"] = random.choice([bench.ram.base + 0x1000, 0x2000_0000, 0x7000_0000, 0])
         ste |= {"S2VMID": random.randrange(3), "S1STALLD": 0, "S2ENDI": idr0.TTENDIAN == 3, "PPAR": sid & 1}
         big = idr0.TTENDIAN == 3
         pages = [0x1000 * random.getrandbits(20) for _ in range(4)]
@@ -393,6 +401,9 @@ class Case:
         assert (done == t.size) == (answer.outcome is Outcome.OK)
         assert done <= t.size
         assert len(answer.events) <= 1
+        most = self.smmu.validity.mpamidr
+        assert answer.mpam.partid <= most.PARTID_MAX
+        assert answer.mpam.pmg <= most.PMG_MAX
         assert (answer.stall is not None) == (answer.outcome is Outcome.STALLED)
 
     def translation_request(self) -> None:

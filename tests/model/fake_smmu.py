@@ -14,6 +14,8 @@ PAGE = 4096
 class FakeSmmu:
     """[base, base + size) lies at physical ``offset``; all else, and ``faulting`` pages, end as ``outcome``."""
 
+    direct = None
+
     name = "fake"
 
     def __init__(self, base: int = 0, size: int = 1 << 48, offset: int | None = None) -> None:

@@ -16,7 +16,7 @@ ABSENT = "not modelled"
 
 #: Features that the model does not have must have a row that says so.
 WITHOUT = (
-    "ATOS", "MPAM", "DPT", "ECMDQ", "Secure", "Realm", "ndirect permission", "VMSAv9-128", "MTE", "Broadcast TLB",
+    "ATOS", "MPAM_NS", "DPT", "ECMDQ", "Secure", "Realm", "ndirect permission", "VMSAv9-128", "MTE", "Broadcast TLB",
     "E_PAGE_REQUEST", "PBHA", "PASIDTT",
 )  # fmt: skip
 #: Chapters and sections that are to be covered.

@@ -93,7 +93,9 @@ def test_interrupts_follow_the_features_unless_named() -> None:
 
 
 def test_id_registers_outweigh_features() -> None:
-    smmu = parsed(GUEST + SMMU + "[smmu.id_registers]\nIDR1 = 0x00000005\nIDR5 = 0x14\nIDR0 = 0x2\n").smmus[0]
+    smmu = parsed(
+        GUEST + SMMU + "[smmu.id_registers]\nIDR1 = 0x00000005\nIDR5 = 0x14\nIDR0 = 0x2\nMPAMIDR = 0x3003f\n"
+    ).smmus[0]
     assert stream_id_bits(smmu) == 5
     assert granules(smmu) == ("4K",)
     assert smmu.interrupts == "wired"

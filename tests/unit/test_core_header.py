@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from vhost_iommu._core import header
+from vhost_iommu import header
 from vhost_iommu.layout import Layout
 
 #: One accessor: LAYOUT_FIELD, its argument, and the C expression that it returns.
@@ -37,7 +37,7 @@ def random_words(layout: type[Layout], random: Random) -> list[int]:
 def test_the_committed_header_is_current() -> None:
     if not header.HEADER.is_file():
         pytest.skip("declared.h is not part of an installed package")
-    assert header.HEADER.read_text(encoding="utf-8") == header.text(), "run python -m vhost_iommu._core.header"
+    assert header.HEADER.read_text(encoding="utf-8") == header.text(), "run python -m vhost_iommu.header"
 
 
 def test_every_field_has_one_accessor() -> None:

@@ -16,14 +16,14 @@ PACKAGE = TOP / "vhost_iommu"
 
 #: What each part may import of ours, besides itself. A part is a package or a module of vhost_iommu.
 PARTS: dict[str, set[str]] = {
+    "_core": set(),
     "layout": set(),
     "errors": set(),
     "terminal": set(),
     "trace": {"layout"},
     "memory": {"errors", "layout", "trace"},
     "mmio": {"layout"},
-    "smmu": {"errors", "layout", "memory", "mmio", "trace"},
-    "_core": {"layout", "smmu"},
+    "smmu": {"_core", "errors", "layout", "memory", "mmio", "trace"},
     "masters": {"errors", "layout", "memory", "mmio", "smmu.ats", "smmu.transaction", "trace"},
     "config": {"errors", "smmu"},
     "vfio": {"errors", "memory", "mmio", "trace"},
@@ -31,6 +31,7 @@ PARTS: dict[str, set[str]] = {
     "server": {"errors", "trace", "vfio"},
     "daemon": {"config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
+    "header": {"layout", "smmu"},
     "reference": {"errors", "layout", "masters", "smmu"},
     "guest": {"config", "daemon", "errors", "machine", "memory", "server", "smmu", "trace"},
     "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},

@@ -614,7 +614,7 @@ def test_an_invalid_descriptor_is_not_cached() -> None:
 def test_at_capacity_the_oldest_configuration_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest with many SubstreamIDs chooses neither our memory nor the time of an invalidation."""
     monkeypatch.setattr(configuration, "CAPACITY", 4)
-    bench = Bench({"substream_id_bits": 8})
+    bench = Bench({"substream_id_bits": 8}, pure=True)
     cds = bench.ram.alloc(64 << 3)
     for ssid in range(1, 8):
         context(bench, cds + 64 * ssid, PA + 0x1000 * ssid)

@@ -9,7 +9,7 @@ import pytest
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.smmu.v3.features import PRESETS, Features
-from vhost_iommu.smmu.v3.registers import IDR0, IDR1, IDR3, IDR5, AddressSize
+from vhost_iommu.smmu.v3.registers import IDR0, IDR1, IDR3, IDR5, MPAMIDR, AddressSize
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -32,6 +32,8 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
     assert (idr0.S1P, idr0.S2P, idr0.TTF, idr0.HTTU, idr0.ATS, idr0.NS1ATS, idr0.PRI) == (1, 1, 3, 3, 1, 0, 1)
     assert (idr0.Hyp, idr0.VMW, idr0.VMID16, idr0.STALL_MODEL) == (1, 1, 1, 0)
     assert (idr3.XNX, idr3.FWB, idr3.STT, idr3.RIL, idr3.E0PD, idr3.EPAN) == (1, 1, 1, 1, 1, 1)
+    assert idr3.MPAM == 1
+    assert MPAMIDR(ids[MPAMIDR]).PARTID_MAX > 31
     assert (idr5.OAS, idr5.DS, idr5.VAX) == (AddressSize.BITS_52, 1, 1)
 
 
@@ -54,6 +56,11 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
         ({"hardware_updates": "tables"}, "hardware_updates"),
         ({"substream_id_bits": 21}, "substream_id_bits"),
         ({"stall_max": 0}, "stall_max"),
+        ({"mpam_partid_max": 0x10000}, "mpam_partid_max"),
+        ({"mpam_partid_max": -1}, "mpam_partid_max"),
+        ({"mpam_pmg_max": 0x100}, "mpam_pmg_max"),
+        ({"mpam_partid_max": 1, "version": "3.1"}, "mpam_partid_max"),
+        ({"mpam_pmg_max": 1, "version": "3.0"}, "mpam_pmg_max"),
     ],
 )
 def test_a_combination_that_cannot_be_is_refused_by_the_features_name(features: dict[str, Any], named: str) -> None:

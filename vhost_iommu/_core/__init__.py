@@ -1,2 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled core: C11 (``core.h``) behind a Cython door (``door.pyx``)."""
+"""The compiled core: C11 (``core.h``) behind a Cython door (``door.pyx``), built where a C compiler is.
+
+Law: imports nothing of ours; what it answers is what the reference under ``smmu/`` answers.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+#: Set to anything but 0 it has everything done by the reference.
+PURE = "VHOST_IOMMU_PURE"
+
+
+def pure() -> bool:
+    """Whether the environment asks for the reference."""
+    return os.environ.get(PURE, "0") not in ("", "0")
+
+
+def built() -> ModuleType | None:
+    """The door; None: the package was installed without a compiler."""
+    try:
+        from . import door
+    except ImportError:
+        return None
+    return door
+
+
+def chosen() -> ModuleType | None:
+    """The door, if it is there and the environment does not ask for the reference."""
+    return None if pure() else built()

@@ -144,7 +144,7 @@ struct vi_context {
 
 /* What an instance is made of; from the ID registers and CR2, GBPA, the stream table's registers, as they read. */
 struct vi_parameters {
-    uint32_t idr0, idr1, idr3, idr5;
+    uint32_t idr0, idr1, idr3, idr5, mpamidr; /* mpamidr 0: no MPAM */
     uint32_t cr2, strtab_base_cfg;
     uint64_t strtab_base;
     bool enabled;  /* CR0ACK.SMMUEN */
@@ -206,10 +206,16 @@ void vi_legal_ste(struct vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_
 /* The context of `ste` without stage 1, in `context`, which the caller owns and which lives no longer than the reader. */
 void vi_bare_context(struct vi_reader *reader, const uint64_t ste[8], struct vi_context *context);
 
+/* For a copy of a context that outlives its reader: its spaces stay. */
+void vi_hold_context(struct vi_core *core, const struct vi_context *context);
+void vi_drop_context(struct vi_core *core, const struct vi_context *context);
+
 void vi_invalidate_configuration(struct vi_core *core);
 void vi_invalidate_stes(struct vi_core *core, uint32_t first, uint64_t count, bool leaf);
 void vi_invalidate_cd(struct vi_core *core, uint32_t sid, uint32_t ssid, bool leaf);
 void vi_invalidate_cds(struct vi_core *core, uint32_t sid);
+/* PARTIDs cached by VMID; what streams have made of them stays (§4.3.5). */
+void vi_invalidate_partid_map(struct vi_core *core, uint16_t vmid);
 
 /* ---- translation (translate.c) --------------------------------------------------------------------------------- */
 
@@ -228,6 +234,76 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
 int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, void *to, uint32_t size,
                 uint64_t *pa, struct vi_fault *fault);
 
+/* ---- whole requests (dma.c) -------------------------------------------------------------------------------------- */
+
+/* `size` bytes at `iova` by a stream; `access` as the master makes it, before the STE's overrides. */
+struct vi_request {
+    uint32_t sid, ssid; /* VI_NO_SSID: none */
+    uint64_t iova, size;
+    uint8_t access; /* VI_WRITE | VI_PRIVILEGED | VI_INSTRUCTION */
+    vi_memory_type incoming;
+};
+
+/* How a request ended. */
+enum vi_end {
+    VI_DONE,       /* whole */
+    VI_DISABLED,   /* the SMMU is disabled, and GBPA or the address size aborts */
+    VI_NO_CONTEXT, /* `lookup` says why, and whether there is an event */
+    VI_FAULTED,    /* `fault` at iova + done, of `context`; of a CD's fetch at iova */
+    VI_OUTSIDE,    /* translated, but guest memory has nothing at `pa`, or does not allow it */
+    VI_DIFFERENT,  /* vi_compare: at iova + done */
+};
+
+struct vi_result {
+    uint8_t end;    /* enum vi_end */
+    uint8_t access; /* after the STE's overrides */
+    uint64_t done;  /* bytes, from the begin of the request */
+    uint64_t pa;
+    uint16_t partid; /* MPAM, of a stream's context */
+    uint8_t pmg;
+    struct vi_fault fault;
+    struct vi_lookup lookup;
+    struct vi_context context; /* a copy, with VI_FAULTED */
+};
+
+/* Consecutive physical bytes that an access reaches with one memory type. */
+struct vi_piece {
+    uint64_t pa, size;
+    vi_memory_type memory;
+};
+
+/*
+ * Translate up to the first fault, into at most `room` pieces: VI_DONE with `done` less than `size` is want of room.
+ * Returns the number of pieces. Neighbours of one memory type are one piece.
+ */
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, struct vi_piece *pieces, uint32_t room,
+                   struct vi_result *result);
+
+/* Translate `count` addresses of one stream, each by itself, of which `pa` gets where it goes; stops at a fault. */
+uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, const uint64_t *iova, uint64_t *pa,
+                  uint32_t count, struct vi_result *result);
+
+/* Bytes move page by page; what was moved before a fault stays moved. `result->end` is returned. */
+enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result);
+enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
+                         struct vi_result *result);
+enum vi_end vi_dma_fill(struct vi_reader *reader, const struct vi_request *request, uint8_t byte,
+                        struct vi_result *result);
+/* The sum of little-endian 64-bit words, modulo 2^64, from iova on; what follows the last whole word is not added. */
+enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *request, uint64_t *sum,
+                       struct vi_result *result);
+/* VI_DIFFERENT with `done` bytes that were alike. */
+enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *request, const void *with,
+                           struct vi_result *result);
+/* From one place to another, of the sizes' smaller; false: the read ended it, true: `to` did, or all is done. Both results
+ * say how much was done. */
+bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to,
+                 struct vi_result *read, struct vi_result *written);
+/* Requests in a row, of which each reads or writes its part of `buffer`, which is as long as all of them. Returns how many
+ * were done whole; `result` is that of the last that was begun. */
+uint32_t vi_dma_list(struct vi_reader *reader, const struct vi_request *requests, uint32_t count, uint8_t *buffer,
+                     struct vi_result *result);
+
 /* ---- TLB invalidation (tlb.c) ---------------------------------------------------------------------------------- */
 
 enum { VI_ANY = -1 };
@@ -240,5 +316,17 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
 void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid,
                          uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level);
 void vi_invalidate_tlbs(struct vi_core *core);
+
+/* What a TLB (1 or 2: of which stage) has done and holds. */
+struct vi_tlb_state {
+    uint64_t evictions, invalidated;
+    uint32_t capacity;
+};
+void vi_look_at_tlb(struct vi_core *core, int stage, struct vi_tlb_state *state);
+/* `visit` gets each entry that counts; asid VI_ANY: a global one. */
+void vi_visit_tlb(struct vi_core *core, int stage, void *to,
+                  void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping));
+/* The sums over all slots. */
+void vi_count(struct vi_core *core, uint64_t counts[9]); /* in the order of struct vi_counters */
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Written by `python -m vhost_iommu._core.header`; edit the declarations instead. */
+/* Written by `python -m vhost_iommu.header`; edit the declarations instead. */
 #ifndef VI_DECLARED_H
 #define VI_DECLARED_H
 
@@ -553,6 +553,13 @@ static inline uint64_t IDR5_D128(uint64_t raw) { return (raw >> 8) & UINT64_C(0x
 static inline uint64_t IDR5_VAX(uint64_t raw) { return (raw >> 10) & UINT64_C(0x3); }
 #define VI_IDR5_STALL_MAX UINT64_C(0xffff0000)
 static inline uint64_t IDR5_STALL_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xffff); }
+
+/* MPAMIDR: 4 bytes */
+#define VI_MPAMIDR_SIZE 4
+#define VI_MPAMIDR_PARTID_MAX UINT64_C(0xffff)
+static inline uint64_t MPAMIDR_PARTID_MAX(uint64_t raw) { return (raw) & UINT64_C(0xffff); }
+#define VI_MPAMIDR_PMG_MAX UINT64_C(0xff0000)
+static inline uint64_t MPAMIDR_PMG_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xff); }
 
 /* CR2: 4 bytes */
 #define VI_CR2_SIZE 4

@@ -3,6 +3,9 @@
 #ifndef VI_INTERNAL_H
 #define VI_INTERNAL_H
 
+#include <pthread.h>
+#include <string.h>
+
 #include "core.h"
 #include "declared.h"
 
@@ -16,23 +19,25 @@
 /* A number that one thread alone changes and others may look at. */
 #define VI_COUNT(at) VI_PUT(at, VI_GET(at) + 1)
 
-/* ---- the address spaces of a TLB (tlb.c) ------------------------------------------------------------------------ */
+/* ---- the address spaces of the TLBs (tlb.c) ---------------------------------------------------------------------- */
 
 /*
  * An address space: entries of one world, VMID and ASID (or the global ones of an ASET). `state` is its entries' tag in
- * the high half, and which sizes of entries it may have in the low one. A new tag is an invalidation of them all.
+ * the high half, and which sizes of entries it may have in the low one: bit n, 2^(12 + n) bytes. A new tag is an
+ * invalidation of them all.
  */
 struct vi_space {
     _Atomic uint64_t state;
-    int32_t asid; /* VI_GLOBAL: entries of any ASID */
+    _Atomic uint32_t entries; /* exact while one thread inserts */
+    int32_t asid;             /* VI_GLOBAL: entries of any ASID */
     uint16_t vmid;
     uint8_t world, aset;
-    uint32_t contexts; /* that point here; guarded by the lock of the configuration */
-    struct vi_space *next_of_hash, *next_of_vmid;
+    uint32_t contexts; /* that point here */
+    struct vi_space *next, *next_of_vmid;
 };
-#define VI_GLOBAL (-1)
+#define VI_GLOBAL (-2)
 
-/* The space, made when it is new; NULL: no memory. Under the lock of the configuration. Counts one more context. */
+/* The space, made when it is new; counts one more context. NULL: there is no room. Callable by readers and writers. */
 struct vi_space *vi_space_get(struct vi_core *core, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset);
 void vi_space_put(struct vi_core *core, struct vi_space *space);
 
@@ -45,8 +50,11 @@ struct vi_setup {
     uint64_t output_mask;            /* of a physical address */
 };
 
+/* Fill in what follows from `parameters` (validity.c). */
+void vi_setup_limits(struct vi_setup *setup);
+
 struct vi_reader {
-    _Alignas(64) _Atomic uint32_t inside; /* 0: the slot is free */
+    _Alignas(64) _Atomic uint32_t turn; /* odd: somebody is inside */
     struct vi_core *core;
     const struct vi_setup *setup;
     const struct vi_windows *windows;
@@ -68,17 +76,31 @@ struct vi_configuration; /* configuration.c */
 struct vi_configuration *vi_configuration_new(struct vi_core *core, uint32_t contexts);
 void vi_configuration_free(struct vi_core *core, struct vi_configuration *configuration);
 
-struct vi_tlb; /* tlb.c */
+struct vi_tlb;    /* tlb.h */
+struct vi_spaces; /* tlb.c */
+bool vi_tlbs_new(struct vi_core *core, uint32_t entries, uint32_t contexts);
+void vi_tlbs_free(struct vi_core *core);
+/* Once more what was invalidated by address while somebody was inside; `upto` is what vi_pending gave before waiting. */
+unsigned vi_pending(struct vi_core *core);
+void vi_invalidate_again(struct vi_core *core, unsigned upto);
+
+/* Whether somebody is inside of a request; takes part in the order that vi_quiesce relies on. */
+bool vi_anyone_inside(struct vi_core *core);
 
 struct vi_core {
     struct vi_reader slots[VI_SLOTS];
+    _Atomic unsigned slots_used; /* the first so many were ever used */
     _Atomic(const struct vi_setup *) setup;
     _Atomic(const struct vi_windows *) windows;
     struct vi_tlb *tlb1, *tlb2;
     struct vi_spaces *spaces;
     struct vi_configuration *configuration;
     _Atomic(struct vi_retired *) retired;
+    pthread_mutex_t quiescing;
 };
+
+/* The window that holds `pa`, else an empty one. */
+const struct vi_window *vi_window_of(const struct vi_reader *reader, uint64_t pa);
 
 /* The host address of [pa, pa + size) in one window that allows `may`; NULL: there is none. Sets `last`. */
 uint8_t *vi_find_slowly(struct vi_reader *reader, uint64_t pa, uint64_t size, unsigned may);
@@ -93,5 +115,18 @@ static inline uint8_t *vi_find(struct vi_reader *reader, uint64_t pa, uint64_t s
 }
 
 static inline bool vi_broken(const struct vi_window *w) { return w->broken && VI_UNLIKELY(atomic_load(w->broken)); }
+
+/* The word at `pa`, read once; false: external abort. */
+static inline bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)
+{
+    uint8_t *host = vi_find(reader, pa, 8, VI_MAY_READ);
+    if (VI_UNLIKELY(!host))
+        return false;
+    if (VI_LIKELY((uintptr_t)host % 8 == 0))
+        *value = atomic_load_explicit((_Atomic uint64_t *)(void *)host, memory_order_relaxed);
+    else
+        memcpy(value, host, 8);
+    return !vi_broken(reader->last);
+}
 
 #endif

@@ -184,6 +184,7 @@ class Atc:
             part = self.smmu.translate(replace(t, iova=entry.pa + offset, size=size, translated=True))
             answer.pieces += part.pieces
             answer.memory += part.memory
+            answer.mpam = part.mpam
             answer.events += part.events
             if part.outcome is not Outcome.OK:
                 answer.outcome = Outcome.ABORT

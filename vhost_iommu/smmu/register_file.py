@@ -42,6 +42,8 @@ class RegisterFile:
         self._guards = dict(guards or {})
         self._hooks: dict[type[Register], Hook] = {}
         self._resets: dict[type[Register], int] = {}
+        self._watched: frozenset[type[Register]] = frozenset()
+        self._changed: Callable[[], None] = lambda: None
         for register in registers:
             if not implemented(register.needs):
                 continue
@@ -60,9 +62,16 @@ class RegisterFile:
         """Call ``hook(old, new)`` after each store that software makes to ``register``, changed or not."""
         self._hooks[register] = hook
 
+    def watch(self, registers: Iterable[type[Register]], changed: Callable[[], None]) -> None:
+        """Call ``changed`` now, and whenever one of ``registers`` may have changed, after its hook."""
+        self._watched = frozenset(registers)
+        self._changed = changed
+        changed()
+
     def reset(self) -> None:
         """Every register takes its reset value again."""
         self._values = dict(self._resets)
+        self._changed()
 
     # -- the model's side ------------------------------------------------------------------------------------
 
@@ -72,6 +81,8 @@ class RegisterFile:
     def __setitem__(self, register: type[Register], value: Register | int) -> None:
         if register in self._values:
             self._values[register] = int(value)
+            if register in self._watched:
+                self._changed()
 
     def raw(self, register: type[Register]) -> int:
         """The value without its layout: for hot paths."""
@@ -80,6 +91,7 @@ class RegisterFile:
     def set_reset(self, register: type[Register], value: int) -> None:
         """Make ``value`` what a reset leaves (ID registers, implementation defined resets)."""
         self._resets[register] = self._values[register] = value
+        self._changed()
 
     # -- software's side -------------------------------------------------------------------------------------
 
@@ -132,3 +144,5 @@ class RegisterFile:
         hook = self._hooks.get(register)
         if hook is not None and write | clear:
             hook(register(old), register(new))
+        if register in self._watched:
+            self._changed()

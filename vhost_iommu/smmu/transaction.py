@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from ..layout import Layout
 from .memory_type import INCOMING, MemoryType
 
+#: A ``Direct``'s way to say that there is no SubstreamID.
+NO_SSID = 0xFFFF_FFFF
+
 
 class Outcome(Enum):
     """How a transaction ended."""
@@ -45,6 +48,17 @@ class Piece(NamedTuple):
 
     pa: int
     size: int
+
+
+class Mpam(NamedTuple):
+    """With which identifiers an access leaves the SMMU, for memory to share itself out and to count by."""
+
+    partid: int = 0
+    pmg: int = 0
+
+
+#: What all have where there is no MPAM.
+NO_MPAM = Mpam()
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +95,16 @@ class Answer:
     memory: list[MemoryType] = field(default_factory=list)
     events: list[Layout] = field(default_factory=list)
     stall: Stall | None = None
+    #: Of its accesses; where retries went on with what had stalled, of the last of them.
+    mpam: Mpam = NO_MPAM
+
+
+class Direct(Protocol):
+    """Requests in one call each, as far as they go without a fault (``_core/door.pyx``)."""
+
+    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> tuple[bytes, bool]: ...
+
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> int: ...
 
 
 class Translator(Protocol):
@@ -89,5 +113,9 @@ class Translator(Protocol):
     name: str
     #: Held by a master from a translation until its access is done.
     lock: AbstractContextManager[Any]
+
+    @property
+    def direct(self) -> Direct | None:
+        """Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``."""
 
     def translate(self, transaction: Transaction) -> Answer: ...

@@ -34,6 +34,7 @@
 #define EVENTQ_IRQ_CFG1 0xb8
 #define EVENTQ_IRQ_CFG2 0xbc
 #define PRIQ_BASE 0xc0
+#define MPAMIDR 0x130
 #define EVENTQ_PROD 0x100a8
 #define EVENTQ_CONS 0x100ac
 #define PRIQ_PROD 0x100c8
@@ -54,6 +55,7 @@
 #define IDR1_SSIDSIZE(idr1) ((idr1) >> 6 & 31)
 #define IDR3_RIL (1U << 10)
 #define IDR5_OAS(idr5) ((idr5) & 7)
+#define MPAMIDR_PARTID_MAX(mpamidr) ((mpamidr) & 0xffff)
 
 #define CR0_SMMUEN (1U << 0)
 #define CR0_PRIQEN (1U << 1)
@@ -165,6 +167,7 @@
 #define STE_S1DSS_SUBSTREAM0 2UL
 #define STE_S1DSS 3UL
 #define STE_S1_INNER_WB (1UL << 2 | 1UL << 4 | 3UL << 6) /* S1CIR, S1COR write-back, S1CSH inner shareable */
+#define STE_S1MPAM (1UL << 26)
 #define STE_S1STALLD (1UL << 27)
 #define STE_EATS_FULL (1UL << 28)
 #define STE_SHCFG_INCOMING (1UL << 44)

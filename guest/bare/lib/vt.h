@@ -168,6 +168,7 @@ enum vt_event_id {
 	VT_F_ADDR_SIZE = 0x11,
 	VT_F_ACCESS = 0x12,
 	VT_F_PERMISSION = 0x13,
+	VT_F_VMS_FETCH = 0x25,
 };
 
 /* An event record as the SMMU wrote it, and its most used fields. */

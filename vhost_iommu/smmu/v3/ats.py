@@ -56,7 +56,7 @@ class Ats:
             completion.entries.append(self._denied(r.iova))
             return completion
         split = self.eats(ste) == EATS.SPLIT
-        address, end = r.iova, r.iova + r.size
+        address, end = r.iova, min(r.iova + r.size, 1 << 64)
         while address < end and len(completion.entries) < MOST_ENTRIES:
             entry = self._entry(context, r, address, split)
             if isinstance(entry, Fault):
@@ -185,6 +185,7 @@ class Ats:
         if not registers[CR0ACK].SMMUEN:
             self._forbidden(t, answer)
             return None
+        mpam = smmu.bypass_mpam
         if registers[CR0ACK].ATSCHK:
             ssid = t.ssid if registers[IDR3].PASIDTT else None
             ste = smmu.configuration.valid_ste(t.sid, ssid)
@@ -199,8 +200,10 @@ class Ats:
             if effective == EATS.SPLIT:
                 answer.outcome = Outcome.OK
                 return smmu.configuration.bare_context(ste)
+            mpam = smmu.validity.mpam(ste.PARTID, ste.PMG)
         if not (t.iova + t.size - 1) >> smmu.validity.output_bits:
             answer.outcome = Outcome.OK
+            answer.mpam = mpam
             answer.pieces.append(Piece(t.iova, t.size))
             answer.memory.append(t.memory.consistent())
         return None

@@ -2,7 +2,7 @@
 """The command queue: fetch, check, execute, stop at an error (IHI 0070 chapter 4, §7.1).
 
 Law: a command is a method named after it that returns a CERROR; CONS passes a command only once its promises
-hold. Not modelled: MPAM, DPT and enhanced queues, whose commands are illegal as those features are absent.
+hold. Not modelled: DPT and enhanced queues, whose commands are illegal as those features are absent.
 """
 
 from __future__ import annotations
@@ -206,6 +206,12 @@ class CommandQueue:
         self.smmu.configuration.invalidate_cds(command.SID)
         return OK
 
+    def CMD_CFGI_VMS_PIDM(self, command: commands.CMD_CFGI_VMS_PIDM) -> CommandError:
+        if not self.smmu.validity.has_vms:
+            return ILL
+        self.smmu.configuration.invalidate_partid_map(command.VMID)
+        return OK
+
     def CMD_TLBI_NH_ALL(self, command: commands.CMD_TLBI_NH_ALL) -> CommandError:
         return self._invalidate_spaces(StreamWorld.NS_EL1, command.VMID)
 
@@ -297,7 +303,11 @@ class CommandQueue:
         # Invalidations of our own, events and walks are complete before the next command begins; ATCs' may not be.
         if command.CS == 3:
             return ILL
-        return CommandError.CERROR_ATC_INV_SYNC if self.smmu.ats.timed_out else OK
+        if self.smmu.ats.timed_out:
+            return CommandError.CERROR_ATC_INV_SYNC
+        if self.smmu.core is not None:
+            self.smmu.core.quiesce()
+        return OK
 
     # -- what they share -------------------------------------------------------------------------------------
 

@@ -2,18 +2,19 @@
 """From StreamID and SubstreamID to a translation context: stream table, STE, CD, and their caches (IHI 0070 §3.3, §5).
 
 Law: what was fetched stays cached, valid or not, until a CMD_CFGI names it or capacity evicts it; a context is an
-immutable snapshot made of cached structures. Not modelled: permission indirection, 128-bit descriptors, MPAM, the DPT.
+immutable snapshot made of cached structures. Not modelled: permission indirection, 128-bit descriptors, the DPT.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
 from ..register_file import RegisterFile
+from ..transaction import NO_MPAM, Mpam
 from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
 from . import events
 from .registers import (
@@ -22,7 +23,7 @@ from .registers import (
     STRTAB_BASE_CFG,
     StreamTableFormat,
 )
-from .structures import CD, L1CD, L1STD, S1DSS, STE, STE_CONFIG, S1Fmt
+from .structures import CD, L1CD, L1STD, S1DSS, STE, STE_CONFIG, VMS, S1Fmt
 from .validity import StreamWorld, Validity
 
 
@@ -77,6 +78,9 @@ class Context:
     instruction: bool | None = None
     #: STE.MTCFG, MemAttr and SHCFG; SHCFG 1 and MTCFG 0 leave a memory type as it came.
     overrides: tuple[bool, int, int] = (False, 0, 1)
+    mpam: Mpam = NO_MPAM
+    #: The compiled core's own form of this, where that found it.
+    held: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,9 @@ class Configuration:
         self._stes: dict[int, STE] = {}  # by StreamID
         self._l1cds: dict[tuple[int, int], L1CD] = {}  # by StreamID and index in the first level
         self._cds: dict[tuple[int, int], CD] = {}  # by StreamID and index in the table
+        # The PARTIDs of VMSs, twice: §5.6.2 lets both be stale, so that software must name both.
+        self._partids: dict[int, tuple[int, ...]] = {}  # by StreamID
+        self._vm_partids: dict[int, tuple[int, ...]] = {}  # by VMID
         self._contexts: dict[tuple[int, int | None], Context] = {}
 
     # -- invalidation (§4.3) ---------------------------------------------------------------------------------
@@ -140,6 +147,8 @@ class Configuration:
     def invalidate_all(self) -> None:
         for cache in (self._l1stds, self._stes, self._l1cds, self._cds, self._contexts):
             cache.clear()
+        self._partids.clear()
+        self._vm_partids.clear()
 
     def invalidate_stes(self, first: int, count: int, *, leaf: bool = False) -> None:
         """Drop the STEs of ``count`` StreamIDs and the CDs found through them; L1STDs too unless ``leaf``."""
@@ -150,6 +159,7 @@ class Configuration:
         self._stes = {sid: ste for sid, ste in self._stes.items() if not inside(sid)}
         self._l1cds = {key: l1cd for key, l1cd in self._l1cds.items() if not inside(key[0])}
         self._cds = {key: cd for key, cd in self._cds.items() if not inside(key[0])}
+        self._partids = {sid: partids for sid, partids in self._partids.items() if not inside(sid)}
         self._contexts = {key: context for key, context in self._contexts.items() if not inside(key[0])}
         if not leaf:
             split = self._split()
@@ -175,6 +185,10 @@ class Configuration:
         self._l1cds = {key: l1cd for key, l1cd in self._l1cds.items() if key[0] != sid}
         self._cds = {key: cd for key, cd in self._cds.items() if key[0] != sid}
         self._contexts = {key: context for key, context in self._contexts.items() if key[0] != sid}
+
+    def invalidate_partid_map(self, vmid: int) -> None:
+        """Drop the PARTIDs cached by VMID; what streams have made of them stays (§4.3.5, §5.6.2)."""
+        self._vm_partids.pop(vmid, None)
 
     # -- lookup ----------------------------------------------------------------------------------------------
 
@@ -234,7 +248,11 @@ class Configuration:
             return cd
         if self.validity.cd_illegal(ste, cd):
             return Refusal(event(events.C_BAD_CD))
-        return replace(base, stage1=self._stage1(base, cd))
+        # The VMS comes last, once it is known which PARTID is wanted of it (§7.3.22 leaves its place open).
+        mpam = self._mpam(base, sid, cd, event)
+        if isinstance(mpam, Refusal):
+            return mpam
+        return replace(base, stage1=self._stage1(base, cd), mpam=mpam)
 
     def bare_context(self, ste: STE) -> Context:
         """The context without stage 1."""
@@ -247,7 +265,21 @@ class Configuration:
             privileged=bool(ste.PRIVCFG & 1) if overrides and ste.PRIVCFG & 2 else None,
             instruction=bool(ste.INSTCFG & 1) if overrides and ste.INSTCFG & 2 else None,
             overrides=(bool(ste.MTCFG), ste.MemAttr, ste.SHCFG) if self.validity.idr1.ATTR_TYPES_OVR else (False, 0, 1),
+            mpam=self.validity.mpam(ste.PARTID, ste.PMG),
         )
+
+    def _mpam(self, context: Context, sid: int, cd: CD, event: _Maker) -> Mpam | Refusal:
+        """The MPAM identifiers of what stage 1 translates (§17.2)."""
+        ste = context.ste
+        if not ste.S1MPAM:
+            return context.mpam
+        partid = cd.PARTID
+        if self.validity.vms_enabled(ste):
+            partids = self._partid_map(context, sid, event)
+            if isinstance(partids, Refusal):
+                return partids
+            partid = partids[partid % len(partids)]  # its upper bits are RES0 here
+        return self.validity.mpam(partid, cd.PMG)
 
     def _stage1(self, context: Context, cd: CD) -> Stage1:
         el2 = context.world is StreamWorld.NS_EL2
@@ -417,6 +449,21 @@ class Configuration:
         if isinstance(found, Fault):
             return CdFault(context, found)
         return self._not_fetched(events.F_CD_FETCH, found, event)
+
+    def _partid_map(self, context: Context, sid: int, event: _Maker) -> tuple[int, ...] | Refusal:
+        """VMS.PARTID_MAP of a stream; no other part of a VMS is read."""
+        partids = self._partids.get(sid)
+        if partids is not None:
+            return partids
+        partids = self._vm_partids.get(context.vmid)
+        if partids is None:
+            at, partid_map = context.ste.VMSPtr, VMS.PARTID_MAP
+            data = self.memory.read(at, partid_map.width // 8)
+            if data is None:
+                return self._not_fetched(events.F_VMS_FETCH, at, event)
+            partids = partid_map.elements(int.from_bytes(data, "little"))
+            _keep(self._vm_partids, context.vmid, partids)
+        return _keep(self._partids, sid, partids)
 
 
 def _first_block_level(granule: int, wide: Wide) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ...errors import UsageError
 from ...layout import Register
-from .registers import AIDR, HTTU, IDR0, IDR1, IDR3, IDR5, IIDR, AddressSize, StallModel, TTEndian
+from .registers import AIDR, HTTU, IDR0, IDR1, IDR3, IDR5, IIDR, MPAMIDR, AddressSize, StallModel, TTEndian
 
 GRANULES = ("4K", "16K", "64K")
 ENDIANS = {"little": TTEndian.LITTLE, "big": TTEndian.BIG, "mixed": TTEndian.MIXED}
@@ -107,6 +107,9 @@ class Features:
     bbm_level: int = 2
     #: STE.PRIVCFG and STE.INSTCFG override a transaction's attributes.
     permission_overrides: bool = True
+    #: Largest PARTID and PMG that software may give out, 65535 and 255 at most; both 0: no MPAM.
+    mpam_partid_max: int = 0
+    mpam_pmg_max: int = 0
     command_queue_bits: int = 10
     event_queue_bits: int = 10
     page_request_queue_bits: int = 10
@@ -161,6 +164,12 @@ class Features:
         need(0 <= self.bbm_level <= 2, "bbm_level", "choose 0, 1 or 2")
         need(0 <= self.command_queue_bits <= 19, "command_queue_bits", "choose 0 to 19")
         need(0 <= self.event_queue_bits <= 19, "event_queue_bits", "choose 0 to 19")
+        for name, value, most in (
+            ("mpam_partid_max", self.mpam_partid_max, 0xFFFF),
+            ("mpam_pmg_max", self.mpam_pmg_max, 0xFF),
+        ):
+            need(0 <= value <= most, name, f"choose 0 to {most}")
+            need(not value or self.version in ("3.2", "3.3"), name, 'MPAM came with version 3.2; set version = "3.2"')
         need(self.oas < 52 or self.version != "3.0", "oas", "52-bit addresses came with version 3.1; choose 48 or less")
         need(
             self.version in ("3.0", "3.1") or self.range_invalidation,
@@ -208,6 +217,7 @@ class Features:
                 HAD=self.hierarchical_disable,
                 XNX=self.xnx,
                 PPS=self.pri_pasid,
+                MPAM=self.mpam_partid_max > 0 or self.mpam_pmg_max > 0,
                 FWB=self.forced_writeback,
                 STT=self.small_tables,
                 RIL=self.range_invalidation,
@@ -224,6 +234,7 @@ class Features:
                 VAX=self.va52 or self.lpa2 or self.oas == 52,
                 STALL_MAX=0 if self.stall_model == "terminate" else self.stall_max,
             ).raw,
+            MPAMIDR: MPAMIDR.of(PARTID_MAX=self.mpam_partid_max, PMG_MAX=self.mpam_pmg_max).raw,
             # Any implementer but Arm's own number, whose parts' errata Linux works around.
             IIDR: IIDR.of(Implementer=0x7F).raw,
             AIDR: AIDR.of(ArchMinorRev=minor).raw,
@@ -253,6 +264,8 @@ _EVERYTHING: Mapping[str, Any] = {
     "epan": True,
     "xnx": True,
     "forced_writeback": True,
+    "mpam_partid_max": 63,
+    "mpam_pmg_max": 3,
 }
 
 #: Named beginnings of a feature table. Those of real parts are what their manuals describe, as far as the model goes.

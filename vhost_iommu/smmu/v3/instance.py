@@ -2,7 +2,7 @@
 """One SMMUv3: registers, command and event queues, translation, errors and interrupts (IHI 0070).
 
 Law: all state is in the instance, so any number live side by side; a guest's mistake is a value. Not modelled:
-ATOS, MPAM, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
+ATOS, DPT, enhanced command queues, permission indirection, 128-bit descriptors, Secure state.
 """
 
 from __future__ import annotations
@@ -12,21 +12,36 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ... import _core
 from ...errors import UsageError
 from ...layout import Layout, Register
-from ...memory import MemoryLike
+from ...memory import Memory, MemoryLike
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..transaction import Answer, Outcome, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
+from .compiled import (
+    CONTEXTS,
+    NO_CONTEXT,
+    PARAMETERS,
+    CompiledConfiguration,
+    CompiledCounters,
+    CompiledTranslation,
+    access_bits,
+    fault_of,
+    memory_type,
+    packed_type,
+    refusal,
+    windows_of,
+)
 from .configuration import CdFault, Configuration, Context, Refusal, record
 from .counters import Counters
 from .features import Features
@@ -45,25 +60,33 @@ from .registers import (
     EVENTQ_IRQ_CFG1,
     EVENTQ_PROD,
     GBPA,
+    GBPMPAM,
     GERROR,
     GERROR_IRQ_CFG0,
     GERROR_IRQ_CFG1,
     GERRORN,
+    GMPAM,
     IDR0,
     IDR1,
     IDR3,
+    IDR5,
     IRQ_CTRL,
     IRQ_CTRLACK,
     PRIQ_BASE,
     PRIQ_IRQ_CFG0,
     PRIQ_PROD,
     REGISTERS,
+    STRTAB_BASE,
+    STRTAB_BASE_CFG,
     Guard,
     met,
 )
 from .stalls import Stalls
 from .translation import Translation
 from .validity import Validity
+
+if TYPE_CHECKING:
+    from ..._core.door import Core
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -82,6 +105,11 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
 }
 
 
+def _ones(value: int) -> int:
+    """As many low bits as ``value`` has."""
+    return (1 << value.bit_length()) - 1
+
+
 @dataclass(slots=True)
 class Update:
     """Fields of ``register`` that software has altered, and the register reads until that is acknowledged."""
@@ -98,8 +126,9 @@ class Smmu:
     beyond the model (see above) is not there. ``interrupt(source)`` is told of each wired interrupt: "eventq",
     "gerror", "cmdq-sync". ``lock`` guards the instance where several threads use it (re-entrant). ``wake`` asks
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
-    ``acknowledge_after`` register reads find CR0, IRQ_CTRL and GBPA not acknowledged yet; until then they are
-    without effect.
+    ``pure`` has the reference do what the compiled core could; None: as the environment says (VHOST_IOMMU_PURE).
+    ``acknowledge_after`` register reads find CR0, IRQ_CTRL, GBPA, GMPAM and GBPMPAM not acknowledged yet; until then
+    they are without effect.
     """
 
     size = 0x20000
@@ -118,6 +147,7 @@ class Smmu:
         wake: Callable[[], None] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
         trace: Trace | None = None,
+        pure: bool | None = None,
     ) -> None:
         self.name = name
         self.memory = memory
@@ -129,6 +159,8 @@ class Smmu:
         #: What stores have asked for and is not in effect yet, in order.
         self._updates: deque[Update] = deque()
         self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
+        #: GBPMPAM, and GMPAM (of L1STDs, STEs, VMSs, queues and MSIs), as far as they are in effect (§17.2, §17.4).
+        self.bypass_mpam = self.own_mpam = NO_MPAM
         self.clock = clock
         self.interrupt = interrupt
         self.counters = Counters()
@@ -137,7 +169,8 @@ class Smmu:
             ids.update((features or Features()).id_registers())
         for register_name, value in (id_registers or {}).items():
             if register_name not in BY_NAME:
-                raise UsageError(f"there is no register {register_name}; ID registers are IDR0 to IDR5, IIDR and AIDR")
+                known = "IDR0 to IDR5, MPAMIDR, IIDR and AIDR"
+                raise UsageError(f"there is no register {register_name}; ID registers are {known}")
             ids[BY_NAME[register_name]] = value
         self.registers = RegisterFile(
             REGISTERS,
@@ -149,26 +182,58 @@ class Smmu:
         self.registers.on_store(CR0, self._enables_stored)
         self.registers.on_store(IRQ_CTRL, self._enables_stored)
         self.registers.on_store(GBPA, self._gbpa_stored)
+        self.registers.on_store(GMPAM, self._mpam_stored)
+        self.registers.on_store(GBPMPAM, self._mpam_stored)
         self.registers.on_store(GERRORN, self._gerrorn_stored)
         self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
         for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD):
             self.registers.on_store(base_or_index, self._index_stored)
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.validity = Validity(self.registers)
-        self.translation = Translation(
-            self.registers,
-            memory,
-            self.validity,
-            self.counters,
-            tlb_entries,
-        )
-        self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+        door = _core.chosen() if pure is None else None if pure else _core.built()
+        #: The compiled core, which needs memory that it can reach by itself.
+        core = None if door is None or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
+        self.core: Core | None = core
+        self.translation: Translation
+        self.configuration: Configuration
+        if core is None:
+            self.translation = Translation(self.registers, memory, self.validity, self.counters, tlb_entries)
+            self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+        else:
+            assert isinstance(memory, Memory)
+            self.counters = CompiledCounters(core)
+            self.translation = CompiledTranslation(core, self.registers, memory, self.validity, self.counters)
+            self.configuration = CompiledConfiguration(core, self.registers, self.validity)
+            memory.watch(lambda windows: core.set_windows(windows_of(windows)))
+            self.registers.watch(PARAMETERS, self._parameters_changed)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
         self.commands = CommandQueue(self)
+
+    def _parameters_changed(self) -> None:
+        """Tell the core; returns when no request of masters is under way that began before."""
+        assert self.core is not None
+        registers, validity = self.registers, self.validity
+        self.core.set_parameters(
+            idr0=registers.raw(IDR0),
+            idr1=registers.raw(IDR1),
+            idr3=registers.raw(IDR3),
+            idr5=registers.raw(IDR5),
+            mpamidr=validity.mpamidr.raw,
+            cr2=registers.raw(CR2),
+            strtab_base=registers.raw(STRTAB_BASE),
+            strtab_base_cfg=registers.raw(STRTAB_BASE_CFG),
+            enabled=bool(registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask),
+            gbpa=self.gbpa().raw,
+        )
+
+    @property
+    def direct(self) -> Direct | None:
+        """For requests in one call; a trace needs each translation."""
+        return self.core if self.trace is None else None
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -200,6 +265,7 @@ class Smmu:
             self._epoch += 1
             self.registers.reset()
             self._updates.clear()
+            self.bypass_mpam = self.own_mpam = NO_MPAM
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -250,10 +316,16 @@ class Smmu:
             self._acknowledge(update.register, update.mask)
 
     def _acknowledge(self, register: type[Register], mask: int) -> None:
-        """Fields of CR0, IRQ_CTRL or GBPA are in effect as they are stored."""
+        """Fields of CR0, IRQ_CTRL or a register with Update are in effect as they are stored."""
         registers = self.registers
-        if register is GBPA:
-            registers[GBPA] = registers[GBPA].replace(Update=0)
+        if register in (GBPA, GMPAM, GBPMPAM):
+            registers[register] = registers.raw(register) & ~GBPA.Update.mask
+            if register is GMPAM:
+                own = registers[GMPAM]
+                self.own_mpam = self.validity.mpam(own.SO_PARTID, own.SO_PMG)
+            elif register is GBPMPAM:
+                bypass = registers[GBPMPAM]
+                self.bypass_mpam = self.validity.mpam(bypass.GBP_PARTID, bypass.GBP_PMG)
             return
         ack = CR0ACK if register is CR0 else IRQ_CTRLACK
         old = registers.raw(ack)
@@ -294,6 +366,13 @@ class Smmu:
         if new.Update:
             self._gbpa = old
             self._in_effect(GBPA, GBPA.write_mask)
+
+    def _mpam_stored(self, old: GMPAM | GBPMPAM, new: GMPAM | GBPMPAM) -> None:
+        """As GBPA; an identifier has as many bits as its largest value (§6.3.42, §6.3.43)."""
+        register, most = type(new), self.validity.mpamidr
+        widths = GMPAM.of(SO_PARTID=_ones(most.PARTID_MAX), SO_PMG=_ones(most.PMG_MAX), Update=1)
+        self.registers[register] = new.raw & widths.raw
+        self._in_effect(register, register.write_mask)
 
     def gbpa(self) -> GBPA:
         """What transactions go by; while an update is under way, what was there before (§6.3.14.1)."""
@@ -362,25 +441,54 @@ class Smmu:
                 t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
             return answer if split is None else self._pages(split, t, answer)
+        if self.core is not None:
+            return self._translate_compiled(t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
             if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
                 answer.memory.append(self._bypass_memory(t))
+                answer.mpam = self.bypass_mpam
             return answer
         context = self.configuration.lookup(t.sid, t.ssid)
         if isinstance(context, Refusal):
-            self.counters.faults += 1
-            answer.outcome = Outcome.ABORT
-            hidden = isinstance(context.event, events.C_BAD_STREAMID) and not registers[CR2].RECINVSID
-            if context.event is not None and not hidden:
-                self._record(context.event, answer)
-            return answer
+            return self._refused(context, answer)
         if isinstance(context, CdFault):
             self._fault(context.context, t, t.iova, self._access(context.context, t), context.fault, answer)
             return answer
         return self._pages(context, t, answer)
+
+    def _refused(self, refused: Refusal, answer: Answer) -> Answer:
+        self.counters.faults += 1
+        answer.outcome = Outcome.ABORT
+        hidden = isinstance(refused.event, events.C_BAD_STREAMID) and not self.registers[CR2].RECINVSID
+        if refused.event is not None and not hidden:
+            self._record(refused.event, answer)
+        return answer
+
+    def _translate_compiled(self, t: Transaction, answer: Answer) -> Answer:
+        """The same by the core: its pieces, and what it says of a fault."""
+        assert self.core is not None
+        assert isinstance(self.configuration, CompiledConfiguration)
+        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access_bits(t), packed_type(t.memory))
+        answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
+        answer.memory = [memory_type(packed) for _, _, packed in pieces]
+        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.bypass_mpam
+        if ended is None:
+            return answer
+        _, done, access, event, ssid, fetch, fault, held = ended
+        if fault is not None:
+            assert held is not None
+            context = self.configuration.context(held)
+            values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
+            self._fault(context, t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
+            return answer
+        if event or ended[0] == NO_CONTEXT:
+            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
+        answer.outcome = Outcome.ABORT
+        answer.mpam = NO_MPAM
+        return answer
 
     def _bypass_memory(self, t: Transaction) -> MemoryType:
         """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
@@ -391,6 +499,7 @@ class Smmu:
 
     def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
         """Translate page by page up to the first fault."""
+        answer.mpam = context.mpam
         access = self._access(context, t)
         address, left = t.iova, t.size
         while left > 0:
@@ -458,6 +567,8 @@ class Smmu:
         who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
         what = {**who, "iova": t.iova, "size": t.size}
         where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
+        if answer.mpam != NO_MPAM:
+            where.update(partid=answer.mpam.partid, pmg=answer.mpam.pmg)
         name = "write" if t.write else "read"
         self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ..register_file import RegisterFile
+from ..transaction import Mpam
 from ..walk import Wide
-from .registers import CR2, HTTU, IDR0, IDR1, IDR3, IDR5, AddressSize, StallModel, TTEndian
+from .registers import CR2, HTTU, IDR0, IDR1, IDR3, IDR5, MPAMIDR, AddressSize, StallModel, TTEndian
 from .structures import CD, EATS, STE, STE_CONFIG, STRW, TG0, TG1, S1Fmt
 
 
@@ -48,6 +49,11 @@ class Validity:
         return self.registers[IDR5]
 
     @property
+    def mpamidr(self) -> MPAMIDR:
+        """The largest identifiers; zeros where there is no MPAM."""
+        return self.registers[MPAMIDR] if self.idr3.MPAM else MPAMIDR(0)
+
+    @property
     def output_bits(self) -> int:
         """OAS in bits (§3.4)."""
         return AddressSize(self.idr5.OAS).bits
@@ -81,6 +87,22 @@ class Validity:
         if high:
             return TG1(cd.TG1).shift if cd.TG1 else 0
         return TG0(cd.TG0).shift if cd.TG0 < 3 else 0
+
+    # -- MPAM (§5.6.1, chapter 17) ---------------------------------------------------------------------------
+
+    def mpam(self, partid: int, pmg: int) -> Mpam:
+        """What these identifiers come to: one that is too large is UNKNOWN, and 0 here."""
+        most = self.mpamidr
+        return Mpam(partid if partid <= most.PARTID_MAX else 0, pmg if pmg <= most.PMG_MAX else 0)
+
+    @property
+    def has_vms(self) -> bool:
+        """Whether the VMS is supported (§5.6.1)."""
+        return bool(self.idr0.S1P and self.idr0.S2P and self.mpamidr.PARTID_MAX)
+
+    def vms_enabled(self, ste: STE) -> bool:
+        """Whether STE.VMSPtr counts (§5.2)."""
+        return ste.Config == STE_CONFIG.NESTED and bool(ste.S1MPAM) and self.has_vms
 
     # -- validity (§5.2.2, §5.4.2) ---------------------------------------------------------------------------
 
@@ -130,6 +152,8 @@ class Validity:
         ):
             return True
         if stage2 and self._s2_illegal(ste):
+            return True
+        if self.vms_enabled(ste) and ste.VMSPtr >> self.output_bits:
             return True
         return not self.vmid_ignored(ste) and not idr0.VMID16 and bool(ste.S2VMID >> 8)
 

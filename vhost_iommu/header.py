@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``declared.h``: the declarations for the compiled core, in C; ``python -m vhost_iommu._core.header [--check]``.
+"""``declared.h``: the declarations for the compiled core, in C; ``python -m vhost_iommu.header [--check]``.
 
 Law: the header holds nothing that the declarations do not, so it is regenerated, never edited. A field of a layout
 becomes an inline function of the layout's words, named LAYOUT_FIELD; a value of an enumeration VI_ENUM_NAME.
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 
-from ..layout import Field, Layout
-from ..smmu import descriptors
-from ..smmu.v3 import commands, events, registers, structures
+from .layout import Field, Layout
+from .smmu import descriptors
+from .smmu.v3 import commands, events, registers, structures
 
-HEADER = Path(__file__).with_name("declared.h")
+HEADER = Path(__file__).parent / "_core" / "declared.h"
 
 #: Of these the core reads fields: structures and commands from words, registers and descriptors from one.
 LAYOUTS: tuple[type[Layout], ...] = (
@@ -32,6 +32,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
     registers.IDR1,
     registers.IDR3,
     registers.IDR5,
+    registers.MPAMIDR,
     registers.CR2,
     registers.GBPA,
     registers.STRTAB_BASE,
@@ -61,7 +62,7 @@ def text() -> str:
     """The whole header."""
     lines = [
         "/* SPDX-License-Identifier: Apache-2.0 */",
-        "/* Written by `python -m vhost_iommu._core.header`; edit the declarations instead. */",
+        "/* Written by `python -m vhost_iommu.header`; edit the declarations instead. */",
         "#ifndef VI_DECLARED_H",
         "#define VI_DECLARED_H",
         "",
@@ -111,12 +112,12 @@ def _value(f: Field, wide: bool) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the header, or with ``--check`` say that it is stale (exit code 1)."""
-    parser = argparse.ArgumentParser(prog="python -m vhost_iommu._core.header", description=f"Write {HEADER.name}.")
+    parser = argparse.ArgumentParser(prog="python -m vhost_iommu.header", description=f"Write {HEADER.name}.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the header is stale")
     if parser.parse_args(arguments).check:
         stale = not HEADER.is_file() or HEADER.read_text(encoding="utf-8") != text()
         if stale:
-            print(f"{HEADER} is stale; run python -m vhost_iommu._core.header", file=sys.stderr)
+            print(f"{HEADER} is stale; run python -m vhost_iommu.header", file=sys.stderr)
         return int(stale)
     HEADER.write_text(text(), encoding="utf-8")
     return 0

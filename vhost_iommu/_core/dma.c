@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whole requests of DMA masters: translated and carried out page by page, up to the first fault. */
+#include "translate.h"
+
+/* A request under way. */
+struct course {
+    struct vi_reader *reader;
+    const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
+    uint64_t iova, left;
+    unsigned access;
+    struct vi_result *result;
+};
+
+/* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data. */
+static unsigned overridden(const struct vi_context *context, unsigned access)
+{
+    if (context->privileged != VI_AS_IT_CAME)
+        access = (access & ~VI_PRIVILEGED) | (context->privileged ? VI_PRIVILEGED : 0);
+    if (context->instruction != VI_AS_IT_CAME)
+        access = (access & ~VI_INSTRUCTION) | (context->instruction ? VI_INSTRUCTION : 0);
+    return access & VI_WRITE ? access & ~VI_INSTRUCTION : access;
+}
+
+static bool ended(struct course *course, enum vi_end end)
+{
+    course->result->end = (uint8_t)end;
+    return false;
+}
+
+static bool faulted(struct course *course)
+{
+    course->result->context = *course->context;
+    return ended(course, VI_FAULTED);
+}
+
+/* False: it ended before its first byte. */
+static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
+                  struct vi_result *result)
+{
+    *course = (struct course){reader, NULL, request->iova, request->size, request->access, result};
+    result->end = VI_DONE;
+    result->done = 0;
+    result->partid = 0;
+    result->pmg = 0;
+    result->access = request->access;
+    VI_COUNT(reader->counters.transactions);
+    const struct vi_setup *setup = reader->setup;
+    if (VI_UNLIKELY(!setup->parameters.enabled)) {
+        uint64_t last = request->iova + request->size - 1;
+        if (GBPA_ABORT(setup->parameters.gbpa) || last > setup->output_mask || last < request->iova)
+            return ended(course, VI_DISABLED);
+        return true;
+    }
+    struct vi_lookup found;
+    vi_lookup(reader, request->sid, request->ssid, &found);
+    if (VI_UNLIKELY(found.status == VI_REFUSED)) {
+        result->lookup = found;
+        return ended(course, VI_NO_CONTEXT);
+    }
+    course->context = found.context;
+    result->partid = found.context->partid;
+    result->pmg = found.context->pmg;
+    result->access = (uint8_t)(course->access = overridden(found.context, request->access));
+    if (VI_LIKELY(found.status == VI_FOUND))
+        return true;
+    result->fault = found.fault;
+    return faulted(course);
+}
+
+/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
+static inline bool next(struct course *course, struct vi_place *place)
+{
+    if (!course->left)
+        return false;
+    VI_COUNT(course->reader->counters.translations);
+    if (VI_UNLIKELY(!course->context)) {
+        place->pa = course->iova;
+        place->size = course->left;
+        return true;
+    }
+    if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, place,
+                              &course->result->fault)))
+        return faulted(course);
+    if (place->size > course->left)
+        place->size = course->left;
+    return true;
+}
+
+static inline void advance(struct course *course, uint64_t size)
+{
+    course->iova += size;
+    course->left -= size;
+    course->result->done += size;
+}
+
+/* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
+static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
+{
+    struct vi_place place;
+    if (!next(course, &place))
+        return NULL;
+    struct vi_reader *reader = course->reader;
+    uint8_t *host = vi_find(reader, place.pa, 1, may);
+    if (VI_UNLIKELY(!host)) {
+        course->result->pa = place.pa;
+        ended(course, VI_OUTSIDE);
+        return NULL;
+    }
+    uint64_t here = reader->last->size - (place.pa - reader->last->base);
+    *size = place.size < here ? place.size : here;
+    course->result->pa = place.pa;
+    return host;
+}
+
+/* Whether the window that was accessed is still whole. */
+static inline bool intact(struct course *course)
+{
+    return VI_LIKELY(!vi_broken(course->reader->last)) || ended(course, VI_OUTSIDE);
+}
+
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, struct vi_piece *pieces, uint32_t room,
+                   struct vi_result *result)
+{
+    struct course course;
+    struct vi_place place;
+    uint32_t count = 0;
+    if (!begin(&course, reader, request, result))
+        return 0;
+    while (next(&course, &place)) {
+        const struct vi_parameters *p = &reader->setup->parameters;
+        vi_memory_type memory =
+            course.context ? vi_memory_of(course.context, &place, request->incoming)
+            : IDR1_ATTR_TYPES_OVR(p->idr1)
+                ? vi_override(request->incoming, GBPA_MTCFG(p->gbpa), (unsigned)GBPA_MemAttr(p->gbpa),
+                              (unsigned)GBPA_SHCFG(p->gbpa))
+                : vi_consistent(request->incoming);
+        struct vi_piece *last = count ? &pieces[count - 1] : NULL;
+        if (last && last->pa + last->size == place.pa && last->memory == memory) {
+            last->size += place.size;
+        } else if (count == room) {
+            break;
+        } else {
+            pieces[count++] = (struct vi_piece){place.pa, place.size, memory};
+        }
+        advance(&course, place.size);
+    }
+    return count;
+}
+
+uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, const uint64_t *iova, uint64_t *pa,
+                  uint32_t count, struct vi_result *result)
+{
+    struct course course;
+    struct vi_place place;
+    if (!begin(&course, reader, request, result))
+        return 0;
+    for (uint32_t at = 0; at < count; at++) {
+        course.iova = iova[at];
+        course.left = 1;
+        if (!next(&course, &place))
+            return at;
+        pa[at] = place.pa;
+    }
+    return count;
+}
+
+enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
+{
+    struct course course;
+    uint64_t size;
+    uint8_t *host, *at = to;
+    if (begin(&course, reader, request, result))
+        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
+            memcpy(at, host, size);
+            if (!intact(&course))
+                break;
+            at += size;
+            advance(&course, size);
+        }
+    return result->end;
+}
+
+enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
+                         struct vi_result *result)
+{
+    struct course course;
+    uint64_t size;
+    uint8_t *host;
+    const uint8_t *at = from;
+    if (begin(&course, reader, request, result))
+        while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
+            memcpy(host, at, size);
+            if (!intact(&course))
+                break;
+            at += size;
+            advance(&course, size);
+        }
+    return result->end;
+}
+
+enum vi_end vi_dma_fill(struct vi_reader *reader, const struct vi_request *request, uint8_t byte,
+                        struct vi_result *result)
+{
+    struct course course;
+    uint64_t size;
+    uint8_t *host;
+    if (begin(&course, reader, request, result))
+        while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
+            memset(host, byte, size);
+            if (!intact(&course))
+                break;
+            advance(&course, size);
+        }
+    return result->end;
+}
+
+enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *request, uint64_t *sum,
+                       struct vi_result *result)
+{
+    struct course course;
+    uint64_t size, total = 0;
+    uint8_t *host, word[8] = {0};
+    unsigned held = 0; /* bytes of a word that began in an earlier page */
+    if (begin(&course, reader, request, result))
+        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
+            uint64_t at = 0, value;
+            for (; at < size && held; at++) {
+                word[held++ & 7] = host[at];
+                if (held == 8) {
+                    memcpy(&value, word, 8);
+                    total += value;
+                    held = 0;
+                }
+            }
+            for (; size - at >= 8; at += 8) {
+                memcpy(&value, host + at, 8);
+                total += value;
+            }
+            for (; at < size; at++)
+                word[held++ & 7] = host[at];
+            if (!intact(&course))
+                break;
+            advance(&course, size);
+        }
+    *sum = total;
+    return result->end;
+}
+
+enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *request, const void *with,
+                           struct vi_result *result)
+{
+    struct course course;
+    uint64_t size;
+    uint8_t *host;
+    const uint8_t *at = with;
+    if (begin(&course, reader, request, result))
+        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
+            bool alike = !memcmp(host, at, size);
+            if (!intact(&course))
+                break;
+            if (!alike) {
+                uint64_t same = 0;
+                while (same < size && host[same] == at[same]) /* the guest may write meanwhile */
+                    same++;
+                advance(&course, same);
+                ended(&course, VI_DIFFERENT);
+                break;
+            }
+            at += size;
+            advance(&course, size);
+        }
+    return result->end;
+}
+
+bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to,
+                 struct vi_result *read, struct vi_result *written)
+{
+    struct course source, target;
+    const struct vi_window *read_of = NULL, *written_of = NULL;
+    uint64_t size, room = 0, have = 0;
+    uint8_t *in = NULL, *out = NULL;
+    if (!begin(&source, reader, from, read))
+        return false;
+    if (!begin(&target, reader, to, written))
+        return true;
+    while (source.left && target.left) {
+        if (!have) {
+            if (!(in = next_bytes(&source, VI_MAY_READ, &have)))
+                return false;
+            read_of = reader->last;
+        }
+        if (!room) {
+            if (!(out = next_bytes(&target, VI_MAY_WRITE, &room)))
+                return true;
+            written_of = reader->last;
+        }
+        size = have < room ? have : room;
+        memmove(out, in, size);
+        if (vi_broken(read_of))
+            return ended(&source, VI_OUTSIDE);
+        if (vi_broken(written_of))
+            return !ended(&target, VI_OUTSIDE);
+        advance(&source, size);
+        advance(&target, size);
+        in += size;
+        out += size;
+        have -= size;
+        room -= size;
+    }
+    return true;
+}
+
+uint32_t vi_dma_list(struct vi_reader *reader, const struct vi_request *requests, uint32_t count, uint8_t *buffer,
+                     struct vi_result *result)
+{
+    for (uint32_t at = 0; at < count; at++) {
+        enum vi_end end = requests[at].access & VI_WRITE ? vi_dma_write(reader, &requests[at], buffer, result)
+                                                         : vi_dma_read(reader, &requests[at], buffer, result);
+        if (end != VI_DONE)
+            return at;
+        buffer += requests[at].size;
+    }
+    return count;
+}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The types of door.pyx, which see."""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+DONE: int
+DISABLED: int
+NO_CONTEXT: int
+FAULTED: int
+OUTSIDE: int
+FOUND: int
+REFUSED: int
+CD_FAULT: int
+WRITE: int
+PRIVILEGED: int
+INSTRUCTION: int
+NO_SSID: int
+
+#: (kind, level, stage, cause, ipa, fetch, table_write)
+RawFault: TypeAlias = tuple[int, int, int, int, int, int, bool]
+#: (base, shift, output, granule_bits, level, descriptor, descriptor_at, flags, attributes, shareability, memory)
+RawMapping: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
+#: (end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, Held or None)
+Ended: TypeAlias = tuple[int, int, int, int, int | None, int, RawFault | None, Held | None]
+
+class Held:
+    @property
+    def ste(self) -> int: ...
+    @property
+    def cd(self) -> int | None: ...
+    @property
+    def mpam(self) -> tuple[int, int]: ...
+
+class Core:
+    def __init__(self, tlb_entries: int, contexts: int) -> None: ...
+    def set_windows(self, windows: Iterable[tuple[int, int, ReadableBuffer | None, bool, bool]]) -> None: ...
+    def set_parameters(
+        self,
+        *,
+        idr0: int,
+        idr1: int,
+        idr3: int,
+        idr5: int,
+        mpamidr: int,
+        cr2: int,
+        strtab_base_cfg: int,
+        strtab_base: int,
+        enabled: bool,
+        gbpa: int,
+    ) -> None: ...
+    def quiesce(self) -> None: ...
+    def lookup(self, sid: int, ssid: int | None) -> tuple[int, int, int | None, int, RawFault, Held | None]: ...
+    def legal_ste(self, sid: int, ssid: int | None) -> tuple[int | None, int, int | None, int]: ...
+    def bare_context(self, ste: int) -> Held: ...
+    def translate(
+        self, held: Held, address: int, access: int
+    ) -> tuple[RawFault] | tuple[None, int, int, RawMapping | None, RawMapping | None]: ...
+    def pieces(
+        self, sid: int, ssid: int | None, iova: int, size: int, access: int, incoming: int
+    ) -> tuple[list[tuple[int, int, int]], tuple[int, int], Ended | None]: ...
+    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> tuple[bytes, bool]: ...
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int) -> int: ...
+    def copy(
+        self, slot: int, source: tuple[int, int | None, int, int], target: tuple[int, int | None, int, int], size: int
+    ) -> int: ...
+    def sum64(self, slot: int, sid: int, ssid: int | None, iova: int, size: int, access: int) -> tuple[int, int]: ...
+    def batch(
+        self, slot: int, sid: int, ssid: int | None, iova: ReadableBuffer, pa: WriteableBuffer, access: int
+    ) -> int: ...
+    def invalidate_configuration(self) -> None: ...
+    def invalidate_stes(self, first: int, count: int, leaf: bool) -> None: ...
+    def invalidate_cd(self, sid: int, ssid: int, leaf: bool) -> None: ...
+    def invalidate_cds(self, sid: int) -> None: ...
+    def invalidate_partid_map(self, vmid: int) -> None: ...
+    def invalidate_tlbs(self) -> None: ...
+    def invalidate_spaces(self, world: int, vmid: int | None, vmid_mask: int, asid: int | None) -> None: ...
+    def invalidate_range(
+        self,
+        world: int,
+        start: int,
+        size: int,
+        vmid: int | None,
+        vmid_mask: int,
+        asid: int | None,
+        granule_bits: int,
+        level: int | None,
+    ) -> None: ...
+    def tlb(self, stage: int) -> tuple[int, int, int]: ...
+    def entries(self, stage: int) -> list[tuple[int, int, int | None, int, RawMapping]]: ...
+    def counts(self) -> tuple[int, ...]: ...

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, freethreading_compatible=False
+"""The thin door to the compiled core: Python values in, Python values out, no meaning of its own.
+
+Law: every call into the core enters and leaves it (``vi_enter``, ``vi_exit``), so nothing of a reader outlives it; bytes
+move with the interpreter's lock released.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+
+cdef extern from "core.h" nogil:
+    cdef struct vi_window:
+        uint64_t base, size
+        uint8_t *host
+        uint8_t allows
+    enum: VI_MAY_READ, VI_MAY_WRITE, VI_NO_SSID, VI_SLOTS, VI_ANY
+    cdef struct vi_fault:
+        uint8_t kind, stage, cause
+        int8_t level
+        bint table_write
+        uint64_t ipa, fetch
+    cdef struct vi_mapping:
+        uint64_t base, output, descriptor, descriptor_at
+        uint8_t shift, granule_bits
+        int8_t level
+        uint8_t attributes, shareability, memory, flags
+    cdef struct vi_context:
+        uint32_t sid, ssid
+        uint8_t world
+        uint16_t vmid
+        uint64_t ste[8]
+        uint64_t cd[8]
+        bint stage1
+        uint16_t partid
+        uint8_t pmg
+    cdef struct vi_parameters:
+        uint32_t idr0, idr1, idr3, idr5, mpamidr, cr2, strtab_base_cfg
+        uint64_t strtab_base
+        bint enabled
+        uint32_t gbpa
+    enum: VI_FOUND, VI_REFUSED, VI_CD_FAULT
+    cdef struct vi_lookup_result "vi_lookup":
+        uint8_t status, event
+        bint names_ssid
+        uint32_t ssid
+        uint64_t fetch
+        vi_fault fault
+        const vi_context *context
+    cdef struct vi_core:
+        pass
+    cdef struct vi_reader:
+        pass
+    vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts)
+    void vi_core_free(vi_core *core)
+    vi_reader *vi_enter(vi_core *core, unsigned hint)
+    void vi_exit(vi_reader *reader)
+    bint vi_set_windows(vi_core *core, const vi_window *windows, uint32_t count)
+    void vi_set_parameters(vi_core *core, const vi_parameters *parameters)
+    void vi_quiesce(vi_core *core)
+    void look_up "vi_lookup"(vi_reader *reader, uint32_t sid, uint32_t ssid, vi_lookup_result *found)
+    void vi_legal_ste(vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_t *ste, vi_lookup_result *found)
+    void vi_bare_context(vi_reader *reader, const uint64_t *ste, vi_context *context)
+    void vi_hold_context(vi_core *core, const vi_context *context)
+    void vi_drop_context(vi_core *core, const vi_context *context)
+    void vi_invalidate_configuration(vi_core *core)
+    void vi_invalidate_stes(vi_core *core, uint32_t first, uint64_t count, bint leaf)
+    void vi_invalidate_cd(vi_core *core, uint32_t sid, uint32_t ssid, bint leaf)
+    void vi_invalidate_cds(vi_core *core, uint32_t sid)
+    void vi_invalidate_partid_map(vi_core *core, uint16_t vmid)
+    cdef struct vi_output:
+        uint64_t pa, size
+        bint has1, has2
+        vi_mapping stage1, stage2
+        uint8_t memory
+    vi_fault vi_translate(vi_reader *reader, const vi_context *context, uint64_t address, unsigned access,
+                          uint8_t incoming, bint mappings, vi_output *output)
+    cdef struct vi_request:
+        uint32_t sid, ssid
+        uint64_t iova, size
+        uint8_t access, incoming
+    enum: VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
+    cdef struct vi_result:
+        uint8_t end, access
+        uint64_t done, pa
+        uint16_t partid
+        uint8_t pmg
+        vi_fault fault
+        vi_lookup_result lookup
+        vi_context context
+    cdef struct vi_piece:
+        uint64_t pa, size
+        uint8_t memory
+    uint32_t vi_pieces(vi_reader *reader, const vi_request *request, vi_piece *pieces, uint32_t room,
+                       vi_result *result)
+    uint32_t vi_batch(vi_reader *reader, const vi_request *request, const uint64_t *iova, uint64_t *pa,
+                      uint32_t count, vi_result *result)
+    int vi_dma_read(vi_reader *reader, const vi_request *request, void *to, vi_result *result)
+    int vi_dma_write(vi_reader *reader, const vi_request *request, const void *from_, vi_result *result)
+    int vi_dma_fill(vi_reader *reader, const vi_request *request, uint8_t byte, vi_result *result)
+    int vi_dma_sum(vi_reader *reader, const vi_request *request, uint64_t *sum, vi_result *result)
+    int vi_dma_compare(vi_reader *reader, const vi_request *request, const void *with_, vi_result *result)
+    bint vi_dma_copy(vi_reader *reader, const vi_request *from_, const vi_request *to, vi_result *read,
+                     vi_result *written)
+    void vi_invalidate_spaces(vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid)
+    void vi_invalidate_range(vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid, uint16_t vmid_mask,
+                             int32_t asid, uint8_t granule_bits, int8_t level)
+    enum: VI_ANY_LEVEL
+    void vi_invalidate_tlbs(vi_core *core)
+    cdef struct vi_tlb_state:
+        uint64_t evictions, invalidated
+        uint32_t capacity
+    void vi_look_at_tlb(vi_core *core, int stage, vi_tlb_state *state)
+    void vi_visit_tlb(vi_core *core, int stage, void *to,
+                      void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
+    void vi_count(vi_core *core, uint64_t *counts)
+
+
+#: How a request ended (enum vi_end).
+DONE, DISABLED, NO_CONTEXT, FAULTED, OUTSIDE = VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
+#: What a lookup found (enum vi_lookup_status).
+FOUND, REFUSED, CD_FAULT = VI_FOUND, VI_REFUSED, VI_CD_FAULT
+WRITE, PRIVILEGED, INSTRUCTION = 1, 2, 4
+NO_SSID = VI_NO_SSID
+
+#: Shorter requests keep the interpreter's lock: to let go of it and to take it again costs as much as they do.
+cdef enum: LONG = 16384
+
+#: Slots by name: that of callers under the SMMU's own lock, and the first of those of masters.
+cdef enum: OWN_SLOT = 0
+
+
+cdef class Held:
+    """A copy of a context, whose TLB spaces stay while it does."""
+
+    cdef vi_context context
+    cdef Core core
+
+    def __dealloc__(self):
+        if self.core is not None and self.core.core is not NULL:
+            vi_drop_context(self.core.core, &self.context)
+
+    @property
+    def ste(self):
+        return _structure(self.context.ste)
+
+    @property
+    def cd(self):
+        """None: it has no stage 1."""
+        return _structure(self.context.cd) if self.context.stage1 else None
+
+    @property
+    def mpam(self):
+        """(PARTID, PMG)."""
+        return self.context.partid, self.context.pmg
+
+
+cdef object _structure(const uint64_t *words):
+    return int.from_bytes((<const char *>words)[:64], "little")
+
+
+cdef tuple _fault(const vi_fault *f):
+    """(kind, level, stage, cause, ipa, fetch, table_write)."""
+    return f.kind, f.level, f.stage, f.cause, f.ipa, f.fetch, bool(f.table_write)
+
+
+cdef tuple _mapping(const vi_mapping *m):
+    return (m.base, m.shift, m.output, m.granule_bits, m.level, m.descriptor, m.descriptor_at, m.flags, m.attributes,
+            m.shareability, m.memory)
+
+
+cdef void _append(void *to, int world, int vmid, int asid, int aset, const vi_mapping *mapping) noexcept with gil:
+    (<list>to).append((world, vmid, None if asid == VI_ANY else asid, aset, _mapping(mapping)))
+
+
+cdef class Core:
+    """One instance's core. Invalidations and changes are for one thread at a time; requests are for any."""
+
+    cdef vi_core *core
+    cdef Py_buffer *buffers
+    cdef uint32_t buffer_count
+
+    def __cinit__(self, uint32_t tlb_entries, uint32_t contexts):
+        self.core = vi_core_new(tlb_entries, contexts)
+        if self.core is NULL:
+            raise MemoryError("no memory for the core")
+
+    def __dealloc__(self):
+        if self.core is not NULL:
+            vi_core_free(self.core)
+            self.core = NULL
+        self._release(self.buffers, self.buffer_count)
+
+    cdef void _release(self, Py_buffer *buffers, uint32_t count):
+        for at in range(count):
+            if buffers[at].buf is not NULL:
+                PyBuffer_Release(&buffers[at])
+        free(buffers)
+
+    # -- what it works on ------------------------------------------------------------------------------------
+
+    def set_windows(self, windows):
+        """``windows``: (base, size, buffer or None, readable, writable), by base. The former ones are let go of."""
+        cdef uint32_t count = len(windows), at = 0
+        cdef Py_buffer *buffers = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
+        cdef vi_window *table = <vi_window *>calloc(count + 1, sizeof(vi_window))
+        cdef bint done
+        if buffers is NULL or table is NULL:
+            free(buffers)
+            free(table)
+            raise MemoryError("no memory for windows")
+        try:
+            for at, (base, size, buffer, readable, writable) in enumerate(windows):
+                table[at].base = base
+                table[at].size = size
+                if buffer is not None:
+                    PyObject_GetBuffer(buffer, &buffers[at], PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+                    if <uint64_t>buffers[at].len < table[at].size:
+                        raise ValueError("a window is larger than its buffer")
+                    table[at].host = <uint8_t *>buffers[at].buf
+                    table[at].allows = (VI_MAY_READ if readable else 0) | (VI_MAY_WRITE if writable else 0)
+            with nogil:
+                done = vi_set_windows(self.core, table, count)
+            if not done:
+                raise MemoryError("no memory for windows")
+        except BaseException:
+            self._release(buffers, count)
+            raise
+        finally:
+            free(table)
+        self._release(self.buffers, self.buffer_count)
+        self.buffers, self.buffer_count = buffers, count
+
+    def set_parameters(self, *, uint32_t idr0, uint32_t idr1, uint32_t idr3, uint32_t idr5, uint32_t mpamidr,
+                       uint32_t cr2, uint32_t strtab_base_cfg, uint64_t strtab_base, bint enabled, uint32_t gbpa):
+        cdef vi_parameters p
+        p.idr0, p.idr1, p.idr3, p.idr5, p.mpamidr = idr0, idr1, idr3, idr5, mpamidr
+        p.cr2, p.strtab_base_cfg, p.strtab_base = cr2, strtab_base_cfg, strtab_base
+        p.enabled, p.gbpa = enabled, gbpa
+        with nogil:
+            vi_set_parameters(self.core, &p)
+
+    def quiesce(self):
+        """Return when no request that is under way now is."""
+        with nogil:
+            vi_quiesce(self.core)
+
+    # -- lookups, for what is not a whole request ----------------------------------------------------------------
+
+    cdef Held _held(self, const vi_context *context):
+        cdef Held held = Held.__new__(Held)
+        held.context = context[0]
+        held.core = self
+        vi_hold_context(self.core, context)
+        return held
+
+    def lookup(self, uint32_t sid, ssid):
+        """(status, event type, SSID of the record or None, FetchAddr, fault, Held or None)."""
+        cdef vi_lookup_result found
+        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        look_up(reader, sid, VI_NO_SSID if ssid is None else ssid, &found)
+        held = None if found.status == VI_REFUSED else self._held(found.context)
+        vi_exit(reader)
+        return (found.status, found.event, found.ssid if found.names_ssid else None, found.fetch,
+                _fault(&found.fault), held)
+
+    def legal_ste(self, uint32_t sid, ssid):
+        """(STE or None, event type, SSID of the record or None, FetchAddr)."""
+        cdef vi_lookup_result found
+        cdef uint64_t ste[8]
+        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        vi_legal_ste(reader, sid, VI_NO_SSID if ssid is None else ssid, ste, &found)
+        vi_exit(reader)
+        whole = _structure(ste) if found.status == VI_FOUND else None
+        return whole, found.event, found.ssid if found.names_ssid else None, found.fetch
+
+    def bare_context(self, ste):
+        """The context of the STE (512 bits) without stage 1."""
+        cdef vi_context context
+        cdef uint64_t words[8]
+        raw = ste.to_bytes(64, "little")
+        memcpy(words, PyBytes_AS_STRING(raw), 64)
+        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        vi_bare_context(reader, words, &context)
+        held = self._held(&context)
+        vi_exit(reader)
+        return held
+
+    def translate(self, Held held, uint64_t address, unsigned access):
+        """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
+        cdef vi_output output
+        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        cdef vi_fault fault = vi_translate(reader, &held.context, address, access, 0, True, &output)
+        vi_exit(reader)
+        if fault.kind:
+            return (_fault(&fault),)
+        return (None, output.pa, output.size, _mapping(&output.stage1) if output.has1 else None,
+                _mapping(&output.stage2) if output.has2 else None)
+
+    # -- whole requests ------------------------------------------------------------------------------------------
+
+    cdef tuple _ended(self, const vi_request *request, const vi_result *result):
+        """(end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, Held or None)."""
+        cdef const vi_lookup_result *found = &result.lookup
+        if result.end == VI_NO_CONTEXT:
+            return (result.end, 0, result.access, found.event, found.ssid if found.names_ssid else None, found.fetch,
+                    None, None)
+        if result.end == VI_FAULTED:
+            return result.end, result.done, result.access, 0, None, 0, _fault(&result.fault), self._held(&result.context)
+        return result.end, result.done, result.access, 0, None, 0, None, None
+
+    def pieces(self, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming):
+        """A list of (pa, size, memory type), (PARTID, PMG) of the context, and how it ended; None: whole."""
+        cdef vi_request request
+        cdef vi_result result
+        cdef vi_piece few[4]
+        cdef vi_piece *pieces = few
+        cdef uint32_t room = 4, count, at
+        request.sid, request.ssid = sid, VI_NO_SSID if ssid is None else ssid
+        request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
+        if size > 8192:
+            room = 2 + <uint32_t>min(size >> 12, 1 << 20)
+            pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
+            if pieces is NULL:
+                raise MemoryError("no memory for pieces")
+        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        count = vi_pieces(reader, &request, pieces, room, &result)
+        # Held before the reader leaves, so that the context's spaces are there.
+        ended = None if result.end == VI_DONE and result.done == size else self._ended(&request, &result)
+        vi_exit(reader)
+        try:
+            return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)],
+                    (result.partid, result.pmg), ended)
+        finally:
+            if pieces is not few:
+                free(pieces)
+
+    def read(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access):
+        """(bytes that were read, whether all were); what was not is the caller's to ask for by ``pieces``."""
+        cdef vi_request request
+        cdef vi_result result
+        cdef vi_reader *reader
+        request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
+        request.access, request.incoming = access, 0
+        data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *to = PyBytes_AS_STRING(data)
+        if size < LONG:
+            reader = vi_enter(self.core, slot)
+            vi_dma_read(reader, &request, to, &result)
+            vi_exit(reader)
+        else:
+            with nogil:
+                reader = vi_enter(self.core, slot)
+                vi_dma_read(reader, &request, to, &result)
+                vi_exit(reader)
+        if result.end == VI_DONE:
+            return data, True
+        return data[:result.done], False
+
+    def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
+              uint8_t access):
+        """How many bytes were written."""
+        cdef vi_request request
+        cdef vi_result result
+        cdef vi_reader *reader
+        cdef const uint8_t *at = &data[0]
+        request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, data.shape[0]
+        request.access, request.incoming = access | 1, 0
+        if request.size < LONG:
+            reader = vi_enter(self.core, slot)
+            vi_dma_write(reader, &request, at, &result)
+            vi_exit(reader)
+        else:
+            with nogil:
+                reader = vi_enter(self.core, slot)
+                vi_dma_write(reader, &request, at, &result)
+                vi_exit(reader)
+        return result.done
+
+    def copy(self, unsigned slot, source, target, uint64_t size):
+        """How many bytes were copied; ``source`` and ``target``: (sid, ssid or None, iova, access)."""
+        cdef vi_request a, b
+        cdef vi_result read, written
+        cdef vi_reader *reader
+        a.sid, ssid, a.iova, a.access = source
+        a.ssid, a.size, a.incoming = VI_NO_SSID if ssid is None else ssid, size, 0
+        b.sid, ssid, b.iova, b.access = target
+        b.ssid, b.size, b.incoming = VI_NO_SSID if ssid is None else ssid, size, 0
+        b.access |= 1
+        read.done = written.done = 0
+        with nogil:
+            reader = vi_enter(self.core, slot)
+            vi_dma_copy(reader, &a, &b, &read, &written)
+            vi_exit(reader)
+        return written.done if read.end == VI_DONE or written.done else 0
+
+    def sum64(self, unsigned slot, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access):
+        """(sum of the 64-bit words, bytes that were read)."""
+        cdef vi_request request
+        cdef vi_result result
+        cdef vi_reader *reader
+        cdef uint64_t total = 0
+        request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova, size
+        request.access, request.incoming = access, 0
+        with nogil:
+            reader = vi_enter(self.core, slot)
+            vi_dma_sum(reader, &request, &total, &result)
+            vi_exit(reader)
+        return total, result.done
+
+    def batch(self, unsigned slot, uint32_t sid, ssid, const uint64_t[::1] iova, uint64_t[::1] pa, uint8_t access):
+        """Translate each address of ``iova`` by itself into ``pa``; how many were."""
+        cdef vi_request request
+        cdef vi_result result
+        cdef vi_reader *reader
+        cdef uint32_t count = min(iova.shape[0], pa.shape[0]), done
+        if not count:
+            return 0
+        request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova[0], 1
+        request.access, request.incoming = access, 0
+        with nogil:
+            reader = vi_enter(self.core, slot)
+            done = vi_batch(reader, &request, &iova[0], &pa[0], count, &result)
+            vi_exit(reader)
+        return done
+
+    # -- invalidation ----------------------------------------------------------------------------------------
+
+    def invalidate_configuration(self):
+        vi_invalidate_configuration(self.core)
+
+    def invalidate_stes(self, uint32_t first, uint64_t count, bint leaf):
+        vi_invalidate_stes(self.core, first, count, leaf)
+
+    def invalidate_cd(self, uint32_t sid, uint32_t ssid, bint leaf):
+        vi_invalidate_cd(self.core, sid, ssid, leaf)
+
+    def invalidate_cds(self, uint32_t sid):
+        vi_invalidate_cds(self.core, sid)
+
+    def invalidate_partid_map(self, uint16_t vmid):
+        vi_invalidate_partid_map(self.core, vmid)
+
+    def invalidate_tlbs(self):
+        vi_invalidate_tlbs(self.core)
+
+    def invalidate_spaces(self, int world, vmid, uint16_t vmid_mask, asid):
+        vi_invalidate_spaces(self.core, world, VI_ANY if vmid is None else vmid, vmid_mask,
+                             VI_ANY if asid is None else asid)
+
+    def invalidate_range(self, int world, uint64_t start, uint64_t size, vmid, uint16_t vmid_mask, asid,
+                         uint8_t granule_bits, level):
+        vi_invalidate_range(self.core, world, start, size, VI_ANY if vmid is None else vmid, vmid_mask,
+                            VI_ANY if asid is None else asid, granule_bits, VI_ANY_LEVEL if level is None else level)
+
+    # -- to look at ------------------------------------------------------------------------------------------
+
+    def tlb(self, int stage):
+        """(capacity, evictions, invalidated)."""
+        cdef vi_tlb_state state
+        vi_look_at_tlb(self.core, stage, &state)
+        return state.capacity, state.evictions, state.invalidated
+
+    def entries(self, int stage):
+        """Each TLB entry as (world, vmid, asid or None, aset, mapping)."""
+        found = []
+        vi_visit_tlb(self.core, stage, <void *>found, _append)
+        return found
+
+    def counts(self):
+        """(transactions, translations, walks, hits, misses, hits 2, misses 2, context hits, context misses)."""
+        cdef uint64_t counts[9]
+        vi_count(self.core, counts)
+        return tuple([counts[at] for at in range(9)])

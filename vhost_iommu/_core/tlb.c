@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TLB entries, their spaces, and invalidation (§4.4). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "translate.h"
+
+/* An invalidation by address, to be done again when nobody is inside who began before it. */
+struct pending {
+    int world;
+    uint64_t start, size;
+    int32_t vmid, asid;
+    uint16_t vmid_mask;
+    uint8_t granule_bits;
+    int8_t level;
+};
+#define MOST_PENDING 256
+#define VMID_HEADS 256
+
+struct vi_spaces {
+    pthread_mutex_t lock; /* guards all but the pool's `state` and `entries` */
+    uint32_t limit, made; /* spaces that there may be, and places of the pool that were ever used */
+    uint32_t heads;       /* a power of two */
+    struct vi_space **head;
+    struct vi_space *of_vmid[VMID_HEADS];
+    struct vi_space *free; /* linked by `next` */
+    uint32_t next_tag;
+    unsigned pending_count;
+    struct pending pending[MOST_PENDING];
+    struct vi_space pool[];
+};
+
+static uint32_t power_of_two(uint64_t least)
+{
+    uint32_t found = 1;
+    while (found < least)
+        found <<= 1;
+    return found;
+}
+
+static struct vi_tlb *tlb_new(uint32_t entries)
+{
+    struct vi_tlb *tlb = calloc(1, sizeof *tlb);
+    if (!tlb)
+        return NULL;
+    tlb->sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
+    tlb->index_shift = tlb->sets == 1 ? 0 : 64 - (unsigned)__builtin_ctz(tlb->sets);
+    tlb->set = aligned_alloc(64, tlb->sets * sizeof *tlb->set);
+    if (!tlb->set) {
+        free(tlb);
+        return NULL;
+    }
+    memset(tlb->set, 0, tlb->sets * sizeof *tlb->set);
+    return tlb;
+}
+
+static void tlb_free(struct vi_tlb *tlb)
+{
+    if (tlb)
+        free(tlb->set);
+    free(tlb);
+}
+
+bool vi_tlbs_new(struct vi_core *core, uint32_t entries, uint32_t contexts)
+{
+    /* Twice of what entries and contexts can need, so that collecting what is not needed pays. */
+    uint32_t limit = 2 * (2 * entries + 3 * contexts) + 64;
+    core->tlb1 = tlb_new(entries);
+    core->tlb2 = tlb_new(entries);
+    core->spaces = calloc(1, sizeof *core->spaces + limit * sizeof(struct vi_space));
+    if (!core->tlb1 || !core->tlb2 || !core->spaces)
+        return false;
+    core->spaces->limit = limit;
+    core->spaces->heads = power_of_two(limit / 4);
+    core->spaces->head = calloc(core->spaces->heads, sizeof *core->spaces->head);
+    core->spaces->next_tag = 1;
+    return core->spaces->head && !pthread_mutex_init(&core->spaces->lock, NULL);
+}
+
+void vi_tlbs_free(struct vi_core *core)
+{
+    tlb_free(core->tlb1);
+    tlb_free(core->tlb2);
+    if (core->spaces)
+        free(core->spaces->head);
+    free(core->spaces);
+}
+
+/* ---- entries ---------------------------------------------------------------------------------------------------- */
+
+static void forget(struct vi_set *set, unsigned way)
+{
+    VI_PUT(set->print[way], 0);
+    VI_PUT(set->entry[way].check, 0);
+    VI_PUT(set->entry[way].tag, 0); /* so that the check cannot be right */
+}
+
+/* The space of an entry, if it counts. */
+static struct vi_space *space_of(struct vi_core *core, const struct vi_leaf *leaf)
+{
+    if (leaf->space >= core->spaces->limit)
+        return NULL;
+    struct vi_space *space = &core->spaces->pool[leaf->space];
+    return VI_GET(space->state) >> 32 == leaf->tag >> 32 ? space : NULL;
+}
+
+/* A way of a full set: one whose entry does not count any more, else each in turn. */
+static unsigned victim(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set)
+{
+    struct vi_leaf leaf;
+    struct vi_space *space = NULL;
+    for (unsigned way = 0; way < VI_WAYS; way++)
+        if (!vi_copy(&set->entry[way], &leaf) || !space_of(core, &leaf))
+            return way;
+    unsigned way = VI_GET(set->victim) % VI_WAYS;
+    VI_PUT(set->victim, way + 1);
+    if (vi_copy(&set->entry[way], &leaf) && (space = space_of(core, &leaf)))
+        VI_PUT(space->entries, VI_GET(space->entries) - 1);
+    VI_COUNT(tlb->evictions);
+    return way;
+}
+
+/* Say that the space may have entries of this size; false: it has another tag by now. */
+static bool note_size(struct vi_space *space, uint64_t state, uint64_t bit)
+{
+    uint64_t seen = state;
+    while (!atomic_compare_exchange_weak(&space->state, &seen, seen | bit))
+        if (seen >> 32 != state >> 32)
+            return false;
+    return true;
+}
+
+void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state, struct vi_leaf *leaf)
+{
+    unsigned shift = vi_leaf_shift(leaf);
+    uint64_t bit = UINT64_C(1) << (shift - 12);
+    if (VI_UNLIKELY(!(state & bit)) && !note_size(space, state, bit))
+        return;
+    leaf->tag = (state >> 32) << 32 | (uint32_t)leaf->tag;
+    leaf->space = (uint64_t)(space - core->spaces->pool);
+    uint64_t hash = vi_hash(leaf->base >> shift, shift, (uint32_t)(state >> 32));
+    struct vi_set *set = vi_set_of(tlb, hash);
+    uint32_t print = vi_print(hash);
+    unsigned way = VI_WAYS, open = VI_WAYS;
+    struct vi_leaf old;
+    for (unsigned each = VI_WAYS; each-- > 0;) {
+        uint32_t seen = VI_GET(set->print[each]);
+        if (!seen)
+            open = each;
+        else if (seen == print && vi_copy(&set->entry[each], &old) && old.base == leaf->base &&
+                 old.tag >> 32 == leaf->tag >> 32)
+            way = each;
+    }
+    if (way == VI_WAYS) {
+        way = open < VI_WAYS ? open : victim(core, tlb, set);
+        VI_COUNT(space->entries);
+    }
+    struct vi_entry *entry = &set->entry[way];
+    VI_PUT(entry->base, leaf->base);
+    VI_PUT(entry->tag, leaf->tag);
+    VI_PUT(entry->output, leaf->output);
+    VI_PUT(entry->descriptor, leaf->descriptor);
+    VI_PUT(entry->descriptor_at, leaf->descriptor_at);
+    VI_PUT(entry->space, leaf->space);
+    VI_PUT(entry->check, vi_check(leaf));
+    VI_PUT(set->print[way], print);
+}
+
+void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
+                 void (*visit)(void *to, const struct vi_space *space, const struct vi_leaf *leaf), void *to)
+{
+    for (uint32_t at = 0; at < tlb->sets; at++)
+        for (unsigned way = 0; way < VI_WAYS; way++) {
+            struct vi_leaf leaf;
+            struct vi_space *space;
+            if (VI_GET(tlb->set[at].print[way]) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
+                (space = space_of(core, &leaf)))
+                visit(to, space, &leaf);
+        }
+}
+
+/* ---- spaces ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t head_of(const struct vi_spaces *spaces, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset)
+{
+    uint64_t key = (uint64_t)world << 60 | (uint64_t)aset << 56 | (uint64_t)vmid << 32 | (uint32_t)asid;
+    return (uint32_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (spaces->heads - 1);
+}
+
+static uint32_t new_tag(struct vi_core *core)
+{
+    struct vi_spaces *spaces = core->spaces;
+    if (VI_UNLIKELY(spaces->next_tag == UINT32_MAX)) {
+        /* Tags begin anew, so nothing that has one may stay: all entries are evicted. */
+        for (uint32_t at = 0; at < core->tlb1->sets; at++)
+            for (unsigned way = 0; way < VI_WAYS; way++) {
+                forget(&core->tlb1->set[at], way);
+                forget(&core->tlb2->set[at], way);
+            }
+        spaces->next_tag = 1;
+        for (uint32_t at = 0; at < spaces->made; at++) {
+            VI_PUT(spaces->pool[at].entries, 0);
+            atomic_store(&spaces->pool[at].state, (uint64_t)spaces->next_tag++ << 32);
+        }
+    }
+    return spaces->next_tag++;
+}
+
+/* Drop all entries of a space. */
+static void empty(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space)
+{
+    if (!(uint32_t)atomic_load(&space->state))
+        return; /* it never had any since its tag is new */
+    VI_PUT(tlb->invalidated, VI_GET(tlb->invalidated) + VI_GET(space->entries));
+    VI_PUT(space->entries, 0);
+    atomic_store(&space->state, (uint64_t)new_tag(core) << 32);
+}
+
+static void mark_used(void *to, const struct vi_space *space, const struct vi_leaf *leaf)
+{
+    (void)space;
+    ((uint8_t *)to)[leaf->space] = 1;
+}
+
+static void unlink_space(struct vi_spaces *spaces, struct vi_space *space)
+{
+    struct vi_space **at = &spaces->head[head_of(spaces, space->world, space->vmid, space->asid, space->aset)];
+    while (*at != space)
+        at = &(*at)->next;
+    *at = space->next;
+    at = &spaces->of_vmid[space->vmid % VMID_HEADS];
+    while (*at != space)
+        at = &(*at)->next_of_vmid;
+    *at = space->next_of_vmid;
+}
+
+/* Free the spaces that no context and no entry is in. */
+static void collect(struct vi_core *core)
+{
+    struct vi_spaces *spaces = core->spaces;
+    uint8_t *used = calloc(spaces->limit, 1);
+    if (!used)
+        return;
+    vi_tlb_each(core, core->tlb1, mark_used, used);
+    vi_tlb_each(core, core->tlb2, mark_used, used);
+    for (uint32_t at = 0; at < spaces->made; at++) {
+        struct vi_space *space = &spaces->pool[at];
+        if (used[at] || space->contexts || !VI_GET(space->state))
+            continue;
+        unlink_space(spaces, space);
+        VI_PUT(space->state, 0);
+        space->next = spaces->free;
+        spaces->free = space;
+    }
+    free(used);
+}
+
+static struct vi_space *known(struct vi_spaces *spaces, int world, int32_t vmid, int32_t asid, uint8_t aset)
+{
+    struct vi_space *space = spaces->head[head_of(spaces, (uint8_t)world, (uint16_t)vmid, asid, aset)];
+    while (space && !(space->world == world && space->vmid == vmid && space->asid == asid && space->aset == aset))
+        space = space->next;
+    return space;
+}
+
+static struct vi_space *made(struct vi_core *core, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset)
+{
+    struct vi_spaces *spaces = core->spaces;
+    if (!spaces->free && spaces->made == spaces->limit)
+        collect(core);
+    struct vi_space *space = spaces->free;
+    if (space)
+        spaces->free = space->next;
+    else if (spaces->made < spaces->limit)
+        space = &spaces->pool[spaces->made++];
+    else
+        return NULL;
+    space->world = world;
+    space->vmid = vmid;
+    space->asid = asid;
+    space->aset = aset;
+    space->contexts = 0;
+    VI_PUT(space->entries, 0);
+    atomic_store(&space->state, (uint64_t)new_tag(core) << 32);
+    struct vi_space **head = &spaces->head[head_of(spaces, world, vmid, asid, aset)];
+    space->next = *head;
+    *head = space;
+    head = &spaces->of_vmid[vmid % VMID_HEADS];
+    space->next_of_vmid = *head;
+    *head = space;
+    return space;
+}
+
+struct vi_space *vi_space_get(struct vi_core *core, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset)
+{
+    pthread_mutex_lock(&core->spaces->lock);
+    struct vi_space *space = known(core->spaces, world, vmid, asid, aset);
+    if (!space)
+        space = made(core, world, vmid, asid, aset);
+    if (space)
+        space->contexts++;
+    pthread_mutex_unlock(&core->spaces->lock);
+    return space;
+}
+
+void vi_space_put(struct vi_core *core, struct vi_space *space)
+{
+    if (!space)
+        return;
+    pthread_mutex_lock(&core->spaces->lock);
+    space->contexts--;
+    pthread_mutex_unlock(&core->spaces->lock);
+}
+
+/* ---- invalidation ----------------------------------------------------------------------------------------------- */
+
+static struct vi_tlb *tlb_of(struct vi_core *core, int world)
+{
+    return world == VI_WORLD_STAGE2 ? core->tlb2 : core->tlb1;
+}
+
+/* The spaces of a world and VMID, one after the other: begin with *at NULL. */
+static struct vi_space *next_space(struct vi_spaces *spaces, struct vi_space *at, uint32_t *index, int world,
+                                   int32_t vmid, uint16_t mask)
+{
+    if (vmid != VI_ANY && mask == 0xFFFF) {
+        for (at = at ? at->next_of_vmid : spaces->of_vmid[vmid % VMID_HEADS]; at; at = at->next_of_vmid)
+            if (at->world == world && at->vmid == vmid)
+                return at;
+        return NULL;
+    }
+    for (; *index < spaces->made; ++*index) {
+        at = &spaces->pool[*index];
+        if (VI_GET(at->state) && at->world == world && (vmid == VI_ANY || !((at->vmid ^ vmid) & mask))) {
+            ++*index;
+            return at;
+        }
+    }
+    return NULL;
+}
+
+void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid)
+{
+    struct vi_spaces *spaces = core->spaces;
+    struct vi_tlb *tlb = tlb_of(core, world);
+    pthread_mutex_lock(&spaces->lock);
+    if (asid != VI_ANY && vmid != VI_ANY && vmid_mask == 0xFFFF) {
+        struct vi_space *space = known(spaces, world, vmid, asid, 0);
+        if (space)
+            empty(core, tlb, space);
+    } else {
+        uint32_t index = 0;
+        for (struct vi_space *at = NULL; (at = next_space(spaces, at, &index, world, vmid, vmid_mask));)
+            if (asid == VI_ANY || at->asid == asid)
+                empty(core, tlb, at);
+    }
+    pthread_mutex_unlock(&spaces->lock);
+}
+
+/* Drop the entry in this way if it is of `tag` and the filters let it be dropped. */
+static void drop(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set, unsigned way, uint32_t tag,
+                 const struct pending *what, uint64_t first, uint64_t last)
+{
+    struct vi_leaf leaf;
+    if (!vi_copy(&set->entry[way], &leaf) || leaf.tag >> 32 != tag)
+        return;
+    uint64_t page = leaf.base >> vi_leaf_shift(&leaf);
+    if (page < first || page > last || (what->granule_bits && vi_leaf_granule(&leaf) != what->granule_bits) ||
+        (what->level != VI_ANY_LEVEL && vi_leaf_level(&leaf) != what->level))
+        return;
+    struct vi_space *space = space_of(core, &leaf);
+    if (space && VI_GET(space->entries))
+        VI_PUT(space->entries, VI_GET(space->entries) - 1);
+    forget(set, way);
+    VI_COUNT(tlb->invalidated);
+}
+
+static void invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct pending *what)
+{
+    uint64_t state = space ? atomic_load(&space->state) : 0;
+    uint32_t tag = (uint32_t)(state >> 32);
+    for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
+        unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
+        uint64_t first = what->start >> shift, last = (what->start + what->size - 1) >> shift;
+        if (last < first) /* beyond the end of all addresses */
+            last = UINT64_MAX >> shift;
+        if (last - first < (uint64_t)tlb->sets) {
+            for (uint64_t page = first; page <= last; page++) {
+                uint64_t hash = vi_hash(page, shift, tag);
+                struct vi_set *set = vi_set_of(tlb, hash);
+                for (unsigned way = 0; way < VI_WAYS; way++)
+                    if (VI_GET(set->print[way]) == vi_print(hash))
+                        drop(core, tlb, set, way, tag, what, page, page);
+            }
+            continue;
+        }
+        for (uint32_t at = 0; at < tlb->sets; at++)
+            for (unsigned way = 0; way < VI_WAYS; way++) {
+                struct vi_leaf leaf;
+                if (VI_GET(tlb->set[at].print[way]) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
+                    vi_leaf_shift(&leaf) == shift)
+                    drop(core, tlb, &tlb->set[at], way, tag, what, first, last);
+            }
+    }
+}
+
+static void invalidate(struct vi_core *core, const struct pending *what)
+{
+    struct vi_spaces *spaces = core->spaces;
+    struct vi_tlb *tlb = tlb_of(core, what->world);
+    if (what->asid != VI_ANY && what->vmid != VI_ANY && what->vmid_mask == 0xFFFF) {
+        invalidate_in(core, tlb, known(spaces, what->world, what->vmid, what->asid, 0), what);
+        for (uint8_t aset = 0; aset < 2; aset++)
+            invalidate_in(core, tlb, known(spaces, what->world, what->vmid, VI_GLOBAL, aset), what);
+        return;
+    }
+    uint32_t index = 0;
+    for (struct vi_space *at = NULL; (at = next_space(spaces, at, &index, what->world, what->vmid, what->vmid_mask));)
+        if (what->asid == VI_ANY || at->asid == VI_GLOBAL || at->asid == what->asid)
+            invalidate_in(core, tlb, at, what);
+}
+
+void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid,
+                         uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level)
+{
+    struct vi_spaces *spaces = core->spaces;
+    struct pending what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
+    bool again = vi_anyone_inside(core);
+    if (again && spaces->pending_count == MOST_PENDING)
+        vi_quiesce(core);
+    pthread_mutex_lock(&spaces->lock);
+    invalidate(core, &what);
+    /* Who is inside may have read a table before it was changed, and put what it found there after this. */
+    if (again)
+        spaces->pending[spaces->pending_count++] = what;
+    pthread_mutex_unlock(&spaces->lock);
+}
+
+unsigned vi_pending(struct vi_core *core)
+{
+    pthread_mutex_lock(&core->spaces->lock);
+    unsigned count = core->spaces->pending_count;
+    pthread_mutex_unlock(&core->spaces->lock);
+    return count;
+}
+
+void vi_invalidate_again(struct vi_core *core, unsigned upto)
+{
+    struct vi_spaces *spaces = core->spaces;
+    pthread_mutex_lock(&spaces->lock);
+    for (unsigned at = 0; at < upto; at++)
+        invalidate(core, &spaces->pending[at]);
+    spaces->pending_count -= upto;
+    memmove(spaces->pending, spaces->pending + upto, spaces->pending_count * sizeof *spaces->pending);
+    pthread_mutex_unlock(&spaces->lock);
+}
+
+void vi_invalidate_tlbs(struct vi_core *core)
+{
+    struct vi_spaces *spaces = core->spaces;
+    pthread_mutex_lock(&spaces->lock);
+    for (uint32_t at = 0; at < spaces->made; at++)
+        if (VI_GET(spaces->pool[at].state))
+            empty(core, tlb_of(core, spaces->pool[at].world), &spaces->pool[at]);
+    pthread_mutex_unlock(&spaces->lock);
+}
+
+/* ---- for callers outside of the core ------------------------------------------------------------------------------- */
+
+void vi_hold_context(struct vi_core *core, const struct vi_context *context)
+{
+    struct vi_space *spaces[] = {context->own, context->global, context->s2_space};
+    pthread_mutex_lock(&core->spaces->lock);
+    for (unsigned at = 0; at < 3; at++)
+        if (spaces[at])
+            spaces[at]->contexts++;
+    pthread_mutex_unlock(&core->spaces->lock);
+}
+
+void vi_drop_context(struct vi_core *core, const struct vi_context *context)
+{
+    vi_space_put(core, context->own);
+    vi_space_put(core, context->global);
+    vi_space_put(core, context->s2_space);
+}
+
+void vi_look_at_tlb(struct vi_core *core, int stage, struct vi_tlb_state *state)
+{
+    struct vi_tlb *tlb = stage == 1 ? core->tlb1 : core->tlb2;
+    *state = (struct vi_tlb_state){VI_GET(tlb->evictions), VI_GET(tlb->invalidated), tlb->sets * VI_WAYS};
+}
+
+struct visitor {
+    void *to;
+    void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping);
+};
+
+static void visit_entry(void *to, const struct vi_space *space, const struct vi_leaf *leaf)
+{
+    struct visitor *visitor = to;
+    struct vi_mapping mapping;
+    vi_unpack(leaf, &mapping);
+    visitor->visit(visitor->to, space->world, space->vmid, space->asid == VI_GLOBAL ? VI_ANY : space->asid, space->aset,
+                   &mapping);
+}
+
+void vi_visit_tlb(struct vi_core *core, int stage, void *to,
+                  void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping))
+{
+    struct visitor visitor = {to, visit};
+    vi_tlb_each(core, stage == 1 ? core->tlb1 : core->tlb2, visit_entry, &visitor);
+}
+
+void vi_count(struct vi_core *core, uint64_t counts[9])
+{
+    memset(counts, 0, 9 * sizeof *counts);
+    for (unsigned at = 0; at < VI_SLOTS; at++) {
+        const struct vi_counters *c = &core->slots[at].counters;
+        const _Atomic uint64_t *from[] = {&c->transactions, &c->translations, &c->walks,
+                                          &c->tlb_hits,     &c->tlb_misses,   &c->tlb2_hits,
+                                          &c->tlb2_misses,  &c->context_hits, &c->context_misses};
+        for (unsigned n = 0; n < 9; n++)
+            counts[n] += VI_GET(*from[n]);
+    }
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two TLBs: sets of eight entries, read and filled without locks.
+ *
+ * An entry is a few 64-bit words and a check word over them: each is read and written by itself, and an entry that does
+ * not check (two writers met) is a miss. Its key is its page and the tag of its space, so all entries of a space go at
+ * once when the space gets another tag; they are overwritten when room is needed.
+ */
+#ifndef VI_TLB_H
+#define VI_TLB_H
+
+#include "internal.h"
+
+#define VI_WAYS 8
+
+/* A leaf, packed. */
+struct vi_leaf {
+    uint64_t base;  /* | log2 of its bytes */
+    uint64_t tag;   /* tag of its space << 32 | attributes, VI_LEAF_… */
+    uint64_t output;
+    uint64_t descriptor, descriptor_at;
+    uint64_t space; /* its place in the pool of spaces */
+};
+#define VI_LEAF_SHIFT_MASK 0xFFF
+/* In the low half of `tag`: VI_READABLE … in [6:0], and */
+#define VI_LEAF_ATTRIBUTES 8   /* four bits */
+#define VI_LEAF_SHAREABILITY 12 /* two */
+#define VI_LEAF_MEMORY 16      /* six */
+#define VI_LEAF_LEVEL 24       /* three: level + 1 */
+#define VI_LEAF_GRANULE 28     /* two: 0 4K, 1 16K, 2 64K */
+
+static inline unsigned vi_leaf_shift(const struct vi_leaf *leaf) { return leaf->base & VI_LEAF_SHIFT_MASK; }
+static inline uint64_t vi_leaf_base(const struct vi_leaf *leaf) { return leaf->base & ~(uint64_t)VI_LEAF_SHIFT_MASK; }
+static inline int vi_leaf_level(const struct vi_leaf *leaf) { return (int)(leaf->tag >> VI_LEAF_LEVEL & 7) - 1; }
+static inline unsigned vi_leaf_granule(const struct vi_leaf *leaf) { return 12 + 2 * (leaf->tag >> VI_LEAF_GRANULE & 3); }
+
+struct vi_entry {
+    _Alignas(64) _Atomic uint64_t check;
+    _Atomic uint64_t base, tag, output, descriptor, descriptor_at, space;
+};
+
+struct vi_set {
+    _Alignas(64) _Atomic uint32_t print[VI_WAYS]; /* of the key's hash; 0: free */
+    _Atomic uint32_t victim;
+    struct vi_entry entry[VI_WAYS];
+};
+
+struct vi_tlb {
+    uint32_t sets; /* a power of two */
+    unsigned index_shift;
+    struct vi_set *set;
+    _Atomic uint64_t evictions, invalidated;
+};
+
+static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << by | word >> (64 - by); }
+
+static inline uint64_t vi_check(const struct vi_leaf *l)
+{
+    return ~(l->base ^ vi_rotated(l->tag, 7) ^ vi_rotated(l->output, 19) ^ vi_rotated(l->descriptor, 31) ^
+             vi_rotated(l->descriptor_at, 43) ^ vi_rotated(l->space, 53));
+}
+
+static inline uint64_t vi_hash(uint64_t page, unsigned shift, uint32_t tag)
+{
+    return (page ^ (uint64_t)tag << 32 ^ (uint64_t)shift << 26) * UINT64_C(0x9E3779B97F4A7C15);
+}
+static inline struct vi_set *vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
+{
+    return &tlb->set[hash >> tlb->index_shift & (tlb->sets - 1)];
+}
+static inline uint32_t vi_print(uint64_t hash) { return (uint32_t)(hash >> 16) | 1; }
+
+/* A copy of `entry`; false: two writers met in it. */
+static inline bool vi_copy(struct vi_entry *entry, struct vi_leaf *leaf)
+{
+    leaf->base = VI_GET(entry->base);
+    leaf->tag = VI_GET(entry->tag);
+    leaf->output = VI_GET(entry->output);
+    leaf->descriptor = VI_GET(entry->descriptor);
+    leaf->descriptor_at = VI_GET(entry->descriptor_at);
+    leaf->space = VI_GET(entry->space);
+    return VI_GET(entry->check) == vi_check(leaf);
+}
+
+/* The entry of `space`, whose state is `state`, that translates `address`. */
+static inline bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, struct vi_leaf *leaf)
+{
+    uint32_t tag = (uint32_t)(state >> 32);
+    for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
+        unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
+        uint64_t page = address >> shift, hash = vi_hash(page, shift, tag);
+        struct vi_set *set = vi_set_of(tlb, hash);
+        uint32_t print = vi_print(hash);
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (VI_GET(set->print[way]) == print && vi_copy(&set->entry[way], leaf) &&
+                leaf->base == (page << shift | shift) && leaf->tag >> 32 == tag)
+                return true;
+    }
+    return false;
+}
+
+/* Put `leaf` into `space`, whose state was `state` before its walk began: if that is past, nothing is put. */
+void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
+                struct vi_leaf *leaf);
+
+/* Entries that count, to look at: `visit` gets each with its space. */
+void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
+                 void (*visit)(void *to, const struct vi_space *space, const struct vi_leaf *leaf), void *to);
+
+#endif

@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TLB lookups, walks, permissions and updates of both stages (§3.3, §3.4; walk.py and translation.py). */
+#include "translate.h"
+
+/* A guest that wins every race for a descriptor gets no translation. */
+#define MOST_TRIES 16
+
+#define AF VI_S1LeafDescriptor_AF
+#define DBM VI_S1LeafDescriptor_DBM
+#define AP_READ_ONLY UINT64_C(0x80) /* AP[2] */
+#define S2_WRITE UINT64_C(0x80)     /* S2AP[1] */
+
+/* Who is asked for a descriptor: NULL, and it is physical; a context, and its stage 2 translates first. */
+typedef const struct vi_context *nested;
+
+static bool failed(struct vi_fault *fault, enum vi_fault_kind kind, int level, unsigned stage)
+{
+    *fault = (struct vi_fault){.kind = kind, .level = (int8_t)level, .stage = (uint8_t)stage, .cause = VI_CAUSE_IN};
+    return false;
+}
+
+static bool aborted(struct vi_fault *fault, int level, unsigned stage, uint64_t fetch)
+{
+    failed(fault, VI_WALK_EABT, level, stage);
+    fault->fetch = fetch;
+    return false;
+}
+
+/* ---- memory types (memory_type.py) ------------------------------------------------------------------------------- */
+
+enum { NC = 1, WT = 2, WB = 3, OUTER = 2, INNER = 3 };
+
+static vi_memory_type type_of(unsigned outer, unsigned inner, unsigned shareability)
+{
+    return (vi_memory_type)(shareability << 4 | outer << 2 | inner);
+}
+
+vi_memory_type vi_consistent(vi_memory_type memory)
+{
+    return (memory & 0xC) == 0 || (memory & 0xF) == 5 ? (vi_memory_type)((memory & 0xF) | OUTER << 4) : memory;
+}
+
+/* A nibble of MAIR: 0b0100 is non-cacheable, else bits [3:2] say WT transient, WB transient, WT, WB. */
+static unsigned cacheability(unsigned nibble)
+{
+    return nibble == 4 ? NC : nibble & 4 ? WB : WT;
+}
+
+static unsigned valid_shareability(unsigned bits) { return bits == 1 ? 0 : bits; }
+
+static vi_memory_type from_mair(unsigned byte, unsigned shareability)
+{
+    if (byte >> 4 == 0)
+        return type_of(0, byte >> 2 & 3, OUTER);
+    return vi_consistent(
+        type_of(cacheability(byte >> 4), cacheability(byte & 0xF), valid_shareability(shareability)));
+}
+
+static vi_memory_type from_memattr(unsigned bits, unsigned shareability)
+{
+    unsigned outer = bits >> 2 & 3, inner = bits & 3;
+    if (!outer)
+        return type_of(0, inner, OUTER);
+    return vi_consistent(type_of(outer, inner ? inner : NC, valid_shareability(shareability)));
+}
+
+static vi_memory_type combine(vi_memory_type a, vi_memory_type b)
+{
+    static const uint8_t strength[4] = {0, 0, 2, 1}; /* non, reserved, outer, inner */
+    unsigned sh_a = a >> 4, sh_b = b >> 4, outer_a = a >> 2 & 3, outer_b = b >> 2 & 3, inner_a = a & 3, inner_b = b & 3;
+    if (!outer_a || !outer_b) {
+        if (outer_a)
+            return type_of(0, inner_b, OUTER);
+        if (outer_b)
+            return type_of(0, inner_a, OUTER);
+        return type_of(0, inner_a < inner_b ? inner_a : inner_b, OUTER);
+    }
+    return vi_consistent(type_of(outer_a < outer_b ? outer_a : outer_b, inner_a < inner_b ? inner_a : inner_b,
+                                 strength[sh_b] > strength[sh_a] ? sh_b : sh_a));
+}
+
+/* Stage 2 with STE.S2FWB. */
+static vi_memory_type combine_forced(vi_memory_type first, unsigned memattr, unsigned shareability)
+{
+    vi_memory_type writeback = type_of(WB, WB, valid_shareability(shareability));
+    switch (memattr & 7) {
+    case 7:
+        return combine(first, writeback);
+    case 6:
+        return vi_consistent(combine((vi_memory_type)((first & 0x30) | 0xF), writeback));
+    case 5:
+    case 4:
+        return combine(first, type_of(NC, NC, OUTER));
+    default:
+        return combine(first, type_of(0, memattr & 3, OUTER));
+    }
+}
+
+vi_memory_type vi_override(vi_memory_type incoming, bool replace_type, unsigned memattr, unsigned shcfg)
+{
+    vi_memory_type kind = incoming;
+    unsigned shareability = shcfg == 1 ? incoming >> 4 : shcfg;
+    if (replace_type) /* what is reserved behaves as Device-nGnRnE (§5.2 STE.MemAttr) */
+        kind = from_memattr(memattr & 3 ? memattr : 0, incoming >> 4);
+    return vi_consistent((vi_memory_type)((kind & 0xF) | shareability << 4));
+}
+
+static unsigned leaf_memory(const struct vi_leaf *leaf) { return leaf->tag >> VI_LEAF_MEMORY & 0x3F; }
+
+vi_memory_type vi_memory_of(const struct vi_context *context, const struct vi_place *place, vi_memory_type incoming)
+{
+    if (context->stage1 && !context->stage2)
+        return (vi_memory_type)leaf_memory(&place->stage1);
+    vi_memory_type first = context->stage1
+                               ? (vi_memory_type)leaf_memory(&place->stage1)
+                               : vi_override(incoming, context->replace_type, context->memattr, context->shcfg);
+    if (!context->stage2)
+        return first;
+    if (context->s2_forced_writeback)
+        return combine_forced(first, place->stage2.tag >> VI_LEAF_ATTRIBUTES & 0xF,
+                              place->stage2.tag >> VI_LEAF_SHAREABILITY & 3);
+    return combine(first, (vi_memory_type)leaf_memory(&place->stage2));
+}
+
+/* ---- descriptors --------------------------------------------------------------------------------------------------- */
+
+static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
+                   enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault);
+
+static inline uint64_t leaf_output(const struct vi_leaf *leaf, uint64_t address)
+{
+    return (leaf->output) | (address & ((UINT64_C(1) << vi_leaf_shift(leaf)) - 1));
+}
+static inline uint64_t leaf_left(const struct vi_leaf *leaf, uint64_t address)
+{
+    uint64_t size = UINT64_C(1) << vi_leaf_shift(leaf);
+    return size - (address & (size - 1));
+}
+
+/* Where the descriptor is; false: a fault of stage 2. AArch32 tables may be beyond physical addresses (§7.3.12). */
+static inline bool physical(struct vi_reader *reader, nested by, uint64_t at, unsigned access, uint64_t *pa,
+                            struct vi_fault *fault)
+{
+    struct vi_leaf leaf;
+    if (by) {
+        if (!stage2(reader, by, at, access, VI_CAUSE_TT, &leaf, fault))
+            return false;
+        at = leaf_output(&leaf, at);
+    }
+    *pa = at & reader->setup->output_mask;
+    return true;
+}
+
+/* An external abort of a descriptor's access: a stage 1 walk's own where stage 2 moved it. */
+static bool descriptor_aborted(struct vi_fault *fault, uint64_t at, uint64_t pa, int level, unsigned stage)
+{
+    if (pa == at)
+        return aborted(fault, level, stage, at);
+    aborted(fault, 0, 1, pa);
+    fault->cause = VI_CAUSE_TT;
+    return false;
+}
+
+static inline bool fetch(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t at, int level,
+                         uint64_t *descriptor, struct vi_fault *fault)
+{
+    uint64_t pa;
+    if (!physical(reader, by, at, VI_PRIVILEGED, &pa, fault))
+        return false;
+    if (VI_UNLIKELY(!vi_fetch64(reader, pa, descriptor)))
+        return descriptor_aborted(fault, at, pa, level, table->stage);
+    if (VI_UNLIKELY(table->big_endian))
+        *descriptor = __builtin_bswap64(*descriptor);
+    return true;
+}
+
+enum updated { REPLACED, LOST, FAULTED };
+
+static enum updated update(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t at, int level,
+                           uint64_t old, uint64_t replacement, struct vi_fault *fault)
+{
+    uint64_t pa;
+    if (!physical(reader, by, at, VI_PRIVILEGED | VI_WRITE, &pa, fault))
+        return FAULTED;
+    if (table->big_endian) {
+        old = __builtin_bswap64(old);
+        replacement = __builtin_bswap64(replacement);
+    }
+    int swapped = vi_swap64(reader, pa, old, replacement);
+    if (swapped >= 0)
+        return swapped ? REPLACED : LOST;
+    descriptor_aborted(fault, at, pa, level, table->stage);
+    return FAULTED;
+}
+
+/* ---- walks --------------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t output_of(const struct vi_table *table, uint64_t descriptor)
+{
+    uint64_t output = descriptor & VI_S1LeafDescriptor_OA & (~UINT64_C(0) << table->granule_bits);
+    if (VI_UNLIKELY(table->wide != VI_NARROW)) {
+        if (table->wide == VI_WIDE_64K)
+            output |= S1LeafDescriptor_OA_51_48(descriptor) << 48;
+        else
+            output |= S1LeafDescriptor_OA_49_48(descriptor) << 48 | S1LeafDescriptor_OA_51_50(descriptor) << 50;
+    }
+    return output;
+}
+
+/* The low half of a leaf's tag: what its descriptor and those above permit, and what memory it is. */
+static inline uint32_t leaf_attributes(const struct vi_table *table, uint64_t descriptor, uint64_t hierarchy, int level)
+{
+    unsigned shareability = table->shareability == VI_SH_OF_LEAF ? (unsigned)S1LeafDescriptor_SH(descriptor)
+                                                                 : table->shareability;
+    unsigned flags, attributes, memory;
+    if (table->stage == 1) {
+        unsigned ap = (unsigned)S1LeafDescriptor_AP(descriptor);
+        unsigned ap_table = 0;
+        uint64_t uxn = descriptor & VI_S1LeafDescriptor_UXN, pxn = descriptor & VI_S1LeafDescriptor_PXN;
+        if (table->hierarchical) {
+            ap_table = (unsigned)TableDescriptor_APTable(hierarchy);
+            uxn |= hierarchy & VI_TableDescriptor_UXNTable;
+            pxn |= hierarchy & VI_TableDescriptor_PXNTable;
+        }
+        bool writable = !(ap & 2) && !(ap_table & 2);
+        attributes = (unsigned)S1LeafDescriptor_AttrIndx(descriptor);
+        flags = VI_READABLE | (writable ? VI_WRITABLE : 0) |
+                (!writable && !(ap_table & 2) && table->update_dirty && (descriptor & DBM) ? VI_CLEAN : 0) |
+                ((ap & 1) && !(ap_table & 1) ? VI_USER : 0) | (uxn ? VI_UXN : 0) | (pxn ? VI_PXN : 0) |
+                (descriptor & VI_S1LeafDescriptor_nG ? VI_NOT_GLOBAL : 0);
+        memory = from_mair(table->mair >> (8 * attributes) & 0xFF, shareability);
+    } else {
+        unsigned s2ap = (unsigned)S2LeafDescriptor_S2AP(descriptor), xn = (unsigned)S2LeafDescriptor_XN(descriptor);
+        attributes = (unsigned)S2LeafDescriptor_MemAttr(descriptor);
+        flags = (s2ap & 1 ? VI_READABLE : 0) | (s2ap & 2 ? VI_WRITABLE : 0) |
+                (!(s2ap & 2) && table->update_dirty && (descriptor & DBM) ? VI_CLEAN : 0) | VI_USER |
+                (xn & 2 ? VI_UXN : 0) | (xn == 1 || xn == 2 ? VI_PXN : 0) | VI_NOT_GLOBAL;
+        memory = from_memattr(attributes, shareability);
+    }
+    return flags | attributes << VI_LEAF_ATTRIBUTES | shareability << VI_LEAF_SHAREABILITY | memory << VI_LEAF_MEMORY |
+           (unsigned)(level + 1) << VI_LEAF_LEVEL | (table->granule_bits - 12u) / 2 << VI_LEAF_GRANULE;
+}
+
+enum walked { FOUND, AGAIN, FAILED };
+
+/* One walk; AGAIN: an update lost its race. Bounded by the levels, whatever is in memory. */
+static inline enum walked walk_once(struct vi_reader *reader, nested by, const struct vi_table *table,
+                                    uint64_t address, struct vi_leaf *leaf, struct vi_fault *fault)
+{
+    unsigned granule = table->granule_bits, stride = granule - 3;
+    int level = table->start_level;
+    unsigned shift = granule + stride * (unsigned)(3 - level);
+    /* Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero. */
+    uint64_t offset = address & (~UINT64_C(0) >> (64 - table->input_bits)), index = offset >> shift;
+    uint64_t base = table->base, hierarchy = 0;
+    for (;; level++, shift -= stride, index = offset >> shift & ((UINT64_C(1) << stride) - 1)) {
+        uint64_t at = base + index * 8, descriptor;
+        if (VI_UNLIKELY(!fetch(reader, by, table, at, level, &descriptor, fault)))
+            return FAILED;
+        if (VI_UNLIKELY(!(descriptor & 1)))
+            return failed(fault, VI_TRANSLATION, level, table->stage), FAILED;
+        uint64_t output = output_of(table, descriptor);
+        if (level < 3 && (descriptor & 2)) {
+            if (VI_UNLIKELY(output >> table->output_bits))
+                return failed(fault, VI_ADDR_SIZE, level, table->stage), FAILED;
+            if (VI_UNLIKELY(table->update_tables && !(descriptor & VI_TableDescriptor_AF))) {
+                enum updated how =
+                    update(reader, by, table, at, level, descriptor, descriptor | VI_TableDescriptor_AF, fault);
+                if (how != REPLACED)
+                    return how == LOST ? AGAIN : FAILED;
+            }
+            hierarchy |= descriptor;
+            base = output;
+            continue;
+        }
+        if (VI_UNLIKELY(!!(descriptor & 2) != (level == 3) || level < table->first_block_level))
+            return failed(fault, VI_TRANSLATION, level, table->stage), FAILED;
+        output &= ~UINT64_C(0) << shift;
+        if (VI_UNLIKELY(output >> table->output_bits))
+            return failed(fault, VI_ADDR_SIZE, level, table->stage), FAILED;
+        if (VI_UNLIKELY(!(descriptor & AF))) {
+            if (table->update_access) {
+                enum updated how = update(reader, by, table, at, level, descriptor, descriptor | AF, fault);
+                if (how != REPLACED)
+                    return how == LOST ? AGAIN : FAILED;
+                descriptor |= AF;
+            } else if (table->access_fault) {
+                return failed(fault, VI_ACCESS, level, table->stage), FAILED;
+            }
+        }
+        leaf->base = (address & ~UINT64_C(0) << shift) | shift;
+        leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
+        leaf->output = output;
+        leaf->descriptor = descriptor;
+        leaf->descriptor_at = at;
+        return FOUND;
+    }
+}
+
+static inline bool walk(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t address,
+                        struct vi_leaf *leaf, struct vi_fault *fault)
+{
+    VI_COUNT(reader->counters.walks);
+    for (int tries = 0; tries < MOST_TRIES; tries++) {
+        enum walked how = walk_once(reader, by, table, address, leaf, fault);
+        if (VI_LIKELY(how != AGAIN))
+            return how == FOUND;
+    }
+    return failed(fault, VI_TRANSLATION, 0, table->stage);
+}
+
+/* Make a clean leaf writable, in its descriptor too. */
+static enum updated mark_dirty(struct vi_reader *reader, nested by, const struct vi_table *table, struct vi_leaf *leaf,
+                               struct vi_fault *fault)
+{
+    uint64_t old = leaf->descriptor;
+    uint64_t marked = (table->stage == 1 ? old & ~AP_READ_ONLY : old | S2_WRITE) | AF;
+    enum updated how =
+        update(reader, by, table, leaf->descriptor_at, vi_leaf_level(leaf), old, marked, fault);
+    if (how == REPLACED) {
+        leaf->descriptor = marked;
+        leaf->tag = (leaf->tag & ~(uint64_t)VI_CLEAN) | VI_WRITABLE;
+    }
+    return how;
+}
+
+/* ---- permissions (Arm ARM D8.4) ------------------------------------------------------------------------------------- */
+
+static inline bool permitted1(unsigned leaf, const struct vi_context *c, unsigned access)
+{
+    bool writable = leaf & (VI_WRITABLE | VI_CLEAN), user = leaf & VI_USER, uxn = leaf & VI_UXN;
+    bool write = access & VI_WRITE;
+    if (VI_UNLIKELY(access & VI_INSTRUCTION)) {
+        if (!c->unprivileged)
+            return !(uxn || (c->wxn && writable));
+        if (access & VI_PRIVILEGED)
+            return !((leaf & VI_PXN) || (c->xn_for_all && uxn) || (c->wxn && writable) ||
+                     (c->uwxn && user && writable));
+        return (user || !c->execute_needs_read) && !(uxn || (c->wxn && user && writable));
+    }
+    if (!c->unprivileged)
+        return writable || !write;
+    if (access & VI_PRIVILEGED)
+        return !(c->pan && (user || (c->epan && !uxn))) && (writable || !write);
+    return user && (writable || !write);
+}
+
+static inline bool permitted2(const struct vi_leaf *leaf, const struct vi_context *c, unsigned access)
+{
+    if (VI_UNLIKELY(access & VI_INSTRUCTION)) {
+        if (c->s2_execute_needs_read && !(leaf->tag & VI_READABLE))
+            return false;
+        if (!c->s2_two_bit_xn)
+            return !(S2LeafDescriptor_XN(leaf->descriptor) & 2);
+        return !(leaf->tag & (access & VI_PRIVILEGED ? VI_PXN : VI_UXN));
+    }
+    return leaf->tag & (access & VI_WRITE ? VI_WRITABLE | VI_CLEAN : VI_READABLE);
+}
+
+/* ---- stages --------------------------------------------------------------------------------------------------------- */
+
+/* Whether stage 2 alone makes the page Device memory: MemAttr[3:2] is 0; with FWB, MemAttr[2] is 0 as well. */
+static bool is_device(const struct vi_leaf *leaf, const struct vi_context *context)
+{
+    unsigned memattr = leaf->tag >> VI_LEAF_ATTRIBUTES & 0xF;
+    return context->s2_forced_writeback ? !(memattr & 4) : !(memattr >> 2);
+}
+
+static inline bool stage2_found(struct vi_reader *reader, const struct vi_context *c, uint64_t ipa, unsigned access,
+                                enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault)
+{
+    const struct vi_table *table = &c->s2;
+    if (VI_UNLIKELY(ipa >> table->input_bits))
+        return failed(fault, VI_TRANSLATION, table->start_level, 2);
+    struct vi_core *core = reader->core;
+    uint64_t state = atomic_load_explicit(&c->s2_space->state, memory_order_acquire);
+    bool have = vi_tlb_find(core->tlb2, state, ipa, leaf);
+    if (have)
+        VI_COUNT(reader->counters.tlb2_hits);
+    else
+        VI_COUNT(reader->counters.tlb2_misses);
+    for (int tries = 0; tries < MOST_TRIES; tries++) {
+        if (!have) {
+            if (!walk(reader, NULL, table, ipa, leaf, fault))
+                return false;
+            vi_tlb_put(core, core->tlb2, c->s2_space, state, leaf);
+        }
+        bool protected_walk = cause != VI_CAUSE_IN && c->s2_protected_walks && is_device(leaf, c);
+        if (VI_UNLIKELY(protected_walk || !permitted2(leaf, c, access)))
+            return failed(fault, VI_PERMISSION, vi_leaf_level(leaf), 2);
+        if (VI_LIKELY(!((access & VI_WRITE) && (leaf->tag & VI_CLEAN))))
+            return true;
+        enum updated how = mark_dirty(reader, NULL, table, leaf, fault);
+        if (how == FAULTED)
+            return false;
+        have = how == REPLACED;
+        if (have)
+            vi_tlb_put(core, core->tlb2, c->s2_space, state, leaf);
+    }
+    return failed(fault, VI_PERMISSION, 0, 2);
+}
+
+static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
+                   enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault)
+{
+    if (VI_LIKELY(stage2_found(reader, context, ipa, access, cause, leaf, fault)))
+        return true;
+    fault->stage = 2;
+    fault->cause = (uint8_t)cause;
+    fault->ipa = ipa;
+    fault->table_write = cause == VI_CAUSE_TT && (access & VI_WRITE);
+    return false;
+}
+
+/* Which TTB translates a 32-bit VA (Arm ARM G5.7.1), enabled or not; -1: it is outside of both ranges. */
+static int select32(const struct vi_context *c, uint64_t address)
+{
+    if (address >> 32)
+        return -1;
+    bool in_low = !(address >> (32 - c->t0sz));
+    bool in_high = c->t1sz ? address >> (32 - c->t1sz) == (UINT64_C(1) << c->t1sz) - 1 : !in_low;
+    return in_high ? 1 : in_low ? 0 : -1;
+}
+
+/* Where the walk of an address begins, and the address as its TLB entries have it; NULL: nothing translates it. */
+static inline const struct vi_table *half_of(const struct vi_context *c, uint64_t *address, unsigned access)
+{
+    int high = VI_UNLIKELY(c->aarch32) ? select32(c, *address) : (int)(*address >> 55 & 1);
+    if (VI_UNLIKELY(high < 0 || !c->half[high].enabled))
+        return NULL;
+    const struct vi_table *half = &c->half[high];
+    if (VI_UNLIKELY(half->no_unprivileged && !(access & VI_PRIVILEGED)))
+        return NULL;
+    if (VI_UNLIKELY(c->aarch32))
+        return half;
+    if (half->top_byte_ignored)
+        *address = (uint64_t)((int64_t)(*address << 8) >> 8); /* bit 55 is the sign */
+    uint64_t rest = *address >> half->input_bits;
+    return VI_LIKELY(rest == (high ? ~UINT64_C(0) >> half->input_bits : 0)) ? half : NULL;
+}
+
+static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, uint64_t *address, unsigned access,
+                          struct vi_leaf *leaf, struct vi_fault *fault)
+{
+    const struct vi_table *half = half_of(c, address, access);
+    if (VI_UNLIKELY(!half))
+        return failed(fault, VI_TRANSLATION, 0, 1);
+    struct vi_core *core = reader->core;
+    uint64_t own = atomic_load_explicit(&c->own->state, memory_order_acquire);
+    uint64_t global = atomic_load_explicit(&c->global->state, memory_order_acquire);
+    bool have = vi_tlb_find(core->tlb1, own, *address, leaf) || vi_tlb_find(core->tlb1, global, *address, leaf);
+    if (have)
+        VI_COUNT(reader->counters.tlb_hits);
+    else
+        VI_COUNT(reader->counters.tlb_misses);
+    nested by = c->stage2 ? c : NULL;
+    for (int tries = 0; tries < MOST_TRIES; tries++) {
+        bool put = !have;
+        if (!have && !(by ? walk(reader, by, half, *address, leaf, fault) : walk(reader, NULL, half, *address, leaf, fault)))
+            return false;
+        for (;;) {
+            if (put) {
+                bool of_asid = (leaf->tag & VI_NOT_GLOBAL) && c->unprivileged;
+                vi_tlb_put(core, core->tlb1, of_asid ? c->own : c->global, of_asid ? own : global, leaf);
+            }
+            if (VI_UNLIKELY(!permitted1((unsigned)leaf->tag, c, access)))
+                return failed(fault, VI_PERMISSION, vi_leaf_level(leaf), 1);
+            if (VI_LIKELY(!((access & VI_WRITE) && (leaf->tag & VI_CLEAN))))
+                return true;
+            enum updated how = mark_dirty(reader, by, half, leaf, fault);
+            if (how == FAULTED)
+                return false;
+            have = put = how == REPLACED;
+            if (!have)
+                break;
+        }
+    }
+    return failed(fault, VI_PERMISSION, 0, 1);
+}
+
+bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access,
+              struct vi_place *place, struct vi_fault *fault)
+{
+    uint64_t mask = reader->setup->output_mask;
+    if (VI_LIKELY(c->stage1)) {
+        if (!stage1(reader, c, &address, access, &place->stage1, fault))
+            return false;
+        place->size = leaf_left(&place->stage1, address);
+        address = leaf_output(&place->stage1, address);
+    } else {
+        /* A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both. */
+        unsigned bits = c->bypasses_all ? reader->setup->output_bits : reader->setup->input_bits;
+        if (address >> bits)
+            return failed(fault, VI_ADDR_SIZE, 0, 1);
+        place->size = (UINT64_C(1) << bits) - address;
+        if (!c->stage2)
+            place->size = mask + 1 - (address & mask);
+    }
+    if (c->stage2) {
+        if (!stage2(reader, c, address, access, VI_CAUSE_IN, &place->stage2, fault))
+            return false;
+        uint64_t left = leaf_left(&place->stage2, address);
+        if (left < place->size)
+            place->size = left;
+        address = leaf_output(&place->stage2, address);
+    }
+    place->pa = address & mask;
+    return true;
+}
+
+/* ---- for callers outside of the core -------------------------------------------------------------------------------- */
+
+void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
+{
+    *mapping = (struct vi_mapping){
+        .base = vi_leaf_base(leaf),
+        .output = leaf->output,
+        .descriptor = leaf->descriptor,
+        .descriptor_at = leaf->descriptor_at,
+        .shift = (uint8_t)vi_leaf_shift(leaf),
+        .granule_bits = (uint8_t)vi_leaf_granule(leaf),
+        .level = (int8_t)vi_leaf_level(leaf),
+        .attributes = leaf->tag >> VI_LEAF_ATTRIBUTES & 0xF,
+        .shareability = leaf->tag >> VI_LEAF_SHAREABILITY & 3,
+        .memory = (vi_memory_type)leaf_memory(leaf),
+        .flags = leaf->tag & 0x7F,
+    };
+}
+
+struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
+                             unsigned access, vi_memory_type incoming, bool mappings, struct vi_output *output)
+{
+    struct vi_place place;
+    struct vi_fault fault;
+    if (!vi_place(reader, context, address, access, &place, &fault))
+        return fault;
+    output->pa = place.pa;
+    output->size = place.size;
+    output->memory = vi_memory_of(context, &place, incoming);
+    output->has1 = mappings && context->stage1;
+    output->has2 = mappings && context->stage2;
+    if (output->has1)
+        vi_unpack(&place.stage1, &output->stage1);
+    if (output->has2)
+        vi_unpack(&place.stage2, &output->stage2);
+    return (struct vi_fault){.kind = VI_NO_FAULT};
+}
+
+int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, void *to, uint32_t size,
+                uint64_t *pa, struct vi_fault *fault)
+{
+    struct vi_leaf leaf;
+    if (!stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, &leaf, fault))
+        return 0;
+    *pa = leaf_output(&leaf, ipa) & reader->setup->output_mask;
+    return vi_read(reader, *pa, to, size) ? 1 : -1;
+}

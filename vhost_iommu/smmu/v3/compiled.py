@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled core in the reference's clothes: configuration, translation and TLBs of one SMMU.
+
+Law: holds no meaning of its own. What the core answers becomes the reference's own values, so everything around a
+translation (events, stalls, ATS, commands) is the same code over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...memory import Memory, Window
+from ..memory_type import MemoryType
+from ..register_file import RegisterFile
+from ..tlb import Space, Tlb, TlbCounters
+from ..transaction import Mpam, Transaction
+from ..walk import Access, Cause, Fault, FaultKind, Mapping
+from . import events
+from .configuration import CdFault, Configuration, Context, Refusal
+from .counters import Counters
+from .registers import CR0ACK, CR2, GBPA, IDR0, IDR1, IDR3, IDR5, MPAMIDR, STRTAB_BASE, STRTAB_BASE_CFG
+from .structures import CD, STE
+from .translation import STAGE2_WORLD, Output, Translation
+from .validity import StreamWorld, Validity
+
+if TYPE_CHECKING:
+    from ..._core import door
+
+#: Contexts that are cached; more than the reference has, as each is small and none is made in a hurry.
+CONTEXTS = 4096
+
+#: How a request ended (core.h: VI_NO_CONTEXT).
+NO_CONTEXT = 2
+
+#: Registers from which the core's parameters come.
+PARAMETERS = (IDR0, IDR1, IDR3, IDR5, MPAMIDR, CR2, STRTAB_BASE, STRTAB_BASE_CFG, CR0ACK, GBPA)
+
+#: By enum vi_fault_kind and by vi_memory_type (core.h).
+_KINDS = (None, *FaultKind)
+_TYPES = tuple(MemoryType(packed >> 2 & 3, packed & 3, packed >> 4) for packed in range(64))
+
+_READABLE, _WRITABLE, _CLEAN, _USER, _UXN, _PXN, _NOT_GLOBAL = (1 << at for at in range(7))
+
+
+def access_bits(access: Access | Transaction) -> int:
+    """VI_WRITE, VI_PRIVILEGED, VI_INSTRUCTION."""
+    return access.write | access.privileged << 1 | access.instruction << 2
+
+
+def packed_type(memory: MemoryType) -> int:
+    """A memory type as core.h has it."""
+    return memory.shareability << 4 | memory.outer << 2 | memory.inner
+
+
+def memory_type(packed: int) -> MemoryType:
+    return _TYPES[packed]
+
+
+def fault_of(raw: door.RawFault) -> Fault:
+    kind, level, stage, cause, ipa, fetch, table_write = raw
+    known = _KINDS[kind]
+    assert known is not None
+    return Fault(known, level, stage, Cause(cause), ipa, fetch, table_write)
+
+
+def _mapping(raw: door.RawMapping) -> Mapping:
+    base, shift, output, granule_bits, level, descriptor, at, flags, attributes, shareability, memory = raw
+    return Mapping(
+        base=base,
+        shift=shift,
+        output=output,
+        granule_bits=granule_bits,
+        level=level,
+        descriptor=descriptor,
+        descriptor_at=at,
+        readable=bool(flags & _READABLE),
+        writable=bool(flags & _WRITABLE),
+        clean=bool(flags & _CLEAN),
+        user=bool(flags & _USER),
+        uxn=bool(flags & _UXN),
+        pxn=bool(flags & _PXN),
+        not_global=bool(flags & _NOT_GLOBAL),
+        attributes=attributes,
+        shareability=shareability,
+        memory=_TYPES[memory],
+    )
+
+
+def refusal(sid: int, kind: int, ssid: int | None, fetch: int) -> Refusal:
+    """What the core refused, with its record."""
+    if not kind:
+        return Refusal()
+    event = events.EVENTS[kind]
+    known = {"SSV": int(ssid is not None), "SSID": ssid or 0, "FetchAddr": fetch}
+    return Refusal(event.of(SID=sid, **{f.name: known[f.name] for f in event.fields if f.name in known}))
+
+
+class CompiledConfiguration(Configuration):
+    """Configuration lookup by the core."""
+
+    def __init__(self, core: door.Core, registers: RegisterFile, validity: Validity) -> None:
+        self._core = core
+        self.registers = registers
+        self.validity = validity
+
+    @property
+    def hits(self) -> int:  # type: ignore[override]
+        return self._core.counts()[7]
+
+    @property
+    def misses(self) -> int:  # type: ignore[override]
+        return self._core.counts()[8]
+
+    def invalidate_all(self) -> None:
+        self._core.invalidate_configuration()
+
+    def invalidate_stes(self, first: int, count: int, *, leaf: bool = False) -> None:
+        self._core.invalidate_stes(first, count, leaf)
+
+    def invalidate_cd(self, sid: int, ssid: int, *, leaf: bool = False) -> None:
+        self._core.invalidate_cd(sid, ssid, leaf)
+
+    def invalidate_cds(self, sid: int) -> None:
+        self._core.invalidate_cds(sid)
+
+    def invalidate_partid_map(self, vmid: int) -> None:
+        self._core.invalidate_partid_map(vmid)
+
+    def lookup(self, sid: int, ssid: int | None) -> Context | Refusal | CdFault:
+        _, kind, named, fetch, fault, held = self._core.lookup(sid, ssid)
+        if held is None:
+            return refusal(sid, kind, named, fetch)
+        context = self.context(held)
+        return CdFault(context, fault_of(fault)) if fault[0] else context
+
+    def legal_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
+        ste, kind, named, fetch = self._core.legal_ste(sid, ssid)
+        return refusal(sid, kind, named, fetch) if ste is None else STE(ste)
+
+    def bare_context(self, ste: STE) -> Context:
+        return replace(super().bare_context(ste), held=self._core.bare_context(ste.raw))
+
+    def context(self, held: door.Held) -> Context:
+        """The reference's view of a context of the core."""
+        base = super().bare_context(STE(held.ste))
+        cd = held.cd
+        stage1 = None if cd is None else self._stage1(base, CD(cd))
+        return replace(base, stage1=stage1, mpam=Mpam(*held.mpam), held=held)
+
+
+class CompiledTlb(Tlb[Mapping]):
+    """One of the core's TLBs, as those see it who invalidate and look."""
+
+    #: No invalidation searches.
+    searched = 0
+
+    def __init__(self, core: door.Core, stage: int) -> None:
+        self._core = core
+        self._stage = stage
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        return self._core.tlb(self._stage)[0]
+
+    @property
+    def counters(self) -> TlbCounters:  # type: ignore[override]
+        counts, (_, evictions, invalidated) = self._core.counts(), self._core.tlb(self._stage)
+        at = 1 + 2 * self._stage
+        return TlbCounters(counts[at], counts[at + 1], evictions, invalidated)
+
+    def __len__(self) -> int:
+        return len(self._core.entries(self._stage))
+
+    def __iter__(self) -> Iterator[tuple[Space, Mapping]]:
+        for world, vmid, asid, aset, raw in self._core.entries(self._stage):
+            yield Space(world, vmid, asid, aset), _mapping(raw)
+
+    def clear(self) -> None:
+        for world in (STAGE2_WORLD,) if self._stage == 2 else StreamWorld:
+            self._core.invalidate_spaces(world, None, 0xFFFF, None)
+
+    def invalidate_spaces(
+        self, world: int, *, vmid: int | None = None, vmid_mask: int = 0xFFFF, asid: int | None = None
+    ) -> None:
+        self._core.invalidate_spaces(world, vmid, vmid_mask, asid)
+
+    def invalidate_range(
+        self,
+        world: int,
+        start: int,
+        size: int,
+        *,
+        vmid: int | None = None,
+        vmid_mask: int = 0xFFFF,
+        asid: int | None = None,
+        granule_bits: int = 0,
+        level: int | None = None,
+    ) -> None:
+        self._core.invalidate_range(world, start, min(size, 2**64 - 1), vmid, vmid_mask, asid, granule_bits, level)
+
+
+class CompiledTranslation(Translation):
+    """Single translations by the core; whole requests go past this."""
+
+    def __init__(
+        self, core: door.Core, registers: RegisterFile, memory: Memory, validity: Validity, counters: Counters
+    ) -> None:
+        self._core = core
+        self.registers = registers
+        self.memory = memory
+        self._validity = validity
+        self.counters = counters
+        self.tlb = CompiledTlb(core, 1)
+        self.tlb2 = CompiledTlb(core, 2)
+
+    def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
+        found = self._core.translate(context.held, address, access_bits(access))
+        if found[0] is not None:
+            return fault_of(found[0])
+        _, pa, size, stage1, stage2 = found
+        return Output(
+            pa, size, None if stage1 is None else _mapping(stage1), None if stage2 is None else _mapping(stage2)
+        )
+
+
+class CompiledCounters(Counters):
+    """Counters of which the core has a share."""
+
+    def __init__(self, core: door.Core) -> None:
+        self._core = core
+        self._own = [0, 0, 0]
+        super().__init__()
+
+
+def _shared(at: int) -> property:
+    """A counter that is the sum of the core's and of what is counted here."""
+
+    def get(self: CompiledCounters) -> int:
+        return self._own[at] + self._core.counts()[at]
+
+    def put(self: CompiledCounters, value: int) -> None:
+        self._own[at] = value - self._core.counts()[at]
+
+    return property(get, put)
+
+
+for _at, _name in enumerate(("transactions", "translations", "walks")):
+    setattr(CompiledCounters, _name, _shared(_at))
+
+
+def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, object, bool, bool]]:
+    """Memory's windows as the door takes them."""
+    return [(w.base, w.size, w.buffer, w.readable, w.writable) for w in table]
