@@ -18,6 +18,7 @@ cdef extern from "core.h" nogil:
         uint64_t base, size
         uint8_t *host
         uint8_t allows
+        void *broken  # _Atomic bool, which Cython does not know
     enum: VI_MAY_READ, VI_MAY_WRITE, VI_NO_SSID, VI_SLOTS, VI_ANY
     cdef struct vi_fault:
         uint8_t kind, stage, cause
@@ -120,6 +121,37 @@ cdef extern from "core.h" nogil:
     void vi_count(vi_core *core, uint64_t *counts)
 
 
+cdef extern from "guard.h" nogil:
+    void *vi_guard(void *begin, size_t size)
+    void vi_unguard(void *broken)
+
+
+cdef class Guard:
+    """Guards a mapping whose file may become shorter; ``broken`` once it did. To be released before it is unmapped."""
+
+    cdef void *flag
+
+    def __init__(self, buffer):
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+        self.flag = vi_guard(view.buf, view.len)
+        PyBuffer_Release(&view)
+        if self.flag is NULL:
+            raise MemoryError("too many mappings are guarded")
+
+    def __dealloc__(self):
+        self.release()
+
+    def release(self):
+        if self.flag is not NULL:
+            vi_unguard(self.flag)
+            self.flag = NULL
+
+    @property
+    def broken(self):
+        return self.flag is not NULL and (<volatile char *>self.flag)[0] != 0
+
+
 #: How a request ended (enum vi_end).
 DONE, DISABLED, NO_CONTEXT, FAULTED, OUTSIDE = VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
 #: What a lookup found (enum vi_lookup_status).
@@ -204,7 +236,10 @@ cdef class Core:
     # -- what it works on ------------------------------------------------------------------------------------
 
     def set_windows(self, windows):
-        """``windows``: (base, size, buffer or None, readable, writable), by base. The former ones are let go of."""
+        """``windows``: (base, size, buffer or None, readable, writable, Guard or None), by base.
+
+        The former ones are let go of.
+        """
         cdef uint32_t count = len(windows), at = 0
         cdef Py_buffer *buffers = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
         cdef vi_window *table = <vi_window *>calloc(count + 1, sizeof(vi_window))
@@ -214,7 +249,7 @@ cdef class Core:
             free(table)
             raise MemoryError("no memory for windows")
         try:
-            for at, (base, size, buffer, readable, writable) in enumerate(windows):
+            for at, (base, size, buffer, readable, writable, guard) in enumerate(windows):
                 table[at].base = base
                 table[at].size = size
                 if buffer is not None:
@@ -222,6 +257,7 @@ cdef class Core:
                     if <uint64_t>buffers[at].len < table[at].size:
                         raise ValueError("a window is larger than its buffer")
                     table[at].host = <uint8_t *>buffers[at].buf
+                    table[at].broken = NULL if guard is None else (<Guard>guard).flag
                     table[at].allows = (VI_MAY_READ if readable else 0) | (VI_MAY_WRITE if writable else 0)
             with nogil:
                 done = vi_set_windows(self.core, table, count)

@@ -116,8 +116,8 @@ class CommandQueue:
                 self._stop(CommandError.CERROR_ABT, cons)
                 return False
             command = commands.decode(data)
-            if isinstance(command, commands.CMD_SYNC) and smmu.ats.pending:
-                return False  # the queue goes on when the endpoints have answered
+            if isinstance(command, commands.CMD_SYNC) and (smmu.ats.pending or smmu.unanswered["cmdq-sync"]):
+                return False  # the queue goes on when the endpoints, or former CMD_SYNCs' MSIs, are answered
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
             error = self.execute(command)
             if smmu.trace is not None:
