@@ -27,7 +27,6 @@ BUILD = Path("build/core")
 #: Beside what sysconfig and CFLAGS say. No -march: a wheel runs on other machines than the one that built it.
 FLAGS = [
     "-std=c11",
-    "-D_GNU_SOURCE",
     "-O3",
     "-g",
     "-pthread",

@@ -5,6 +5,7 @@
  * Takes the few arguments of libFuzzer's that the Makefile gives, or files to run again. Blind: it does not see which
  * input got further than others. The input that ends the program is kept as a file and named.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

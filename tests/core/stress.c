@@ -6,6 +6,7 @@
  * and ends before change m is begun uses what one of the changes n to m - 1 mapped, and nothing else. A page that is no
  * longer mapped is nobody's: software writes to it without any lock.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
