@@ -6,11 +6,11 @@ Law: software's side only. It writes tables, queues and registers as a guest doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from vhost_iommu.layout import Layout, Register
-from vhost_iommu.memory import Memory
+from vhost_iommu.memory import Ended, Memory, Outside
 from vhost_iommu.smmu.descriptors import (
     DescriptorType,
     S1LeafDescriptor,
@@ -202,8 +202,8 @@ class Bench:
         self.wires: list[str] = []
         self.posted: list[tuple[int, bytes]] = []
         #: What becomes of a posted write: None aborts it at once.
-        self.doorbell: Callable[[int, bytes, Callable[[], None]], bool] | None = self._posted
-        self.ram.memory.outside = lambda pa, data, late: self.doorbell is not None and self.doorbell(pa, data, late)
+        self.doorbell: Outside | None = self._posted
+        self.ram.memory.outside = lambda pa, data, ended: self.doorbell is not None and self.doorbell(pa, data, ended)
         options.setdefault("interrupt", self.wires.append)
         self.smmu = Smmu(self.ram.memory, None if features is None else Features(**features), **options)
         self.sid_bits, self.command_bits, self.event_bits = sid_bits, command_bits, event_bits
@@ -213,8 +213,9 @@ class Bench:
         if start:
             self.start()
 
-    def _posted(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+    def _posted(self, pa: int, data: bytes, ended: Ended) -> bool:
         self.posted.append((pa, data))
+        ended(False)
         return True
 
     # -- registers -------------------------------------------------------------------------------------------

@@ -68,6 +68,10 @@ class SmmuConfig:
     preset: str | None = None
     #: Register reads that still find CR0ACK, IRQ_CTRLACK and Update bits as they were before a write takes effect.
     acknowledge_after: int = 0
+    #: Lookups that match several cached translations are F_TLB_CONFLICT, as far as 'bbm_level' lets them conflict.
+    tlb_conflicts: bool = False
+    #: Lookups that match several cached STEs, because of a wrong CONT, are F_CFG_CONFLICT.
+    configuration_conflicts: bool = False
     #: Seconds after which a stalled transaction that software has not answered is told in the log; 0: never.
     stall_watchdog: float = 5.0
     #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.

@@ -109,6 +109,8 @@ class Machine:
             id_registers=config.id_registers,
             name=config.name,
             acknowledge_after=config.acknowledge_after,
+            tlb_conflicts=config.tlb_conflicts,
+            configuration_conflicts=config.configuration_conflicts,
             interrupt=self._smmu_interrupt(config, memory),
             lock=self._new_lock(),
             clock=self._clock,
@@ -218,5 +220,5 @@ def _once(work: Callable[[], None]) -> Callable[[], bool]:
     return step
 
 
-def _lost() -> None:
-    """A wired interrupt that reaches nobody: the client is gone, or the function is no bus master."""
+def _lost(aborted: bool) -> None:
+    """A wired interrupt may reach nobody: the client is gone, or the function is no bus master."""

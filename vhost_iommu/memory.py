@@ -20,14 +20,21 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from . import _core
 from .errors import ClientError
+
+if TYPE_CHECKING:
+    from ._core import door
 
 Buffer = bytearray | mmap.mmap | memoryview
 
-#: What happens to a write that leaves guest RAM: (pa, data, on_abort) -> accepted.
-Outside = Callable[[int, bytes, Callable[[], None]], bool]
+#: Told once how a posted write ended: whether it aborted.
+Ended = Callable[[bool], None]
+#: What happens to a write that leaves guest RAM: (pa, data, ended) -> accepted. If it is, ``ended`` is called once,
+#: now or later, from any thread.
+Outside = Callable[[int, bytes, Ended], bool]
 
 
 class MemoryLike(Protocol):
@@ -39,7 +46,7 @@ class MemoryLike(Protocol):
 
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None: ...
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None: ...
+    def post(self, pa: int, data: bytes, ended: Ended) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class Window:
     buffer: Buffer | None
     readable: bool = True
     writable: bool = True
+    #: Of a file that may become shorter: the window ends when it did.
+    guard: door.Guard | None = None
 
     @property
     def end(self) -> int:
@@ -104,7 +113,8 @@ class Memory:
     ) -> bool:
         """Map ``size`` bytes of ``fd`` at ``offset`` as guest physical ``base``; the fd stays the caller's.
 
-        False: whoever has the file may cut it short, and the next access to what is gone ends this process.
+        False: whoever has the file may cut it short, and the next access to what is gone ends this process; where the
+        compiled core is, it is an external abort, as is then every access to the window.
         ClientError: the range overlaps (EEXIST), is empty or misaligned (EINVAL), or the file is shorter (ENXIO).
         """
         if offset % mmap.ALLOCATIONGRANULARITY:
@@ -119,12 +129,15 @@ class Memory:
             buffer = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
         except (OSError, ValueError, OverflowError) as error:
             raise ClientError(f"mmap: {error}", getattr(error, "errno", None) or errno.EINVAL) from error
+        sealed = sealed or not stat.S_ISREG(status.st_mode)
+        core = None if sealed else _core.chosen()
+        window = Window(base, size, buffer, readable, writable, None if core is None else core.Guard(buffer))
         try:
-            self.add(Window(base, size, buffer, readable, writable))
+            self.add(window)
         except ClientError:
-            buffer.close()
+            _close(window)
             raise
-        return sealed or not stat.S_ISREG(status.st_mode)
+        return sealed or window.guard is not None
 
     def remove(self, base: int, size: int) -> None:
         """Remove the window that is exactly [base, base + size); ClientError(ENOENT) when there is none."""
@@ -159,9 +172,10 @@ class Memory:
             return None
         start = pa - window.base
         try:
-            return bytes(window.buffer[start : start + size])
+            data = bytes(window.buffer[start : start + size])
         except ValueError:  # unmapped by the client since we found it
             return None
+        return None if window.guard is not None and window.guard.broken else data
 
     def write(self, pa: int, data: bytes) -> bool:
         """Write ``data`` at ``pa``; False: external abort, and nothing was written."""
@@ -173,7 +187,7 @@ class Memory:
             window.buffer[start : start + len(data)] = data
         except ValueError:
             return False
-        return True
+        return window.guard is None or not window.guard.broken
 
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
@@ -188,7 +202,8 @@ class Memory:
         try:
             if exchange is not None:
                 word = ctypes.c_uint64.from_buffer(window.buffer, pa - window.base)
-                return bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
+                swapped = bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
+                return None if window.guard is not None and window.guard.broken else swapped
             raw = self.read(pa, 8)
             if raw is None or struct.unpack("<Q", raw)[0] != expected:
                 return None if raw is None else False
@@ -196,15 +211,16 @@ class Memory:
         except ValueError:  # unmapped by the client since we found it
             return None
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
-        """A posted write that may leave RAM, such as an MSI; ``on_abort`` is called now or later when it aborts."""
+    def post(self, pa: int, data: bytes, ended: Ended) -> None:
+        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later."""
         if self.write(pa, data):
+            ended(False)
             return
         window = self.find(pa, len(data))
         unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
-        if unreachable and self.outside is not None and self.outside(pa, data, on_abort):
+        if unreachable and self.outside is not None and self.outside(pa, data, ended):
             return
-        on_abort()
+        ended(True)
 
 
 def atomic_updates() -> bool:
@@ -235,6 +251,8 @@ def _seal(fd: int) -> bool:
 
 
 def _close(window: Window) -> None:
+    if window.guard is not None:
+        window.guard.release()
     if isinstance(window.buffer, mmap.mmap):
         # A compare-and-swap under way in another thread keeps the mapping until it has ended.
         with contextlib.suppress(BufferError):

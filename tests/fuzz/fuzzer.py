@@ -14,7 +14,7 @@ from typing import Any
 from tests.model import machines, machines_stages
 from tests.smmu_builder import IPA_OF_CD, IPA_OF_TABLE, IPA_OFFSET, Bench, PageTable, Ram
 from vhost_iommu.errors import UsageError
-from vhost_iommu.memory import Buffer, Memory, Window
+from vhost_iommu.memory import Buffer, Ended, Memory, Window
 from vhost_iommu.smmu.ats import AtsInvalidation, AtsRequest, AtsStatus, PageRequest, PageResponse
 from vhost_iommu.smmu.transaction import Answer, Outcome, Stall, Transaction
 from vhost_iommu.smmu.v3 import Features, Smmu, commands
@@ -124,10 +124,10 @@ class Recorder(Memory):
         self._within(pa, 8)
         return super().compare_and_swap_u64(pa, expected, new)
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
+    def post(self, pa: int, data: bytes, ended: Ended) -> None:
         self._posting = True
         try:
-            super().post(pa, data, on_abort)
+            super().post(pa, data, ended)
         finally:
             self._posting = False
 
@@ -186,7 +186,9 @@ class Case:
         kind(seed)
         bits = AddressSize(self.smmu.registers[IDR5].OAS).bits
         self.memory.physical_bits = bits
-        self.memory.outside = lambda pa, data, on_abort: random.random() < 0.5
+        self.memory.outside = self.outside
+        #: Told of the end of posted writes that are under way.
+        self.posted: list[Ended] = []
         self.memory.commands = lambda: self.queue(CMDQ_BASE, IDR1.CMDQS, 16)
         self.memory.records = lambda: [self.queue(EVENTQ_BASE, IDR1.EVENTQS, 32), self.queue(PRIQ_BASE, IDR1.PRIQS, 16)]
         self.devices = {sid: Device(random) for sid in self.sids}
@@ -194,7 +196,7 @@ class Case:
         self.actions: list[tuple[int, Callable[[], None]]] = [
             (12, self.transaction), (3, self.translation_request), (3, self.page_request), (2, self.store_register),
             (1, self.access_anything), (7, self.command), (6, self.change_memory), (2, self.read_queues),
-            (2, self.endpoint), (4, self.acknowledge), (1, self.restart),
+            (2, self.endpoint), (4, self.acknowledge), (1, self.restart), (4, self.answer),
         ]  # fmt: skip
 
     def queue(self, base: type[CMDQ_BASE | EVENTQ_BASE | PRIQ_BASE], most: Any, entry: int) -> tuple[int, int]:
@@ -249,6 +251,7 @@ class Case:
         ram = FuzzRam()
         features = self._features()
         options: dict[str, Any] = {"tlb_entries": random.choice([1, 4, 4096])}
+        options.update(tlb_conflicts=random.random() < 0.3, configuration_conflicts=random.random() < 0.3)
         raw = Features(**features).id_registers()
         if random.random() < 0.3:  # what no SMMU has together, but somebody may write into a machine file
             kind = random.choice([IDR0, IDR1, IDR3, IDR5, MPAMIDR])
@@ -527,6 +530,21 @@ class Case:
     def endpoint(self) -> None:
         device = self.devices[self.random.choice(self.sids)]
         self.bounded(MOST_COMMANDS * READS_PER_COMMAND, device.answer)
+
+    def outside(self, pa: int, data: bytes, ended: Ended) -> bool:
+        """Refuse a posted write, or take it and end it now or later."""
+        how = self.random.random()
+        if how < 0.3:
+            ended(self.random.random() < 0.3)
+        elif how < 0.6:
+            self.posted.append(ended)
+        return how < 0.6
+
+    def answer(self) -> None:
+        """Posted writes that are under way end."""
+        posted, self.posted = self.posted, []
+        for ended in posted:
+            self.bounded(MOST_COMMANDS * READS_PER_COMMAND, lambda ended=ended: ended(self.random.random() < 0.5))  # type: ignore[misc]
 
     def acknowledge(self) -> None:
         """Software puts a CMD_SYNC in place of a command that stopped the queue, and goes on."""

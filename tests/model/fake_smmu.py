@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from vhost_iommu.smmu.transaction import Answer, Outcome, Piece, Transaction
+from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Piece, Transaction
 
 PAGE = 4096
 
@@ -24,7 +24,16 @@ class FakeSmmu:
         self.faulting: set[int] = set()
         self.outcome = Outcome.ABORT
         self.asked: list[Transaction] = []
+        self.refused: list[Transaction] = []
+        self.hints: list[PageHint] = []
         self.lock: AbstractContextManager[Any] = nullcontext()
+
+    def unsupported(self, transaction: Transaction) -> Answer:
+        self.refused.append(transaction)
+        return Answer(Outcome.ABORT)
+
+    def page_hint(self, hint: PageHint) -> None:
+        self.hints.append(hint)
 
     def forbid(self, iova: int, size: int = 1) -> None:
         self.faulting.update(range(iova // PAGE, (iova + size - 1) // PAGE + 1))

@@ -8,7 +8,6 @@ address that §3.5.1 gives. VI_EXAMPLES multiplies the number of examples.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tests.model.examples import SCALE, TIMEOUT, examples
 from vhost_iommu.layout import Register
+from vhost_iommu.memory import Ended
 from vhost_iommu.smmu.ats import AtsInvalidation, PageRequest, PageResponse, PrgResponse
 from vhost_iommu.smmu.transaction import Outcome, Stall, Transaction
 from vhost_iommu.smmu.v3 import Features, Smmu
@@ -48,9 +48,9 @@ class Words:
     def __init__(self) -> None:
         self.words: dict[int, int] = {}
         self.bad: set[int] = set()
-        #: MSIs that were written: (address, data); and what tells of the abort of those at LATE.
+        #: MSIs that were written: (address, data); and what is told how those at LATE ended.
         self.posted: list[tuple[int, int]] = []
-        self.held: list[Callable[[], None]] = []
+        self.held: list[Ended] = []
 
     def read(self, pa: int, size: int) -> bytes | None:
         if pa in self.bad:
@@ -67,12 +67,12 @@ class Words:
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         raise AssertionError("nothing here updates a descriptor")
 
-    def post(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> None:
+    def post(self, pa: int, data: bytes, ended: Ended) -> None:
         self.posted.append((pa, int.from_bytes(data, "little")))
-        if pa == BAD:
-            on_abort()
         if pa == LATE:
-            self.held.append(on_abort)
+            self.held.append(ended)
+        else:
+            ended(pa == BAD)
 
 
 @dataclass
@@ -160,7 +160,8 @@ class World:
         self.events = Queue(32, events, r.EVENTQ_BASE, r.EVENTQ_PROD, r.EVENTQ_CONS, "WR", "RD")
         self.requests = Queue(16, requests, r.PRIQ_BASE, r.PRIQ_PROD, r.PRIQ_CONS, "WR", "RD")
         self.enables = r.CR0(0)
-        self.irqs = r.IRQ_CTRL(0)
+        #: As stored, and as in effect: what is disabled is in effect until its MSIs have been answered (§3.18.1).
+        self.irqs_stored = self.irqs = r.IRQ_CTRL(0)
         self.last_only = False
         self.doorbells = {"gerror": 0, "eventq": 0, "priq": 0}
         self.active: set[str] = set()
@@ -170,7 +171,7 @@ class World:
         self.untold: list[int] = []
         self.stalls: dict[int, Stall] = {}
         self.ended: set[int] = set()
-        self.held: list[str] = []  # the error of each MSI in Words.held
+        self.held: list[tuple[str, str]] = []  # source and error of each MSI in Words.held
         self.responses: list[PageResponse] = []
         self.wired: Counter[str] = Counter()
         self.msis: dict[int, list[int]] = defaultdict(list)
@@ -197,21 +198,31 @@ class World:
 
     def interrupt(self, source: str, abort: str) -> None:
         self.wired[source] += 1
-        self.msi(self.doorbells[source], DATA[source], abort)
+        self.msi(source, self.doorbells[source], DATA[source], abort)
 
-    def msi(self, address: int, data: int, abort: str) -> None:
+    def msi(self, source: str, address: int, data: int, abort: str) -> None:
         if address:
             self.msis[address].append(data)
         if address == BAD:
             self.error(abort)
         if address == LATE:
-            self.held.append(abort)
+            self.held.append((source, abort))
 
-    def abort_late(self) -> None:
-        """The answer to an MSI comes: an abort."""
-        if self.held:
-            self.memory.held.pop(0)()
-            self.error(self.held.pop(0))
+    def waits(self, source: str) -> bool:
+        return any(each == source for each, _ in self.held)
+
+    def answer_late(self, aborted: bool) -> None:
+        """The answer to an MSI comes, and what waited for it goes on."""
+        if not self.held:
+            return
+        self.memory.held.pop(0)(aborted)
+        source, abort = self.held.pop(0)
+        if aborted:
+            self.error(abort)
+        if not self.waits(source):
+            self.seen[f"no {source} MSI under way"] += 1
+            self.irqs_in_effect()
+            self.run()
 
     def acknowledge(self, names: set[str]) -> None:
         """Toggle GERRORN of active errors; what they held up goes on."""
@@ -239,8 +250,18 @@ class World:
             self.run()
 
     def write_irq_ctrl(self, value: int) -> None:
-        self.irqs = r.IRQ_CTRL(value)
+        self.irqs_stored = r.IRQ_CTRL(value)
         self.write(r.IRQ_CTRL, value)
+        self.irqs_in_effect()
+
+    def irqs_in_effect(self) -> None:
+        old, new = self.irqs.values(), self.irqs_stored.values()
+        for source in DATA:
+            name = f"{source.upper()}_IRQEN"
+            if old[name] and not new[name] and self.waits(source):
+                self.seen[f"{name} waits"] += 1
+                new[name] = 1
+        self.irqs = r.IRQ_CTRL.of(**new)
 
     def write_doorbell(self, source: str, address: int) -> None:
         """Guarded by its IRQEN (§6.3.21, §6.3.30, §6.3.34)."""
@@ -352,6 +373,9 @@ class World:
             command = c.decode(queue.entries[0].to_bytes(16, "little"))
             if queue.address(0) in self.memory.bad:
                 self.cerror = r.CommandError.CERROR_ABT
+            elif isinstance(command, c.CMD_SYNC) and self.waits("cmdq-sync"):
+                self.seen["CMD_SYNC waits"] += 1
+                return
             elif queue.entries[0] == NO_OPCODE or (isinstance(command, c.CMD_SYNC) and command.CS == 3):
                 self.cerror = r.CommandError.CERROR_ILL
             else:
@@ -364,7 +388,7 @@ class World:
                 queue.take(1)
                 if isinstance(command, c.CMD_SYNC) and command.CS == 1:
                     self.wired["cmdq-sync"] += 1
-                    self.msi(command.MSIAddress, command.MSIData, "MSI_CMDQ_ABT_ERR")
+                    self.msi("cmdq-sync", command.MSIAddress, command.MSIData, "MSI_CMDQ_ABT_ERR")
                 continue
             self.seen[self.cerror.name] += 1
             self.error("CMDQ_ERR")
@@ -522,6 +546,7 @@ class World:
         for address, word in self.memory.posted:
             posted[address].append(word)
         assert posted == self.msis
+        assert (self.read(r.IRQ_CTRL), self.read(r.IRQ_CTRLACK)) == (self.irqs_stored, r.IRQ_CTRLACK(self.irqs.raw))
         assert self.endpoint.responses == self.responses
         for number, stall in self.stalls.items():
             assert (stall.answer is not None) == (number in self.ended), number
@@ -618,9 +643,9 @@ class Queues(RuleBasedStateMachine):
         self.world.acknowledge(set(self.world.active))
         self.world.check()
 
-    @rule()
-    def abort_late(self) -> None:
-        self.world.abort_late()
+    @rule(aborted=st.booleans())
+    def answer_late(self, aborted: bool) -> None:
+        self.world.answer_late(aborted)
         self.world.check()
 
     @rule(count=st.integers(1, 6), stalls=st.booleans())
@@ -685,7 +710,7 @@ def walk_about(seed: int, steps: int) -> Counter[str]:
             case 5 | 6:
                 world.acknowledge(set(world.active))
             case 7:
-                world.abort_late()
+                world.answer_late(random.random() < 0.7)
             case 8 | 9:
                 world.transaction(random.random() < 0.3)
             case 10:
@@ -709,4 +734,5 @@ def test_long_walks_meet_every_error_and_overflow() -> None:
         seen += walk_about(seed, 200)
     errors = [each.name for each in r.GERROR.fields if each.name not in ("SFM_ERR", "CMDQP_ERR", "DPT_ERR")]
     wanted = [*errors, "CERROR_ILL", "CERROR_ABT", "event overflow", "request overflow", "stall told"]
+    wanted += ["CMD_SYNC waits", "GERROR_IRQEN waits", "EVENTQ_IRQEN waits", "PRIQ_IRQEN waits"]
     assert all(seen[name] > 20 for name in wanted), dict(seen)

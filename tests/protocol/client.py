@@ -114,8 +114,10 @@ class TestClient:
         self.transport = transport
         #: (address, data) of each DMA_WRITE that the server sent.
         self.dma_writes: list[tuple[int, bytes]] = []
-        #: The errno with which a DMA_WRITE is answered, 0 for success, None for no answer at all.
+        #: The errno with which a DMA_WRITE is answered, 0 for success, None for no answer yet.
         self.answer: Callable[[int, bytes], int | None] = lambda address, data: 0
+        #: Those without an answer yet: (message id, address and size).
+        self.unanswered: list[tuple[int, bytes]] = []
         self._next_id = 1
         self._replies: list[tuple[int, int, int, bytes]] = []
 
@@ -174,16 +176,16 @@ class TestClient:
         assert len(data) == access.count
         self.dma_writes.append((access.address, data))
         error = self.answer(access.address, data)
+        self.unanswered.append((header.msg_id, body[: wire.DmaAccess.sizeof()]))
         if error is not None:
-            self.transport.send(
-                message(
-                    Command.DMA_WRITE,
-                    b"" if error else body[: wire.DmaAccess.sizeof()],
-                    msg_id=header.msg_id,
-                    flags=Flags.REPLY | (Flags.ERROR if error else 0),
-                    error=error,
-                )
-            )
+            self.answer_late(-1, error)
+
+    def answer_late(self, number: int, error: int = 0) -> None:
+        """Answer a DMA_WRITE of ``unanswered`` by its number there."""
+        msg_id, access = self.unanswered.pop(number)
+        flags = Flags.REPLY | (Flags.ERROR if error else 0)
+        payload = b"" if error else access
+        self.transport.send(message(Command.DMA_WRITE, payload, msg_id=msg_id, flags=flags, error=error))
 
     def wait_dma_write(self) -> tuple[int, bytes]:
         """(address, data) of the oldest DMA_WRITE not yet asked for."""

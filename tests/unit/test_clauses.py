@@ -17,7 +17,7 @@ ABSENT = "not modelled"
 #: Features that the model does not have must have a row that says so.
 WITHOUT = (
     "ATOS", "MPAM_NS", "DPT", "ECMDQ", "Secure", "Realm", "ndirect permission", "VMSAv9-128", "MTE", "Broadcast TLB",
-    "E_PAGE_REQUEST", "PBHA", "PASIDTT",
+    "PBHA",
 )  # fmt: skip
 #: Chapters and sections that are to be covered.
 COVERED = ("3.3", "3.4", "3.5", "3.9", "3.12", "3.13", "3.17", "3.18", "3.21", "4", "5", "6", "7", "8")

@@ -21,7 +21,7 @@ PARTS: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
     "trace": {"layout"},
-    "memory": {"errors", "layout", "trace"},
+    "memory": {"_core", "errors", "layout", "trace"},
     "mmio": {"layout"},
     "smmu": {"_core", "errors", "layout", "memory", "mmio", "trace"},
     "masters": {"errors", "layout", "memory", "mmio", "smmu.ats", "smmu.transaction", "trace"},

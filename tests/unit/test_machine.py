@@ -12,11 +12,11 @@ from tests.smmu_builder import Bench, PageTable, Ram
 from vhost_iommu.config import MachineConfig, parse_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.machine import WINDOW_ALIGNMENT, Machine, placements
-from vhost_iommu.masters.engine import AtcPage, Cmd, PrivilegedFrame, TestEngine, UserFrame
+from vhost_iommu.masters.engine import PAIR, AtcPage, Cmd, ExtensionFrame, PrivilegedFrame, TestEngine, UserFrame
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.memory import Window
 from vhost_iommu.smmu.v3 import commands as c
-from vhost_iommu.smmu.v3.events import F_PERMISSION, F_TRANSLATION
+from vhost_iommu.smmu.v3.events import E_PAGE_REQUEST, F_PERMISSION, F_TRANSLATION, F_UUT
 from vhost_iommu.smmu.v3.registers import CR0, IDR0, IDR1, IRQ_CTRL
 
 TWO_SMMUS = """
@@ -321,6 +321,20 @@ WIRES = {
     ("engine0", ""): (DOORBELL, 83),
     ("disk0", ""): (DOORBELL, 84),
 }
+
+
+def test_a_guest_has_its_engine_make_the_events_that_nothing_else_makes(guest: Guest) -> None:
+    guest.mapped(1)
+    special = guest.window("engine0") + PAIR + ExtensionFrame.special.at
+    guest.function.write(2, special, b"\3\0\0\0")
+    assert guest.copy(IOVA, IOVA + 0x1000, 8) == Cmd.ERROR
+    assert guest.events() == [
+        E_PAGE_REQUEST.of(SID=1, uR=1, Span=1, InputAddr=IOVA),
+        E_PAGE_REQUEST.of(SID=1, uW=1, Span=1, InputAddr=IOVA + 0x1000),
+        F_UUT.of(SID=1, RnW=1, InputAddr=IOVA),
+    ]
+    guest.function.write(2, special, bytes(4))
+    assert guest.copy(IOVA, IOVA + 0x1000, 8) == Cmd.HALTED
 
 
 def test_each_wire_is_a_posted_write_of_its_own_number(config: MachineConfig) -> None:

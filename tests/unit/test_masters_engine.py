@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model.fake_smmu import FakeSmmu
-from vhost_iommu.masters.engine import Cmd, PrivilegedFrame, TestEngine, UserFrame, random_bytes
+from vhost_iommu.masters.engine import Cmd, ExtensionFrame, PrivilegedFrame, TestEngine, UserFrame, random_bytes
 from vhost_iommu.masters.port import Port
-from vhost_iommu.memory import Memory
-from vhost_iommu.smmu.transaction import Answer, Outcome, Piece, Transaction
+from vhost_iommu.memory import Ended, Memory
+from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Piece, Transaction
 
 RAM = 0x4000_0000
 IOVA = 0x8_0000
@@ -401,7 +401,7 @@ def test_an_msi_that_aborts_is_told_and_software_clears_it(bench: Bench) -> None
 def test_the_msi_comes_after_cmd_says_halted(bench: Bench) -> None:
     seen: list[int] = []
 
-    def doorbell(pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         seen.append(bench.load(CMD))
         return True
 
@@ -410,6 +410,66 @@ def test_the_msi_comes_after_cmd_says_halted(bench: Bench) -> None:
     bench.store(MSIADDRESS, IOVA + SIZE)
     bench.run(SUM64, IOVA, IOVA + 7)
     assert seen == [HALTED]
+
+
+# -- what only the extension can do ------------------------------------------------------------------------------
+
+SPECIAL = PAIR + ExtensionFrame.special.at
+
+
+@pytest.mark.parametrize("cmd", [MEMCPY, RAND48, SUM64])
+def test_transactions_of_an_unsupported_type_are_refused_and_the_msi_is_not(bench: Bench, cmd: int) -> None:
+    bench.store(SPECIAL, 1)
+    bench.store(MSIADDRESS, IOVA + 0x100)
+    bench.store(MSIDATA, 0x55)
+    bench.store(ATTRIBUTES, 0x0500_0500)
+    before = bytes(bench.ram)
+    assert bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, to=IOVA + 0x8000) == ERROR
+    (refused,) = bench.smmu.refused
+    assert (refused.iova, refused.write) == (IOVA + 8, cmd == RAND48)
+    assert (refused.privileged, refused.instruction) == (True, True)
+    assert bench.transfers == [(True, 0x100, 4)]
+    assert bytes(bench.ram) == before[:0x100] + b"\x55\0\0\0" + before[0x104:]
+    assert bench.load(UDATA + 16) == IOVA + 8
+
+
+READ = PageHint(3, IOVA, 2, 9, read=True, execute=True)
+
+
+@pytest.mark.parametrize(
+    ("cmd", "hinted"),
+    [
+        (MEMCPY, [READ, PageHint(3, IOVA + 0x8000, 3, 9, write=True, privileged=True)]),
+        (RAND48, [PageHint(3, IOVA, 2, 9, write=True, privileged=True)]),
+        (SUM64, [READ]),
+    ],
+)
+@pytest.mark.parametrize("ends", [HALTED, ERROR])
+def test_a_command_hints_at_its_pages_once_before_its_first_transfer(
+    bench: Bench, cmd: int, hinted: list[PageHint], ends: int
+) -> None:
+    if ends == ERROR:
+        bench.smmu.forbid(IOVA)
+    bench.store(SPECIAL, 2)
+    bench.store(SUBSTREAMID, 9)
+    bench.store(ATTRIBUTES, 0x0500_0400)  # writes are privileged; that they are of instructions means nothing
+    assert bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, stride=8, to=IOVA + 0x8FFF) == ends
+    assert bench.smmu.hints == hinted
+    bench.store(SPECIAL, 0)
+    bench.run(cmd, IOVA + 8, IOVA + 0x1FFF, to=IOVA + 0x8FFF)
+    assert len(bench.smmu.hints) == len(hinted)
+
+
+def test_a_hint_names_255_pages_at_most(bench: Bench) -> None:
+    bench.port.hint(0x1FFF, 2, write=False)
+    bench.port.hint(0x1FFF, 1 << 40, write=True)
+    assert [(hint.sid, hint.address, hint.npages) for hint in bench.smmu.hints] == [(3, 0x1000, 2), (3, 0x1000, 255)]
+
+
+def test_a_command_that_cannot_be_hints_at_nothing(bench: Bench) -> None:
+    bench.store(SPECIAL, 2)
+    assert bench.run(MEMCPY, IOVA, IOVA + 7, stride=3) == MISCONFIGURED
+    assert bench.smmu.hints == []
 
 
 # -- asynchronous -------------------------------------------------------------------------------------------------

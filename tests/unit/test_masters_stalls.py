@@ -374,12 +374,12 @@ def test_after_a_reset_the_engine_works_beside_stalls_of_before(world: World) ->
 
 def test_the_extension_resets_to_its_version_and_its_limits(world: World) -> None:
     frame = [world.engine.read(EXTENSION + 128 * 511 + at, 4) for at in range(0, 128, 4)]
-    assert frame == [0, 2, 1] + [0] * 15 + [8] + [0] * 13
+    assert frame == [0, 3, 1] + [0] * 15 + [8] + [0] * 13
     for at in range(0, 128, 4):
         world.engine.write(EXTENSION + at, 4, 0xFFFFFFFF)
-    assert [world.engine.read(EXTENSION + at, 4) for at in range(0, 128, 4)] == [0, 2, 0xFF] + [0] * 15 + [0xFFFF] + [
-        0
-    ] * 13
+    assert [world.engine.read(EXTENSION + at, 4) for at in range(0, 128, 4)] == [
+        0, 3, 0xFF, *[0] * 15, 0xFFFF, 3, *[0] * 12
+    ]  # fmt: skip
     assert world.engine.read(EXTENSION + 128 * 512 - 4, 4) == 0
 
 

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import missing
+from vhost_iommu import _core
 from vhost_iommu.errors import ClientError
-from vhost_iommu.memory import Memory, Window, atomic_updates
+from vhost_iommu.memory import Ended, Memory, Window, atomic_updates
 
 RAM = 0x4000_0000
 PAGE = mmap.PAGESIZE
@@ -243,7 +244,10 @@ def test_a_memfd_is_sealed_before_it_is_mapped_unless_it_is_already(seals: int) 
     os.close(fd)
 
 
-def test_files_that_can_be_cut_short_are_mapped_but_told_of(fd: int, tmp_path: Path) -> None:
+def test_files_that_can_be_cut_short_are_mapped_but_told_of(
+    fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(_core.PURE, "1")
     memory = Memory()
     assert not memory.map_fd(0, PAGE, fd), "a memfd that was made without MFD_ALLOW_SEALING"
     path = tmp_path / "ram"
@@ -296,29 +300,29 @@ def test_a_window_that_is_unmapped_in_the_middle_of_an_access_aborts(fd: int) ->
 
 
 class Outside:
-    """What lies outside of RAM: notes what is posted, and keeps each write's ``on_abort``."""
+    """What lies outside of RAM: notes what is posted, and keeps what each write's end is told to."""
 
     def __init__(self, takes: bool = True) -> None:
         self.takes = takes
         self.posted: list[tuple[int, bytes]] = []
-        self.late: list[Callable[[], None]] = []
+        self.late: list[Ended] = []
 
-    def __call__(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+    def __call__(self, pa: int, data: bytes, ended: Ended) -> bool:
         self.posted.append((pa, data))
-        self.late.append(on_abort)
+        self.late.append(ended)
         return self.takes
 
 
-def posted(memory: Memory, pa: int, data: bytes = b"data") -> list[str]:
-    """Post ``data``: a list to which "abort" is appended when it aborts."""
-    aborts: list[str] = []
-    memory.post(pa, data, lambda: aborts.append("abort"))
-    return aborts
+def posted(memory: Memory, pa: int, data: bytes = b"data") -> list[bool]:
+    """Post ``data``: a list to which is appended, at its end, whether it aborted."""
+    ended: list[bool] = []
+    memory.post(pa, data, ended.append)
+    return ended
 
 
 def test_a_posted_write_into_ram_stays_there(memory: Memory, ram: bytearray) -> None:
     memory.outside = outside = Outside()
-    assert posted(memory, RAM + 8) == []
+    assert posted(memory, RAM + 8) == [False]
     assert ram[8:12] == b"data"
     assert outside.posted == []
 
@@ -340,23 +344,24 @@ def test_a_posted_write_to_a_window_that_is_not_writable_aborts(memory: Memory) 
     memory.outside = outside = Outside()
     memory.add(Window(0x1000, 0x1000, None, writable=False))
     memory.add(Window(0x2000, 0x1000, bytearray(0x1000), writable=False))
-    assert posted(memory, 0x1000) == ["abort"]
-    assert posted(memory, 0x2000) == ["abort"]
+    assert posted(memory, 0x1000) == [True]
+    assert posted(memory, 0x2000) == [True]
     assert outside.posted == []
 
 
 def test_a_posted_write_that_nobody_takes_aborts_at_once(memory: Memory) -> None:
-    assert posted(memory, 0) == ["abort"]
+    assert posted(memory, 0) == [True]
     memory.outside = Outside(takes=False)
-    assert posted(memory, 0) == ["abort"]
+    assert posted(memory, 0) == [True]
 
 
-def test_a_posted_write_may_abort_later(memory: Memory) -> None:
+@pytest.mark.parametrize("aborted", [False, True])
+def test_a_posted_write_may_end_later(memory: Memory, aborted: bool) -> None:
     memory.outside = outside = Outside()
-    aborts = posted(memory, 0)
-    assert aborts == []
-    outside.late[0]()
-    assert aborts == ["abort"]
+    ended = posted(memory, 0)
+    assert ended == []
+    outside.late[0](aborted)
+    assert ended == [aborted]
 
 
 # -- compare and swap ----------------------------------------------------------------------------------------
@@ -433,3 +438,22 @@ def test_no_access_leaves_a_window(ranges: list[tuple[int, int, bool]], accesses
         assert memory.read(pa, size) == (bytes([owners.pop() or 0]) * size if inside else None)
         data = memory.read(pa, size)
         assert memory.write(pa, data or bytes(size)) == inside
+
+
+@pytest.mark.skipif(_core.chosen() is None, reason="without the compiled core such an access ends the process")
+def test_a_file_that_was_cut_short_makes_its_window_an_external_abort(tmp_path: Path) -> None:
+    file = tmp_path / "ram"
+    file.write_bytes(bytes(0x4000))
+    memory = Memory()
+    with file.open("r+b") as opened:
+        assert memory.map_fd(0x1000, 0x4000, opened.fileno())
+        memory.map_fd(0x10000, 0x1000, opened.fileno())
+        assert memory.write(0x1000, b"here")
+        opened.truncate(0x1000)
+        assert memory.read(0x3000, 8) is None
+        assert memory.read(0x1000, 4) is None
+        assert not memory.write(0x2000, b"gone")
+        assert memory.read(0x10000, 4) == b"here"
+        opened.truncate(0)
+        assert memory.compare_and_swap_u64(0x10000, 0, 1) is None
+    memory.clear()

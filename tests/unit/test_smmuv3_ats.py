@@ -31,7 +31,7 @@ from vhost_iommu.smmu.v3.events import (
 )
 from vhost_iommu.smmu.v3.features import Features
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, CR2, GERROR, STRTAB_BASE, CommandError
-from vhost_iommu.smmu.v3.structures import EATS, STE_CONFIG
+from vhost_iommu.smmu.v3.structures import EATS, S1DSS, STE_CONFIG
 
 FULL: dict[str, Any] = {"ats": "full", "ats_errors": True, "substream_id_bits": 4}
 SPLIT: dict[str, Any] = {"ats": "split", "ats_errors": True, "stage2": True}
@@ -500,6 +500,113 @@ def test_a_translated_ipa_is_unprivileged_data_without_substream() -> None:
     assert answer.events == [
         F_PERMISSION.of(S2=1, CLASS=EventClass.IN, RnW=1, InputAddr=IPA + 0x1000, IPA=IPA + 0x1000)
     ]
+
+
+# With IDR3.PASIDTT.
+
+TAGGED: dict[str, Any] = {**FULL, "ats_pasid": True}
+SUBSTREAMS: dict[str, Any] = {"S1CDMax": 4, "S1DSS": S1DSS.SSID0}
+
+
+def tagged(features: dict[str, Any] = TAGGED, record: int = 1) -> Bench:
+    """Translated transactions may have PASIDs, and are checked."""
+    bench = Bench(features, start=False)
+    bench.start(SMMUEN=0)
+    bench.set(CR2, REC_CFG_ATS=record)
+    bench.set(CR0, SMMUEN=1, ATSCHK=1)
+    return bench
+
+
+def substreams(bench: Bench, **ste: Any) -> int:
+    """CDs of 16 SubstreamIDs, all invalid but that of 1. Their address."""
+    table = PageTable(bench.ram)
+    at = bench.ram.alloc(16 * 64)
+    bench.cd(at + 64, table)
+    bench.ste(0, **{"Config": STE_CONFIG.S1, "S1ContextPtr": at, "EATS": EATS.FULL, **SUBSTREAMS, **ste})
+    return at
+
+
+@pytest.mark.parametrize("record", [0, 1])
+@pytest.mark.parametrize(
+    ("ste", "ssid", "event"),
+    [
+        ({}, 1, PA),
+        ({"EATS": EATS.ABORT}, 16, F_TRANSL_FORBIDDEN),  # before what is wrong with the SubstreamID
+        ({}, 16, C_BAD_SUBSTREAMID),
+        ({"S1CDMax": 0}, 1, C_BAD_SUBSTREAMID),
+        ({}, 0, F_STREAM_DISABLED),
+        ({}, 2, C_BAD_CD),
+        ({"S1ContextPtr": NOWHERE}, 1, F_CD_FETCH),
+        # Without a SubstreamID no CD counts.
+        ({"S1ContextPtr": NOWHERE}, None, PA),
+        ({"S1DSS": S1DSS.BYPASS}, None, PA),
+        ({"S1DSS": S1DSS.TERMINATE}, None, F_STREAM_DISABLED),
+        ({"S1DSS": 3}, None, F_STREAM_DISABLED),
+        ({"S1DSS": S1DSS.TERMINATE, "S1CDMax": 0}, None, PA),
+    ],
+)
+def test_the_pasid_of_a_translated_transaction_is_checked_in_the_order_of_errors(
+    ste: dict[str, Any], ssid: int | None, event: Any, record: int
+) -> None:
+    bench = tagged(record=record)
+    substreams(bench, **ste)
+    answered = translated(bench, ssid=ssid)
+    assert answered == (event if record or event in (PA, F_TRANSL_FORBIDDEN) else None)
+
+
+@pytest.mark.parametrize("ssid", [None, 0, 2, 16])
+def test_without_pasidtt_or_without_atschk_no_pasid_is_checked(ssid: int | None) -> None:
+    for features, atschk in ((FULL, 1), (TAGGED, 0)):
+        bench = tagged(features)
+        bench.set(CR0, ATSCHK=atschk)
+        substreams(bench, S1DSS=S1DSS.TERMINATE)
+        assert translated(bench, ssid=ssid) == PA
+
+
+def test_stage_2_faults_of_the_cd_of_a_translated_transaction_are_recorded_anyway() -> None:
+    bench = tagged({**TAGGED, "stage2": True}, record=0)
+    _, second = bench.nested(EATS=EATS.FULL, **SUBSTREAMS)
+    second.unmap(IPA_OF_CD)
+    answer = bench.translate(PA, translated=True, ssid=1, write=True)
+    assert answer.outcome is Outcome.ABORT
+    at = IPA_OF_CD + 64
+    expected = F_TRANSLATION.of(SSV=1, SSID=1, S2=1, CLASS=EventClass.CD, InputAddr=PA, IPA=at & ~0xFFF)
+    assert answer.events == bench.events() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("ste", "privileged", "instruction", "ssid", "faults"),
+    [
+        ({}, True, True, 1, {"PnU": 1, "InD": 1}),
+        ({}, False, True, 1, {"InD": 1}),
+        ({}, True, False, 1, None),
+        ({}, True, True, None, None),  # without a PASID: unprivileged data
+        ({"INSTCFG": 3}, False, False, 1, {"InD": 1}),
+        ({"INSTCFG": 2}, True, True, 1, None),
+        ({"PRIVCFG": 3}, False, True, 1, {"PnU": 1, "InD": 1}),
+    ],
+)  # fmt: skip
+def test_a_translated_ipa_with_a_pasid_is_what_it_says_unless_the_ste_says_otherwise(
+    ste: dict[str, int], privileged: bool, instruction: bool, ssid: int | None, faults: dict[str, int] | None
+) -> None:
+    bench = tagged({**TAGGED, **SPLIT, "xnx": True})
+    first, second = bench.nested(EATS=EATS.SPLIT, **{**SUBSTREAMS, **ste})
+    at = bench.ram.alloc(0x1000)
+    second.map(IPA_OF_CD, at)
+    bench.cd(at + 64, first, None, TTB0=IPA_OF_TABLE)
+    second.map(IPA, PA, XN=2)  # not to be executed
+    answer = bench.translate(IPA, translated=True, privileged=privileged, instruction=instruction, ssid=ssid)
+    expected = {"SSV": 1, "SSID": 1, "S2": 1, "CLASS": EventClass.IN, "RnW": 1, "InputAddr": IPA, "IPA": IPA & ~0xFFF}
+    assert answer.events == bench.events() == ([F_PERMISSION.of(**expected, **faults)] if faults else [])
+    assert (answer.outcome is Outcome.OK) == (faults is None)
+
+
+def test_an_stes_memory_type_is_not_for_translated_ipas() -> None:
+    bench, _, second = split(MTCFG=1, MemAttr=0, SHCFG=0)
+    second.map(IPA, PA, MemAttr=0b1111)
+    answer = bench.translate(IPA, translated=True)
+    bench.stage2(1, MTCFG=0, SHCFG=1).map(IPA, PA, MemAttr=0b1111)
+    assert answer.memory == bench.translate(IPA, sid=1).memory
 
 
 @pytest.mark.parametrize(("ste", "illegal"), [({}, False), ({"S2S": 1}, True), ({"Config": STE_CONFIG.S2}, True)])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.smmu_builder import Bench, PageTable, Ram
+from vhost_iommu.memory import Ended
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.features import Features
 from vhost_iommu.smmu.v3.instance import COMMAND_BURST
@@ -17,6 +18,7 @@ from vhost_iommu.smmu.v3.registers import (
     CMDQ_PROD,
     CR0,
     CR2,
+    EVENTQ_IRQ_CFG0,
     GERROR,
     GERRORN,
     IDR0,
@@ -298,7 +300,7 @@ MSI = c.CMD_SYNC.of(CS=1, MSIAddress=DOORBELL, MSIData=0xCAFE)
 def test_a_sync_signals_by_msi_after_cons_has_passed_it(bench: Bench) -> None:
     seen: list[tuple[int, bytes, int]] = []
 
-    def doorbell(pa: int, data: bytes, on_abort: object) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         seen.append((pa, data, bench[CMDQ_CONS].RD))
         return True
 
@@ -335,6 +337,79 @@ def test_a_sync_whose_msi_aborts_is_consumed_and_told_of_in_gerror(bench: Bench)
     bench.submit(MSI, c.CMD_SYNC.of())
     assert bench[CMDQ_CONS].RD == 2
     assert bench.active_errors == GERROR.MSI_CMDQ_ABT_ERR.mask
+
+
+class Late:
+    """A doorbell that is answered when the test says so."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.ended: list[Ended] = []
+        bench.doorbell = self
+
+    def __call__(self, pa: int, data: bytes, ended: Ended) -> bool:
+        self.ended.append(ended)
+        return True
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_a_sync_waits_until_former_syncs_msis_are_answered(bench: Bench, aborted: bool) -> None:
+    late = Late(bench)
+    bench.submit(MSI, MSI, c.CMD_TLBI_NSNH_ALL.of(), c.CMD_SYNC.of(), c.CMD_SYNC.of())
+    assert (bench[CMDQ_CONS].RD, len(late.ended)) == (1, 1)
+    late.ended[0](aborted)
+    assert (bench[CMDQ_CONS].RD, len(late.ended)) == (3, 2), "the second has an MSI of its own; TLBI does not wait"
+    assert bench.active_errors == aborted * GERROR.MSI_CMDQ_ABT_ERR.mask
+    late.ended[1](False)
+    assert bench[CMDQ_CONS].RD == 5
+
+
+def test_an_abort_is_visible_before_the_next_sync_is_consumed(bench: Bench) -> None:
+    late = Late(bench)
+    bench.submit(MSI, MSI)
+    seen: list[int] = []
+
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
+        seen.append(bench.active_errors)
+        return False
+
+    bench.doorbell = doorbell
+    late.ended[0](True)
+    assert seen == [GERROR.MSI_CMDQ_ABT_ERR.mask]
+    assert bench[CMDQ_CONS].RD == 2
+
+
+def test_other_msis_do_not_hold_up_a_sync(bench: Bench) -> None:
+    bench[EVENTQ_IRQ_CFG0] = EVENTQ_IRQ_CFG0.of(ADDR=DOORBELL)
+    bench.interrupts_on()
+    late = Late(bench)
+    bench.translate(0, sid=5)
+    bench.invalidate()
+    assert len(late.ended) == 1
+
+
+def test_a_reset_forgets_msis_under_way_and_their_answers(bench: Bench) -> None:
+    late = Late(bench)
+    bench.submit(MSI, MSI)
+    bench.smmu.reset()
+    bench.start()
+    bench.invalidate()
+    bench.submit(MSI)
+    late.ended[0](True)
+    assert bench.active_errors == 0
+    bench.submit(c.CMD_SYNC.of())
+    assert bench[CMDQ_CONS].RD == bench[CMDQ_PROD].WR - 1, "the MSI of now is not answered by one of before"
+    late.ended[1](False)
+    assert bench[CMDQ_CONS].RD == bench[CMDQ_PROD].WR
+
+
+def test_a_long_queue_goes_on_in_bursts_when_an_msi_is_answered() -> None:
+    woken: list[int] = []
+    bench = Bench(command_bits=9, wake=lambda: woken.append(1))
+    late = Late(bench)
+    bench.submit(MSI, c.CMD_SYNC.of(), *[c.CMD_TLBI_NSNH_ALL.of()] * 2 * COMMAND_BURST)
+    assert (bench[CMDQ_CONS].RD, woken) == (1, [])
+    late.ended[0](False)
+    assert (bench[CMDQ_CONS].RD, woken) == (1 + COMMAND_BURST, [1])
 
 
 def test_an_illegal_sync_signals_nothing(bench: Bench) -> None:

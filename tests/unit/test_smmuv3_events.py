@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.smmu_builder import Bench, PageTable, Ram
-from vhost_iommu.smmu.transaction import Answer, Outcome
+from vhost_iommu.memory import Ended
+from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3 import events
 from vhost_iommu.smmu.v3.registers import (
@@ -24,6 +26,7 @@ from vhost_iommu.smmu.v3.registers import (
     GERROR_IRQ_CFG0,
     GERROR_IRQ_CFG1,
     IRQ_CTRL,
+    IRQ_CTRLACK,
 )
 from vhost_iommu.smmu.v3.structures import S1DSS, STE_CONFIG, S1Fmt
 
@@ -31,6 +34,7 @@ PA = 0x8000_0000
 NOWHERE = 0x2000_0000  # no RAM
 EVENTQ_DOORBELL, GERROR_DOORBELL = 0x0802_0040, 0x0802_0044
 
+UUT = 0x01
 BAD_STREAM, STE_FETCH, BAD_STE, STREAM_DISABLED = 0x02, 0x03, 0x04, 0x06
 BAD_SUBSTREAM, CD_FETCH, BAD_CD, WALK_EABT = 0x08, 0x09, 0x0A, 0x0B
 TRANSLATION, ADDR_SIZE, ACCESS, PERMISSION = 0x10, 0x11, 0x12, 0x13
@@ -78,6 +82,12 @@ def c_bad_streamid(bench: Bench) -> tuple[Answer, tuple[int, int, int, int]]:
 @case
 def c_bad_streamid_with_a_substream(bench: Bench) -> tuple[Answer, tuple[int, int, int, int]]:
     return provoke(bench, sid=0xFFFF, ssid=3), (BAD_STREAM | SSV | ssid(3) | sid(0xFFFF), 0, 0, 0)
+
+
+@case
+def f_uut(bench: Bench) -> tuple[Answer, tuple[int, int, int, int]]:
+    answer = bench.smmu.unsupported(Transaction(5, 0x1234_5678_9ABC_DEF1, 4, ssid=7, privileged=True, instruction=True))
+    return answer, (UUT | SSV | ssid(7) | sid(5), PnU | InD | RnW, 0x1234_5678_9ABC_DEF1, 0)
 
 
 @case
@@ -234,7 +244,7 @@ def test_every_event_that_the_model_raises_has_a_case() -> None:
     for one in CASES:
         bench = Bench({"substream_id_bits": 8})
         provoked |= {event.raw & 0xFF for event in one(bench)[0].events}
-    assert provoked == {2, 3, 4, 6, 8, 9, 10, 11, 16, 17, 18, 19}
+    assert provoked == {1, 2, 3, 4, 6, 8, 9, 10, 11, 16, 17, 18, 19}
 
 
 # -- what is not recorded, or ends otherwise -----------------------------------------------------------------
@@ -313,6 +323,73 @@ def test_without_the_feature_an_ste_overrides_nothing() -> None:
     bench.stream(5, PRIVCFG=3, INSTCFG=3)
     (event,) = provoke(bench).events
     assert (event.values()["PnU"], event.values()["InD"]) == (0, 0)
+
+
+# -- what no translation is the cause of (§7.3.2, §7.3.19) ---------------------------------------------------
+
+
+def refused(bench: Bench, sid: int = 5, **transaction: Any) -> list[events.Event]:
+    """The records of an unsupported transaction, which is aborted in any case."""
+    answer = bench.smmu.unsupported(Transaction(sid, 0x1000, 4, **transaction))
+    assert (answer.outcome, answer.pieces) == (Outcome.ABORT, [])
+    taken = bench.events()
+    assert taken == answer.events
+    return taken
+
+
+def test_an_unsupported_transaction_is_refused_before_its_stream_is_looked_up(bench: Bench) -> None:
+    expected = {"RnW": 0, "InputAddr": 0x1000}
+    bench.stream(5, PRIVCFG=3, INSTCFG=3, cd={"A": 0, "R": 0})
+    assert refused(bench, write=True) == [events.F_UUT.of(SID=5, **expected)], "as it came in"
+    bench.ste(6, Config=STE_CONFIG.ABORT)
+    for sid in (6, 0xFFFF):
+        assert refused(bench, sid, write=True) == [events.F_UUT.of(SID=sid, **expected)]
+
+
+def test_an_unsupported_transaction_is_recorded_while_translation_is_off(bench: Bench) -> None:
+    bench.set(CR0, SMMUEN=0)
+    assert refused(bench) == [events.F_UUT.of(SID=5, RnW=1, InputAddr=0x1000)]
+
+
+def test_an_unsupported_translated_transaction_is_not_recorded(bench: Bench) -> None:
+    assert refused(bench, translated=True) == []
+
+
+@pytest.mark.parametrize(
+    ("hint", "bits"),
+    [
+        ({"read": True}, 1 << 35),
+        ({"write": True}, 1 << 34),
+        ({"execute": True}, 1 << 33),
+        ({"read": True, "privileged": True}, 1 << 39),
+        ({"write": True, "privileged": True}, 1 << 38),
+        ({"execute": True, "read": True, "privileged": True}, 1 << 37 | 1 << 39),
+        ({"npages": 255}, 0),
+    ],
+)
+def test_a_page_hint_is_recorded_word_by_word(bench: Bench, hint: dict[str, Any], bits: int) -> None:
+    bench.smmu.page_hint(PageHint(5, 0xFFFF_8000_0000_1FFF, ssid=7, **hint))
+    bench.smmu.page_hint(PageHint(6, 0x2000, **hint))
+    npages = hint.get("npages", 1)
+    record = struct.unpack("<4Q", bench.ram.get(bench.eventq, 32))
+    assert record == (0x24 | SSV | ssid(7) | sid(5), bits | npages << 44, 0xFFFF_8000_0000_1000, 0)
+    record = struct.unpack("<4Q", bench.ram.get(bench.eventq + 32, 32))
+    assert record == (0x24 | sid(6), bits | npages << 44, 0x2000, 0)
+
+
+def test_a_page_hint_is_dropped_while_translation_is_off(bench: Bench) -> None:
+    bench.set(CR0, SMMUEN=0)
+    bench.smmu.page_hint(PageHint(5, 0x2000, read=True))
+    assert bench.events() == []
+
+
+def test_page_hints_interrupt_and_overflow_as_other_records_do() -> None:
+    bench = Bench(event_bits=1)
+    bench.interrupts_on()
+    for _ in range(3):
+        bench.smmu.page_hint(PageHint(5, 0x2000, read=True))
+    assert bench.wires == ["eventq"]
+    assert bench[EVENTQ_PROD].OVFLG == 1
 
 
 # -- the queue (§7.2, §7.4) ----------------------------------------------------------------------------------
@@ -443,7 +520,7 @@ def test_the_event_is_visible_before_its_interrupt(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
     seen: list[int] = []
 
-    def doorbell(pa: int, data: bytes, on_abort: object) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         seen.append(bench[EVENTQ_PROD].WR)
         return True
 
@@ -490,7 +567,7 @@ def test_a_global_error_interrupts_once_until_it_is_acknowledged(bench: Bench) -
 def test_a_lost_event_msi_is_a_global_error_that_interrupts(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
 
-    def doorbell(pa: int, data: bytes, on_abort: object) -> bool:
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
         bench.posted.append((pa, data))
         return pa != EVENTQ_DOORBELL
 
@@ -511,17 +588,72 @@ def test_a_lost_gerror_msi_is_a_global_error_that_interrupts_nobody(bench: Bench
 
 def test_an_msi_may_be_found_lost_later(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
-    late: list[Callable[[], None]] = []
+    late = unanswered(bench)
+    faults(bench, 1)
+    assert bench.active_errors == 0
+    late[0](True)
+    assert bench.active_errors == GERROR.MSI_EVENTQ_ABT_ERR.mask
 
-    def doorbell(pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
-        late.append(on_abort)
+
+def unanswered(bench: Bench) -> list[Ended]:
+    """Leave posted writes without an answer: what is to be told how each ended."""
+    late: list[Ended] = []
+
+    def doorbell(pa: int, data: bytes, ended: Ended) -> bool:
+        late.append(ended)
         return True
 
     bench.doorbell = doorbell
+    return late
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_an_interrupt_is_off_when_its_msis_are_answered(bench: Bench, aborted: bool) -> None:
+    with_msis(bench).interrupts_on()
+    late = unanswered(bench)
     faults(bench, 1)
-    assert bench.active_errors == 0
-    late[0]()
-    assert bench.active_errors == GERROR.MSI_EVENTQ_ABT_ERR.mask
+    bench.events()
+    faults(bench, 1)
+    bench[IRQ_CTRL] = 0
+    eventq = IRQ_CTRLACK.of(EVENTQ_IRQEN=1)
+    assert bench[IRQ_CTRLACK] == eventq, "GERROR's, of which none is under way, is off at once"
+    bench[EVENTQ_IRQ_CFG1] = 0x33
+    assert bench[EVENTQ_IRQ_CFG1].DATA == 0x11, "still guarded"
+    late[1](False)
+    assert bench[IRQ_CTRLACK] == eventq
+    late[0](aborted)
+    assert bench[IRQ_CTRLACK] == IRQ_CTRLACK(0)
+    assert bench.active_errors == aborted * GERROR.MSI_EVENTQ_ABT_ERR.mask
+    assert len(late) == 2, "the abort is told of in GERROR, whose interrupt is off"
+
+
+def test_an_interrupt_that_is_enabled_again_in_time_was_never_off(bench: Bench) -> None:
+    with_msis(bench).interrupts_on()
+    late = unanswered(bench)
+    faults(bench, 1)
+    on = bench[IRQ_CTRL]
+    bench[IRQ_CTRL] = 0
+    bench[IRQ_CTRL] = on
+    late[0](False)
+    assert bench[IRQ_CTRLACK] == IRQ_CTRLACK(on.raw)
+
+
+def test_a_late_acknowledgement_waits_for_answers_too() -> None:
+    bench = with_msis(Bench(acknowledge_after=2, start=False))
+    bench.start()
+    bench.interrupts_on()
+    for _ in range(3):
+        assert bench[CR0]
+    late = unanswered(bench)
+    faults(bench, 1)
+    bench[IRQ_CTRL] = 0
+    for _ in range(5):
+        acknowledged = bench[IRQ_CTRLACK]
+    assert acknowledged == IRQ_CTRLACK.of(EVENTQ_IRQEN=1)
+    bench[IRQ_CTRL] = IRQ_CTRL.of(GERROR_IRQEN=1)
+    assert [bench[IRQ_CTRLACK].GERROR_IRQEN for _ in range(3)] == [0, 0, 1], "a field that waits holds up no other"
+    late[0](True)
+    assert bench[IRQ_CTRLACK].EVENTQ_IRQEN == 0
 
 
 def test_the_events_of_one_smmu_are_no_others() -> None:

@@ -34,6 +34,7 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
     assert (idr3.XNX, idr3.FWB, idr3.STT, idr3.RIL, idr3.E0PD, idr3.EPAN) == (1, 1, 1, 1, 1, 1)
     assert idr3.MPAM == 1
     assert MPAMIDR(ids[MPAMIDR]).PARTID_MAX > 31
+    assert (idr3.PASIDTT, idr3.PPS) == (1, 1)
     assert (idr5.OAS, idr5.DS, idr5.VAX) == (AddressSize.BITS_52, 1, 1)
 
 
@@ -46,6 +47,8 @@ def test_everything_has_every_feature_that_is_modelled() -> None:
         ({"xnx": True}, "xnx"),
         ({"pri": True}, "pri"),
         ({"ats": "split"}, "ats"),
+        ({"substream_id_bits": 4, "ats_pasid": True}, "ats_pasid"),
+        ({"ats": "full", "ats_pasid": True}, "ats_pasid"),
         ({"lpa2": True, "oas": 48}, "lpa2"),
         ({"lpa2": True, "oas": 52, "granules": ("64K",)}, "lpa2"),
         ({"oas": 43}, "oas"),

@@ -403,7 +403,7 @@ def test_a_vms_that_was_not_fetched_is_fetched_again() -> None:
     bench = Bench(BOTH)
     nested(bench, VMSPtr=NOWHERE)
     assert [type(event) for event in bench.translate(IOVA).events] == [F_VMS_FETCH]
-    bench.ram.memory.add(Window(NOWHERE, 0x1000, memoryview(VMS.of(PARTID_MAP=17 << 7 * 16).to_bytes())))
+    bench.ram.memory.add(Window(NOWHERE, 0x1000, bytearray(VMS.of(PARTID_MAP=17 << 7 * 16).to_bytes())))
     assert mpam(bench) == Mpam(17, 2)
 
 
@@ -500,7 +500,7 @@ def test_a_reset_forgets_partid_maps() -> None:
 
 def test_partid_maps_take_no_more_memory_than_their_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configuration, "CAPACITY", 2)
-    bench = Bench(BOTH)
+    bench = Bench(BOTH, pure=True)
     at = vms(bench, v7=17)
     for n in range(4):
         nested(bench, n, VMSPtr=at, S2VMID=n)

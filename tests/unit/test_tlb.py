@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from vhost_iommu.smmu.tlb import Space, Tlb
+from vhost_iommu.smmu.tlb import Space, StrictTlb, Tlb
 
 EL1, EL2 = 1, 2
 GLOBAL = None
@@ -214,6 +214,41 @@ def test_a_range_as_wide_as_the_address_space_costs_no_more_than_the_entries_the
         fill(tlb, (EL1, 0, 1), entry=Entry(page << 13))
     tlb.invalidate_range(EL1, 0, 32 << 39 << 16)
     assert len(tlb) == 0
+
+
+# -- conflicts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resolves_sizes", [False, True])
+def test_entries_of_several_sizes_conflict_unless_they_are_resolved(resolves_sizes: bool) -> None:
+    tlb = StrictTlb[Entry](resolves_sizes=resolves_sizes)
+    page = Entry(0x20_1000)
+    fill(tlb, (EL1, 0, 1), entry=page)
+    fill(tlb, (EL1, 0, 1), (EL1, 0, 2), entry=BLOCK)
+    found = tlb.lookup(EL1, 0, 1, 0x20_1000)
+    assert found in (page, BLOCK) if resolves_sizes else found is None
+    assert tlb.conflict(EL1, 0, 1, 0x20_1000) != resolves_sizes
+    assert tlb.lookup(EL1, 0, 1, 0x20_2000) is BLOCK, "the page is elsewhere"
+    assert tlb.lookup(EL1, 0, 2, 0x20_1000) is BLOCK, "the page is another space's"
+    tlb.invalidate_range(EL1, 0x20_1000, 1)
+    assert not tlb.conflict(EL1, 0, 1, 0x20_1000)
+
+
+@pytest.mark.parametrize("resolves_sizes", [False, True])
+def test_a_global_entry_and_another_conflict(resolves_sizes: bool) -> None:
+    tlb = StrictTlb[Entry](resolves_sizes=resolves_sizes)
+    fill(tlb, (EL1, 0, 1), (EL1, 0, GLOBAL))
+    assert tlb.lookup(EL1, 0, 1, 0x1000) is None
+    assert tlb.conflict(EL1, 0, 1, 0x1000)
+    assert tlb.lookup(EL1, 0, 2, 0x1000) is not None
+    assert tlb.lookup(EL1, 0, 1, 0x1000, 1) is not None, "the global entry is of another ASET"
+    assert not tlb.conflict(EL1, 1, 1, 0x1000)
+
+
+def test_an_ordinary_cache_has_no_conflicts(tlb: Tlb[Entry]) -> None:
+    fill(tlb, (EL1, 0, 1), (EL1, 0, GLOBAL))
+    assert tlb.lookup(EL1, 0, 1, 0x1000) is not None
+    assert not tlb.conflict(EL1, 0, 1, 0x1000)
 
 
 # -- against a list ------------------------------------------------------------------------------------------

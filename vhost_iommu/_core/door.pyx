@@ -18,6 +18,7 @@ cdef extern from "core.h" nogil:
         uint64_t base, size
         uint8_t *host
         uint8_t allows
+        void *broken  # _Atomic bool, which Cython does not know
     enum: VI_MAY_READ, VI_MAY_WRITE, VI_NO_SSID, VI_SLOTS, VI_ANY
     cdef struct vi_fault:
         uint8_t kind, stage, cause
@@ -111,6 +112,16 @@ cdef extern from "core.h" nogil:
                              int32_t asid, uint8_t granule_bits, int8_t level)
     enum: VI_ANY_LEVEL
     void vi_invalidate_tlbs(vi_core *core)
+    cdef struct vi_command_queue:
+        uint64_t base
+        uint32_t log2size, prod, cons
+        uint16_t vmid_mask
+        bint may_sync
+    cdef struct vi_consumed:
+        uint32_t cons, syncs
+        bint signals
+        uint64_t command[2]
+    uint32_t vi_consume(vi_core *core, const vi_command_queue *queue, uint32_t limit, vi_consumed *so_far)
     cdef struct vi_tlb_state:
         uint64_t evictions, invalidated
         uint32_t capacity
@@ -118,6 +129,37 @@ cdef extern from "core.h" nogil:
     void vi_visit_tlb(vi_core *core, int stage, void *to,
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
     void vi_count(vi_core *core, uint64_t *counts)
+
+
+cdef extern from "guard.h" nogil:
+    void *vi_guard(void *begin, size_t size)
+    void vi_unguard(void *broken)
+
+
+cdef class Guard:
+    """Guards a mapping whose file may become shorter; ``broken`` once it did. To be released before it is unmapped."""
+
+    cdef void *flag
+
+    def __init__(self, buffer):
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+        self.flag = vi_guard(view.buf, view.len)
+        PyBuffer_Release(&view)
+        if self.flag is NULL:
+            raise MemoryError("too many mappings are guarded")
+
+    def __dealloc__(self):
+        self.release()
+
+    def release(self):
+        if self.flag is not NULL:
+            vi_unguard(self.flag)
+            self.flag = NULL
+
+    @property
+    def broken(self):
+        return self.flag is not NULL and (<volatile char *>self.flag)[0] != 0
 
 
 #: How a request ended (enum vi_end).
@@ -204,7 +246,10 @@ cdef class Core:
     # -- what it works on ------------------------------------------------------------------------------------
 
     def set_windows(self, windows):
-        """``windows``: (base, size, buffer or None, readable, writable), by base. The former ones are let go of."""
+        """``windows``: (base, size, buffer or None, readable, writable, Guard or None), by base.
+
+        The former ones are let go of.
+        """
         cdef uint32_t count = len(windows), at = 0
         cdef Py_buffer *buffers = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
         cdef vi_window *table = <vi_window *>calloc(count + 1, sizeof(vi_window))
@@ -214,7 +259,7 @@ cdef class Core:
             free(table)
             raise MemoryError("no memory for windows")
         try:
-            for at, (base, size, buffer, readable, writable) in enumerate(windows):
+            for at, (base, size, buffer, readable, writable, guard) in enumerate(windows):
                 table[at].base = base
                 table[at].size = size
                 if buffer is not None:
@@ -222,6 +267,7 @@ cdef class Core:
                     if <uint64_t>buffers[at].len < table[at].size:
                         raise ValueError("a window is larger than its buffer")
                     table[at].host = <uint8_t *>buffers[at].buf
+                    table[at].broken = NULL if guard is None else (<Guard>guard).flag
                     table[at].allows = (VI_MAY_READ if readable else 0) | (VI_MAY_WRITE if writable else 0)
             with nogil:
                 done = vi_set_windows(self.core, table, count)
@@ -456,6 +502,18 @@ cdef class Core:
                          uint8_t granule_bits, level):
         vi_invalidate_range(self.core, world, start, size, VI_ANY if vmid is None else vmid, vmid_mask,
                             VI_ANY if asid is None else asid, granule_bits, VI_ANY_LEVEL if level is None else level)
+
+    def consume(self, uint64_t base, uint32_t log2size, uint32_t prod, uint32_t cons, uint32_t limit,
+                uint16_t vmid_mask, bint may_sync):
+        """(commands done, CONS index, CMD_SYNCs among them, the last one's 16 bytes if its signal is to be sent)."""
+        cdef vi_command_queue queue
+        cdef vi_consumed so_far
+        cdef uint32_t done
+        queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
+        queue.vmid_mask, queue.may_sync = vmid_mask, may_sync
+        with nogil:
+            done = vi_consume(self.core, &queue, limit, &so_far)
+        return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
 
     # -- to look at ------------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ class ExtensionFrame:
     """128 bytes in a page that is ours, not Arm's; word 0 reads as a frame that is not implemented."""
 
     class version(Register, at=0x04, access=Access.RO):
-        VALUE = field(31, 0, reset=2, doc="Version of these registers; 0: the frame is not implemented")
+        VALUE = field(31, 0, reset=3, doc="Version of these registers; 0: the frame is not implemented")
 
     class inflight(Register, at=0x08):
         LIMIT = field(7, 0, reset=1, doc="Transfers under way at a time, for transfers that stall; 0 counts as 1")
@@ -220,6 +220,12 @@ class ExtensionFrame:
 
     class page_request_limit(Register, at=0x48):
         LIMIT = field(15, 0, reset=8, doc="Page requests in a row for one address, then it aborts; 0 counts as 1")
+
+    class special(Register, at=0x4C):
+        """What a command does for the sake of events that nothing else here makes; its MSI is as ever."""
+
+        UNSUPPORTED = bit(0, doc="Its transactions are of a type that the SMMU does not support: F_UUT")
+        PAGE_HINTS = bit(1, doc="It begins with a hint for each side, of 255 pages at most: E_PAGE_REQUEST")
 
 
 class AtcPage:
@@ -358,6 +364,7 @@ class Carried(TypedDict):
     privileged: bool
     instruction: bool
     ats: AtsUser | None
+    unsupported: bool
 
 
 class Frame:
@@ -385,9 +392,18 @@ class Frame:
     def count(self, register: type[Register], by: int = 1) -> None:
         self.put(register, (self.get(register) + by) & 0xFFFFFFFF)
 
-    def carried(self, sid: int, ssid: int | None, attributes: int, ats: AtsUser | None = None) -> Carried:
+    def carried(
+        self, sid: int, ssid: int | None, attributes: int, ats: AtsUser | None = None, *, unsupported: bool = False
+    ) -> Carried:
         side = SideAttributes(attributes & 0xFFFF)
-        return {"sid": sid, "ssid": ssid, "privileged": bool(side.PnU), "instruction": bool(side.InD), "ats": ats}
+        return {
+            "sid": sid,
+            "ssid": ssid,
+            "privileged": bool(side.PnU),
+            "instruction": bool(side.InD),
+            "ats": ats,
+            "unsupported": unsupported,
+        }
 
     def ats_user(self) -> AtsUser | None:
         """This frame as the ATC knows it, if it is to use that."""
@@ -500,8 +516,13 @@ class Job:
         self.ssid = None if ssid == NO_SUBSTREAMID else ssid
         attributes = UserFrame.attributes(frame.get(UserFrame.attributes))
         ats = frame.ats_user()
-        self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE, ats)
-        self.destination_carries = frame.carried(self.sid, self.ssid, attributes.DESTINATION, ats)
+        special = ExtensionFrame.special(frame.get(ExtensionFrame.special))
+        unsupported = bool(special.UNSUPPORTED)
+        self.source_carries = frame.carried(self.sid, self.ssid, attributes.SOURCE, ats, unsupported=unsupported)
+        self.destination_carries = frame.carried(
+            self.sid, self.ssid, attributes.DESTINATION, ats, unsupported=unsupported
+        )
+        self.hints = bool(special.PAGE_HINTS)  # to be given still
         self.order = self._order()
         self.more = True  # in ``order``
         self.limit = max(1, frame.get(ExtensionFrame.inflight))
@@ -582,6 +603,9 @@ class Job:
         One that failed leaves the command running until those that are stalled have ended too, so that no
         transaction outlives its command.
         """
+        if self.hints:
+            self.hints = False
+            self._hint()
         for stall in [stall for stall in self.stalled if stall.answer is not None][:_TURN]:
             self._step(self.stalled.pop(stall))
         for _ in range(_TURN):
@@ -617,6 +641,23 @@ class Job:
         """One transfer."""
         raise NotImplementedError
 
+    def sides(self) -> Iterator[tuple[int, bool]]:
+        """Where the range is, and whether it is written there: of each side of the command."""
+        yield self.begin, False
+
+    def _hint(self) -> None:
+        for first, write in self.sides():
+            carries = self.destination_carries if write else self.source_carries
+            self.port.hint(
+                first,
+                self.end_incl - self.begin + 1,
+                write=write,
+                sid=self.sid,
+                ssid=self.ssid,
+                privileged=carries["privileged"],
+                instruction=carries["instruction"],
+            )
+
     def finish(self) -> None:
         """Leave the result."""
 
@@ -646,6 +687,10 @@ class Memcpy(Job):
 
     command = Cmd.MEMCPY
 
+    def sides(self) -> Iterator[tuple[int, bool]]:
+        yield self.begin, False
+        yield self.destination, True
+
     def misconfigured(self) -> str:
         wrong = super().misconfigured()
         if not wrong and self.target(sum(self.transfer(self.transfers - 1)) - 1) > _ALL:  # unspecified
@@ -661,6 +706,9 @@ class Rand48(Job):
     """Fill the range with numbers that its addresses and the seed decide."""
 
     command = Cmd.RAND48
+
+    def sides(self) -> Iterator[tuple[int, bool]]:
+        yield self.begin, True
 
     def move(self, at: int, size: int) -> Steps[Abort | None]:
         return self.write(at, random_bytes(self.seed, at, size))

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
-from ..smmu.transaction import NO_SSID, Answer, Direct, Outcome, Piece, Stall, Transaction, Translator
+from ..smmu.transaction import NO_SSID, Answer, Direct, Outcome, PageHint, Piece, Stall, Transaction, Translator
 from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
 
 T = TypeVar("T")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 CHUNK = 1 << 20
 
 _SPACE = 1 << 64
+
+#: Pages of 4 KiB that one hint can name.
+MOST_HINTED = 255
 
 
 class TraceLike(Protocol):
@@ -128,13 +131,14 @@ class Port:
         privileged: bool = False,
         instruction: bool = False,
         ats: AtsUser | None = None,
+        unsupported: bool = False,
     ) -> bytes | Abort | Waiting[bytes]:
         """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently.
 
-        ``ats`` here and below: by way of the ATC.
+        ``ats`` here and below: by way of the ATC; ``unsupported``: of a type that no SMMU supports.
         """
         done, parts = 0, []
-        if ats is None and (direct := self._direct()) is not None and iova + size <= _SPACE:
+        if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
             access = privileged << 1 | instruction << 2
             stream = self.sids[0] if sid is None else sid
             data, whole = direct.read(self._slot, stream, NO_SSID if ssid is None else ssid, iova, size, access)
@@ -145,7 +149,7 @@ class Port:
                 return data
             parts.append(data)
         with self._hold:
-            answer = self._ask(iova + done, size - done, False, sid, ssid, privileged, instruction, ats)
+            answer = self._ask(iova + done, size - done, False, sid, ssid, privileged, instruction, ats, unsupported)
             return self._read(iova, size, done, parts, answer)
 
     def write(
@@ -158,10 +162,11 @@ class Port:
         privileged: bool = False,
         instruction: bool = False,
         ats: AtsUser | None = None,
+        unsupported: bool = False,
     ) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
         done, size = 0, len(data)
-        if ats is None and (direct := self._direct()) is not None and iova + size <= _SPACE:
+        if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
             access = privileged << 1 | instruction << 2
             stream = self.sids[0] if sid is None else sid
             done = direct.write(self._slot, stream, NO_SSID if ssid is None else ssid, iova, data, access)
@@ -170,7 +175,7 @@ class Port:
                 self.transactions += 1
                 return None
         with self._hold:
-            answer = self._ask(iova + done, size - done, True, sid, ssid, privileged, instruction, ats)
+            answer = self._ask(iova + done, size - done, True, sid, ssid, privileged, instruction, ats, unsupported)
             return self._write(iova, data, done, self._late_abort, answer)
 
     def post(
@@ -184,6 +189,7 @@ class Port:
         privileged: bool = False,
         instruction: bool = False,
         ats: AtsUser | None = None,
+        unsupported: bool = False,
     ) -> Waiting[None] | None:
         """A write whose master wants to hear of an abort even when it comes later, such as an MSI.
 
@@ -195,9 +201,27 @@ class Port:
             on_abort()
 
         with self._hold:
-            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction, ats)
+            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction, ats, unsupported)
             written = self._write(iova, data, 0, late, answer)
         return _posted(written, on_abort)
+
+    def hint(
+        self,
+        iova: int,
+        size: int,
+        *,
+        write: bool,
+        sid: int | None = None,
+        ssid: int | None = None,
+        privileged: bool = False,
+        instruction: bool = False,
+    ) -> None:
+        """Say that ``size`` bytes at ``iova`` will soon be read or written; of many pages the first are named."""
+        if self.smmu is not None:
+            sid = self.sids[0] if sid is None else sid
+            npages = min((iova + size - 1 >> 12) - (iova >> 12) + 1, MOST_HINTED)
+            execute = instruction and not write
+            self.smmu.page_hint(PageHint(sid, iova & ~0xFFF, npages, ssid, not write, write, execute, privileged))
 
     def _direct(self) -> Direct | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
@@ -215,6 +239,7 @@ class Port:
         privileged: bool,
         instruction: bool,
         ats: AtsUser | None,
+        unsupported: bool,
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
         self.transactions += 1
@@ -224,6 +249,8 @@ class Port:
             return Answer(pieces=[Piece(iova, size)])
         sid = self.sids[0] if sid is None else sid
         transaction = Transaction(sid, iova, size, write, ssid, privileged, instruction)
+        if unsupported:
+            return self.smmu.unsupported(transaction)
         if ats is None:
             return self.smmu.translate(transaction)
         assert self.atc is not None, "the port has no ATC"
@@ -308,14 +335,13 @@ class Port:
         """Whether it was not refused at once; ``late`` is called when it is later."""
         posted = refused = False
 
-        def on_abort() -> None:
+        def ended(aborted: bool) -> None:
             nonlocal refused
-            if posted:
+            if aborted and posted:
                 late()
-            else:
-                refused = True
+            refused = aborted
 
-        self.memory.post(pa, data, on_abort)
+        self.memory.post(pa, data, ended)
         posted = True
         return not refused
 

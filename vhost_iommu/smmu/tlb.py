@@ -83,6 +83,10 @@ class Tlb(Generic[E]):
         self.counters.misses += 1
         return None
 
+    def conflict(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> bool:
+        """Whether a lookup finds nothing because too much matches: not here, where the first match is used."""
+        return False
+
     def insert(self, space: Space, entry: E) -> None:
         """Add ``entry``, in place of one of the same page; at capacity the oldest of the oldest space goes."""
         page = entry.base >> entry.shift
@@ -167,3 +171,24 @@ class Tlb(Generic[E]):
             return [space for space in known if space in self._spaces]
         self.searched += len(self._spaces)
         return [s for s in self._spaces if s.world == world and (vmid is None or not (s.vmid ^ vmid) & mask)]
+
+
+class StrictTlb(Tlb[E]):
+    """A cache that finds out where several entries match, and then uses none of them (IHI 0070 §3.20.1)."""
+
+    def __init__(self, capacity: int = 4096, *, resolves_sizes: bool) -> None:
+        """``resolves_sizes``: entries of several sizes in one space are no conflict (§3.21.1.3, level 2)."""
+        super().__init__(capacity)
+        self._resolves_sizes = resolves_sizes
+
+    def lookup(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> E | None:
+        if self.conflict(world, vmid, asid, address, aset):
+            return None
+        return super().lookup(world, vmid, asid, address, aset)
+
+    def conflict(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> bool:
+        spaces = (Space(world, vmid, asid), Space(world, vmid, None, aset))
+        matches = [
+            sum(address >> shift in pages for shift, pages in self._spaces.get(space, {}).items()) for space in spaces
+        ]
+        return all(matches) or (not self._resolves_sizes and max(matches) > 1)

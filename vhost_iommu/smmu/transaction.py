@@ -43,6 +43,20 @@ class Transaction:
     translated: bool = False  #: PCIe ATS: the address is physical, or an IPA with split-stage ATS
 
 
+@dataclass(frozen=True, slots=True)
+class PageHint:
+    """A device will soon use ``npages`` (1 to 255) pages of 4 KiB from ``address`` on, in the ways that are true."""
+
+    sid: int
+    address: int
+    npages: int = 1
+    ssid: int | None = None
+    read: bool = False
+    write: bool = False
+    execute: bool = False
+    privileged: bool = False
+
+
 class Piece(NamedTuple):
     """``size`` consecutive bytes at physical address ``pa``."""
 
@@ -119,3 +133,9 @@ class Translator(Protocol):
         """Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``."""
 
     def translate(self, transaction: Transaction) -> Answer: ...
+
+    def unsupported(self, transaction: Transaction) -> Answer:
+        """In place of ``translate``, for a transaction of a type that is not supported."""
+        ...
+
+    def page_hint(self, hint: PageHint) -> None: ...

@@ -24,6 +24,7 @@ class FaultKind(Enum):
     ACCESS = "access flag"
     PERMISSION = "permission"
     WALK_EABT = "external abort"
+    TLB_CONFLICT = "several cached translations"  #: found by who caches, not by a walk
 
 
 class Cause(IntEnum):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ClientError
-from ..memory import Window
+from ..memory import Ended, Window
 from . import wire
 from .connection import Connection, FatalClientError, Method
 from .pci import NUM_REGIONS, PciFunction
@@ -228,16 +228,12 @@ class Session:
 
     # -- § VFIO_USER_DMA_WRITE: our command --------------------------------------------------------------------
 
-    def _outside(self, pa: int, data: bytes, on_abort: Callable[[], None]) -> bool:
+    def _outside(self, pa: int, data: bytes, ended: Ended) -> bool:
         """Memory.outside: let the client carry out a posted write; never waits for its reply."""
         if not self._function.bus_master or len(data) > self._max_data:
             return False
-
-        def done(error: int) -> None:
-            if error:
-                on_abort()
-
-        return self.connection.request(Command.DMA_WRITE, DMA_ACCESS.pack(pa, len(data)) + data, done)
+        payload = DMA_ACCESS.pack(pa, len(data)) + data
+        return self.connection.request(Command.DMA_WRITE, payload, lambda error: ended(bool(error)))
 
 
 def _request(declaration: Any, body: memoryview) -> Any:

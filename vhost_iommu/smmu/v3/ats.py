@@ -7,6 +7,7 @@ errors. Not modelled: the device permission table (EATS 3), T, TE and XT bits.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...layout import Layout
@@ -15,14 +16,17 @@ from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .configuration import CdFault, Context, Refusal, record
-from .registers import CR0ACK, CR2, IDR0, IDR3, IDR5
-from .structures import EATS, STE, STE_CONFIG
+from .registers import CR0ACK, CR2, IDR0, IDR1, IDR3, IDR5
+from .structures import EATS, S1DSS, STE, STE_CONFIG
 
 if TYPE_CHECKING:
     from .instance import Smmu
 
 #: Entries of one completion: what fits in the smallest read completion boundary, 64 bytes of 8 each.
 MOST_ENTRIES = 8
+
+#: Faults that end a request with Completer Abort: they say nothing of what the tables permit.
+_ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
 class Ats:
@@ -50,8 +54,8 @@ class Ats:
         if isinstance(context, Refusal):
             return self._configuration_error(context, completion, recinvsid=True)
         if isinstance(context, CdFault):
-            if context.fault.kind is FaultKind.WALK_EABT:
-                return self._aborted_walk(context.context, r, r.iova, context.fault)
+            if context.fault.kind in _ERRORS:
+                return self._error(context.context, r, r.iova, context.fault)
             # Stage 2 denies the CD: no access, whatever the address.
             completion.entries.append(self._denied(r.iova))
             return completion
@@ -60,7 +64,7 @@ class Ats:
         while address < end and len(completion.entries) < MOST_ENTRIES:
             entry = self._entry(context, r, address, split)
             if isinstance(entry, Fault):
-                return self._aborted_walk(context, r, address, entry)
+                return self._error(context, r, address, entry)
             completion.entries.append(entry)
             if not (entry.read or entry.write):
                 break
@@ -79,7 +83,7 @@ class Ats:
         return EATS.ABORT
 
     def _entry(self, context: Context, r: AtsRequest, address: int, split: bool) -> AtsEntry | Fault:
-        """What the endpoint may do at ``address`` (§13.7.1); a Fault: a descriptor could not be read."""
+        """What the endpoint may do at ``address`` (§13.7.1); a Fault: one of _ERRORS."""
         privileged = self._privileged(context, r)
         wants_execution = r.execute and r.ssid is not None
         translate = self.smmu.translation.translate
@@ -93,7 +97,7 @@ class Ats:
         ):
             output = translate(context, address, access) if wanted else None
             if isinstance(output, Fault):
-                if output.kind is FaultKind.WALK_EABT:
+                if output.kind in _ERRORS:
                     return output
                 # Stage 2 has no part in the permissions of what stage 1's walk accesses.
                 if output.kind is not FaultKind.PERMISSION or output.cause is not Cause.IN:
@@ -130,20 +134,15 @@ class Ats:
             return context.privileged
         return r.privileged and r.ssid is not None
 
-    def _aborted_walk(self, context: Context, r: AtsRequest, address: int, fault: Fault) -> AtsCompletion:
-        """A descriptor could not be read: CA, and an event if errors of ATS are recorded."""
+    def _error(self, context: Context, r: AtsRequest, address: int, fault: Fault) -> AtsCompletion:
+        """CA, and an event if errors of ATS are recorded."""
         completion = AtsCompletion(AtsStatus.CA)
-        event = record(
-            events.F_WALK_EABT,
-            r.sid,
-            r.ssid,
-            PnU=self._privileged(context, r),
-            RnW=1,
-            InputAddr=address,
-            S2=fault.stage - 1,
-            CLASS=Cause.TT if fault.stage == 1 else fault.cause,
-            FetchAddr=fault.fetch,
-        )
+        values = {"PnU": self._privileged(context, r), "RnW": 1, "InputAddr": address, "S2": fault.stage - 1}
+        if fault.kind is FaultKind.WALK_EABT:
+            cause = Cause.TT if fault.stage == 1 else fault.cause
+            event = record(events.F_WALK_EABT, r.sid, r.ssid, **values, CLASS=cause, FetchAddr=fault.fetch)
+        else:
+            event = record(events.F_TLB_CONFLICT, r.sid, r.ssid, **values, IPA=fault.ipa & ~0xFFF)
         self.maybe_record(event, completion.events, recinvsid=True)
         return completion
 
@@ -172,10 +171,11 @@ class Ats:
 
     # -- translated transactions (§3.9.1.3) ------------------------------------------------------------------
 
-    def translated(self, t: Transaction, answer: Answer) -> Context | None:
-        """Handle what says that its address is translated already.
+    def translated(self, t: Transaction, answer: Answer) -> Context | CdFault | None:
+        """Handle what says that its address is translated already; without IDR3.PASIDTT ``t`` has no SubstreamID.
 
-        None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS).
+        None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS). A CdFault: stage 2
+        did not translate the address of its CD.
         """
         smmu = self.smmu
         registers = smmu.registers
@@ -187,19 +187,24 @@ class Ats:
             return None
         mpam = smmu.bypass_mpam
         if registers[CR0ACK].ATSCHK:
-            ssid = t.ssid if registers[IDR3].PASIDTT else None
-            ste = smmu.configuration.valid_ste(t.sid, ssid)
+            ste = smmu.configuration.valid_ste(t.sid, t.ssid)
             if isinstance(ste, Refusal):
-                if ste.event is not None:
-                    self.maybe_record(ste.event, answer.events, recinvsid=False)
+                self._terminated(ste, answer)
                 return None
             effective = self.eats(ste)
             if effective == EATS.ABORT:
                 self._forbidden(t, answer)
                 return None
+            substream = self._substream(t, ste) if registers[IDR3].PASIDTT else None
+            if isinstance(substream, Refusal):
+                self._terminated(substream, answer)
+                return None
+            if substream is not None:
+                return substream
             if effective == EATS.SPLIT:
                 answer.outcome = Outcome.OK
-                return smmu.configuration.bare_context(ste)
+                # The STE's memory type is not for them (table 13.5).
+                return replace(smmu.configuration.bare_context(ste), overrides=(False, 0, 1))
             mpam = smmu.validity.mpam(ste.PARTID, ste.PMG)
         if not (t.iova + t.size - 1) >> smmu.validity.output_bits:
             answer.outcome = Outcome.OK
@@ -207,6 +212,20 @@ class Ats:
             answer.pieces.append(Piece(t.iova, t.size))
             answer.memory.append(t.memory.consistent())
         return None
+
+    def _substream(self, t: Transaction, ste: STE) -> Refusal | CdFault | None:
+        """What is wrong with the SubstreamID, or its CD, where translated transactions may have one; None: nothing."""
+        if t.ssid is not None:
+            found = self.smmu.configuration.lookup(t.sid, t.ssid)
+            return None if isinstance(found, Context) else found
+        substreams = ste.Config & 1 and ste.S1CDMax and self.smmu.registers[IDR1].SSIDSIZE
+        if substreams and ste.S1DSS not in (S1DSS.BYPASS, S1DSS.SSID0):
+            return Refusal(record(events.F_STREAM_DISABLED, t.sid, None))
+        return None
+
+    def _terminated(self, refusal: Refusal, answer: Answer) -> None:
+        if refusal.event is not None:
+            self.maybe_record(refusal.event, answer.events, recinvsid=False)
 
     def _forbidden(self, t: Transaction, answer: Answer) -> None:
         event = events.F_TRANSL_FORBIDDEN.of(SID=t.sid, RnW=not t.write, InputAddr=t.iova)

@@ -34,6 +34,7 @@ from .translation import STAGE2_WORLD
 from .validity import StreamWorld
 
 if TYPE_CHECKING:
+    from ..._core.door import Core
     from .instance import Smmu
 
 OK, ILL = CommandError.CERROR_NONE, CommandError.CERROR_ILL
@@ -105,9 +106,14 @@ class CommandQueue:
         registers = smmu.registers
         ring = self.ring()
         dear = self._searched() + MOST_SEARCHED
-        for _ in range(limit):
+        left = limit
+        while left > 0:
             if not self.ready():
                 return False
+            if smmu.core is not None and smmu.trace is None and (done := self._consume_compiled(smmu.core, ring, left)):
+                left -= done
+                continue
+            left -= 1
             if self._searched() > dear:
                 return True
             cons = registers[CMDQ_CONS].RD & ring.index_mask
@@ -116,8 +122,8 @@ class CommandQueue:
                 self._stop(CommandError.CERROR_ABT, cons)
                 return False
             command = commands.decode(data)
-            if isinstance(command, commands.CMD_SYNC) and smmu.ats.pending:
-                return False  # the queue goes on when the endpoints have answered
+            if isinstance(command, commands.CMD_SYNC) and (smmu.ats.pending or smmu.unanswered["cmdq-sync"]):
+                return False  # the queue goes on when the endpoints, or former CMD_SYNCs' MSIs, are answered
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
             error = self.execute(command)
             if smmu.trace is not None:
@@ -131,6 +137,24 @@ class CommandQueue:
             if isinstance(command, commands.CMD_SYNC):
                 self._signal(command)
         return self.ready()
+
+    def _consume_compiled(self, core: Core, ring: Ring, limit: int) -> int:
+        """How many commands the core could carry out; it leaves those that do more than to change caches."""
+        smmu = self.smmu
+        registers = smmu.registers
+        cons = registers[CMDQ_CONS]
+        may_sync = not (smmu.ats.pending or smmu.ats.timed_out or smmu.unanswered["cmdq-sync"])
+        prod = registers.raw(CMDQ_PROD)
+        done, index, syncs, signal = core.consume(
+            ring.base, ring.bits, prod, cons.RD, limit, self._vmid_mask(), may_sync
+        )
+        if done:
+            registers[CMDQ_CONS] = cons.replace(RD=index)
+            smmu.counters.commands += done
+            smmu.counters.syncs += syncs - (signal is not None)
+            if signal is not None:
+                self._signal(commands.CMD_SYNC.from_bytes(signal))
+        return done
 
     def _searched(self) -> int:
         return self.smmu.tlb.searched + self.smmu.tlb2.searched

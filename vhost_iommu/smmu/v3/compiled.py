@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...memory import Memory, Window
+from ...memory import Buffer, Memory, Window
 from ..memory_type import MemoryType
 from ..register_file import RegisterFile
 from ..tlb import Space, Tlb, TlbCounters
@@ -250,6 +250,6 @@ for _at, _name in enumerate(("transactions", "translations", "walks")):
     setattr(CompiledCounters, _name, _shared(_at))
 
 
-def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, object, bool, bool]]:
+def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, Buffer | None, bool, bool, door.Guard | None]]:
     """Memory's windows as the door takes them."""
-    return [(w.base, w.size, w.buffer, w.readable, w.writable) for w in table]
+    return [(w.base, w.size, w.buffer, w.readable, w.writable, w.guard) for w in table]

@@ -466,6 +466,32 @@ class Configuration:
         return _keep(self._partids, sid, partids)
 
 
+class StrictConfiguration(Configuration):
+    """One that finds out where several cached STEs that differ match a StreamID, by CONT of one of them (§3.20.2)."""
+
+    def _ste(self, sid: int, event: _Maker) -> STE | Refusal:
+        cached = sid in self._stes
+        ste = super()._ste(sid, event)
+        if isinstance(ste, Refusal):
+            return ste
+        if not cached:
+            # Who is within its span has one more STE that matches.
+            self._contexts = {key: each for key, each in self._contexts.items() if not _spans(sid, ste, key[0])}
+        for at, other in self._stes.items():
+            if at != sid and _spans(at, other, sid) and (ste.raw ^ other.raw) & _ALIKE:
+                return Refusal(event(events.F_CFG_CONFLICT))
+        return ste
+
+
+def _spans(at: int, ste: STE, sid: int) -> bool:
+    """Whether the STE of stream ``at``, once it is cached, matches ``sid`` too."""
+    return bool(ste.V) and at >> ste.CONT == sid >> ste.CONT
+
+
+#: What STEs of one span must have in common.
+_ALIKE = sum(each.mask for each in STE.fields if each is not STE.CONT)
+
+
 def _first_block_level(granule: int, wide: Wide) -> int:
     """The lowest-numbered level with blocks: 52-bit formats have one more (Arm ARM D8.3)."""
     widest = wide is not Wide.NONE

@@ -73,6 +73,8 @@ class Features:
     hardware_updates: Literal["none", "access", "dirty", "tables"] = "none"
     #: PCIe ATS; "split" is split-stage ATS as well, where both stages are there.
     ats: Literal["none", "full", "split"] = "none"
+    #: PASIDs count on translated transactions too; needs ats and substreams.
+    ats_pasid: bool = False
     #: PCIe page requests; needs ats.
     pri: bool = False
     #: Configuration errors that ATS meets are recorded if CR2.REC_CFG_ATS asks for it.
@@ -158,6 +160,8 @@ class Features:
         need(not self.pri or self.ats != "none", "pri", 'page requests need ATS; set ats = "full"')
         need(self.ats != "split" or (self.stage1 and self.stage2), "ats", "split-stage ATS needs both stages; add them")
         need(not self.ats_errors or self.ats != "none", "ats_errors", 'this is of ATS; set ats = "full"')
+        need(not self.ats_pasid or self.ats != "none", "ats_pasid", 'this is of ATS; set ats = "full"')
+        need(not self.ats_pasid or self.substream_id_bits > 0, "ats_pasid", "PASIDs need substream_id_bits above 0")
         need(not self.pri_pasid or self.pri, "pri_pasid", "this is of page requests; set pri = true")
         need(0 <= self.page_request_queue_bits <= 19, "page_request_queue_bits", "choose 0 to 19")
         need(1 <= self.stall_max <= 0xFFFF, "stall_max", "choose 1 to 65535")
@@ -220,6 +224,7 @@ class Features:
                 MPAM=self.mpam_partid_max > 0 or self.mpam_pmg_max > 0,
                 FWB=self.forced_writeback,
                 STT=self.small_tables,
+                PASIDTT=self.ats_pasid,
                 RIL=self.range_invalidation,
                 E0PD=self.e0pd,
                 EPAN=self.epan,
@@ -254,6 +259,7 @@ _EVERYTHING: Mapping[str, Any] = {
     "stall_model": "both",
     "hardware_updates": "tables",
     "ats": "split",
+    "ats_pasid": True,
     "pri": True,
     "ats_errors": True,
     "pri_pasid": True,

@@ -7,7 +7,7 @@ ATOS, DPT, enhanced command queues, permission indirection, 128-bit descriptors,
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
-from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
@@ -42,7 +42,7 @@ from .compiled import (
     refusal,
     windows_of,
 )
-from .configuration import CdFault, Configuration, Context, Refusal, record
+from .configuration import CdFault, Configuration, Context, Refusal, StrictConfiguration, record
 from .counters import Counters
 from .features import Features
 from .pri import PriQueue
@@ -95,6 +95,9 @@ COMMAND_BURST = 128
 #: Every access there is, made once.
 _ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
 
+#: Who sends the MSIs that a field of IRQ_CTRL enables.
+MSI_SOURCES = {"gerror": IRQ_CTRL.GERROR_IRQEN, "priq": IRQ_CTRL.PRIQ_IRQEN, "eventq": IRQ_CTRL.EVENTQ_IRQEN}
+
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.TRANSLATION: events.F_TRANSLATION,
@@ -102,6 +105,7 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.ACCESS: events.F_ACCESS,
     FaultKind.PERMISSION: events.F_PERMISSION,
     FaultKind.WALK_EABT: events.F_WALK_EABT,
+    FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
 }
 
 
@@ -128,7 +132,9 @@ class Smmu:
     for a later call of ``work``, which goes on with a long command queue; without it all is done at once.
     ``pure`` has the reference do what the compiled core could; None: as the environment says (VHOST_IOMMU_PURE).
     ``acknowledge_after`` register reads find CR0, IRQ_CTRL, GBPA, GMPAM and GBPMPAM not acknowledged yet; until then
-    they are without effect.
+    they are without effect. ``tlb_conflicts`` and ``configuration_conflicts``: a lookup that several cached
+    translations, or STEs of which one has a CONT hint, match is F_TLB_CONFLICT or F_CFG_CONFLICT, instead of using
+    one (§3.20); such an instance has the reference alone.
     """
 
     size = 0x20000
@@ -142,6 +148,8 @@ class Smmu:
         name: str = "smmu0",
         tlb_entries: int = 4096,
         acknowledge_after: int = 0,
+        tlb_conflicts: bool = False,
+        configuration_conflicts: bool = False,
         interrupt: Callable[[str], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
@@ -158,6 +166,8 @@ class Smmu:
         self._acknowledge_after = acknowledge_after
         #: What stores have asked for and is not in effect yet, in order.
         self._updates: deque[Update] = deque()
+        #: MSIs that were sent and have neither been written nor aborted yet, by source.
+        self.unanswered: Counter[str] = Counter()
         self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
         #: GBPMPAM, and GMPAM (of L1STDs, STEs, VMSs, queues and MSIs), as far as they are in effect (§17.2, §17.4).
         self.bypass_mpam = self.own_mpam = NO_MPAM
@@ -191,14 +201,23 @@ class Smmu:
         self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.validity = Validity(self.registers)
         door = _core.chosen() if pure is None else None if pure else _core.built()
+        strict = tlb_conflicts or configuration_conflicts
         #: The compiled core, which needs memory that it can reach by itself.
-        core = None if door is None or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
+        core = None if door is None or strict or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
         self.core: Core | None = core
         self.translation: Translation
         self.configuration: Configuration
         if core is None:
-            self.translation = Translation(self.registers, memory, self.validity, self.counters, tlb_entries)
-            self.configuration = Configuration(self.registers, self.validity, memory, self.translation.read_ipa)
+            self.translation = Translation(
+                self.registers,
+                memory,
+                self.validity,
+                self.counters,
+                tlb_entries,
+                tlb_conflicts=tlb_conflicts,
+            )
+            lookup = StrictConfiguration if configuration_conflicts else Configuration
+            self.configuration = lookup(self.registers, self.validity, memory, self.translation.read_ipa)
         else:
             assert isinstance(memory, Memory)
             self.counters = CompiledCounters(core)
@@ -266,6 +285,7 @@ class Smmu:
             self.registers.reset()
             self._updates.clear()
             self.bypass_mpam = self.own_mpam = NO_MPAM
+            self.unanswered.clear()
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -303,17 +323,27 @@ class Smmu:
 
     def _in_effect(self, register: type[Register], mask: int) -> None:
         """Have a store to fields take effect: now, or after as many register reads as the machine wants."""
-        if self._acknowledge_after:
-            self._updates.append(Update(register, mask, self._acknowledge_after))
-        else:
-            self._acknowledge(register, mask)
+        self._updates.append(Update(register, mask, self._acknowledge_after))
+        self._acknowledge_due()
 
     def _count_read(self) -> None:
         for update in self._updates:
             update.reads -= 1
-        while self._updates and self._updates[0].reads <= 0:
-            update = self._updates.popleft()
-            self._acknowledge(update.register, update.mask)
+        self._acknowledge_due()
+
+    def _acknowledge_due(self) -> None:
+        """Acknowledge what is due, in order, but for MSIs that are being disabled before they were answered."""
+        for update in [each for each in self._updates if each.reads <= 0]:
+            waits = self._unanswered_enables() if update.register is IRQ_CTRL else 0
+            due, update.mask = update.mask & ~waits, update.mask & waits
+            if due:
+                self._acknowledge(update.register, due)
+        self._updates = deque(each for each in self._updates if each.mask or each.reads > 0)
+
+    def _unanswered_enables(self) -> int:
+        """Fields of IRQ_CTRL that are to fall and whose MSIs' aborts may not be visible yet (§3.18.1)."""
+        falling = self.registers.raw(IRQ_CTRLACK) & ~self.registers.raw(IRQ_CTRL)
+        return sum(field.mask for source, field in MSI_SOURCES.items() if self.unanswered[source]) & falling
 
     def _acknowledge(self, register: type[Register], mask: int) -> None:
         """Fields of CR0, IRQ_CTRL or a register with Update are in effect as they are stored."""
@@ -414,6 +444,28 @@ class Smmu:
         with self.lock:
             return self.retranslate(transaction)
 
+    def unsupported(self, transaction: Transaction) -> Answer:
+        """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
+        t, answer = transaction, Answer(Outcome.ABORT)
+        with self.lock:
+            self.counters.transactions += 1
+            self.counters.faults += 1
+            if not t.translated:
+                attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
+                self._record(record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
+            if self.trace is not None:
+                self._trace_answer(t, answer)
+        return answer
+
+    def page_hint(self, hint: PageHint) -> None:
+        """Pass a device's hint on to software; while translation is off there is none (§3.12.4.1, §7.3.19)."""
+        level = "p" if hint.privileged else "u"
+        wanted = {f"{level}R": hint.read, f"{level}W": hint.write, f"{level}X": hint.execute}
+        with self.lock:
+            if self.registers[CR0ACK].SMMUEN:
+                where = {"InputAddr": hint.address & ~0xFFF, "Span": hint.npages}
+                self.write_event(record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
+
     def ats_request(self, request: AtsRequest) -> AtsCompletion:
         """Answer a PCIe ATS translation request (§3.9.1.2)."""
         with self.lock:
@@ -441,6 +493,9 @@ class Smmu:
                 # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
                 t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
+            if isinstance(split, CdFault):
+                self._fault(split.context, t, t.iova, self._access(split.context, t), split.fault, answer)
+                return answer
             return answer if split is None else self._pages(split, t, answer)
         if self.core is not None:
             return self._translate_compiled(t, answer)
@@ -546,6 +601,9 @@ class Smmu:
         if fault.kind is FaultKind.WALK_EABT:
             # A stage 1 walk is the cause of its own abort (§7.3.12).
             values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
+        elif fault.kind is FaultKind.TLB_CONFLICT:
+            del values["CLASS"]
+            values["IPA"] = fault.ipa & ~0xFFF
         else:
             if fault.stage == 2:
                 values["IPA"] = fault.ipa & ~0xFFF
@@ -647,18 +705,32 @@ class Smmu:
         self.wire(source)
 
     def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
-        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later."""
+        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later.
+
+        What waits for the MSI goes on when it has been written, or when its abort is visible in GERROR (§3.18.1).
+        """
         if self.trace is not None:
             self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
         address &= (1 << self.validity.output_bits) - 1
         epoch = self._epoch
+        self.unanswered[source] += 1
 
-        def aborted() -> None:
-            # What a reset has made past is nobody's error any more.
-            if epoch == self._epoch:
-                self.raise_error(abort)
+        def ended(aborted: bool) -> None:
+            with self.lock:
+                # What a reset has made past is nobody's error any more.
+                if epoch != self._epoch:
+                    return
+                if aborted:
+                    self.raise_error(abort)
+                self.unanswered[source] -= 1
+                if self.unanswered[source]:
+                    return
+                if source in MSI_SOURCES:
+                    self._acknowledge_due()
+                else:
+                    self.consume_commands()
 
-        self.memory.post(address, data.to_bytes(4, "little"), aborted)
+        self.memory.post(address, data.to_bytes(4, "little"), ended)
 
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""

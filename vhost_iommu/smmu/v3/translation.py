@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ...memory import MemoryLike
+from ..descriptors import S1LeafDescriptor
 from ..memory_type import MemoryType, combine, combine_forced, override
 from ..register_file import RegisterFile
-from ..tlb import Space, Tlb
+from ..tlb import Space, StrictTlb, Tlb
 from ..walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
 from .configuration import Context, HalfContext, Stage1, Stage2
 from .counters import Counters
@@ -30,6 +31,7 @@ MOST_TRIES = 16
 _READ = Access(privileged=True)
 _WRITE = Access(write=True, privileged=True)
 _TOP_BYTE = 0xFF << 56
+_NT = S1LeafDescriptor.nT.mask  # stage 2 has it in the same place
 
 
 class Output(NamedTuple):
@@ -51,13 +53,23 @@ class Translation:
         validity: Validity,
         counters: Counters,
         tlb_entries: int,
+        *,
+        tlb_conflicts: bool,
     ) -> None:
+        """``tlb_conflicts``: entries that overlap are found out, as far as IDR3.BBML lets them conflict."""
         self.registers = registers
         self.memory = memory
         self._validity = validity
         self.counters = counters
-        self.tlb: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 1
-        self.tlb2: Tlb[Mapping] = Tlb(tlb_entries)  #: stage 2
+        level = registers[IDR3].BBML
+
+        def made() -> Tlb[Mapping]:
+            return StrictTlb(tlb_entries, resolves_sizes=level == 2) if tlb_conflicts else Tlb(tlb_entries)
+
+        self.tlb = made()  #: stage 1
+        self.tlb2 = made()  #: stage 2
+        #: At level 1 a block with nT must make no conflict: it is not cached.
+        self._minds_nt = tlb_conflicts and level == 1
 
     def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
         """Translate ``address`` through the stages that ``context`` has."""
@@ -129,6 +141,8 @@ class Translation:
         mapping = self.tlb.lookup(context.world, context.vmid, stage1.asid, canonical, stage1.aset)
         for _ in range(MOST_TRIES):
             if mapping is None:
+                if self.tlb.conflict(context.world, context.vmid, stage1.asid, canonical, stage1.aset):
+                    return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
                 found = walk(half.table, canonical, _Descriptors(self, context))
                 if isinstance(found, Fault):
@@ -152,7 +166,11 @@ class Translation:
             space = Space(context.world, context.vmid, stage1.asid)
         else:
             space = Space(context.world, context.vmid, None, stage1.aset)
-        self.tlb.insert(space, mapping)
+        self._keep(self.tlb, space, mapping)
+
+    def _keep(self, tlb: Tlb[Mapping], space: Space, mapping: Mapping) -> None:
+        if not (self._minds_nt and mapping.level < 3 and mapping.descriptor & _NT):
+            tlb.insert(space, mapping)
 
     # -- stage 2 ---------------------------------------------------------------------------------------------
 
@@ -171,12 +189,14 @@ class Translation:
         mapping = self.tlb2.lookup(STAGE2_WORLD, context.vmid, 0, ipa)
         for _ in range(MOST_TRIES):
             if mapping is None:
+                if self.tlb2.conflict(STAGE2_WORLD, context.vmid, 0, ipa):
+                    return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
                 found = walk(stage2.table, ipa, _Descriptors(self, None))
                 if isinstance(found, Fault):
                     return found
                 mapping = found
-                self.tlb2.insert(space, mapping)
+                self._keep(self.tlb2, space, mapping)
             two_bit_xn = bool(self.registers[IDR3].XNX)
             protected = cause is not Cause.IN and stage2.protected_walks and _is_device(mapping, stage2)
             readable = stage2.execute_needs_read
@@ -189,7 +209,7 @@ class Translation:
                 return marked
             mapping = marked
             if mapping is not None:
-                self.tlb2.insert(space, mapping)
+                self._keep(self.tlb2, space, mapping)
         return Fault(FaultKind.PERMISSION)
 
 
