@@ -7,10 +7,11 @@ bent one thing at a time without an invalidation, and mended again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.model.twins import Choices, show, show_completion, show_dma, show_stall
+from tests.model.twins import AHEAD, TWICE, Choices, show, show_completion, show_dma, show_stall
 from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable, Ram
 from vhost_iommu.masters.port import Port, Waiting
 from vhost_iommu.memory import Memory, Window
@@ -19,15 +20,17 @@ from vhost_iommu.smmu.memory_type import MemoryType
 from vhost_iommu.smmu.transaction import Answer, Transaction
 from vhost_iommu.smmu.v3 import Smmu, commands
 from vhost_iommu.smmu.v3.registers import (
+    CMDQ_CONS,
     CR0,
     CR2,
     EVENTQ_CONS,
     EVENTQ_PROD,
     GBPA,
     GBPMPAM,
-    IDR5,
+    GERROR,
     STRTAB_BASE,
     STRTAB_BASE_CFG,
+    CommandError,
 )
 from vhost_iommu.smmu.v3.structures import CD, EATS, L1CD, L1STD, S1DSS, STE, STE_CONFIG, S1Fmt
 
@@ -66,7 +69,7 @@ class Slot:
 class WatchedPort(Port):
     """A port that says whether a request was asked of the SMMU page by page."""
 
-    asked = False
+    asked = used = False  #: since the step began
 
     def _ask(self, *request: Any) -> Answer:
         self.asked = True
@@ -120,12 +123,12 @@ class History:
         self.port = WatchedPort("port", self.memory, self.smmu, STREAMS)
 
     def step(self, kind: str, number: int) -> object:
-        self.port.asked = False
+        self.port.asked = self.port.used = False
         return getattr(self, "_" + kind.replace(" ", "_"))(Choices(number))
 
     @property
-    def asked(self) -> bool:
-        return self.port.asked
+    def uncertain(self) -> Sequence[str]:
+        return TWICE if self.port.asked else AHEAD if self.port.used else ()
 
     # -- how all begins ----------------------------------------------------------------------------------------
 
@@ -373,6 +376,7 @@ class History:
         )
 
     def _done(self, found: object) -> object:
+        self.port.used = True
         if isinstance(found, Waiting):
             self.waiting.append(found)
         port = self.port
@@ -541,8 +545,17 @@ class History:
     # -- what software tells the SMMU ----------------------------------------------------------------------------
 
     def _execute(self, *given: commands.Command) -> object:
-        execute = self.smmu.commands.execute
-        return [execute(command).name for command in (*given, commands.CMD_SYNC.of())]
+        """By the command queue; what stops it is made a CMD_SYNC, as §7.1 wants of software."""
+        bench = self.bench
+        errors = []
+        bench.submit(*given, commands.CMD_SYNC.of())
+        while bench.active_errors & GERROR.CMDQ_ERR.mask:
+            stopped = bench[CMDQ_CONS]
+            errors.append((stopped.RD, CommandError(stopped.ERR).name))
+            slot = stopped.RD & (1 << bench.command_bits) - 1
+            self.ram.put(bench.cmdq + 16 * slot, commands.CMD_SYNC.of())
+            bench.acknowledge()
+        return errors
 
     def _tlbi(self, c: Choices) -> object:
         kind = c.of(
