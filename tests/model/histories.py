@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.model.twins import AHEAD, TWICE, Choices, show, show_completion, show_dma, show_stall
+from tests.model.twins import Choices, WatchedPort, show, show_completion
 from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable, Ram
-from vhost_iommu.masters.port import Port, Waiting
 from vhost_iommu.memory import Memory, Window
 from vhost_iommu.smmu.ats import AtsRequest
 from vhost_iommu.smmu.memory_type import MemoryType
-from vhost_iommu.smmu.transaction import Answer, Transaction
+from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu, commands
 from vhost_iommu.smmu.v3.registers import (
     CMDQ_CONS,
@@ -66,16 +65,6 @@ class Slot:
     value: int
 
 
-class WatchedPort(Port):
-    """A port that says whether a request was asked of the SMMU page by page."""
-
-    asked = used = False  #: since the step began
-
-    def _ask(self, *request: Any) -> Answer:
-        self.asked = True
-        return super()._ask(*request)
-
-
 class History:
     """One side: an SMMU, its RAM, and the state of what drives them."""
 
@@ -90,13 +79,14 @@ class History:
         self.lpa2 = self.wide == 52 and granule != "64K" and c.below(2) == 0
         self.big = bool(c.below(3) == 2)
         self.two_level, self.two_level_cds = bool(c.below(2)), bool(c.below(2))
+        self.abort_only = c.rarely()
         ats = c.of(("split", "full", "none"))
         features: dict[str, Any] = dict(
             version="3.3", oas=self.wide, stage2=True, aarch32_tables=True, endianness="mixed", hyp=True, vmid16=True,
             substream_id_bits=8, stall_model=stalls, stall_max=c.of((32, 1, 2)), hardware_updates=updates,
             ats=ats, ats_errors=ats != "none", vmid_wildcards=True, e0pd=True, epan=True,
             xnx=not c.below(2), forced_writeback=not c.below(2), lpa2=self.lpa2, small_tables=True,
-            mpam_partid_max=c.of((31, 5, 0)), mpam_pmg_max=c.of((3, 0)), abort_only=c.rarely(),
+            mpam_partid_max=c.of((31, 5, 0)), mpam_pmg_max=c.of((3, 0)), abort_only=self.abort_only,
         )  # fmt: skip
         self.stall = stalls == "stall"
         self.updates = updates
@@ -107,11 +97,11 @@ class History:
         self.smmu: Smmu = self.bench.smmu
         self.memory: Memory = self.ram.memory
         self.data = 0
-        self.waiting: list[Waiting[Any]] = []
-        #: Structures and descriptors that steps change: (address, as it began).
+        #: Structures and descriptors that steps change: (address, as it began); pointers to leaves, and VMSs' words.
         self.stes: dict[int, tuple[int, STE]] = {}
         self.cds: list[tuple[int, CD]] = []
         self.words: list[tuple[int, int]] = []
+        self.partids: list[tuple[int, int]] = []
         self.slots: list[Slot] = []
         self.tables: list[PageTable] = []
         self.second: list[PageTable] = []
@@ -123,12 +113,12 @@ class History:
         self.port = WatchedPort("port", self.memory, self.smmu, STREAMS)
 
     def step(self, kind: str, number: int) -> object:
-        self.port.asked = self.port.used = False
+        self.port.begin()
         return getattr(self, "_" + kind.replace(" ", "_"))(Choices(number))
 
     @property
     def uncertain(self) -> Sequence[str]:
-        return TWICE if self.port.asked else AHEAD if self.port.used else ()
+        return self.port.uncertain
 
     # -- how all begins ----------------------------------------------------------------------------------------
 
@@ -194,7 +184,8 @@ class History:
         self.data_pages = [self.data + n * page for n in range(8)]
         vms = ram.alloc(64, 0x1000)
         for at in range(0, 64, 8):
-            self._word(vms + at, sum((at + n * 3 + 1 & 31) << 16 * n for n in range(4)))
+            self.partids.append((vms + at, sum((at + n * 3 + 1 & 31) << 16 * n for n in range(4))))
+            ram.put_u64(*self.partids[-1])
         self._make_stes(first, high, other, lpae, seen, of_vm, vms)
         self._slots()
         assert ram._next <= self.data, f"structures take {ram._next - RAM_BASE:#x}"
@@ -281,7 +272,8 @@ class History:
             self.stes[sid] = at, value
 
         ste(ONE, Config=STE_CONFIG.S1, S1ContextPtr=cd(first, high, ASID=1), PARTID=2, S1MPAM=1)
-        ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=cd(first, high, ASID=2), PARTID=4)
+        silent = cd(first, high, ASID=2, A=self.abort_only)
+        ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=silent, PARTID=4)
         ste(EL2, Config=STE_CONFIG.S1, S1ContextPtr=cd(other, ASID=1), STRW=2)
         narrow = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
         ste(LEAF2, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **narrow))
@@ -375,25 +367,17 @@ class History:
             )
         )
 
-    def _done(self, found: object) -> object:
-        self.port.used = True
-        if isinstance(found, Waiting):
-            self.waiting.append(found)
-        port = self.port
-        counts = port.transactions, port.bytes_read, port.bytes_written, port.stalls, port.aborts
-        return show_dma(found), counts
-
     def _read(self, c: Choices) -> object:
         iova, (sid, ssid), size, flags = self._address(c), self._stream(c), self._size(c), c.below(4)
         found = self.port.read(iova, size, sid=sid, ssid=ssid, privileged=bool(flags & 1), instruction=flags == 2)
-        return self._done(found)
+        return self.port.done(found)
 
     def _write(self, c: Choices) -> object:
         iova, (sid, ssid), size, flags = self._address(c), self._stream(c), self._size(c), c.below(2)
         data = bytes([1 + c.below(255)]) * size
         if self._reaches_structures(iova, size):
             return None
-        return self._done(self.port.write(iova, data, sid=sid, ssid=ssid, privileged=bool(flags)))
+        return self.port.done(self.port.write(iova, data, sid=sid, ssid=ssid, privileged=bool(flags)))
 
     def _reaches_structures(self, iova: int, size: int) -> bool:
         """Through the block that is RAM a master could write to tables that its own request has yet to walk."""
@@ -484,7 +468,7 @@ class History:
         if which in (1, 2):
             for at, value in (*self.stes.values(), *self.cds):
                 self.ram.put(at, value)
-            for at, word in self.words:
+            for at, word in (*self.words, *self.partids):
                 self.ram.put_u64(at, word)
         if which == 2:
             for at, word in self.written:
@@ -498,7 +482,7 @@ class History:
         pointers = [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
             ("S2VMID", (1, 2, 0, 0x101, 0x102, 3)), ("Config", (5, 7, 6, 4, 0)), ("V", (0, 1)),
-            ("S1ContextPtr", tuple(pointers)), ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
+            ("S1ContextPtr", (self._output(HOLE), *pointers)), ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
             ("S1CDMax", (7, 6, 1, 0, 9)), ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
             ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
@@ -534,11 +518,12 @@ class History:
 
     def _first_level(self, c: Choices) -> object:
         at, value = c.of(self.words)
-        self.ram.put_u64(at, c.of((0, value ^ 1, value + 0x1000, value ^ 1 << 50, value | 0x7C0, 12, value)))
+        other = (value & 0xFFF) | self._output(HOLE)
+        self.ram.put_u64(at, c.of((0, value ^ 1, value + 0x1000, value ^ 1 << 50, value | 0x7C0, 12, other, value)))
         return None
 
     def _vms(self, c: Choices) -> object:
-        at, value = c.of(self.words[-10:])
+        at, value = c.of(self.partids)
         self.ram.put_u64(at, value ^ c.below(1 << 16) << 16 * c.below(4))
         return None
 
@@ -660,13 +645,7 @@ class History:
         if c.rarely():
             answers.append(commands.CMD_STALL_TERM.of(SID=c.of(STREAMS)))
         shown: list[object] = [self._execute(*answers)]
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
-            if each.stall.answer is None:
-                self.waiting.append(each)
-                continue
-            shown += [show_stall(each.stall), self._done(each.go_on())]
-        return shown
+        return [*shown, *self.port.go_on()]
 
     def _events(self, c: Choices) -> object:
         """Software takes what the event queue has, or some of it."""

@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, Generic, Protocol, TypeVar
 
-import pytest
-
-from tests.conftest import missing
-from vhost_iommu import _core
-from vhost_iommu.masters.port import Abort, Waiting
+from vhost_iommu.masters.port import Abort, Port, Waiting
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.ats import AtsCompletion
 from vhost_iommu.smmu.tlb import Space
-from vhost_iommu.smmu.transaction import Answer, Stall
+from vhost_iommu.smmu.transaction import Answer, Direct, Stall
 from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.counters import Counters
 from vhost_iommu.smmu.v3.registers import REGISTERS
@@ -29,13 +25,6 @@ from vhost_iommu.smmu.walk import Mapping
 #: such a request did is found twice; and in any other, where it looks ahead for the end of a piece.
 TWICE = ("transactions", "translations", "walks", "hits", "misses", "hits 2", "misses 2", "contexts", "new contexts")
 AHEAD = ("hits", "hits 2")
-
-
-@pytest.fixture(scope="session")
-def core_is_built() -> None:
-    """For tests of the core, which a machine without a compiler does not have."""
-    if _core.built() is None:
-        missing("the compiled core; install the package where a C compiler is")
 
 
 class Side(Protocol):
@@ -119,6 +108,43 @@ def _counts(smmu: Smmu) -> dict[str, int]:
 def _difference(ours: Any, theirs: Any) -> str:
     at = next(at for at in range(ours.size) if ours.buffer[at] != theirs.buffer[at]) & ~7
     return f"{ours.base + at:#x}: {bytes(ours.buffer[at : at + 8]).hex()}, not {bytes(theirs.buffer[at : at + 8]).hex()}"
+
+
+class WatchedPort(Port):
+    """A port that says what it did since a step began, and keeps the requests that wait."""
+
+    def __init__(self, name: str, memory: Memory, smmu: Smmu, sids: Sequence[int]) -> None:
+        super().__init__(name, memory, smmu, sids)
+        self.waiting: list[Waiting[Any]] = []
+        self.asked = self.used = False
+
+    def begin(self) -> None:
+        self.asked = self.used = False
+
+    @property
+    def uncertain(self) -> Sequence[str]:
+        """Counters of which the core may have counted more since the step began."""
+        return TWICE if self.asked else AHEAD if self.used else ()
+
+    def _direct(self) -> Direct | None:
+        self.used = True
+        return super()._direct()
+
+    def _ask(self, *request: Any) -> Answer:
+        self.asked = True
+        return super()._ask(*request)
+
+    def done(self, found: object) -> object:
+        """What became of a request, shown; it is kept if it waits."""
+        if isinstance(found, Waiting):
+            self.waiting.append(found)
+        return show_dma(found), self.transactions, self.bytes_read, self.bytes_written, self.stalls, self.aborts
+
+    def go_on(self) -> list[object]:
+        """Have those go on that waited and need not any more."""
+        waiting, self.waiting = self.waiting, []
+        self.waiting = [each for each in waiting if each.stall.answer is None]
+        return [self.done(each.go_on()) for each in waiting if each.stall.answer is not None]
 
 
 # -- what a step answered, as values that compare ------------------------------------------------------------------------

@@ -141,7 +141,7 @@ static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t 
         return NULL;
     }
     reader->last = window; /* walks use others */
-    *size = place.size;
+    *size = place.size < here ? place.size : here; /* tables may have changed since the piece was found to fit */
     return host;
 }
 
