@@ -24,7 +24,6 @@ from .registers import (
     CR2,
     GERROR,
     IDR0,
-    IDR1,
     IDR3,
     IDR5,
     CommandError,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an implementation makes of an STE and a CD: its limits, the geometry of stage 2, and what is ILLEGAL (§3.4, §5).
 
-All follows from the ID registers, which never change, and from CR2 for EL2 streams; nothing else is remembered here. Not modelled: as
-``configuration.py``.
+All follows from the ID registers, which never change, and from CR2 for EL2 streams; nothing else is remembered here.
+Not modelled: as ``configuration.py``.
 """
 
 from __future__ import annotations
