@@ -24,7 +24,6 @@ from .registers import (
     CR2,
     GERROR,
     IDR0,
-    IDR1,
     IDR3,
     IDR5,
     CommandError,
@@ -69,6 +68,7 @@ class CommandQueue:
     def __init__(self, smmu: Smmu) -> None:
         self.smmu = smmu
         self._consuming = False
+        self._ring_of, self._ring = -1, Ring(0, 0, 0)  #: CMDQ_BASE, and what it comes to
         self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
             opcode: (kind, getattr(self, kind.__name__))
             for opcode, kind in commands.COMMANDS.items()
@@ -78,18 +78,21 @@ class CommandQueue:
     # -- the queue -------------------------------------------------------------------------------------------
 
     def ring(self) -> Ring:
-        registers = self.smmu.registers
-        base = registers[CMDQ_BASE]
-        address = base.ADDR & (1 << self.smmu.validity.output_bits) - 1
-        return Ring.at(address, min(base.LOG2SIZE, registers[IDR1].CMDQS), commands.Command.size)
+        raw = self.smmu.registers.raw(CMDQ_BASE)
+        if raw != self._ring_of:
+            base, validity = CMDQ_BASE(raw), self.smmu.validity
+            address = base.ADDR & (1 << validity.output_bits) - 1
+            self._ring = Ring.at(address, min(base.LOG2SIZE, validity.idr1.CMDQS), commands.Command.size)
+            self._ring_of = raw
+        return self._ring
 
     def ready(self) -> bool:
         """Whether a command waits and may be consumed."""
         smmu = self.smmu
         registers = smmu.registers
-        if not registers[CR0ACK].CMDQEN or smmu.error_active(GERROR.CMDQ_ERR.mask):
+        if not registers.raw(CR0ACK) & CR0ACK.CMDQEN.mask or smmu.error_active(GERROR.CMDQ_ERR.mask):
             return False
-        return not self.ring().empty(registers.raw(CMDQ_PROD), registers[CMDQ_CONS].RD)
+        return not self.ring().empty(registers.raw(CMDQ_PROD), registers.raw(CMDQ_CONS))
 
     def consume(self, limit: int) -> bool:
         """Consume up to ``limit`` commands, fewer if they are costly; whether more are ready."""
