@@ -49,7 +49,7 @@ KINDS = (
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
-    *("table step", "bit", "mend", "mend", "ste", "ste", "cd", "cd", "first level", "vms"),
+    *("table step", "table step", "bit", "mend", "mend", "ste", "ste", "cd", "cd", "first level", "vms"),
     *("tlbi",) * 4,
     *("cfgi", "cfgi", "prefetch", "ats", "translated", "register", "windows", "resume", "events"),
 )
@@ -429,12 +429,12 @@ class History:
 
     def _table_entry(self, slot: Slot, c: Choices) -> int:
         table, value = slot.table, slot.value
-        match c.below(6):
+        match c.below(8):
             case 0:
                 return value ^ c.of((1, 1 << 10))
             case 1:
                 return value | 1 + c.below(15) << 59
-            case 2:  # a block in place of what is below
+            case 2 | 5 | 6:  # a block in place of what is below
                 where = c.of((RAM_BASE, self.high)) + (table.seen_at if table.seen_at else 0)
                 shift = table.granule_bits + (table.granule_bits - 3) * (3 - slot.level)
                 leaf = 1 | 1 << 6 | 3 << 8 | 1 << 10 | c.below(2) << 11
