@@ -19,7 +19,7 @@ from vhost_iommu.smmu.ats import AtsRequest
 from vhost_iommu.smmu.memory_type import MemoryType
 from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu, commands
-from vhost_iommu.smmu.v3.registers import CR0ACK
+from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0ACK, GERROR, GERRORN
 
 MEMORY = sorted(name for name in MUTATIONS if not name.startswith("IDR"))
 KINDS = (*("access",) * 8, "read", "write", *("bend",) * 3, "mend", "mend", *("forget",) * 3, "ats", "register", "resume")
@@ -158,7 +158,18 @@ class BentMachine:
         return self._run(commands.decode(raw.to_bytes(16, "little")))
 
     def _run(self, *given: commands.Command) -> object:
-        return [self.smmu.commands.execute(each).name for each in (*given, commands.CMD_SYNC.of())]
+        """By the machine's command queue, one at a time, as long as that is there."""
+        smmu, ring = self.smmu, self.smmu.commands.ring()
+        answers = []
+        for command in (*given, commands.CMD_SYNC.of()):
+            prod = smmu.registers.raw(CMDQ_PROD) & ring.index_mask
+            self.memory.write(ring.slot(prod), command.to_bytes())
+            self._store(o.CMDQ_PROD, ring.next(prod))
+            answers.append(smmu.registers.raw(CMDQ_CONS))
+            if smmu.error_active(GERROR.CMDQ_ERR.mask):
+                self.memory.write(ring.slot(prod), commands.CMD_SYNC.of().to_bytes())
+                self._store(GERRORN.at, smmu.registers.raw(GERROR))
+        return answers
 
     def _register(self, c: Choices) -> object:
         registers = self.machine.registers

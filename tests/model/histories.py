@@ -36,9 +36,9 @@ from vhost_iommu.smmu.v3.structures import CD, EATS, L1CD, L1STD, S1DSS, STE, ST
 RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
-#: Streams: by stage 1 of three address spaces, with substreams, nested in two virtual machines, …
-ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LEAF2, SUBNESTED = *range(9), 65, 10
-STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LEAF2, SUBNESTED)
+#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with AArch32's tables.
+ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE = *range(9), 65, 10, 11
+STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE)
 SSIDS = (None, 1, 2, 65, 1, 2, 127, 0, 128)
 
 #: The pages of the first table by their number, and what they map: pages of RAM by theirs (-1: the last), or HOLE.
@@ -75,11 +75,11 @@ class History:
         self.granule = {"4K": 12, "16K": 14, "64K": 16}[granule]
         updates = c.of(("none", "tables", "dirty", "access", "tables"))
         stalls = c.of(("terminate", "both", "both", "stall"))
-        self.wide = c.of((48, 52, 44, 40))
+        self.wide = c.of((48, 52, 44, 40, 36))
         self.lpa2 = self.wide == 52 and granule != "64K" and c.below(2) == 0
         self.big = bool(c.below(3) == 2)
         self.two_level, self.two_level_cds = bool(c.below(2)), bool(c.below(2))
-        self.abort_only = c.rarely()
+        self.abort_only, self.e2h = c.rarely(), bool(c.below(2))
         ats = c.of(("split", "full", "none"))
         features: dict[str, Any] = dict(
             version="3.3", oas=self.wide, stage2=True, aarch32_tables=True, endianness="mixed", hyp=True, vmid16=True,
@@ -94,6 +94,8 @@ class History:
             features, ram=Ram(size=RAM_SIZE), start=False, pure=pure, event_bits=5, acknowledge_after=c.of((0, 0, 1))
         )
         self.ram = self.bench.ram
+        #: What most steps are about, until another is: a stream, and a page of its table.
+        self.stream, self.page = ONE, 0
         self.smmu: Smmu = self.bench.smmu
         self.memory: Memory = self.ram.memory
         self.data = 0
@@ -125,13 +127,18 @@ class History:
     def _add_windows(self) -> None:
         """RAM's neighbour, read-only memory, what nobody can reach, and RAM at the top of all addresses."""
         top = (1 << self.wide) - 0x20000
-        self.rom = RAM_END + (1 << 20)
+        self.rom, self.short = RAM_END + (1 << 20), RAM_END + (1 << 20) + 0x40000
         self.high = top
+        page = 1 << self.granule
+        # A table whose leaves nobody can update; and the first half of a CD, which looks like pointers to it.
+        leaves = [RAM_END - (RAM_SIZE >> 2) + n % 8 * page | 0b1111_0100_0011 ^ (n & 1) << 10 for n in range(0x2000)]
+        table = b"".join(leaf.to_bytes(8, "big" if self.big else "little") for leaf in leaves)
         self.others = [
             Window(RAM_END, 0x20000, bytearray(0x20000)),
-            Window(self.rom, 0x10000, bytearray(b"\x5a" * 0x10000), True, False),
+            Window(self.rom, 0x10000, bytearray(table), True, False),
             Window(self.rom + 0x10000, 0x10000, None),
             Window(top, 0x20000, bytearray(0x20000)),
+            Window(self.short, 0x20, bytearray((self.short | 1).to_bytes(8, "little") * 4)),
         ]
         for window in self.others:
             self.memory.add(window)
@@ -139,7 +146,7 @@ class History:
     def _start(self) -> None:
         bench = self.bench
         bench.start(SMMUEN=0)
-        bench[CR2] = CR2.of(RECINVSID=1, REC_CFG_ATS=1)
+        bench[CR2] = CR2.of(RECINVSID=1, REC_CFG_ATS=1, E2H=self.e2h)
         self._stream_table(self.two_level)
         bench[CR0] = CR0.of(SMMUEN=1, EVENTQEN=1, CMDQEN=1, ATSCHK=1)
         self._settle()
@@ -166,27 +173,29 @@ class History:
         self.first_level = ram.alloc(64)
         for index, leaf in enumerate((self.linear, self.leaf)):
             self._word(self.first_level + index * 8, L1STD.of(Span=7, L2Ptr=leaf).raw)
-        bits = min(self.granule + 2 * (self.granule - 3) + 2, 48)
+        bits = self.granule + 2 * (self.granule - 3) + 2
+        self.va_bits = bits
         first, high, other = self._table(input_bits=bits), self._table(input_bits=bits), self._table(input_bits=bits)
         lpae = PageTable(ram, 12, 32)
         seen = self._table(input_bits=bits, seen_at=IPA_OFFSET)
         self.tables.append(lpae)
         of_vm = [self._table(input_bits=40, stage=2) for _ in range(2)]
+        narrow = PageTable(ram, 12, 40, stage=2)
         self.second = of_vm
         #: What later steps map things to.
         self.block = 1 << 2 * self.granule - 3
         self._reserve()
         for table in (first, high, other, lpae):
             self._fill(table, 0)
-        for number, table in enumerate(of_vm):
-            self._fill_second(table, number)
+        for table in (*of_vm, narrow):
+            self._fill_second(table)
         self._fill(seen, IPA_OFFSET)
         self.data_pages = [self.data + n * page for n in range(8)]
         vms = ram.alloc(64, 0x1000)
         for at in range(0, 64, 8):
             self.partids.append((vms + at, sum((at + n * 3 + 1 & 31) << 16 * n for n in range(4))))
             ram.put_u64(*self.partids[-1])
-        self._make_stes(first, high, other, lpae, seen, of_vm, vms)
+        self._make_stes(first, high, other, lpae, seen, [*of_vm, narrow], vms)
         self._slots()
         assert ram._next <= self.data, f"structures take {ram._next - RAM_BASE:#x}"
 
@@ -213,7 +222,7 @@ class History:
         self._map(table, block, RAM_BASE // block * block + offset, 2, **leaf)
         self._map(table, 2 * block, (self.high // block * block if not offset else offset), 2, **leaf)
 
-    def _fill_second(self, table: PageTable, number: int) -> None:
+    def _fill_second(self, table: PageTable) -> None:
         """All of RAM at IPA_OFFSET, as a block but for the first part of the data; the low IPAs are pages."""
         page, stride = 1 << table.granule_bits, table.granule_bits - 3
         block = 1 << table.granule_bits + stride
@@ -276,12 +285,12 @@ class History:
         ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=silent, PARTID=4)
         ste(EL2, Config=STE_CONFIG.S1, S1ContextPtr=cd(other, ASID=1), STRW=2)
         narrow = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
-        ste(LEAF2, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **narrow))
+        ste(LPAE, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **narrow))
         # CDs of substreams: a linear table, or leaves of 64.
         array = ram.alloc(128 * 64, 1 << 13)
         pointers = ram.alloc(64)
         for ssid, table in ((0, first), (1, other), (2, other), (65, first), (127, other)):
-            cd(table, high if ssid == 1 else None, array + ssid * 64, ASID=1 + ssid % 3)
+            cd(table, high if ssid == 1 else None, array + ssid * 64, ASID=1 + ssid % 3, ASET=ssid == 2)
         for index in range(2):
             self._word(pointers + index * 8, L1CD.of(V=1, L2Ptr=array + index * 0x1000).raw)
         fmt = S1Fmt.TWO_LEVEL_4K if self.two_level_cds else S1Fmt.LINEAR
@@ -305,6 +314,8 @@ class History:
         fields = bench.stage2_fields(of_vm[0], S2VMID=1, **mixed)
         full = {"Config": STE_CONFIG.S2, "EATS": EATS.ABORT if self.stall else EATS.FULL}
         ste(SECOND, **{**fields, **full})
+        aarch32 = bench.stage2_fields(of_vm[2], S2VMID=3, S2S=self.stall, S2AA64=0, S2T0SZ=8, S2SL0=1)
+        ste(SECOND_LPAE, **{**aarch32, **full})
         ste(BYPASS, Config=STE_CONFIG.BYPASS, EATS=0, PARTID=1, MTCFG=1, MemAttr=5)
         ste(ABORTS, Config=STE_CONFIG.ABORT)
 
@@ -322,22 +333,27 @@ class History:
     def _address(self, c: Choices) -> int:
         """Mostly where something is mapped, and often near the end of a page; at times anywhere."""
         page, block = 1 << self.granule, self.block
-        where = c.below(12)
-        if where < 8:
-            base = c.below(len(PAGES)) * page
-        elif where < 10:
+        where = c.below(15)
+        if where < 4:
+            base = self.page * page
+        elif where < 9:
+            self.page = c.below(len(PAGES))
+            base = self.page * page
+        elif where < 11:
             base = block + (self.data - RAM_BASE // block * block) + c.below(8) * page
-        elif where == 10:
+        elif where < 13:
             base = 2 * block + c.below(4) * page
         else:
             base = c.of((IPA_OFFSET + self.data, self.data, 4 * block, 1 << 30, self.high, (1 << 64) - page, 1 << 55))
         offset = c.of((0, page - 16, 8, page - 1, 0x123, page - 4096))
         if c.rarely(5):
-            base |= c.of(((1 << 64) - (1 << 48), 0xAB << 56, (1 << 64) - (1 << 32)))
+            base |= c.of(((1 << 64) - (1 << self.va_bits), 0xAB << 56, (1 << 64) - (1 << 48)))
         return (base & -page) + offset & (1 << 64) - 1
 
     def _stream(self, c: Choices) -> tuple[int, int | None]:
-        sid = c.of((*STREAMS, NESTED, NESTED2, SUBNESTED, ONE, OTHER, ONE, NESTED, c.of((9, 64, 200))))
+        if c.below(3):
+            self.stream = c.of((*STREAMS, NESTED, NESTED2, SUBNESTED, ONE, OTHER, ONE, NESTED, c.of((9, 64, 200))))
+        sid = self.stream
         if sid in (SUBSTREAMS, SUBNESTED):
             return sid, c.of(SSIDS)
         return sid, c.of(SSIDS) if c.rarely(12) else None
@@ -391,7 +407,11 @@ class History:
     # -- what software changes, and says nothing of ------------------------------------------------------------
 
     def _leaf(self, c: Choices) -> object:
-        slot = c.of([slot for slot in self.slots if slot.value & 3 == (3 if slot.level == 3 else 1)])
+        leaves = [slot for slot in self.slots if slot.value & 3 == (3 if slot.level == 3 else 1)]
+        if c.below(2):  # of the page that it is about, or of the next
+            near = (self.page, self.page + 1)
+            leaves = [s for s in leaves if s.level == 3 and s.at >> 3 & (1 << s.table.granule_bits - 3) - 1 in near]
+        slot = c.of(leaves)
         table, page = slot.table, 1 << slot.table.granule_bits
         value = slot.value
         for _ in range(1 + c.below(2)):
@@ -442,10 +462,12 @@ class History:
                     leaf |= 3 << 6 | 0xF << 2
                 return table.with_address(leaf, where >> shift << shift & (1 << self.wide) - 1)
             case 3:  # another's table
+                if c.below(2):
+                    return (7 << table.granule_bits if table.seen_at else self.rom) | 3
                 same = [s for s in self._table_slots() if s.level == slot.level and s.table.stage == table.stage]
                 return int(c.of(same).value)
             case 4:
-                return value ^ 1 << c.of((47, 46, 50, 49, 15, 13, 9))
+                return value ^ 1 << c.of((47, 46, 50, 49, 15, 13, 9, 37, 38))
             case _:
                 return value
 
@@ -476,13 +498,14 @@ class History:
         return None
 
     def _ste(self, c: Choices) -> object:
-        sid = c.of(tuple(self.stes))
+        sid = self.stream if c.below(2) and self.stream in self.stes else c.of(tuple(self.stes))
         at, value = self.stes[sid]
+        self.stream = sid
         roots = [table.root for table in self.second]
         pointers = [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
             ("S2VMID", (1, 2, 0, 0x101, 0x102, 3)), ("Config", (5, 7, 6, 4, 0)), ("V", (0, 1)),
-            ("S1ContextPtr", (self._output(HOLE), *pointers)), ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
+            ("S1ContextPtr", (self._output(HOLE), self.short, *pointers)), ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
             ("S1CDMax", (7, 6, 1, 0, 9)), ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
             ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
@@ -523,8 +546,8 @@ class History:
         return None
 
     def _vms(self, c: Choices) -> object:
-        at, value = c.of(self.partids)
-        self.ram.put_u64(at, value ^ c.below(1 << 16) << 16 * c.below(4))
+        at, value = c.of((self.partids[0], *self.partids))
+        self.ram.put_u64(at, value ^ c.below(32) << 16 * c.of((3, 0, 1, 2, 3)))
         return None
 
     # -- what software tells the SMMU ----------------------------------------------------------------------------
@@ -555,10 +578,11 @@ class History:
         address = self._address(c) & ~0xFFF
         fields |= {"Leaf": c.below(2), "Address": address}
         if c.below(2):
-            tg = c.of(((self.granule - 10) // 2, 1, 2, 3))
+            mine = (self.granule - 10) // 2
+            tg = c.of((mine, mine, mine, 1, 2, 3))
             granule = (0, 12, 14, 16)[tg]
-            fields |= {"TG": tg, "TTL": c.below(4), "NUM": c.of((0, 1, 2, 31, 7))}
-            fields["SCALE"] = c.of((0, 1, granule - 3, granule - 2, 2 * granule - 6, 31, 39))
+            fields |= {"TG": tg, "TTL": c.of((0, 0, 3, 2, 1)), "NUM": c.of((0, 0, 1, 2, 31))}
+            fields["SCALE"] = c.of((0, 0, 1, granule - 3, granule - 2, 2 * granule - 6, 31, 39))
             fields["Address"] = address >> granule << granule
         known = {f.name for f in kind.fields}
         if kind is commands.CMD_TLBI_S2_IPA:
@@ -576,8 +600,11 @@ class History:
                     commands.CMD_CFGI_STE_RANGE.of(SID=sid, Range=c.of((0, 1, 5, 6, 30))),
                     commands.CMD_CFGI_STE_RANGE.everything(),
                     commands.CMD_CFGI_VMS_PIDM.of(VMID=c.of((1, 2, 0, 3))),
+                    commands.CMD_SYNC.of(CS=3),
+                    commands.CMD_CFGI_STE.of(SID=sid, SSec=1),
                 )
-            )
+            ),
+            *[commands.CMD_CFGI_CD.of(SID=sid, SSID=ssid, Leaf=leaf)] * c.of((0, 0, 0, 1, 3, 70)),
         )
 
     def _prefetch(self, c: Choices) -> object:
