@@ -165,10 +165,11 @@ def hunt(rounds: int) -> str:
             for seed in range(20):
                 bent(number * 20 + seed)
             walk_about(number, 60)
-            if number % 12 == 0:
+            if number % 20 == 0:
                 with pytest.MonkeyPatch.context() as patch:
                     test_smmuv3_small_caches.make_small(patch)
                     test_smmuv3_small_caches.wander(number, 5000, False)
+                    test_smmuv3_small_caches.rush(False)
     except Exception as error:  # an answer that no part of the product can use is found out, too
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return ""

@@ -46,6 +46,7 @@ HOLE, ROM = "a hole", "read-only memory"
 PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
+    *("scene",) * 10,
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
@@ -53,6 +54,23 @@ KINDS = (
     *("tlbi",) * 4,
     *("cfgi", "cfgi", "prefetch", "ats", "translated", "register", "windows", "resume", "events"),
 )
+
+
+TLBIS: tuple[type[commands.Command], ...] = (
+    commands.CMD_TLBI_NH_VA, commands.CMD_TLBI_NH_VAA, commands.CMD_TLBI_S2_IPA, commands.CMD_TLBI_NH_ASID,
+    commands.CMD_TLBI_NH_ALL, commands.CMD_TLBI_S12_VMALL, commands.CMD_TLBI_EL2_VA, commands.CMD_TLBI_EL2_VAA,
+    commands.CMD_TLBI_EL2_ASID, commands.CMD_TLBI_EL2_ALL, commands.CMD_TLBI_NSNH_ALL,
+)  # fmt: skip
+#: What forgets a page, and what a stream was made of.
+CACHES = (
+    *TLBIS[:8], commands.CMD_TLBI_NH_VA, commands.CMD_CFGI_STE, commands.CMD_CFGI_CD, commands.CMD_CFGI_CD_ALL,
+    commands.CMD_CFGI_VMS_PIDM,
+)  # fmt: skip
+STE_CACHES = (commands.CMD_CFGI_STE, commands.CMD_CFGI_STE, commands.CMD_CFGI_STE_RANGE)
+CD_CACHES = (commands.CMD_CFGI_CD, commands.CMD_CFGI_CD_ALL, commands.CMD_CFGI_STE, commands.CMD_TLBI_NSNH_ALL)
+VMS_CACHES = (
+    commands.CMD_CFGI_VMS_PIDM, commands.CMD_CFGI_CD, commands.CMD_CFGI_STE_RANGE, commands.CMD_CFGI_STE,
+)  # fmt: skip
 
 
 @dataclass
@@ -88,7 +106,7 @@ class History:
             xnx=not c.below(2), forced_writeback=not c.below(2), lpa2=self.lpa2, small_tables=True,
             mpam_partid_max=c.of((31, 5, 0)), mpam_pmg_max=c.of((3, 0)), abort_only=self.abort_only,
         )  # fmt: skip
-        self.stall = stalls == "stall"
+        self.stall = stalls == "stall" or (stalls == "both" and not c.below(3))
         self.updates = updates
         self.bench = Bench(
             features, ram=Ram(size=RAM_SIZE), start=False, pure=pure, event_bits=5, acknowledge_after=c.of((0, 0, 1))
@@ -105,6 +123,9 @@ class History:
         self.words: list[tuple[int, int]] = []
         self.partids: list[tuple[int, int]] = []
         self.slots: list[Slot] = []
+        #: By StreamID: its tables and CDs.
+        self.tables_of: dict[int, tuple[PageTable, ...]] = {}
+        self.cds_of: dict[int, list[tuple[int, CD]]] = {}
         self.tables: list[PageTable] = []
         self.second: list[PageTable] = []
         self._add_windows()
@@ -316,6 +337,14 @@ class History:
         ste(SECOND, **{**fields, **full})
         aarch32 = bench.stage2_fields(of_vm[2], S2VMID=3, S2S=self.stall, S2AA64=0, S2T0SZ=8, S2SL0=1)
         ste(SECOND_LPAE, **{**aarch32, **full})
+        of_vm1, of_vm2 = (seen, of_vm[0]), (seen, of_vm[1])
+        self.tables_of = {ONE: (first, high), OTHER: (first, high), SUBSTREAMS: (first, other), NESTED: of_vm1}
+        self.tables_of |= {NESTED2: of_vm2, SUBNESTED: (first, of_vm[0]), SECOND: (of_vm[0],), EL2: (other,)}
+        self.tables_of |= {LPAE: (lpae,), SECOND_LPAE: (of_vm[2],)}
+        for sid, (_, value) in self.stes.items():
+            pointer_of = value.S1ContextPtr % IPA_OFFSET
+            own = [each for each in self.cds if each[0] == pointer_of]
+            self.cds_of[sid] = own or [each for each in self.cds if array <= each[0] < array + 128 * 64]
         ste(BYPASS, Config=STE_CONFIG.BYPASS, EATS=0, PARTID=1, MTCFG=1, MemAttr=5)
         ste(ABORTS, Config=STE_CONFIG.ABORT)
 
@@ -404,13 +433,83 @@ class History:
                 return True
         return False
 
+    # -- what belongs together ---------------------------------------------------------------------------------
+
+    def _scene(self, c: Choices) -> object:
+        """A page of a stream is used, changed, used, named to be forgotten, and used again: so some times over."""
+        self.stream = sid = c.of(tuple(self.stes))
+        self.page = c.of((0, 1, 2, 3, 4, 5))
+        ssid = c.of((2, 1, 127, 65, None)) if sid in (SUBSTREAMS, SUBNESTED) else None
+        high = (1 << 64) - (1 << self.va_bits) if c.rarely(4) else 0
+        shown = [self._use(sid, ssid, high, 0), self._use(sid, ssid, high, 0, 1)]
+        if c.rarely():
+            # Somebody else changes a clean leaf before it becomes dirty.
+            self._clean(0)
+            shown += [self._execute(commands.CMD_TLBI_NSNH_ALL.of()), self._use(sid, ssid, high, 2)]
+            self._clean(1 << 55)
+            shown.append(self._use(sid, ssid, high, 3))
+        for _ in range(1 + c.below(3)):
+            change, names = c.of(
+                (
+                    (self._leaf, TLBIS[:3]), (self._ste, STE_CACHES), (self._cd, CD_CACHES), (self._leaf, CACHES),
+                    (self._vms, VMS_CACHES), (self._table_step, TLBIS), (self._first_level, CACHES),
+                )
+            )  # fmt: skip
+            change(c)
+            self.stream = sid
+            shown.append(self._use(sid, ssid, high, c.below(8)))
+            for _ in range(1 + c.below(2)):
+                shown.append(self._tell(c, c.of(names), sid, ssid, high))
+                shown.append(self._use(sid, ssid, high, c.below(8)))
+            shown += [self._use(sid, ssid, high, flags) for flags in (4, 6)]
+        shown.append(self._use(sid, ssid, high, 1, 1))
+        if not c.below(2):
+            self._mend(Choices(2))
+        return shown
+
+    def _use(self, sid: int, ssid: int | None, high: int, flags: int, after: int = 0) -> object:
+        """Of the page that it is about, or of one after it."""
+        iova = high | self.page + after << self.granule
+        write, privileged, fetch = bool(flags & 1), bool(flags & 2), bool(flags & 4)
+        return show(self.smmu.translate(Transaction(sid, iova, 8, write, ssid, privileged, fetch)))
+
+    def _clean(self, software: int) -> None:
+        """Leaves of this page become writable by being written to."""
+        for slot in self.slots:
+            if slot.level == 3 and self._of_page(slot, self.page):
+                clean = slot.value & ~(3 << 6) | (3 if slot.table.stage == 1 else 1) << 6 | 1 << 51
+                slot.table.write(slot.at, clean ^ software)
+
+    @staticmethod
+    def _of_page(slot: Slot, page: int) -> bool:
+        return slot.at >> 3 & (1 << slot.table.granule_bits - 3) - 1 == page
+
+    def _tell(self, c: Choices, kind: type[commands.Command], sid: int, ssid: int | None, high: int) -> object:
+        """A command about the page of this stream, as far as it can be."""
+        vmid, address = self.stes[sid][1].S2VMID, high | self.page << self.granule
+        fields = {"SID": sid, "SSID": ssid or 0, "VMID": vmid, "ASID": c.of((1, 2, 3)), "Leaf": c.below(2)}
+        fields |= {"Address": address, "Range": 31}
+        if c.below(2):
+            fields |= {"TG": (self.granule - 10) // 2, "TTL": c.of((3, 0, 2)), "SCALE": c.of((0, 39, 31, 1))}
+            fields["NUM"] = c.of((0, 1, 31))
+        return self._execute(self._command(kind, fields))
+
+    @staticmethod
+    def _command(kind: type[commands.Command], fields: dict[str, int]) -> commands.Command:
+        if kind is commands.CMD_TLBI_S2_IPA:
+            fields = {**fields, "Address": fields["Address"] & (1 << 52) - 1}
+        known = {f.name for f in kind.fields}
+        return kind.of(**{name: value for name, value in fields.items() if name in known})
+
     # -- what software changes, and says nothing of ------------------------------------------------------------
 
     def _leaf(self, c: Choices) -> object:
         leaves = [slot for slot in self.slots if slot.value & 3 == (3 if slot.level == 3 else 1)]
         if c.below(2):  # of the page that it is about, or of the next
             near = (self.page, self.page + 1)
-            leaves = [s for s in leaves if s.level == 3 and s.at >> 3 & (1 << s.table.granule_bits - 3) - 1 in near]
+            leaves = [s for s in leaves if s.level == 3 and any(self._of_page(s, page) for page in near)]
+            its = [s for s in leaves if s.table in self.tables_of.get(self.stream, ())]
+            leaves = its if its and c.below(4) else leaves
         slot = c.of(leaves)
         table, page = slot.table, 1 << slot.table.granule_bits
         value = slot.value
@@ -505,12 +604,12 @@ class History:
         pointers = [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
             ("S2VMID", (1, 2, 0, 0x101, 0x102, 3)), ("Config", (5, 7, 6, 4, 0)), ("V", (0, 1)),
-            ("S1ContextPtr", (self._output(HOLE), self.short, *pointers)), ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
-            ("S1CDMax", (7, 6, 1, 0, 9)), ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
+            *(("S1ContextPtr", (self.short, self._output(HOLE), *pointers)),) * 4, ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
+            *(("S1CDMax", (9, 7, 6, 1, 0)),) * 2, ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
             ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
-            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)), ("S1STALLD", (1, 0)),
-            ("STRW", (0, 2, 1)), ("S1MPAM", (0, 1)), ("PARTID", (0, 7, 40)), ("PMG", (0, 2, 9)),
+            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)), ("S1STALLD", (1, 1, 0)),
+            *(("STRW", (1, 0, 2)),) * 2, ("S1MPAM", (0, 1)), ("PARTID", (0, 7, 40)), ("PMG", (0, 2, 9)),
             ("S2T0SZ", (24, 25, 16, 30, 12)), ("S2SL0", (0, 1, 2)), ("S2PS", (0, 1, 2, 5, 6)), ("S2TG", (0, 1, 2)),
             ("S2AA64", (0, 1)), ("S2ENDI", (0, 1)), ("S2DS", (0, 1)), ("S2SH0", (0, 2, 3)),
         )  # fmt: skip
@@ -521,10 +620,10 @@ class History:
         return None
 
     def _cd(self, c: Choices) -> object:
-        at, value = c.of(self.cds)
+        at, value = c.of(self.cds_of.get(self.stream, self.cds) if c.below(2) else self.cds)
         roots = [table.root for table in self.tables if table.stage == 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
-            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), ("TTB0", tuple(roots)), ("TTB1", tuple(roots)), ("V", (0, 1)),
+            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), *(("TTB0", (value.TTB0 | 1 << 37, *roots)),) * 2, ("TTB1", tuple(roots)), ("V", (0, 1)),
             ("A", (0, 1)), ("R", (0, 1)), ("S", (0, 1)), ("WXN", (1, 0)), ("UWXN", (1, 0)), ("PAN", (1, 0)),
             ("EPAN", (1, 0)), ("HA", (0, 1)), ("HD", (0, 1)), ("HAFT", (0, 1)), ("AFFD", (1, 0)), ("EPD0", (1, 0)),
             ("EPD1", (1, 0)), ("TBI0", (1, 0)), ("TBI1", (1, 0)), ("HAD0", (1, 0)), ("HAD1", (1, 0)),
@@ -566,14 +665,7 @@ class History:
         return errors
 
     def _tlbi(self, c: Choices) -> object:
-        kind = c.of(
-            (
-                commands.CMD_TLBI_NH_VA, commands.CMD_TLBI_NH_VAA, commands.CMD_TLBI_S2_IPA, commands.CMD_TLBI_NH_ASID,
-                commands.CMD_TLBI_NH_ALL, commands.CMD_TLBI_S12_VMALL, commands.CMD_TLBI_EL2_VA,
-                commands.CMD_TLBI_EL2_VAA, commands.CMD_TLBI_EL2_ASID, commands.CMD_TLBI_EL2_ALL,
-                commands.CMD_TLBI_NSNH_ALL,
-            )
-        )  # fmt: skip
+        kind = c.of(TLBIS)
         fields: dict[str, int] = {"VMID": c.of((0, 1, 2, 0x101, 3)), "ASID": c.of((1, 2, 3, 0))}
         address = self._address(c) & ~0xFFF
         fields |= {"Leaf": c.below(2), "Address": address}
@@ -584,10 +676,7 @@ class History:
             fields |= {"TG": tg, "TTL": c.of((0, 0, 3, 2, 1)), "NUM": c.of((0, 0, 1, 2, 31))}
             fields["SCALE"] = c.of((0, 0, 1, granule - 3, granule - 2, 2 * granule - 6, 31, 39))
             fields["Address"] = address >> granule << granule
-        known = {f.name for f in kind.fields}
-        if kind is commands.CMD_TLBI_S2_IPA:
-            fields["Address"] &= (1 << 56) - 1
-        return self._execute(kind.of(**{name: value for name, value in fields.items() if name in known}))
+        return self._execute(self._command(kind, fields))
 
     def _cfgi(self, c: Choices) -> object:
         sid, ssid, leaf = c.of(STREAMS), c.of((0, 1, 2, 65, 127)), c.below(2)

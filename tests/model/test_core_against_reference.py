@@ -24,7 +24,7 @@ from tests.model.twins import Twins
 pytestmark = [TIMEOUT, pytest.mark.usefixtures("core_is_built")]
 
 #: Uniform, and 0 is the plainest.
-NUMBERS = st.binary(min_size=8, max_size=8).map(lambda data: int.from_bytes(data, "big"))
+NUMBERS = st.binary(min_size=16, max_size=16).map(lambda data: int.from_bytes(data, "big"))
 BENT = st.lists(st.tuples(st.sampled_from(sorted(MUTATIONS)), st.integers(0, 2**20 - 1)), max_size=2)
 
 
@@ -57,7 +57,7 @@ def walk_about(seed: int, count: int) -> Counter[str]:
     seen: Counter[str] = Counter()
     for _ in range(count):
         kind = random.choice(histories.KINDS)
-        note(seen, kind, twins.step(kind, random.getrandbits(64)))
+        note(seen, kind, twins.step(kind, random.getrandbits(128)))
     return seen
 
 

@@ -50,13 +50,17 @@ def pure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer cached contexts than streams; in the core that bounds the address spaces it can tell apart as well."""
-    monkeypatch.setattr(configuration, "CAPACITY", 5)
-    monkeypatch.setattr(instance, "CONTEXTS", 5)
+    monkeypatch.setattr(configuration, "CAPACITY", 3)
+    monkeypatch.setattr(instance, "CONTEXTS", 3)
+
+
+#: Some of which have one place in a hashed table.
+SSIDS = (0, 8, 5, 13)
 
 
 def ids(stream: int) -> tuple[int, int | None]:
     """StreamID and SubstreamID."""
-    return (stream, None) if stream in VIRTUAL else (stream // 4, stream % 4)
+    return (stream, None) if stream in VIRTUAL else (stream // 4, SSIDS[stream % 4])
 
 
 class SmallWorld:
@@ -67,8 +71,8 @@ class SmallWorld:
     """
 
     def __init__(self, pure: bool) -> None:
-        features = {"stage2": True, "vmid16": True, "small_tables": True, "substream_id_bits": 2}
-        self.bench = bench = Bench(features, ram=Ram(size=2 << 20), pure=pure, tlb_entries=16)
+        features = {"stage2": True, "vmid16": True, "small_tables": True, "substream_id_bits": 4}
+        self.bench = bench = Bench(features, ram=Ram(size=2 << 20), pure=pure, tlb_entries=8)
         self.tables = [PageTable(bench.ram, input_bits=21) for _ in range(SPACES)]
         self.second = [PageTable(bench.ram, input_bits=32, stage=2, start_level=2) for _ in VIRTUAL]
         self.now: dict[tuple[int, int], int] = {}
@@ -79,8 +83,8 @@ class SmallWorld:
                 self.versions[space, page] = {0}
         self.chosen = {sid: sid for sid in range(STREAMS)}
         self.spaces = {sid: {sid} for sid in range(STREAMS)}
-        cds = bench.ram.alloc(64 * STREAMS, 0x1000)
-        self.cds = [cds + 64 * stream for stream in range(STREAMS)]
+        cds = bench.ram.alloc(64 * 16 * 4, 0x1000)
+        self.cds = [cds + 64 * (sid * 16 + (ssid or 0)) for sid, ssid in map(ids, range(VIRTUAL[0]))]
         for sid in range(STREAMS):
             if sid in VIRTUAL:
                 table = self.second[sid - VIRTUAL[0]]
@@ -89,7 +93,7 @@ class SmallWorld:
                 self.chosen[sid] = SPACES + sid - VIRTUAL[0]
                 self.spaces[sid] = {self.chosen[sid]}
             else:
-                bench.ste(sid // 4, Config=STE_CONFIG.S1, S1ContextPtr=self.cds[sid // 4 * 4], S1CDMax=2)
+                bench.ste(sid // 4, Config=STE_CONFIG.S1, S1ContextPtr=self.cds[sid // 4 * 4], S1CDMax=4)
                 self._choose(sid, sid)
 
     def _output(self, space: int, page: int, version: int) -> int:
@@ -186,3 +190,19 @@ def test_long_histories_evict_much_and_use_nothing_that_was_invalidated(pure: bo
     for seed in range(3):
         world = wander(seed, 3000, pure)
         assert world.bench.smmu.tlb.counters.evictions > 100
+
+
+def rush(pure: bool) -> None:
+    """One stream goes through all address spaces while another is in one of which nothing is cached but that."""
+    world = SmallWorld(pure)
+    for space in (*range(SPACES), *range(SPACES)):
+        world.choose(0, space)
+        world.bench.invalidate(CMD_CFGI_CD.of(SID=0))
+        world.spaces[0] = {space}
+        for stream in (0, 4, 0):
+            world.access(stream, 1)
+        world.bench.invalidate(CMD_TLBI_NH_ALL.of())
+
+
+def test_an_address_space_in_use_is_not_given_to_another(pure: bool) -> None:
+    rush(pure)
