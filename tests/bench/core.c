@@ -670,17 +670,20 @@ static void bare_copy(unsigned lane)
 }
 
 /* Two masters: streams 0 and 1, each with pages of its own. */
-static uint64_t lane_iovas[LANES][32], lane_answers[LANES][32];
+static struct {
+    _Alignas(256) uint64_t iovas[32];
+    _Alignas(256) uint64_t answers[32];
+} lane_of[LANES];
 
 static void prepare_lanes(void)
 {
     prepare_hits();
     streams(2, VI_STE_CONFIG_S1);
     for (unsigned lane = 0; lane < LANES; lane++)
-        memcpy(lane_iovas[lane], iovas + lane * 32, sizeof lane_iovas[lane]);
+        memcpy(lane_of[lane].iovas, iovas + lane * 32, sizeof lane_of[lane].iovas);
 }
 
-static void lane_batch(unsigned lane) { batch_of(lane, lane_iovas[lane], lane_answers[lane], 32); }
+static void lane_batch(unsigned lane) { batch_of(lane, lane_of[lane].iovas, lane_of[lane].answers, 32); }
 
 /* 16 KiB; lane n has the nth quarter of pages, and copies its first half to its second. */
 static void lane_copy(unsigned lane)
@@ -712,7 +715,8 @@ static void locked_copy(unsigned lane)
 }
 
 /* Cores that have one stream, many, one substream and many, all with the same pages and one stream at work. */
-enum { CONFIGURED = 5, SUBSTREAMS_FEW = 1000, SUBSTREAMS_MANY = 1000000 };
+static int only = -1; /* the variant that is wanted; -1: all */
+enum { CONFIGURED = 4, SUBSTREAMS_FEW = 1000, SUBSTREAMS_MANY = 1000000 };
 static struct vi_core *configured[CONFIGURED];
 static uint32_t configured_sid[CONFIGURED], configured_ssid[CONFIGURED];
 
@@ -741,10 +745,15 @@ static void substreams(uint32_t sid, uint32_t count)
     put_ste(stream_table + 64 * (uint64_t)sid, VI_STE_CONFIG_S1, first, bits < 11 ? 11 : bits, 0);
 }
 
-/* A core in which all streams, or all substreams of stream 0, were used once, and then one of them. */
-static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams, uint32_t all_substreams)
+/*
+ * A core in which all streams, or all substreams of stream 0, were used once, and then one of them. Contexts that gave way
+ * to others are freed once a CMD_SYNC comes, which here it does or does not: until then there may be no new ones.
+ */
+static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams, uint32_t all_substreams, bool synced)
 {
     core = NULL;
+    if (only >= 0 && only != (int)which)
+        return; /* it would take minutes under callgrind */
     new_core(tlb_entries);
     configured[which] = core;
     configured_sid[which] = all_streams / 2;
@@ -753,6 +762,8 @@ static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams
         use(sid, VI_NO_SSID);
     for (uint32_t ssid = 1; ssid < all_substreams; ssid++)
         use(configured_sid[which], ssid);
+    if (synced)
+        vi_quiesce(core);
 }
 
 static void prepare_configured(uint32_t tlb_entries, unsigned kind)
@@ -765,14 +776,16 @@ static void prepare_configured(uint32_t tlb_entries, unsigned kind)
     shuffle(iovas, pages);
     if (kind == 0) {
         streams(MOST_STREAMS, VI_STE_CONFIG_S1);
-        configure(0, tlb_entries, 1, 0);
-        configure(1, tlb_entries, 1000, 0);
-        configure(2, tlb_entries, MOST_STREAMS, 0);
+        configure(0, tlb_entries, 1, 0, true);
+        configure(1, tlb_entries, 1000, 0, true);
+        configure(2, tlb_entries, MOST_STREAMS, 0, true);
+        configure(3, tlb_entries, MOST_STREAMS, 0, false);
     } else {
         substreams(0, SUBSTREAMS_MANY);
-        configure(0, tlb_entries, 1, 2); /* 0 is no substream where CDs begin with that of none */
-        configure(1, tlb_entries, 1, SUBSTREAMS_FEW);
-        configure(2, tlb_entries, 1, SUBSTREAMS_MANY);
+        configure(0, tlb_entries, 1, 2, true); /* 0 is no substream where CDs begin with that of none */
+        configure(1, tlb_entries, 1, SUBSTREAMS_FEW, true);
+        configure(2, tlb_entries, 1, SUBSTREAMS_MANY, true);
+        configure(3, tlb_entries, 1, SUBSTREAMS_MANY, false);
     }
 }
 static void prepare_streams_hit(void) { prepare_configured(4096, 0); }
@@ -792,6 +805,7 @@ static void configured_batch(unsigned which)
 static void one_configured(unsigned lane) { (void)lane, configured_batch(0); }
 static void thousand_configured(unsigned lane) { (void)lane, configured_batch(1); }
 static void all_configured(unsigned lane) { (void)lane, configured_batch(2); }
+static void unsynced(unsigned lane) { (void)lane, configured_batch(3); }
 
 #define VARIANTS(...) (const struct variant[]){__VA_ARGS__}, COUNT(((const struct variant[]){__VA_ARGS__}))
 
@@ -816,7 +830,8 @@ static const struct figure figures[] = {
      VARIANTS({"one", lane_copy, 1 << 14, 0}, {"two", lane_copy, 1 << 14, 1}, {"one-locked", locked_copy, 1 << 14, 0},
               {"two-locked", locked_copy, 1 << 14, 1})},
 #define OF_CONFIGURED(count)                                                                                          \
-    VARIANTS({"1", one_configured, count, 0}, {"1000", thousand_configured, count, 0}, {"all", all_configured, count, 0})
+    VARIANTS({"1", one_configured, count, 0}, {"1000", thousand_configured, count, 0}, {"all", all_configured, count, 0}, \
+             {"unsynced", unsynced, count, 0})
     {"streams-hit", prepare_streams_hit, OF_CONFIGURED(HITS)},
     {"streams-miss", prepare_streams_miss, OF_CONFIGURED(MISSES)},
     {"substreams-hit", prepare_substreams_hit, OF_CONFIGURED(HITS)},
@@ -880,20 +895,24 @@ int main(int argc, char **argv)
         const struct figure *figure = &figures[each];
         if (strcmp(figure->name, argv[1]))
             continue;
+        bool counting = !strcmp(argv[2], "count");
+        for (unsigned at = 0; at < figure->count && counting && argc == 4; at++)
+            if (!strcmp(figure->variants[at].name, argv[3]))
+                only = (int)at;
         figure->prepare();
-        if (strcmp(argv[2], "count")) {
+        if (!counting) {
             printf("cpus %d %d\n", cpus[0], cpus[1]);
             measure(figure->variants, figure->count, (unsigned)atoi(argv[2]));
             return 0;
         }
-        for (unsigned at = 0; at < figure->count && argc == 4; at++)
-            if (!strcmp(figure->variants[at].name, argv[3])) {
-                enum { RUNS = 20 };
-                figure->variants[at].run(0);
-                counted(&figure->variants[at], RUNS);
-                printf("operations %llu\n", (unsigned long long)(RUNS * figure->variants[at].operations));
-                return 0;
-            }
+        if (only >= 0) {
+            enum { RUNS = 20 };
+            const struct variant *variant = &figure->variants[only];
+            variant->run(0);
+            counted(variant, RUNS);
+            printf("operations %llu\n", (unsigned long long)(RUNS * variant->operations));
+            return 0;
+        }
     }
     fputs("usage: core FIGURE ROUNDS | FIGURE count VARIANT | figures | sizes\n", stderr);
     return 2;
