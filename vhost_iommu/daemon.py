@@ -6,18 +6,22 @@ Law: ``start`` serves or raises and leaves nothing behind; ``stop`` ends every t
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from . import _core
 from .config import MachineConfig
 from .errors import UsageError
 from .machine import Machine, Wires
 from .server import Quiet, Server
 from .smmu.transaction import Stall
 from .trace import Trace
+
+log = logging.getLogger("vhost_iommu.daemon")
 
 #: Seconds that a worker stands aside at a time, while a register access waits for its lock.
 PAUSE = 25e-6
@@ -157,6 +161,8 @@ class Daemon:
             watchdog.watch(stall)
 
     def start(self) -> None:
+        if not _core.pure() and _core.built() is None:
+            log.warning("the compiled core is not installed, so all works but slower: 'vhost-iommu doctor' says more")
         try:
             self.server.start()
         except BaseException:

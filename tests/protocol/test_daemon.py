@@ -22,6 +22,7 @@ import pytest
 
 from tests.protocol.client import TIMEOUT, TestClient, open_fds, ram
 from tests.smmu_builder import RAM_BASE, Bench, Ram
+from vhost_iommu import _core
 from vhost_iommu.config import MachineConfig, parse_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
@@ -508,10 +509,17 @@ daemon.stop()
 """
 
 
-def cut_short(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
+def cut_short(folder: Path, what: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What becomes of a daemon whose client cuts its RAM short after it has lent it."""
     command = [sys.executable, "-c", CUT_SHORT, str(folder.absolute()), what]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **environment},
+    )
 
 
 def test_a_memfd_that_can_be_sealed_cannot_be_cut_short_once_it_is_mapped(folder: Path) -> None:
@@ -522,6 +530,13 @@ def test_a_memfd_that_can_be_sealed_cannot_be_cut_short_once_it_is_mapped(folder
 
 def test_a_file_that_can_be_cut_short_is_told_of_before_it_ends_the_daemon(folder: Path) -> None:
     """What Linux does to every mapping of what is gone. The line is the only help that there is: it says the mend."""
-    done = cut_short(folder, "unsealable")
+    done = cut_short(folder, "unsealable", VHOST_IOMMU_PURE="1")
     assert done.returncode == -signal.SIGBUS, done.stdout + done.stderr
     assert done.stderr.count("would end this process by SIGBUS; start QEMU with -object memory-backend-memfd") == 1
+
+
+@pytest.mark.skipif(_core.chosen() is None, reason="without the compiled core such an access ends the daemon")
+def test_with_the_compiled_core_a_file_that_is_cut_short_ends_the_dma_and_not_the_daemon(folder: Path) -> None:
+    done = cut_short(folder, "unsealable")
+    assert (done.returncode, done.stdout) == (0, "ended False\n"), done.stderr
+    assert "SIGBUS" not in done.stderr

@@ -20,6 +20,7 @@ from tests.protocol.client import (
     open_fds,
     ram,
 )
+from vhost_iommu import _core
 from vhost_iommu.vfio import wire
 from vhost_iommu.vfio.pci import BarMap, PciFunction
 from vhost_iommu.vfio.session import Session
@@ -328,8 +329,9 @@ def test_memory_without_a_descriptor_aborts_and_one_line_names_the_mend(
 
 
 def test_memory_that_may_be_cut_short_is_accepted_and_one_line_names_the_danger_and_the_mend(
-    client: TestClient, function: PciFunction
+    client: TestClient, function: PciFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(_core.PURE, "1")
     fd = ram(2 * MiB, sealable=False)
     client.dma_map(0x4000_0000, MiB, fd)
     client.dma_map(0x5000_0000, MiB, fd, MiB)

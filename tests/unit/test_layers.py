@@ -29,11 +29,11 @@ PARTS: dict[str, set[str]] = {
     "vfio": {"errors", "memory", "mmio", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "smmu", "trace", "vfio"},
     "server": {"errors", "trace", "vfio"},
-    "daemon": {"config", "errors", "machine", "server", "smmu.transaction", "trace"},
+    "daemon": {"_core", "config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
     "header": {"layout", "smmu"},
     "reference": {"errors", "layout", "masters", "smmu"},
-    "guest": {"config", "daemon", "errors", "machine", "memory", "server", "smmu", "trace"},
+    "guest": {"_core", "config", "daemon", "errors", "machine", "memory", "server", "smmu", "trace"},
     "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},
     "cli": {"", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
 }

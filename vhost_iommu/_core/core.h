@@ -317,6 +317,28 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
                          uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level);
 void vi_invalidate_tlbs(struct vi_core *core);
 
+/* ---- command queues (commands.c) --------------------------------------------------------------------------------- */
+
+struct vi_command_queue {
+    uint64_t base; /* aligned to the queue's size */
+    uint32_t log2size, prod, cons;
+    uint16_t vmid_mask; /* by CR0.VMW */
+    bool may_sync;      /* nothing that is not of the core holds up a CMD_SYNC */
+};
+struct vi_consumed {
+    uint32_t cons, syncs;
+    bool signals; /* `command`, the last, is a CMD_SYNC whose signal is still to be sent */
+    uint64_t command[2];
+};
+/*
+ * Carry out what is at the queue's head, at most `limit` commands: those that are legal and concern caches alone, and
+ * CMD_SYNC. Ends before one that is not, or that cannot be read. Returns how many. A writer, as each invalidation is.
+ */
+uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit,
+                    struct vi_consumed *so_far);
+
+/* ---- to look at -------------------------------------------------------------------------------------------------- */
+
 /* What a TLB (1 or 2: of which stage) has done and holds. */
 struct vi_tlb_state {
     uint64_t evictions, invalidated;

@@ -278,6 +278,7 @@ bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const 
     struct course source, target;
     const struct vi_window *read_of = NULL, *written_of = NULL;
     uint64_t size, room = 0, have = 0;
+    written->done = 0; /* the read may end before the write begins */
     uint8_t *in = NULL, *out = NULL;
     if (!begin(&source, reader, from, read))
         return false;

@@ -112,6 +112,16 @@ cdef extern from "core.h" nogil:
                              int32_t asid, uint8_t granule_bits, int8_t level)
     enum: VI_ANY_LEVEL
     void vi_invalidate_tlbs(vi_core *core)
+    cdef struct vi_command_queue:
+        uint64_t base
+        uint32_t log2size, prod, cons
+        uint16_t vmid_mask
+        bint may_sync
+    cdef struct vi_consumed:
+        uint32_t cons, syncs
+        bint signals
+        uint64_t command[2]
+    uint32_t vi_consume(vi_core *core, const vi_command_queue *queue, uint32_t limit, vi_consumed *so_far)
     cdef struct vi_tlb_state:
         uint64_t evictions, invalidated
         uint32_t capacity
@@ -492,6 +502,18 @@ cdef class Core:
                          uint8_t granule_bits, level):
         vi_invalidate_range(self.core, world, start, size, VI_ANY if vmid is None else vmid, vmid_mask,
                             VI_ANY if asid is None else asid, granule_bits, VI_ANY_LEVEL if level is None else level)
+
+    def consume(self, uint64_t base, uint32_t log2size, uint32_t prod, uint32_t cons, uint32_t limit,
+                uint16_t vmid_mask, bint may_sync):
+        """(commands done, CONS index, CMD_SYNCs among them, the last one's 16 bytes if its signal is to be sent)."""
+        cdef vi_command_queue queue
+        cdef vi_consumed so_far
+        cdef uint32_t done
+        queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
+        queue.vmid_mask, queue.may_sync = vmid_mask, may_sync
+        with nogil:
+            done = vi_consume(self.core, &queue, limit, &so_far)
+        return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
 
     # -- to look at ------------------------------------------------------------------------------------------
 

@@ -357,67 +357,90 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
     pthread_mutex_unlock(&spaces->lock);
 }
 
-/* Drop the entry in this way if it is of `tag` and the filters let it be dropped. */
-static void drop(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set, unsigned way, uint32_t tag,
-                 const struct pending *what, uint64_t first, uint64_t last)
+/* The first and last page of 2^shift bytes that an invalidation overlaps. */
+static void pages_of(const struct pending *what, unsigned shift, uint64_t *first, uint64_t *last)
+{
+    uint64_t end = what->start + what->size - 1;
+    *first = what->start >> shift;
+    *last = (end < what->start ? UINT64_MAX : end) >> shift; /* not beyond the end of all addresses */
+}
+
+/* Drop the entry in this way, if it counts and is what is to go; of `only`, or (NULL) of any space that is named. */
+static void drop(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set, unsigned way,
+                 const struct vi_space *only, const struct pending *what)
 {
     struct vi_leaf leaf;
-    if (!vi_copy(&set->entry[way], &leaf) || leaf.tag >> 32 != tag)
+    struct vi_space *space;
+    uint64_t first, last;
+    if (!vi_copy(&set->entry[way], &leaf) || !(space = space_of(core, &leaf)))
         return;
-    uint64_t page = leaf.base >> vi_leaf_shift(&leaf);
-    if (page < first || page > last || (what->granule_bits && vi_leaf_granule(&leaf) != what->granule_bits) ||
+    if (only ? space != only
+             : space->world != what->world ||
+                   (what->vmid != VI_ANY && ((space->vmid ^ what->vmid) & what->vmid_mask)) ||
+                   (what->asid != VI_ANY && space->asid != VI_GLOBAL && space->asid != what->asid))
+        return;
+    unsigned shift = vi_leaf_shift(&leaf);
+    pages_of(what, shift, &first, &last);
+    if (leaf.base >> shift < first || leaf.base >> shift > last ||
+        (what->granule_bits && vi_leaf_granule(&leaf) != what->granule_bits) ||
         (what->level != VI_ANY_LEVEL && vi_leaf_level(&leaf) != what->level))
         return;
-    struct vi_space *space = space_of(core, &leaf);
-    if (space && VI_GET(space->entries))
+    if (VI_GET(space->entries))
         VI_PUT(space->entries, VI_GET(space->entries) - 1);
     forget(set, way);
     VI_COUNT(tlb->invalidated);
 }
 
-static void invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct pending *what)
+/* Look where the pages would be, for at most *looks pages; false: looking everywhere is cheaper. */
+static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct pending *what,
+                          uint64_t *looks)
 {
-    uint64_t state = space ? atomic_load(&space->state) : 0;
+    uint64_t state = space ? atomic_load(&space->state) : 0, first, last;
     uint32_t tag = (uint32_t)(state >> 32);
     for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
-        uint64_t first = what->start >> shift, last = (what->start + what->size - 1) >> shift;
-        if (last < first) /* beyond the end of all addresses */
-            last = UINT64_MAX >> shift;
-        if (last - first < (uint64_t)tlb->sets) {
-            for (uint64_t page = first; page <= last; page++) {
-                uint64_t hash = vi_hash(page, shift, tag);
-                struct vi_set *set = vi_set_of(tlb, hash);
-                for (unsigned way = 0; way < VI_WAYS; way++)
-                    if (VI_GET(set->print[way]) == vi_print(hash))
-                        drop(core, tlb, set, way, tag, what, page, page);
-            }
-            continue;
+        pages_of(what, shift, &first, &last);
+        if (last - first >= *looks)
+            return false;
+        *looks -= last - first + 1;
+        for (uint64_t page = first; page <= last; page++) {
+            uint64_t hash = vi_hash(page, shift, tag);
+            struct vi_set *set = vi_set_of(tlb, hash);
+            for (unsigned way = 0; way < VI_WAYS; way++)
+                if (VI_GET(set->print[way]) == vi_print(hash))
+                    drop(core, tlb, set, way, space, what);
         }
-        for (uint32_t at = 0; at < tlb->sets; at++)
-            for (unsigned way = 0; way < VI_WAYS; way++) {
-                struct vi_leaf leaf;
-                if (VI_GET(tlb->set[at].print[way]) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
-                    vi_leaf_shift(&leaf) == shift)
-                    drop(core, tlb, &tlb->set[at], way, tag, what, first, last);
-            }
     }
+    return true;
+}
+
+static void invalidate_everywhere(struct vi_core *core, struct vi_tlb *tlb, const struct pending *what)
+{
+    for (uint32_t at = 0; at < tlb->sets; at++)
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (VI_GET(tlb->set[at].print[way]))
+                drop(core, tlb, &tlb->set[at], way, NULL, what);
 }
 
 static void invalidate(struct vi_core *core, const struct pending *what)
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, what->world);
+    uint64_t looks = 2 * (uint64_t)tlb->sets;
+    bool done = true;
     if (what->asid != VI_ANY && what->vmid != VI_ANY && what->vmid_mask == 0xFFFF) {
-        invalidate_in(core, tlb, known(spaces, what->world, what->vmid, what->asid, 0), what);
-        for (uint8_t aset = 0; aset < 2; aset++)
-            invalidate_in(core, tlb, known(spaces, what->world, what->vmid, VI_GLOBAL, aset), what);
-        return;
+        done = invalidate_in(core, tlb, known(spaces, what->world, what->vmid, what->asid, 0), what, &looks);
+        for (uint8_t aset = 0; done && aset < 2; aset++)
+            done = invalidate_in(core, tlb, known(spaces, what->world, what->vmid, VI_GLOBAL, aset), what, &looks);
+    } else {
+        uint32_t index = 0;
+        for (struct vi_space *at = NULL;
+             done && (at = next_space(spaces, at, &index, what->world, what->vmid, what->vmid_mask));)
+            if (what->asid == VI_ANY || at->asid == VI_GLOBAL || at->asid == what->asid)
+                done = invalidate_in(core, tlb, at, what, &looks);
     }
-    uint32_t index = 0;
-    for (struct vi_space *at = NULL; (at = next_space(spaces, at, &index, what->world, what->vmid, what->vmid_mask));)
-        if (what->asid == VI_ANY || at->asid == VI_GLOBAL || at->asid == what->asid)
-            invalidate_in(core, tlb, at, what);
+    if (!done)
+        invalidate_everywhere(core, tlb, what);
 }
 
 void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid,

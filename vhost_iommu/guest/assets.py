@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from vhost_iommu import memory
+from vhost_iommu import _core, memory
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_suite, require_apt, run_command, unpack
 from vhost_iommu.guest.cache import Cache, default_folder
@@ -334,7 +334,7 @@ class Assets:
             by_variable[f"headers {each}"] = (f"headers-{version}", headers_variable(each))
         for name, (entry, variable) in by_variable.items():
             report.append(self._found(name, entry, partial(_named, variable), f"{fetch} ${variable}"))
-        return [*report, _shared_memory(), _atomic(), self._space()]
+        return [*report, _shared_memory(), _atomic(), _compiled_core(), self._space()]
 
     def _found(self, name: str, entry: str, look: Callable[[], Qemu | Cross | Path | None], mend: str) -> Prerequisite:
         """What ``look`` finds on this machine, else what is cached; a wrong name by hand is told."""
@@ -468,6 +468,14 @@ def _atomic() -> Prerequisite:
         return Prerequisite("libatomic", True, "libatomic.so.1", "")
     race = "an SMMU's updates of page tables can race with a guest CPU's"
     return Prerequisite("libatomic", False, race, "install Debian's libatomic1")
+
+
+def _compiled_core() -> Prerequisite:
+    if (door := _core.built()) is not None:
+        return Prerequisite("compiled core", True, str(door.__file__), "")
+    return Prerequisite(
+        "compiled core", False, "all works, but slower", "install gcc and Python's headers, then vhost-iommu again"
+    )
 
 
 def _shared_memory() -> Prerequisite:

@@ -24,7 +24,6 @@ from .registers import (
     CR2,
     GERROR,
     IDR0,
-    IDR1,
     IDR3,
     IDR5,
     CommandError,
@@ -34,6 +33,7 @@ from .translation import STAGE2_WORLD
 from .validity import StreamWorld
 
 if TYPE_CHECKING:
+    from ..._core.door import Core
     from .instance import Smmu
 
 OK, ILL = CommandError.CERROR_NONE, CommandError.CERROR_ILL
@@ -68,6 +68,7 @@ class CommandQueue:
     def __init__(self, smmu: Smmu) -> None:
         self.smmu = smmu
         self._consuming = False
+        self._ring_of, self._ring = -1, Ring(0, 0, 0)  #: CMDQ_BASE, and what it comes to
         self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
             opcode: (kind, getattr(self, kind.__name__))
             for opcode, kind in commands.COMMANDS.items()
@@ -77,18 +78,21 @@ class CommandQueue:
     # -- the queue -------------------------------------------------------------------------------------------
 
     def ring(self) -> Ring:
-        registers = self.smmu.registers
-        base = registers[CMDQ_BASE]
-        address = base.ADDR & (1 << self.smmu.validity.output_bits) - 1
-        return Ring.at(address, min(base.LOG2SIZE, registers[IDR1].CMDQS), commands.Command.size)
+        raw = self.smmu.registers.raw(CMDQ_BASE)
+        if raw != self._ring_of:
+            base, validity = CMDQ_BASE(raw), self.smmu.validity
+            address = base.ADDR & (1 << validity.output_bits) - 1
+            self._ring = Ring.at(address, min(base.LOG2SIZE, validity.idr1.CMDQS), commands.Command.size)
+            self._ring_of = raw
+        return self._ring
 
     def ready(self) -> bool:
         """Whether a command waits and may be consumed."""
         smmu = self.smmu
         registers = smmu.registers
-        if not registers[CR0ACK].CMDQEN or smmu.error_active(GERROR.CMDQ_ERR.mask):
+        if not registers.raw(CR0ACK) & CR0ACK.CMDQEN.mask or smmu.error_active(GERROR.CMDQ_ERR.mask):
             return False
-        return not self.ring().empty(registers.raw(CMDQ_PROD), registers[CMDQ_CONS].RD)
+        return not self.ring().empty(registers.raw(CMDQ_PROD), registers.raw(CMDQ_CONS))
 
     def consume(self, limit: int) -> bool:
         """Consume up to ``limit`` commands, fewer if they are costly; whether more are ready."""
@@ -105,9 +109,14 @@ class CommandQueue:
         registers = smmu.registers
         ring = self.ring()
         dear = self._searched() + MOST_SEARCHED
-        for _ in range(limit):
+        left = limit
+        while left > 0:
             if not self.ready():
                 return False
+            if smmu.core is not None and smmu.trace is None and (done := self._consume_compiled(smmu.core, ring, left)):
+                left -= done
+                continue
+            left -= 1
             if self._searched() > dear:
                 return True
             cons = registers[CMDQ_CONS].RD & ring.index_mask
@@ -131,6 +140,24 @@ class CommandQueue:
             if isinstance(command, commands.CMD_SYNC):
                 self._signal(command)
         return self.ready()
+
+    def _consume_compiled(self, core: Core, ring: Ring, limit: int) -> int:
+        """How many commands the core could carry out; it leaves those that do more than to change caches."""
+        smmu = self.smmu
+        registers = smmu.registers
+        cons = registers[CMDQ_CONS]
+        may_sync = not (smmu.ats.pending or smmu.ats.timed_out or smmu.unanswered["cmdq-sync"])
+        prod = registers.raw(CMDQ_PROD)
+        done, index, syncs, signal = core.consume(
+            ring.base, ring.bits, prod, cons.RD, limit, self._vmid_mask(), may_sync
+        )
+        if done:
+            registers[CMDQ_CONS] = cons.replace(RD=index)
+            smmu.counters.commands += done
+            smmu.counters.syncs += syncs - (signal is not None)
+            if signal is not None:
+                self._signal(commands.CMD_SYNC.from_bytes(signal))
+        return done
 
     def _searched(self) -> int:
         return self.smmu.tlb.searched + self.smmu.tlb2.searched

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an implementation makes of an STE and a CD: its limits, the geometry of stage 2, and what is ILLEGAL (§3.4, §5).
 
-All follows from the ID registers, and from CR2 for EL2 streams; nothing is remembered here. Not modelled: as
-``configuration.py``.
+All follows from the ID registers, which never change, and from CR2 for EL2 streams; nothing else is remembered here.
+Not modelled: as ``configuration.py``.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cached_property
 
 from ..register_file import RegisterFile
 from ..transaction import Mpam
@@ -32,33 +33,33 @@ class Validity:
 
     # -- limits (§3.4) --------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def idr0(self) -> IDR0:
         return self.registers[IDR0]
 
-    @property
+    @cached_property
     def idr1(self) -> IDR1:
         return self.registers[IDR1]
 
-    @property
+    @cached_property
     def idr3(self) -> IDR3:
         return self.registers[IDR3]
 
-    @property
+    @cached_property
     def idr5(self) -> IDR5:
         return self.registers[IDR5]
 
-    @property
+    @cached_property
     def mpamidr(self) -> MPAMIDR:
         """The largest identifiers; zeros where there is no MPAM."""
         return self.registers[MPAMIDR] if self.idr3.MPAM else MPAMIDR(0)
 
-    @property
+    @cached_property
     def output_bits(self) -> int:
         """OAS in bits (§3.4)."""
         return AddressSize(self.idr5.OAS).bits
 
-    @property
+    @cached_property
     def input_bits(self) -> int:
         """IAS in bits: AArch32 tables always make 40-bit IPAs (§3.4)."""
         ttf = self.idr0.TTF

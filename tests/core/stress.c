@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads that make DMA while software remaps, invalidates and unplugs memory; for ThreadSanitizer above all.
+ *
+ * Law: software's changes have numbers. A request that begins after change n was completed (its vi_quiesce returned)
+ * and ends before change m is begun uses what one of the changes n to m - 1 mapped, and nothing else. A page that is no
+ * longer mapped is nobody's: software writes to it without any lock.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "software.h"
+
+enum { READERS = 3 };
+
+/* Behind RAM and a hole; one that comes and goes. */
+#define PLUGGED_BASE UINT64_C(0x50000000)
+#define PLUGGED_SIZE UINT64_C(0x1000)
+
+struct test {
+    struct vi_core *core;
+    uint8_t *ram;
+    _Atomic uint64_t begun, completed; /* changes of the mapping of the first page */
+    _Atomic bool over;
+    _Atomic uint64_t requests, plugged; /* what readers did; how often the window was there */
+};
+
+struct reader {
+    struct test *test;
+    unsigned lane;
+    unsigned sid;
+    uint64_t iova; /* of the first page */
+    pthread_t thread;
+};
+
+#define REQUIRE(what)                                                                                                 \
+    do {                                                                                                              \
+        if (!(what)) {                                                                                                \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
+            abort();                                                                                                  \
+        }                                                                                                             \
+    } while (0)
+
+static uint64_t page_of_change(uint64_t change) { return change % PAGE_COUNT; }
+static uint64_t own_bytes(const struct reader *self) { return 64 * (1 + (uint64_t)self->lane); }
+static uint64_t page_at(uint64_t page) { return PAGES + 0x1000 * page; }
+
+/* Whether `page` was due at some time of a request that was begun after change `first`. */
+static void require_due(struct test *test, uint64_t first, uint64_t page)
+{
+    uint64_t last = atomic_load(&test->begun);
+    if (last - first < PAGE_COUNT)
+        REQUIRE((page - page_of_change(first)) % PAGE_COUNT <= last - first);
+}
+
+/* One DMA by hand: translate, write a word of this reader's own, and read which page it is. */
+static void translate(struct reader *self)
+{
+    struct test *test = self->test;
+    uint64_t first = atomic_load(&test->completed), stamp = 0;
+    struct vi_reader *inside = vi_enter(test->core, self->lane);
+    struct vi_lookup found;
+    vi_lookup(inside, self->sid, VI_NO_SSID, &found);
+    REQUIRE(found.status == VI_FOUND);
+    struct vi_output output;
+    struct vi_fault fault =
+        vi_translate(inside, found.context, self->iova, VI_WRITE, VI_INCOMING, first & 1, &output);
+    REQUIRE(fault.kind == VI_NO_FAULT && output.size == 0x1000); /* the page is never left unmapped */
+    REQUIRE(vi_write(inside, output.pa + own_bytes(self), &first, sizeof first));
+    REQUIRE(vi_read(inside, output.pa, &stamp, sizeof stamp));
+    vi_exit(inside);
+    uint64_t page = (output.pa - RAM_BASE - PAGES) / 0x1000;
+    REQUIRE(stamp == page);
+    require_due(test, first, page);
+}
+
+/* The same as whole requests; each of the two may find another page. */
+static void dma(struct reader *self)
+{
+    struct test *test = self->test;
+    uint64_t first = atomic_load(&test->completed), stamp = 0;
+    struct vi_request write = {.sid = self->sid, .ssid = VI_NO_SSID, .iova = self->iova + own_bytes(self), .size = 8,
+                               .access = VI_WRITE, .incoming = VI_INCOMING};
+    struct vi_request read = {.sid = self->sid, .ssid = VI_NO_SSID, .iova = self->iova, .size = 8,
+                              .incoming = VI_INCOMING};
+    struct vi_result result;
+    struct vi_reader *inside = vi_enter(test->core, self->lane);
+    REQUIRE(vi_dma_write(inside, &write, &first, &result) == VI_DONE && result.done == 8);
+    REQUIRE(vi_dma_read(inside, &read, &stamp, &result) == VI_DONE && result.done == 8);
+    vi_exit(inside);
+    require_due(test, first, stamp);
+}
+
+/* Memory that may be gone: either all of it is there, or nothing. */
+static void read_plugged(struct reader *self)
+{
+    uint8_t bytes[256];
+    struct vi_reader *inside = vi_enter(self->test->core, self->lane);
+    bool done = vi_read(inside, PLUGGED_BASE + 64, bytes, sizeof bytes);
+    vi_exit(inside);
+    if (done) {
+        REQUIRE(bytes[0] == 0x5A && !memcmp(bytes, bytes + 1, sizeof bytes - 1));
+        atomic_fetch_add_explicit(&self->test->plugged, 1, memory_order_relaxed);
+    }
+}
+
+static void *read_all_along(void *argument)
+{
+    struct reader *self = argument;
+    for (unsigned turn = 0; !atomic_load_explicit(&self->test->over, memory_order_relaxed); turn++) {
+        /* Long turns are interrupted in the middle of a request, short ones leave software the time to change much. */
+        for (unsigned times = 0; times < 1U << (turn * 7 + self->lane) % 12; times++) {
+            translate(self);
+            dma(self);
+            read_plugged(self);
+            atomic_fetch_add_explicit(&self->test->requests, 1, memory_order_relaxed);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void set_windows(struct test *test, uint8_t *plugged)
+{
+    struct vi_window windows[] = {
+        {.base = RAM_BASE, .size = RAM_SIZE, .host = test->ram, .allows = VI_MAY_READ | VI_MAY_WRITE},
+        {.base = PLUGGED_BASE, .size = PLUGGED_SIZE, .host = plugged, .allows = VI_MAY_READ},
+    };
+    REQUIRE(vi_set_windows(test->core, windows, plugged ? 2 : 1));
+}
+
+/* Software's ways of saying that the first page's translation changed. */
+static void invalidate(struct test *test, uint64_t change)
+{
+    struct vi_core *core = test->core;
+    switch (change % 5) {
+    case 0:
+        vi_invalidate_range(core, VI_WORLD_EL1, IOVA, 0x1000, VI_ANY, 0xFFFF, ASID, 12, 3);
+        vi_invalidate_range(core, VI_WORLD_STAGE2, RAM_BASE + PAGES, 0x1000, VMID, 0xFFFF, VI_ANY, 12, 3);
+        break;
+    case 1:
+        vi_invalidate_range(core, VI_WORLD_EL1, IOVA, 0x1000, VI_ANY, 0xFFFF, VI_ANY, 0, VI_ANY_LEVEL);
+        vi_invalidate_range(core, VI_WORLD_STAGE2, RAM_BASE, RAM_SIZE, VI_ANY, 0xFFFF, VI_ANY, 0, VI_ANY_LEVEL);
+        break;
+    case 2:
+        vi_invalidate_spaces(core, VI_WORLD_EL1, VI_ANY, 0xFFFF, ASID);
+        vi_invalidate_spaces(core, VI_WORLD_STAGE2, VMID, 0xFFFF, VI_ANY);
+        break;
+    case 3:
+        vi_invalidate_tlbs(core);
+        break;
+    default:
+        vi_invalidate_configuration(core);
+        vi_invalidate_tlbs(core);
+        break;
+    }
+}
+
+/* Give change n's page to the first page of all streams, and take it from change n - 1. */
+static void remap(struct test *test, uint64_t change)
+{
+    uint64_t old = page_of_change(change - 1), new = page_of_change(change), pa = RAM_BASE + page_at(new);
+    atomic_store(&test->begun, change);
+    /* Stage 2 maps all pages but the first to themselves, so a nested stream gets to the same page by stage 1. */
+    atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage1_at(0)), page_descriptor(pa));
+    atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage2_at(0)), stage2_descriptor(pa, 3));
+    invalidate(test, change);
+    vi_quiesce(test->core);
+    atomic_store(&test->completed, change);
+    /* Nobody is there any more: a plain write races with whoever is. */
+    memset(test->ram + page_at(old) + 64, 0, 64 * READERS);
+}
+
+static double now(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (double)at.tv_sec + 1e-9 * (double)at.tv_nsec;
+}
+
+int main(int count, char **arguments)
+{
+    double seconds = count > 1 ? atof(arguments[1]) : 1;
+    struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
+    REQUIRE(test.core && test.ram);
+    memset(test.ram, 0, RAM_SIZE);
+    write_structures(test.ram);
+    for (unsigned page = 0; page < PAGE_COUNT; page++)
+        put64(test.ram, page_at(page), page);
+    set_windows(&test, NULL);
+    struct vi_parameters set = parameters();
+    vi_set_parameters(test.core, &set);
+
+    struct reader readers[READERS];
+    static const unsigned sids[READERS] = {STAGE1_STREAM, STAGE2_STREAM, NESTED_STREAM};
+    for (unsigned lane = 0; lane < READERS; lane++) {
+        readers[lane] = (struct reader){.test = &test, .lane = lane, .sid = sids[lane], .iova = IOVA};
+        if (sids[lane] == STAGE2_STREAM)
+            readers[lane].iova = RAM_BASE + PAGES;
+        REQUIRE(!pthread_create(&readers[lane].thread, NULL, read_all_along, &readers[lane]));
+    }
+    uint64_t change = 0;
+    for (double end = now() + seconds; now() < end;) {
+        for (unsigned times = 0; times < 20; times++)
+            remap(&test, ++change);
+        uint8_t *plugged = malloc(PLUGGED_SIZE);
+        REQUIRE(plugged);
+        memset(plugged, 0x5A, PLUGGED_SIZE);
+        set_windows(&test, plugged);
+        for (unsigned times = 0; times < 5; times++)
+            remap(&test, ++change);
+        set_windows(&test, NULL);
+        memset(plugged, 0, PLUGGED_SIZE);
+        free(plugged);
+    }
+    atomic_store(&test.over, true);
+    for (unsigned lane = 0; lane < READERS; lane++)
+        pthread_join(readers[lane].thread, NULL);
+    printf("stress: %llu changes, %llu requests, %llu reads of memory that came and went\n",
+           (unsigned long long)change, (unsigned long long)test.requests, (unsigned long long)test.plugged);
+    REQUIRE(change && test.requests);
+    vi_core_free(test.core);
+    free(test.ram);
+    return 0;
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands that change nothing but caches, and the plain CMD_SYNC (chapter 4; command_queue.py). */
+#include "internal.h"
+
+/* Commands that are fetched at once. */
+#define AT_ONCE 64
+
+/* What is not carried out here: it is illegal, tells somebody, or is none of ours. The caller looks at it itself. */
+enum handled { DONE, NOT_OURS };
+
+struct scope {
+    struct vi_core *core;
+    const struct vi_parameters *p;
+    uint16_t vmid_mask;
+};
+
+/* Without stage 2 all entries have VMID 0, whatever the command says (§4.4.2). */
+static int32_t vmid_of(const struct scope *s, uint64_t vmid) { return IDR0_S2P(s->p->idr0) ? (int32_t)vmid : 0; }
+
+/* The address, or the range of §4.4.1.1, whose fields all commands by address have at the same place. */
+static enum handled by_address(const struct scope *s, int world, const uint64_t *command, uint64_t address,
+                               int32_t vmid, int32_t asid)
+{
+    static const uint8_t granules[] = {0, 12, 14, 16};
+    uint8_t granule_bits = 0;
+    int8_t level = VI_ANY_LEVEL;
+    uint64_t size = 1;
+    if (IDR3_RIL(s->p->idr3) && CMD_TLBI_NH_VA_TG(command)) {
+        bool ds = IDR5_DS(s->p->idr5);
+        granule_bits = granules[CMD_TLBI_NH_VA_TG(command)];
+        uint64_t ttl = CMD_TLBI_NH_VA_TTL(command), scale = CMD_TLBI_NH_VA_SCALE(command);
+        if (ttl == 1 && granule_bits == 14 && !ds)
+            ttl = 0;
+        if (!ds)
+            scale &= 31;
+        if (scale > 39)
+            scale = 39;
+        if (!ttl && !CMD_TLBI_NH_VA_NUM(command) && !scale)
+            return NOT_OURS; /* illegal */
+        level = ttl ? (int8_t)ttl : VI_ANY_LEVEL;
+        unsigned bits = (unsigned)scale + granule_bits;
+        uint64_t units = CMD_TLBI_NH_VA_NUM(command) + 1;
+        size = units > UINT64_MAX >> bits ? UINT64_MAX : units << bits;
+    }
+    vi_invalidate_range(s->core, world, address, size, vmid, s->vmid_mask, asid, granule_bits, level);
+    return DONE;
+}
+
+static enum handled spaces(const struct scope *s, int world, int32_t vmid, int32_t asid)
+{
+    vi_invalidate_spaces(s->core, world, vmid, s->vmid_mask, asid);
+    return DONE;
+}
+
+static enum handled stes(const struct scope *s, const uint64_t *command)
+{
+    uint32_t sid = (uint32_t)CMD_CFGI_STE_RANGE_SID(command);
+    uint64_t range = CMD_CFGI_STE_RANGE_Range(command);
+    if (range == 31)
+        vi_invalidate_configuration(s->core);
+    else
+        vi_invalidate_stes(s->core, sid & (uint32_t) ~((UINT64_C(2) << range) - 1), UINT64_C(2) << range, false);
+    return DONE;
+}
+
+static enum handled execute(const struct scope *s, const uint64_t *command)
+{
+    const struct vi_parameters *p = s->p;
+    bool s1 = IDR0_S1P(p->idr0), s2 = IDR0_S2P(p->idr0), hyp = s1 && IDR0_Hyp(p->idr0), e2h = CR2_E2H(p->cr2);
+    if (CMD_CFGI_STE_SSec(command))
+        return NOT_OURS;
+    switch (Command_OPCODE(command)) {
+    case VI_Opcode_CMD_CFGI_STE:
+        vi_invalidate_stes(s->core, (uint32_t)CMD_CFGI_STE_SID(command), 1, CMD_CFGI_STE_Leaf(command));
+        return DONE;
+    case VI_Opcode_CMD_CFGI_STE_RANGE:
+        return stes(s, command);
+    case VI_Opcode_CMD_CFGI_CD:
+        if (!s1)
+            return NOT_OURS;
+        vi_invalidate_cd(s->core, (uint32_t)CMD_CFGI_CD_SID(command), (uint32_t)CMD_CFGI_CD_SSID(command),
+                         CMD_CFGI_CD_Leaf(command));
+        return DONE;
+    case VI_Opcode_CMD_CFGI_CD_ALL:
+        if (!s1)
+            return NOT_OURS;
+        vi_invalidate_cds(s->core, (uint32_t)CMD_CFGI_CD_ALL_SID(command));
+        return DONE;
+    case VI_Opcode_CMD_TLBI_NH_ALL:
+        return s1 ? spaces(s, VI_WORLD_EL1, vmid_of(s, CMD_TLBI_NH_ALL_VMID(command)), VI_ANY) : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_NH_ASID:
+        return s1 ? spaces(s, VI_WORLD_EL1, vmid_of(s, CMD_TLBI_NH_ASID_VMID(command)),
+                           (int32_t)CMD_TLBI_NH_ASID_ASID(command))
+                  : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_NH_VA:
+        return s1 ? by_address(s, VI_WORLD_EL1, command, CMD_TLBI_NH_VA_Address(command), vmid_of(s, CMD_TLBI_NH_VA_VMID(command)),
+                               (int32_t)CMD_TLBI_NH_VA_ASID(command))
+                  : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_NH_VAA:
+        return s1 ? by_address(s, VI_WORLD_EL1, command, CMD_TLBI_NH_VAA_Address(command), vmid_of(s, CMD_TLBI_NH_VAA_VMID(command)), VI_ANY) : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_EL2_ALL:
+        if (!hyp)
+            return NOT_OURS;
+        spaces(s, VI_WORLD_EL2, VI_ANY, VI_ANY);
+        return spaces(s, VI_WORLD_EL2_E2H, VI_ANY, VI_ANY);
+    case VI_Opcode_CMD_TLBI_EL2_ASID:
+        return hyp ? spaces(s, VI_WORLD_EL2_E2H, VI_ANY, (int32_t)CMD_TLBI_EL2_ASID_ASID(command)) : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_EL2_VA:
+        if (!s1 || !hyp)
+            return NOT_OURS;
+        return e2h ? by_address(s, VI_WORLD_EL2_E2H, command, CMD_TLBI_EL2_VA_Address(command), VI_ANY, (int32_t)CMD_TLBI_EL2_VA_ASID(command))
+                   : by_address(s, VI_WORLD_EL2, command, CMD_TLBI_EL2_VA_Address(command), VI_ANY, VI_ANY);
+    case VI_Opcode_CMD_TLBI_EL2_VAA:
+        return s1 && hyp ? by_address(s, e2h ? VI_WORLD_EL2_E2H : VI_WORLD_EL2, command, CMD_TLBI_EL2_VAA_Address(command), VI_ANY, VI_ANY) : NOT_OURS;
+    case VI_Opcode_CMD_TLBI_NSNH_ALL:
+        vi_invalidate_spaces(s->core, VI_WORLD_EL1, VI_ANY, 0xFFFF, VI_ANY);
+        vi_invalidate_spaces(s->core, VI_WORLD_STAGE2, VI_ANY, 0xFFFF, VI_ANY);
+        return DONE;
+    case VI_Opcode_CMD_TLBI_S12_VMALL:
+        if (!s2)
+            return NOT_OURS;
+        spaces(s, VI_WORLD_EL1, (int32_t)CMD_TLBI_S12_VMALL_VMID(command), VI_ANY);
+        return spaces(s, VI_WORLD_STAGE2, (int32_t)CMD_TLBI_S12_VMALL_VMID(command), VI_ANY);
+    case VI_Opcode_CMD_TLBI_S2_IPA:
+        return s2 ? by_address(s, VI_WORLD_STAGE2, command, CMD_TLBI_S2_IPA_Address(command), (int32_t)CMD_TLBI_S2_IPA_VMID(command), VI_ANY) : NOT_OURS;
+    default:
+        return NOT_OURS;
+    }
+}
+
+uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit, struct vi_consumed *so_far)
+{
+    uint64_t fetched[AT_ONCE][2];
+    uint32_t slots = UINT32_C(1) << queue->log2size, index_mask = 2 * slots - 1, done = 0;
+    *so_far = (struct vi_consumed){.cons = queue->cons & index_mask};
+    while (done < limit && so_far->cons != (queue->prod & index_mask)) {
+        /* As many as lie in a row, which ends where the ring begins anew. */
+        uint32_t slot = so_far->cons & (slots - 1), count = (queue->prod - so_far->cons) & index_mask;
+        count = count < slots - slot ? count : slots - slot;
+        count = count < limit - done ? count : limit - done;
+        count = count < AT_ONCE ? count : AT_ONCE;
+        struct vi_reader *reader = vi_enter(core, 0);
+        struct vi_parameters parameters = reader->setup->parameters;
+        bool read = vi_read(reader, queue->base + (uint64_t)slot * 16, fetched, (uint64_t)count * 16);
+        vi_exit(reader);
+        if (!read)
+            return done; /* the caller finds out where it aborts */
+        struct scope scope = {core, &parameters, queue->vmid_mask};
+        for (uint32_t at = 0; at < count; at++) {
+            const uint64_t *command = fetched[at];
+            bool sync = Command_OPCODE(command) == VI_Opcode_CMD_SYNC;
+            if (sync ? !queue->may_sync || CMD_SYNC_CS(command) == 3 : execute(&scope, command) != DONE)
+                return done;
+            so_far->cons = (so_far->cons + 1) & index_mask;
+            done++;
+            if (!sync)
+                continue;
+            vi_quiesce(core);
+            so_far->syncs++;
+            if (CMD_SYNC_CS(command) == VI_CompletionSignal_SIG_IRQ) {
+                /* Its signal must not be seen before CONS has passed it, which is the caller's. */
+                so_far->signals = true;
+                memcpy(so_far->command, command, sizeof so_far->command);
+                return done;
+            }
+        }
+    }
+    return done;
+}
