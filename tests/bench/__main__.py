@@ -187,7 +187,7 @@ def native() -> list[Measurement]:
     """What takes a compiler."""
     try:
         compiled.compile_program()
-    except compiled.Unmeasured as why:
+    except compiled.UnmeasuredError as why:
         reason = str(why)
         return [("the core", lambda: [missing("all of the compiled core", None, reason)])]
     return [*compiled.measurements(), ("the reference beside the core", models.reference)]
@@ -218,7 +218,7 @@ def posted_writes() -> list[Figure]:
 def measured(name: str, measure: Callable[[], list[Figure]]) -> list[Figure]:
     try:
         return measure()
-    except (compiled.Unmeasured, UsageError, RuntimeError, OSError) as why:
+    except (compiled.UnmeasuredError, UsageError, RuntimeError, OSError) as why:
         return [missing(name, None, str(why))]
 
 

@@ -26,7 +26,7 @@ FLAGS = ("-O3", "-std=c11", "-pthread")
 ROUNDS = 7
 
 
-class Unmeasured(Exception):
+class UnmeasuredError(Exception):
     """Why there is no number."""
 
 
@@ -43,23 +43,23 @@ class Measured:
 
 
 def compile_program() -> None:
-    """Unmeasured: there is no compiler, or it does not like what it reads."""
+    """UnmeasuredError: there is no compiler, or it does not like what it reads."""
     cc = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(cc[0]) is None:
-        raise Unmeasured(f"there is no C compiler ({cc[0]})")
+        raise UnmeasuredError(f"there is no C compiler ({cc[0]})")
     PROGRAM.parent.mkdir(exist_ok=True)
     # What Cython made of a door lies elsewhere, but a folder may hold more than the core: doors need Python's headers.
     sources = [source for source in sorted(SOURCES.glob("*.c")) if "Python.h" not in source.read_text()]
     command = [*cc, *FLAGS, f"-I{SOURCES}", str(Path(__file__).with_name("core.c")), *map(str, sources)]
     done = subprocess.run([*command, "-o", str(PROGRAM)], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unmeasured(f"core.c does not compile: {(done.stderr.splitlines() or ['no word why'])[0]}")
+        raise UnmeasuredError(f"core.c does not compile: {(done.stderr.splitlines() or ['no word why'])[0]}")
 
 
 def _output(*arguments: str) -> list[list[str]]:
     done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unmeasured(f"core {' '.join(arguments)}: {done.stderr.strip()}")
+        raise UnmeasuredError(f"core {' '.join(arguments)}: {done.stderr.strip()}")
     return [line.split() for line in done.stdout.splitlines()]
 
 

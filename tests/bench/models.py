@@ -40,7 +40,7 @@ def reference() -> list[Figure]:
     try:
         native = compiled.single_request
         native()
-    except compiled.Unmeasured as why:
+    except compiled.UnmeasuredError as why:
         return [missing(title, 100, str(why), at_least=True)]
     made = []
     for pure in (True, False):
