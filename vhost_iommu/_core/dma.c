@@ -9,6 +9,7 @@ struct course {
     uint64_t iova, left;
     unsigned access;
     struct vi_result *result;
+    struct vi_quick quick; /* where there is a context */
 };
 
 /* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data. */
@@ -37,7 +38,12 @@ static bool faulted(struct course *course)
 static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
                   struct vi_result *result)
 {
-    *course = (struct course){reader, NULL, request->iova, request->size, request->access, result};
+    course->reader = reader;
+    course->context = NULL;
+    course->iova = request->iova;
+    course->left = request->size;
+    course->access = request->access;
+    course->result = result;
     result->end = VI_DONE;
     result->done = 0;
     result->partid = 0;
@@ -61,8 +67,10 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     result->partid = found.context->partid;
     result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
-    if (VI_LIKELY(found.status == VI_FOUND))
+    if (VI_LIKELY(found.status == VI_FOUND)) {
+        vi_quick_of(found.context, course->access, &course->quick);
         return true;
+    }
     result->fault = found.fault;
     return faulted(course);
 }
@@ -78,7 +86,8 @@ static inline bool next(struct course *course, struct vi_place *place)
         place->size = course->left;
         return true;
     }
-    if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, place,
+    if (VI_UNLIKELY(!vi_quick_place(course->reader, &course->quick, course->iova, place) &&
+                    !vi_place(course->reader, course->context, course->iova, course->access, place,
                               &course->result->fault)))
         return faulted(course);
     if (place->size > course->left)

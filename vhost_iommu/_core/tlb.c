@@ -109,9 +109,13 @@ static unsigned victim(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *
 {
     struct vi_leaf leaf;
     struct vi_space *space = NULL;
-    for (unsigned way = 0; way < VI_WAYS; way++)
-        if (!vi_copy(&set->entry[way], &leaf) || !space_of(core, &leaf))
-            return way;
+    uint32_t emptied = atomic_load_explicit(&tlb->emptied, memory_order_acquire);
+    if (VI_GET(set->scanned) != emptied) {
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (!vi_copy(&set->entry[way], &leaf) || !space_of(core, &leaf))
+                return way;
+        VI_PUT(set->scanned, emptied);
+    }
     unsigned way = VI_GET(set->victim) % VI_WAYS;
     VI_PUT(set->victim, way + 1);
     if (vi_copy(&set->entry[way], &leaf) && (space = space_of(core, &leaf)))
@@ -162,7 +166,9 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
     VI_PUT(entry->descriptor, leaf->descriptor);
     VI_PUT(entry->descriptor_at, leaf->descriptor_at);
     VI_PUT(entry->space, leaf->space);
-    VI_PUT(entry->check, vi_check(leaf));
+    uint64_t check = vi_check(leaf->base, leaf->tag, leaf->output);
+    VI_PUT(entry->check_all, vi_check_all(check, leaf));
+    VI_PUT(entry->check, check);
     VI_PUT(set->print[way], print);
 }
 
@@ -214,6 +220,7 @@ static void empty(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *spa
     VI_PUT(tlb->invalidated, VI_GET(tlb->invalidated) + VI_GET(space->entries));
     VI_PUT(space->entries, 0);
     atomic_store(&space->state, (uint64_t)new_tag(core) << 32);
+    atomic_fetch_add(&tlb->emptied, 1);
 }
 
 static void mark_used(void *to, const struct vi_space *space, const struct vi_leaf *leaf)

@@ -2,8 +2,8 @@
 /*
  * The two TLBs: sets of eight entries, read and filled without locks.
  *
- * An entry is a few 64-bit words and a check word over them: each is read and written by itself, and an entry that does
- * not check (two writers met) is a miss. Its key is its page and the tag of its space, so all entries of a space go at
+ * An entry is a few 64-bit words and two check words over them, one over what a hit reads and one over all: each is read
+ * and written by itself, and an entry that does not check (two writers met) is a miss. Its key is its page and the tag of its space, so all entries of a space go at
  * once when the space gets another tag; they are overwritten when room is needed.
  */
 #ifndef VI_TLB_H
@@ -35,13 +35,15 @@ static inline int vi_leaf_level(const struct vi_leaf *leaf) { return (int)(leaf-
 static inline unsigned vi_leaf_granule(const struct vi_leaf *leaf) { return 12 + 2 * (leaf->tag >> VI_LEAF_GRANULE & 3); }
 
 struct vi_entry {
-    _Alignas(64) _Atomic uint64_t check;
+    _Alignas(64) _Atomic uint64_t check; /* of base, tag and output */
     _Atomic uint64_t base, tag, output, descriptor, descriptor_at, space;
+    _Atomic uint64_t check_all;
 };
 
 struct vi_set {
     _Alignas(64) _Atomic uint32_t print[VI_WAYS]; /* of the key's hash; 0: free */
     _Atomic uint32_t victim;
+    _Atomic uint32_t scanned; /* `emptied` of the TLB when all entries of this full set counted */
     struct vi_entry entry[VI_WAYS];
 };
 
@@ -49,20 +51,26 @@ struct vi_tlb {
     uint32_t sets; /* a power of two */
     unsigned index_shift;
     struct vi_set *set;
+    _Atomic uint32_t emptied; /* how often a space got another tag, so that its entries do not count any more */
     _Atomic uint64_t evictions, invalidated;
 };
 
-static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << by | word >> (64 - by); }
+#define VI_MIX_1 UINT64_C(0x9E3779B97F4A7C15)
+#define VI_MIX_2 UINT64_C(0xD6E8FEB86659FD93)
 
-static inline uint64_t vi_check(const struct vi_leaf *l)
+/* No words of two entries have the check of a third but by accident; words that are all zero do not have 0. */
+static inline uint64_t vi_check(uint64_t base, uint64_t tag, uint64_t output)
 {
-    return ~(l->base ^ vi_rotated(l->tag, 7) ^ vi_rotated(l->output, 19) ^ vi_rotated(l->descriptor, 31) ^
-             vi_rotated(l->descriptor_at, 43) ^ vi_rotated(l->space, 53));
+    return ~((base * VI_MIX_1 ^ tag) * VI_MIX_2 ^ output);
+}
+static inline uint64_t vi_check_all(uint64_t check, const struct vi_leaf *l)
+{
+    return vi_check(l->descriptor, l->descriptor_at, l->space) * VI_MIX_1 ^ check;
 }
 
 static inline uint64_t vi_hash(uint64_t page, unsigned shift, uint32_t tag)
 {
-    return (page ^ (uint64_t)tag << 32 ^ (uint64_t)shift << 26) * UINT64_C(0x9E3779B97F4A7C15);
+    return (page ^ (uint64_t)tag << 32 ^ (uint64_t)shift << 26) * VI_MIX_1;
 }
 static inline struct vi_set *vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
@@ -79,7 +87,9 @@ static inline bool vi_copy(struct vi_entry *entry, struct vi_leaf *leaf)
     leaf->descriptor = VI_GET(entry->descriptor);
     leaf->descriptor_at = VI_GET(entry->descriptor_at);
     leaf->space = VI_GET(entry->space);
-    return VI_GET(entry->check) == vi_check(leaf);
+    uint64_t check = VI_GET(entry->check);
+    return check == vi_check(leaf->base, leaf->tag, leaf->output) &&
+           VI_GET(entry->check_all) == vi_check_all(check, leaf);
 }
 
 /* The entry of `space`, whose state is `state`, that translates `address`. */
@@ -95,6 +105,32 @@ static inline bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_
             if (VI_GET(set->print[way]) == print && vi_copy(&set->entry[way], leaf) &&
                 leaf->base == (page << shift | shift) && leaf->tag >> 32 == tag)
                 return true;
+    }
+    return false;
+}
+
+/* The same, for those who need no more than `tag` and `output` of it, and its shift. */
+static inline bool vi_tlb_look(const struct vi_tlb *tlb, uint64_t state, uint64_t address, uint64_t *tag_of,
+                               uint64_t *output_of, unsigned *shift_of)
+{
+    uint32_t tag = (uint32_t)(state >> 32);
+    for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
+        unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
+        uint64_t page = address >> shift, hash = vi_hash(page, shift, tag), base = page << shift | shift;
+        struct vi_set *set = vi_set_of(tlb, hash);
+        uint32_t print = vi_print(hash);
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (VI_GET(set->print[way]) == print) {
+                struct vi_entry *entry = &set->entry[way];
+                uint64_t tagged = VI_GET(entry->tag), output = VI_GET(entry->output);
+                if (VI_GET(entry->base) == base && tagged >> 32 == tag &&
+                    VI_GET(entry->check) == vi_check(base, tagged, output)) {
+                    *tag_of = tagged;
+                    *output_of = output;
+                    *shift_of = shift;
+                    return true;
+                }
+            }
     }
     return false;
 }

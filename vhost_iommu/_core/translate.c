@@ -508,6 +508,25 @@ bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t add
     return true;
 }
 
+void vi_quick_of(const struct vi_context *c, unsigned access, struct vi_quick *quick)
+{
+    *quick = (struct vi_quick){.value = {1, 1}, .own = c->own, .global = c->global}; /* & 0 that is none's */
+    if (!c->stage1 || c->stage2 || c->aarch32 || access & VI_INSTRUCTION || (c->pan && c->epan))
+        return;
+    quick->care = quick->want = access & VI_WRITE ? VI_WRITABLE : VI_READABLE;
+    if (c->unprivileged && !(access & VI_PRIVILEGED))
+        quick->want |= VI_USER;
+    if (c->unprivileged && (!(access & VI_PRIVILEGED) || c->pan))
+        quick->care |= VI_USER;
+    for (unsigned high = 0; high < 2; high++) {
+        const struct vi_table *half = &c->half[high];
+        if (!half->enabled || (half->no_unprivileged && !(access & VI_PRIVILEGED)))
+            continue;
+        quick->mask[high] = ~UINT64_C(0) << half->input_bits;
+        quick->value[high] = high ? quick->mask[high] : 0;
+    }
+}
+
 /* ---- for callers outside of the core -------------------------------------------------------------------------------- */
 
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
