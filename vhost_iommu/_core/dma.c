@@ -68,30 +68,36 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
     if (VI_LIKELY(found.status == VI_FOUND)) {
-        vi_quick_of(found.context, course->access, &course->quick);
+        vi_quick_of(reader, found.context, course->access, &course->quick);
         return true;
     }
     result->fault = found.fault;
     return faulted(course);
 }
 
-/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
+/* The rest of `next`, once it was tried quickly. */
+static inline bool next_after(struct course *course, enum vi_quickly how, struct vi_place *place)
+{
+    if (VI_LIKELY(how == VI_QUICK))
+        VI_COUNT(course->reader->counters.tlb_hits);
+    else if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, how == VI_MISSED,
+                                   place, &course->result->fault)))
+        return faulted(course);
+    if (place->size > course->left)
+        place->size = course->left;
+    return true;
+}
+
+/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context, but for descriptors. */
 static inline bool next(struct course *course, struct vi_place *place)
 {
     if (!course->left)
         return false;
     VI_COUNT(course->reader->counters.translations);
-    if (VI_UNLIKELY(!course->context)) {
-        place->pa = course->iova;
-        place->size = course->left;
-        return true;
-    }
-    if (VI_UNLIKELY(!vi_quick_place(course->reader, &course->quick, course->iova, place) &&
-                    !vi_place(course->reader, course->context, course->iova, course->access, place,
-                              &course->result->fault)))
-        return faulted(course);
-    if (place->size > course->left)
-        place->size = course->left;
+    if (VI_LIKELY(course->context))
+        return next_after(course, vi_quick_place(&course->quick, course->iova, place), place);
+    place->pa = course->iova;
+    place->size = course->left;
     return true;
 }
 
@@ -161,16 +167,34 @@ uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, co
 {
     struct course course;
     struct vi_place place;
+    uint64_t hits = 0;
+    uint32_t at;
     if (!begin(&course, reader, request, result))
         return 0;
-    for (uint32_t at = 0; at < count; at++) {
+    if (!course.context) {
+        memcpy(pa, iova, count * sizeof *pa);
+        VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + count);
+        return count;
+    }
+    const struct vi_quick quick = course.quick;
+    for (at = 0; at < count; at++) {
+        struct vi_place hit;
+        enum vi_quickly how = vi_quick_place(&quick, iova[at], &hit);
+        if (VI_LIKELY(how == VI_QUICK)) {
+            pa[at] = hit.pa;
+            hits++;
+            continue;
+        }
+        VI_COUNT(reader->counters.translations);
         course.iova = iova[at];
         course.left = 1;
-        if (!next(&course, &place))
-            return at;
+        if (!next_after(&course, how, &place))
+            break;
         pa[at] = place.pa;
     }
-    return count;
+    VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + hits);
+    VI_PUT(reader->counters.tlb_hits, VI_GET(reader->counters.tlb_hits) + hits);
+    return at;
 }
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)

@@ -44,7 +44,7 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     if (!tlb)
         return NULL;
     tlb->sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
-    tlb->index_shift = tlb->sets == 1 ? 0 : 64 - (unsigned)__builtin_ctz(tlb->sets);
+    tlb->index_shift = 63 - (unsigned)__builtin_ctz(tlb->sets);
     tlb->set = aligned_alloc(64, tlb->sets * sizeof *tlb->set);
     if (!tlb->set) {
         free(tlb);
@@ -90,7 +90,7 @@ void vi_tlbs_free(struct vi_core *core)
 
 static void forget(struct vi_set *set, unsigned way)
 {
-    VI_PUT(set->print[way], 0);
+    vi_set_print(set, way, 0);
     VI_PUT(set->entry[way].check, 0);
     VI_PUT(set->entry[way].tag, 0); /* so that the check cannot be right */
 }
@@ -144,19 +144,17 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
     leaf->space = (uint64_t)(space - core->spaces->pool);
     uint64_t hash = vi_hash(leaf->base >> shift, shift, (uint32_t)(state >> 32));
     struct vi_set *set = vi_set_of(tlb, hash);
-    uint32_t print = vi_print(hash);
-    unsigned way = VI_WAYS, open = VI_WAYS;
+    uint8_t print = vi_print(hash);
+    unsigned way = VI_WAYS;
     struct vi_leaf old;
-    for (unsigned each = VI_WAYS; each-- > 0;) {
-        uint32_t seen = VI_GET(set->print[each]);
-        if (!seen)
-            open = each;
-        else if (seen == print && vi_copy(&set->entry[each], &old) && old.base == leaf->base &&
-                 old.tag >> 32 == leaf->tag >> 32)
+    for (uint64_t ways = vi_ways(set, print); ways && way == VI_WAYS; ways &= ways - 1) {
+        unsigned each = vi_first_way(ways);
+        if (vi_copy(&set->entry[each], &old) && old.base == leaf->base && old.tag >> 32 == leaf->tag >> 32)
             way = each;
     }
     if (way == VI_WAYS) {
-        way = open < VI_WAYS ? open : victim(core, tlb, set);
+        uint64_t open = vi_ways(set, 0);
+        way = open ? vi_first_way(open) : victim(core, tlb, set);
         VI_COUNT(space->entries);
     }
     struct vi_entry *entry = &set->entry[way];
@@ -169,7 +167,7 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
     uint64_t check = vi_check(leaf->base, leaf->tag, leaf->output);
     VI_PUT(entry->check_all, vi_check_all(check, leaf));
     VI_PUT(entry->check, check);
-    VI_PUT(set->print[way], print);
+    vi_set_print(set, way, print);
 }
 
 void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
@@ -179,7 +177,7 @@ void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
         for (unsigned way = 0; way < VI_WAYS; way++) {
             struct vi_leaf leaf;
             struct vi_space *space;
-            if (VI_GET(tlb->set[at].print[way]) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
+            if (vi_print_of(&tlb->set[at], way) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
                 (space = space_of(core, &leaf)))
                 visit(to, space, &leaf);
         }
@@ -414,7 +412,7 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
             uint64_t hash = vi_hash(page, shift, tag);
             struct vi_set *set = vi_set_of(tlb, hash);
             for (unsigned way = 0; way < VI_WAYS; way++)
-                if (VI_GET(set->print[way]) == vi_print(hash))
+                if (vi_print_of(set, way) == vi_print(hash))
                     drop(core, tlb, set, way, space, what);
         }
     }
@@ -425,7 +423,7 @@ static void invalidate_everywhere(struct vi_core *core, struct vi_tlb *tlb, cons
 {
     for (uint32_t at = 0; at < tlb->sets; at++)
         for (unsigned way = 0; way < VI_WAYS; way++)
-            if (VI_GET(tlb->set[at].print[way]))
+            if (vi_print_of(&tlb->set[at], way))
                 drop(core, tlb, &tlb->set[at], way, NULL, what);
 }
 

@@ -41,14 +41,15 @@ struct vi_entry {
 };
 
 struct vi_set {
-    _Alignas(64) _Atomic uint32_t print[VI_WAYS]; /* of the key's hash; 0: free */
+    /* A byte for each way, of the key's hash; 0: free. Where two writers meet, a byte may be older than its entry. */
+    _Alignas(64) _Atomic uint64_t prints;
     _Atomic uint32_t victim;
     _Atomic uint32_t scanned; /* `emptied` of the TLB when all entries of this full set counted */
     struct vi_entry entry[VI_WAYS];
 };
 
 struct vi_tlb {
-    uint32_t sets; /* a power of two */
+    uint32_t sets; /* a power of two, 2^(63 - index_shift) */
     unsigned index_shift;
     struct vi_set *set;
     _Atomic uint32_t emptied; /* how often a space got another tag, so that its entries do not count any more */
@@ -74,9 +75,32 @@ static inline uint64_t vi_hash(uint64_t page, unsigned shift, uint32_t tag)
 }
 static inline struct vi_set *vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
-    return &tlb->set[hash >> tlb->index_shift & (tlb->sets - 1)];
+    return &tlb->set[hash >> 1 >> tlb->index_shift]; /* 64 - shift bits, of which there may be none */
 }
-static inline uint32_t vi_print(uint64_t hash) { return (uint32_t)(hash >> 16) | 1; }
+static inline uint8_t vi_print(uint64_t hash)
+{
+    uint8_t print = (uint8_t)(hash >> 32);
+    return print ? print : 1;
+}
+
+/* The ways whose print is this, bit 8n + 7 for way n. */
+static inline uint64_t vi_ways(const struct vi_set *set, uint8_t print)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), sevens = ones * 0x7F;
+    uint64_t others = VI_GET(set->prints) ^ ones * print;
+    return ~(((others & sevens) + sevens) | others | sevens);
+}
+static inline unsigned vi_first_way(uint64_t ways) { return (unsigned)__builtin_ctzll(ways) / 8; }
+
+static inline uint8_t vi_print_of(const struct vi_set *set, unsigned way)
+{
+    return (uint8_t)(VI_GET(set->prints) >> 8 * way);
+}
+static inline void vi_set_print(struct vi_set *set, unsigned way, uint8_t print)
+{
+    uint64_t others = VI_GET(set->prints) & ~(UINT64_C(0xFF) << 8 * way);
+    VI_PUT(set->prints, others | (uint64_t)print << 8 * way);
+}
 
 /* A copy of `entry`; false: two writers met in it. */
 static inline bool vi_copy(struct vi_entry *entry, struct vi_leaf *leaf)
@@ -100,37 +124,34 @@ static inline bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
         uint64_t page = address >> shift, hash = vi_hash(page, shift, tag);
         struct vi_set *set = vi_set_of(tlb, hash);
-        uint32_t print = vi_print(hash);
-        for (unsigned way = 0; way < VI_WAYS; way++)
-            if (VI_GET(set->print[way]) == print && vi_copy(&set->entry[way], leaf) &&
-                leaf->base == (page << shift | shift) && leaf->tag >> 32 == tag)
+        for (uint64_t ways = vi_ways(set, vi_print(hash)); ways; ways &= ways - 1)
+            if (vi_copy(&set->entry[vi_first_way(ways)], leaf) && leaf->base == (page << shift | shift) &&
+                leaf->tag >> 32 == tag)
                 return true;
     }
     return false;
 }
 
-/* The same, for those who need no more than `tag` and `output` of it, and its shift. */
-static inline bool vi_tlb_look(const struct vi_tlb *tlb, uint64_t state, uint64_t address, uint64_t *tag_of,
+/* The same in the TLB with `sets`, for those who need no more than `tag` and `output` of it, and its shift. */
+static inline bool vi_tlb_look(struct vi_set *sets, unsigned index_shift, uint64_t state, uint64_t address, uint64_t *tag_of,
                                uint64_t *output_of, unsigned *shift_of)
 {
     uint32_t tag = (uint32_t)(state >> 32);
     for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
         uint64_t page = address >> shift, hash = vi_hash(page, shift, tag), base = page << shift | shift;
-        struct vi_set *set = vi_set_of(tlb, hash);
-        uint32_t print = vi_print(hash);
-        for (unsigned way = 0; way < VI_WAYS; way++)
-            if (VI_GET(set->print[way]) == print) {
-                struct vi_entry *entry = &set->entry[way];
-                uint64_t tagged = VI_GET(entry->tag), output = VI_GET(entry->output);
-                if (VI_GET(entry->base) == base && tagged >> 32 == tag &&
-                    VI_GET(entry->check) == vi_check(base, tagged, output)) {
-                    *tag_of = tagged;
-                    *output_of = output;
-                    *shift_of = shift;
-                    return true;
-                }
+        struct vi_set *set = &sets[hash >> 1 >> index_shift];
+        for (uint64_t ways = vi_ways(set, vi_print(hash)); ways; ways &= ways - 1) {
+            struct vi_entry *entry = &set->entry[vi_first_way(ways)];
+            uint64_t tagged = VI_GET(entry->tag), output = VI_GET(entry->output);
+            if (VI_GET(entry->base) == base && tagged >> 32 == tag &&
+                VI_GET(entry->check) == vi_check(base, tagged, output)) {
+                *tag_of = tagged;
+                *output_of = output;
+                *shift_of = shift;
+                return true;
             }
+        }
     }
     return false;
 }

@@ -440,7 +440,7 @@ static inline const struct vi_table *half_of(const struct vi_context *c, uint64_
 }
 
 static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, uint64_t *address, unsigned access,
-                          struct vi_leaf *leaf, struct vi_fault *fault)
+                          bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
     const struct vi_table *half = half_of(c, address, access);
     if (VI_UNLIKELY(!half))
@@ -448,7 +448,8 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     struct vi_core *core = reader->core;
     uint64_t own = atomic_load_explicit(&c->own->state, memory_order_acquire);
     uint64_t global = atomic_load_explicit(&c->global->state, memory_order_acquire);
-    bool have = vi_tlb_find(core->tlb1, own, *address, leaf) || vi_tlb_find(core->tlb1, global, *address, leaf);
+    bool have = !missed && (vi_tlb_find(core->tlb1, own, *address, leaf) ||
+                            vi_tlb_find(core->tlb1, global, *address, leaf));
     if (have)
         VI_COUNT(reader->counters.tlb_hits);
     else
@@ -478,12 +479,12 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     return failed(fault, VI_PERMISSION, 0, 1);
 }
 
-bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access,
+bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access, bool missed,
               struct vi_place *place, struct vi_fault *fault)
 {
     uint64_t mask = reader->setup->output_mask;
     if (VI_LIKELY(c->stage1)) {
-        if (!stage1(reader, c, &address, access, &place->stage1, fault))
+        if (!stage1(reader, c, &address, access, missed, &place->stage1, fault))
             return false;
         place->size = leaf_left(&place->stage1, address);
         address = leaf_output(&place->stage1, address);
@@ -508,9 +509,17 @@ bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t add
     return true;
 }
 
-void vi_quick_of(const struct vi_context *c, unsigned access, struct vi_quick *quick)
+void vi_quick_of(const struct vi_reader *reader, const struct vi_context *c, unsigned access, struct vi_quick *quick)
 {
-    *quick = (struct vi_quick){.value = {1, 1}, .own = c->own, .global = c->global}; /* & 0 that is none's */
+    const struct vi_tlb *tlb = reader->core->tlb1;
+    *quick = (struct vi_quick){
+        .value = {1, 1}, /* which & 0 never is */
+        .own = c->own,
+        .global = c->global,
+        .sets = tlb->set,
+        .index_shift = tlb->index_shift,
+        .output_mask = reader->setup->output_mask,
+    };
     if (!c->stage1 || c->stage2 || c->aarch32 || access & VI_INSTRUCTION || (c->pan && c->epan))
         return;
     quick->care = quick->want = access & VI_WRITE ? VI_WRITABLE : VI_READABLE;
@@ -551,7 +560,7 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
 {
     struct vi_place place;
     struct vi_fault fault;
-    if (!vi_place(reader, context, address, access, &place, &fault))
+    if (!vi_place(reader, context, address, access, false, &place, &fault))
         return fault;
     output->pa = place.pa;
     output->size = place.size;
