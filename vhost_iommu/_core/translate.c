@@ -243,16 +243,65 @@ static inline uint32_t leaf_attributes(const struct vi_table *table, uint64_t de
 
 enum walked { FOUND, AGAIN, FAILED };
 
+/* How far a walk is. */
+struct step {
+    int level;
+    unsigned shift;
+    uint64_t base, index, hierarchy;
+};
+
+/*
+ * Take the steps that are nothing but the next table: physical, in the window that served last, little-endian, of 48 bits.
+ * What is seen of any other descriptor is forgotten, so that whoever goes on from there reads each once.
+ */
+static inline void step_straight(struct vi_reader *reader, const struct vi_table *table, uint64_t offset,
+                                 struct step *at)
+{
+    static const _Atomic bool never = false;
+    const struct vi_window *w = reader->last;
+    if (VI_UNLIKELY(table->wide != VI_NARROW || table->big_endian || table->update_tables || w->size < 8 ||
+                    !(w->allows & VI_MAY_READ) || (uintptr_t)w->host % 8 || w->base % 8))
+        return;
+    const _Atomic bool *broken = w->broken ? w->broken : &never;
+    const uint8_t *host = w->host;
+    uint64_t window = w->base, last = w->size - 8, mask = reader->setup->output_mask;
+    uint64_t output = VI_S1LeafDescriptor_OA & (~UINT64_C(0) << table->granule_bits);
+    uint64_t beyond = ~UINT64_C(0) << table->output_bits;
+    unsigned stride = table->granule_bits - 3u;
+    uint64_t within = (UINT64_C(1) << stride) - 1;
+    struct step here = *at;
+    while (here.level < 3) {
+        uint64_t from = ((here.base + here.index * 8) & mask) - window;
+        if (VI_UNLIKELY(from > last || from % 8))
+            break;
+        uint64_t descriptor =
+            atomic_load_explicit((const _Atomic uint64_t *)(const void *)(host + from), memory_order_relaxed);
+        if ((descriptor & 3) != 3 || VI_UNLIKELY(descriptor & output & beyond) || VI_UNLIKELY(VI_GET(*broken)))
+            break;
+        here.hierarchy |= descriptor;
+        here.base = descriptor & output;
+        here.level++;
+        here.shift -= stride;
+        here.index = offset >> here.shift & within;
+    }
+    *at = here;
+}
+
 /* One walk; AGAIN: an update lost its race. Bounded by the levels, whatever is in memory. */
 static inline enum walked walk_once(struct vi_reader *reader, nested by, const struct vi_table *table,
                                     uint64_t address, struct vi_leaf *leaf, struct vi_fault *fault)
 {
     unsigned granule = table->granule_bits, stride = granule - 3;
-    int level = table->start_level;
-    unsigned shift = granule + stride * (unsigned)(3 - level);
     /* Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero. */
-    uint64_t offset = address & (~UINT64_C(0) >> (64 - table->input_bits)), index = offset >> shift;
-    uint64_t base = table->base, hierarchy = 0;
+    uint64_t offset = address & (~UINT64_C(0) >> (64 - table->input_bits));
+    struct step step = {.level = table->start_level, .base = table->base};
+    step.shift = granule + stride * (unsigned)(3 - step.level);
+    step.index = offset >> step.shift;
+    if (!by)
+        step_straight(reader, table, offset, &step);
+    int level = step.level;
+    unsigned shift = step.shift;
+    uint64_t index = step.index, base = step.base, hierarchy = step.hierarchy;
     for (;; level++, shift -= stride, index = offset >> shift & ((UINT64_C(1) << stride) - 1)) {
         uint64_t at = base + index * 8, descriptor;
         if (VI_UNLIKELY(!fetch(reader, by, table, at, level, &descriptor, fault)))
