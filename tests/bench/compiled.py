@@ -166,7 +166,7 @@ def configured(name: str, what: str, many: str) -> list[Figure]:
         (here, one), counted = _counted(name, variant, "1") if limit else ([None, None], "instructions not counted")
         values = ratios(measured.times[variant], measured.times["1"])
         note = (
-            f"{count} configured, each used once, one at work, and 1 in all: {measured.time(variant):.1f} ns and "
+            f"{count}, each used once and then one alone; and 1 in all: {measured.time(variant):.1f} ns and "
             f"{measured.time('1'):.1f} ns; {counted}; {_on(measured)}"
         )
         judged = None if here is None or one is None or limit is None else here / one
