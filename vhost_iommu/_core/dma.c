@@ -4,6 +4,7 @@
 
 /* A request under way. */
 struct course {
+    struct vi_course way;
     struct vi_reader *reader;
     const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
     uint64_t iova, left;
@@ -37,7 +38,12 @@ static bool faulted(struct course *course)
 static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
                   struct vi_result *result)
 {
-    *course = (struct course){reader, NULL, request->iova, request->size, request->access, result};
+    course->reader = reader;
+    course->context = NULL;
+    course->iova = request->iova;
+    course->left = request->size;
+    course->access = request->access;
+    course->result = result;
     result->end = VI_DONE;
     result->done = 0;
     result->partid = 0;
@@ -61,14 +67,16 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     result->partid = found.context->partid;
     result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
-    if (VI_LIKELY(found.status == VI_FOUND))
+    if (VI_LIKELY(found.status == VI_FOUND)) {
+        vi_course_begin(&course->way, reader, found.context, course->access);
         return true;
+    }
     result->fault = found.fault;
     return faulted(course);
 }
 
 /* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
-static inline bool next(struct course *course, struct vi_place *place)
+VI_HOT bool next(struct course *course, struct vi_place *place)
 {
     if (!course->left)
         return false;
@@ -78,15 +86,15 @@ static inline bool next(struct course *course, struct vi_place *place)
         place->size = course->left;
         return true;
     }
-    if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, place,
-                              &course->result->fault)))
+    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->context, course->iova, course->access, place,
+                                      &course->result->fault)))
         return faulted(course);
     if (place->size > course->left)
         place->size = course->left;
     return true;
 }
 
-static inline void advance(struct course *course, uint64_t size)
+VI_HOT void advance(struct course *course, uint64_t size)
 {
     course->iova += size;
     course->left -= size;
@@ -94,7 +102,7 @@ static inline void advance(struct course *course, uint64_t size)
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
-static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
+VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
 {
     struct vi_place place;
     if (!next(course, &place))
