@@ -4,12 +4,12 @@
 
 /* A request under way. */
 struct course {
+    struct vi_course way;
     struct vi_reader *reader;
     const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
     uint64_t iova, left;
     unsigned access;
     struct vi_result *result;
-    struct vi_quick quick; /* where there is a context */
 };
 
 /* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data. */
@@ -68,40 +68,33 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
     if (VI_LIKELY(found.status == VI_FOUND)) {
-        vi_quick_of(reader, found.context, course->access, &course->quick);
+        vi_course_begin(&course->way, reader, found.context, course->access);
         return true;
     }
     result->fault = found.fault;
     return faulted(course);
 }
 
-/* The rest of `next`, once it was tried quickly. */
-static inline bool next_after(struct course *course, enum vi_quickly how, struct vi_place *place)
+/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
+VI_HOT bool next(struct course *course, struct vi_place *place)
 {
-    if (VI_LIKELY(how == VI_QUICK))
-        VI_COUNT(course->reader->counters.tlb_hits);
-    else if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, how == VI_MISSED,
-                                   place, &course->result->fault)))
+    if (!course->left)
+        return false;
+    VI_COUNT(course->reader->counters.translations);
+    if (VI_UNLIKELY(!course->context)) {
+        place->pa = course->iova;
+        place->size = course->left;
+        return true;
+    }
+    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->context, course->iova, course->access, place,
+                                      &course->result->fault)))
         return faulted(course);
     if (place->size > course->left)
         place->size = course->left;
     return true;
 }
 
-/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context, but for descriptors. */
-static inline bool next(struct course *course, struct vi_place *place)
-{
-    if (!course->left)
-        return false;
-    VI_COUNT(course->reader->counters.translations);
-    if (VI_LIKELY(course->context))
-        return next_after(course, vi_quick_place(&course->quick, course->iova, place), place);
-    place->pa = course->iova;
-    place->size = course->left;
-    return true;
-}
-
-static inline void advance(struct course *course, uint64_t size)
+VI_HOT void advance(struct course *course, uint64_t size)
 {
     course->iova += size;
     course->left -= size;
@@ -109,7 +102,7 @@ static inline void advance(struct course *course, uint64_t size)
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
-static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
+VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
 {
     struct vi_place place;
     if (!next(course, &place))
@@ -167,34 +160,16 @@ uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, co
 {
     struct course course;
     struct vi_place place;
-    uint64_t hits = 0;
-    uint32_t at;
     if (!begin(&course, reader, request, result))
         return 0;
-    if (!course.context) {
-        memcpy(pa, iova, count * sizeof *pa);
-        VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + count);
-        return count;
-    }
-    const struct vi_quick quick = course.quick;
-    for (at = 0; at < count; at++) {
-        struct vi_place hit;
-        enum vi_quickly how = vi_quick_place(&quick, iova[at], &hit);
-        if (VI_LIKELY(how == VI_QUICK)) {
-            pa[at] = hit.pa;
-            hits++;
-            continue;
-        }
-        VI_COUNT(reader->counters.translations);
+    for (uint32_t at = 0; at < count; at++) {
         course.iova = iova[at];
         course.left = 1;
-        if (!next_after(&course, how, &place))
-            break;
+        if (!next(&course, &place))
+            return at;
         pa[at] = place.pa;
     }
-    VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + hits);
-    VI_PUT(reader->counters.tlb_hits, VI_GET(reader->counters.tlb_hits) + hits);
-    return at;
+    return count;
 }
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)

@@ -14,51 +14,73 @@ struct vi_place {
 /* A leaf for callers outside of the core. */
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping);
 
-/* False: `fault` says why not. `access` has been through the STE's overrides; `missed`: see VI_MISSED. */
+/* Fill in what follows from the rest of a context: the last step in making one. */
+void vi_quicken(struct vi_context *context);
+
+/* A context's way through the TLBs, for one kind of access. */
+struct vi_course {
+    struct vi_lane lane1, lane2;
+    uint64_t beyond[2], above[2]; /* of each half: bits of an address, and what they must be */
+    bool quick, stage2;           /* not quick: every address is for vi_place */
+    bool no_global;               /* a miss of lane1 is a miss of the TLB */
+};
+
+void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *context,
+                     unsigned access);
+
+VI_HOT void vi_course_refresh(struct vi_course *course, const struct vi_context *context)
+{
+    if (!course->quick)
+        return;
+    vi_lane_refresh(&course->lane1, atomic_load_explicit(&context->own->state, memory_order_acquire));
+    course->no_global = !(uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire);
+    if (course->stage2)
+        vi_lane_refresh(&course->lane2, atomic_load_explicit(&context->s2_space->state, memory_order_acquire));
+}
+
+/* False: `fault` says why not. `access` has been through the STE's overrides; `missed`: stage 1's TLB does not have it. */
 bool vi_place(struct vi_reader *reader, const struct vi_context *context, uint64_t address, unsigned access, bool missed,
               struct vi_place *place, struct vi_fault *fault);
 
 /*
- * What a request asks of a stage 1 alone, put so that an address which the TLB has takes few steps: it is of half n if
- * address & mask[n] is value[n], and permitted if attributes & care is want. All else takes vi_place.
+ * What vi_place does about a miss of stage 1 alone where each descriptor is what one expects and the access is simply
+ * permitted. False: it is not so, and nothing has been done or counted.
  */
-struct vi_quick {
-    uint64_t mask[2], value[2];
-    uint32_t care, want;
-    const struct vi_space *own, *global;
-    struct vi_set *sets; /* of the TLB */
-    unsigned index_shift;
-    uint64_t output_mask;
-};
+bool vi_walk_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context,
+                     uint64_t address, struct vi_place *place);
 
-/* Of an access after the STE's overrides; a `quick` that no address fits where there is more to do. */
-void vi_quick_of(const struct vi_reader *reader, const struct vi_context *context, unsigned access, struct vi_quick *quick);
-
-enum vi_quickly {
-    VI_QUICK,   /* `place` has all that counts of its leaf but descriptors; not counted yet */
-    VI_MISSED,  /* the TLB of stage 1 does not have it: vi_place need not look again */
-    VI_SLOWLY,  /* vi_place knows */
-};
-
-static inline enum vi_quickly vi_quick_place(const struct vi_quick *quick, uint64_t address, struct vi_place *place)
+/* The same, quick where the TLBs have all. Of the leaves only the tags are there then, for vi_memory_of. */
+VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context,
+                             uint64_t address, unsigned access, struct vi_place *place, struct vi_fault *fault)
 {
-    unsigned high = address >> 55 & 1, shift;
-    if (VI_UNLIKELY((address & quick->mask[high]) != quick->value[high]))
-        return VI_SLOWLY;
-    uint64_t tag, output;
-    uint64_t own = atomic_load_explicit(&quick->own->state, memory_order_acquire);
-    if (VI_UNLIKELY(!vi_tlb_look(quick->sets, quick->index_shift, own, address, &tag, &output, &shift))) {
-        uint64_t global = atomic_load_explicit(&quick->global->state, memory_order_acquire);
-        if (!vi_tlb_look(quick->sets, quick->index_shift, global, address, &tag, &output, &shift))
-            return VI_MISSED;
+    uint64_t output, size, size2;
+    unsigned high = address >> 55 & 1;
+    bool missed = false;
+    if (VI_LIKELY(course->quick && (address & course->beyond[high]) == course->above[high])) {
+        enum vi_found found = vi_lane_find(&course->lane1, address, &place->stage1.tag, &output, &size);
+        if (VI_LIKELY(found == VI_HIT)) {
+            if (!course->stage2) {
+                VI_COUNT(reader->counters.tlb_hits);
+                place->pa = output & reader->setup->output_mask;
+                place->size = size;
+                return true;
+            }
+            if (VI_LIKELY(!(output & context->s2.beyond) &&
+                          vi_lane_find(&course->lane2, output, &place->stage2.tag, &output, &size2) == VI_HIT)) {
+                VI_COUNT(reader->counters.tlb_hits);
+                VI_COUNT(reader->counters.tlb2_hits);
+                place->pa = output & reader->setup->output_mask;
+                place->size = size < size2 ? size : size2;
+                return true;
+            }
+        }
+        missed = found == VI_MISS && course->no_global;
+        if (VI_UNLIKELY(missed && !course->stage2 && vi_walk_quickly(reader, course, context, address, place)))
+            return true;
     }
-    if (VI_UNLIKELY((tag & quick->care) != quick->want))
-        return VI_SLOWLY;
-    uint64_t within = (UINT64_C(1) << shift) - 1;
-    place->stage1.tag = tag;
-    place->size = within + 1 - (address & within);
-    place->pa = (output | (address & within)) & quick->output_mask;
-    return VI_QUICK;
+    bool done = vi_place(reader, context, address, access, missed, place, fault);
+    vi_course_refresh(course, context); /* there are new entries, maybe of new sizes */
+    return done;
 }
 
 /* The memory type with which an access leaves (§13.4). */
