@@ -76,7 +76,7 @@ def _consumption(pure: bool) -> Callable[[], float]:
     count = 1008
     commands: list[Command] = []
     while len(commands) < count:
-        commands += [CMD_CFGI_STE.of(StreamID=1, Leaf=1), CMD_CFGI_CD.of(Leaf=1), CMD_TLBI_NH_ASID.of(ASID=2)]
+        commands += [CMD_CFGI_STE.of(SID=1, Leaf=1), CMD_CFGI_CD.of(Leaf=1), CMD_TLBI_NH_ASID.of(ASID=2)]
         commands += [CMD_TLBI_NH_VA.of(ASID=1, Address=len(commands) + n << 12, Leaf=1) for n in range(12)]
         commands.append(CMD_SYNC.of())
     for page in range(count):
