@@ -229,39 +229,7 @@ def guest_rows() -> list[Measurement]:
     assets = Assets()
 
     def with_assets(measure: Callable[[Assets], list[Figure]]) -> Callable[[], list[Figure]]:
-        def measured() -> list[Figure]:
-            assets.fetch_all()
-            return measure(assets)
-
-        return measured
-
-    return [
-        ("a guest's reads of a register", with_assets(lambda _: [guest_read()])),
-        ("a bare-metal guest", with_assets(lambda _: [bare_launch()])),
-        ("Linux to its first I/O, with and without us", with_assets(lambda found: [linux_first_io(found)])),
-        ("Linux's maps and disks, through us and through QEMU's own SMMU", with_assets(guests.compare)),
-    ]
-
-
-def measured() -> list[Figure]:
-            assets.fetch_all()
-            return measure(assets)
-
-        return measured
-
-    return [
-        ("a guest's reads of a register", with_assets(lambda _: [guest_read()])),
-        ("a bare-metal guest", with_assets(lambda _: [bare_launch()])),
-        ("Linux to its first I/O, with and without us", with_assets(lambda found: [linux_first_io(found)])),
-        ("Linux's maps and disks, through us and through QEMU's own SMMU", with_assets(guests.compare)),
-    ]
-
-
-def posted_writes() -> list[Figure]:
-    return [missing("posted writes, drained", 300_000, "no C client sends them yet", at_least=True)]
-
-
-def measured(name: str, measure: Callable[[], list[Figure]]) -> list[Figure]:
+        def measured(name: str, measure: Callable[[], list[Figure]]) -> list[Figure]:
     try:
         return measure()
     except (compiled.UnmeasuredError, UsageError, RuntimeError, OSError, subprocess.SubprocessError) as why:
