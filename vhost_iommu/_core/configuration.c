@@ -669,8 +669,10 @@ static const struct vi_context *publish(struct search *s, struct entry *stream, 
     struct snapshot *snapshot = NULL;
     if (in->existing < in->most)
         snapshot = aligned_alloc(_Alignof(struct snapshot), sizeof *snapshot);
-    if (!snapshot)
+    if (!snapshot) {
+        atomic_store(&s->reader->core->crowded, true); /* without CMD_SYNCs nothing else frees what is retired */
         return use_private(s);
+    }
     in->existing++;
     if (in->snapshots == in->capacity)
         drop_snapshot(in, OWNER(in->by_age.next, struct snapshot, by_age));

@@ -59,6 +59,8 @@ void vi_core_free(struct vi_core *core)
 
 struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
 {
+    if (VI_UNLIKELY(VI_GET(core->crowded)) && atomic_exchange(&core->crowded, false))
+        vi_quiesce(core);
     for (unsigned at = hint % VI_SLOTS, tries = 0;; at = (at + 1) % VI_SLOTS) {
         struct vi_reader *reader = &core->slots[at];
         uint32_t turn = VI_GET(reader->turn);

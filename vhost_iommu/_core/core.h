@@ -21,6 +21,8 @@
  *   sequentially consistent with vi_quiesce's look at the slots, so a reader is either waited for, or comes late enough to
  *   find the removal done. A CMD_SYNC completes after vi_quiesce, an unmapped window is unmapped after it.
  *
+ *   Who enters while too much is retired calls vi_quiesce first, for software may never send a CMD_SYNC.
+ *
  *   A reader never waits for a writer, so vi_quiesce ends once each reader's request, which is bounded, has ended.
  */
 #ifndef VI_CORE_H

@@ -102,6 +102,7 @@ struct vi_core {
     struct vi_spaces *spaces;
     struct vi_configuration *configuration;
     _Atomic(struct vi_retired *) retired;
+    _Atomic bool crowded; /* so much is retired that whoever enters next is to wait for the others first */
     pthread_mutex_t quiescing;
 };
 

@@ -29,7 +29,7 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     if (!tlb)
         return NULL;
     tlb->sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
-    tlb->index_shift = tlb->sets == 1 ? 0 : 64 - (unsigned)__builtin_ctz(tlb->sets);
+    tlb->index_shift = 63 - (unsigned)__builtin_ctz(tlb->sets);
     tlb->hints = calloc(tlb->sets, sizeof *tlb->hints);
     tlb->oldest = calloc(tlb->sets, sizeof *tlb->oldest);
     tlb->set = aligned_alloc(64, tlb->sets * sizeof *tlb->set);

@@ -71,7 +71,7 @@ _Static_assert(sizeof(struct vi_entry) == 64, "an entry is a cache line");
 
 struct vi_tlb {
     uint32_t sets; /* a power of two */
-    unsigned index_shift;
+    unsigned index_shift; /* 63 - log2 of the sets */
     _Atomic uint64_t *hints; /* of each set: a byte for each way, 0: free */
     _Atomic uint8_t *oldest; /* of each set: the way that is overwritten next */
     struct vi_entry (*set)[VI_WAYS];
@@ -82,7 +82,7 @@ static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << b
 
 static inline uint64_t vi_check(uint64_t base, uint64_t tag, uint64_t output)
 {
-    return base ^ vi_rotated(tag, 23) ^ vi_rotated(output, 41);
+    return ~((base ^ vi_rotated(tag, 29)) * UINT64_C(0xD6E8FEB86659FD93) ^ output);
 }
 static inline uint64_t vi_cold_check(const struct vi_leaf *l)
 {
@@ -97,7 +97,7 @@ static inline uint64_t vi_hash(uint64_t page, unsigned shift, uint64_t tag)
 }
 static inline uint32_t vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
-    return (uint32_t)(hash >> tlb->index_shift) & (tlb->sets - 1);
+    return (uint32_t)(hash >> 1 >> tlb->index_shift);
 }
 #define VI_EACH_BYTE UINT64_C(0x0101010101010101)
 static inline uint64_t vi_hint(uint64_t hash) { return (hash >> 24 & 0xFF) | 1; }
@@ -134,7 +134,7 @@ struct vi_lane {
     const _Atomic uint64_t *hints;
     struct vi_entry (*set)[VI_WAYS];
     uint64_t tag; /* << 32 */
-    uint32_t sizes, set_mask;
+    uint32_t sizes;
     unsigned index_shift;
     uint64_t need, tested; /* a leaf permits the access if of its bits `tested` all of `need` are set, and no other */
 };
@@ -146,7 +146,6 @@ VI_HOT void vi_lane_begin(struct vi_lane *lane, const struct vi_tlb *tlb, uint64
         .set = tlb->set,
         .tag = state & ~(uint64_t)UINT32_MAX,
         .sizes = (uint32_t)state,
-        .set_mask = tlb->sets - 1,
         .index_shift = tlb->index_shift,
         .need = need,
         .tested = need | forbid,
@@ -169,7 +168,7 @@ VI_HOT enum vi_found vi_lane_find(const struct vi_lane *lane, uint64_t address, 
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
         uint64_t page = address >> shift, key = page << shift | shift;
         uint64_t hash = vi_hash(page, shift, lane->tag);
-        uint32_t set = (uint32_t)(hash >> lane->index_shift) & lane->set_mask;
+        uint32_t set = (uint32_t)(hash >> 1 >> lane->index_shift);
         uint64_t ways = vi_zero_bytes(VI_GET(lane->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
         for (; ways; ways &= ways - 1) {
             const struct vi_entry *entry = &lane->set[set][__builtin_ctzll(ways) / 8];
