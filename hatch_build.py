@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the compiled core for hatchling: ``door.pyx`` and all C beside it become one extension module.
+"""Builds the compiled core for hatchling: each ``.pyx``, with C beside it, becomes an extension module.
 
 Law: a core that cannot be built is one line that says why, and the package installs without it; where VI_REQUIRE_ALL
 is set it is an error instead. VI_WITHOUT_CORE leaves it out. What is intermediate stays under ``build/``.
@@ -21,7 +21,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("vhost_iommu/_core")
-MODULE = "vhost_iommu._core.door"
+PACKAGE = "vhost_iommu._core"
+#: The modules, and which C files are theirs. The door has all that are nobody else's.
+MODULES: dict[str, list[str]] = {"door": [], "pump": ["messages.c"]}
 BUILD = Path("build/core")
 
 #: Beside what sysconfig and CFLAGS say. No -march: a wheel runs on other machines than the one that built it.
@@ -56,18 +58,20 @@ class CompiledCore(BuildHookInterface[Any]):
             except Exception as error:  # whatever it is, the reference does without
                 self._without(reason(error))
                 return
-            if version == "editable":
-                # Renamed into place: who runs the old one keeps it.
-                fresh = shutil.copy2(built, SOURCES / f"{built.name}.new")
-                os.replace(fresh, SOURCES / built.name)
-            else:
-                build_data["force_include"][str(built.resolve())] = str(SOURCES / built.name)
-                build_data["pure_python"] = False
-                build_data["infer_tag"] = True
+            for each in built:
+                if version == "editable":
+                    # Renamed into place: who runs the old one keeps it.
+                    fresh = shutil.copy2(each, SOURCES / f"{each.name}.new")
+                    os.replace(fresh, SOURCES / each.name)
+                else:
+                    build_data["force_include"][str(each.resolve())] = str(SOURCES / each.name)
+                    build_data["pure_python"] = False
+                    build_data["infer_tag"] = True
 
     def _without(self, why: str) -> None:
         # One that is older than its sources would answer differently from the reference.
-        (SOURCES / extension_name()).unlink(missing_ok=True)
+        for module in MODULES:
+            (SOURCES / extension_name(module)).unlink(missing_ok=True)
         if is_set("VI_REQUIRE_ALL"):
             self.app.abort(f"the compiled core is required here and could not be built: {why}")
         self.app.display_warning(f"no compiled core, so all works but slower: {why}")
@@ -77,12 +81,12 @@ def is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() not in ("", "0", "false")
 
 
-def extension_name() -> str:
-    return f"door{sysconfig.get_config_var('EXT_SUFFIX')}"
+def extension_name(module: str) -> str:
+    return f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
-def build(across: list[str]) -> Path:
-    """The module, new under ``build/``; ``across`` makes functions inline from one C file into another."""
+def build(across: list[str]) -> list[Path]:
+    """The modules, new under ``build/``; ``across`` makes functions inline from one C file into another."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     if shutil.which(compiler) is None:
         raise RuntimeError(f"there is no C compiler ({compiler})")
@@ -98,26 +102,32 @@ def build(across: list[str]) -> Path:
         build_ext.build_extensions(command)
 
     BUILD.mkdir(parents=True, exist_ok=True)
-    door = Extension(
-        MODULE,
-        [str(SOURCES / "door.pyx")],
-        extra_compile_args=[*FLAGS, *across, *shlex.split(os.environ.get("CFLAGS", ""))],
-        extra_link_args=["-pthread", "-O3", *across],
-    )
+    extensions = [
+        Extension(
+            f"{PACKAGE}.{name}",
+            [str(SOURCES / f"{name}.pyx")],
+            extra_compile_args=[*FLAGS, *across, *shlex.split(os.environ.get("CFLAGS", ""))],
+            extra_link_args=["-pthread", "-O3", *across],
+        )
+        for name in MODULES
+    ]
+    taken = {each for sources in MODULES.values() for each in sources}
+    doors = [path.name for path in SOURCES.glob("*.c") if path.name not in taken]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            (module,) = cythonize([door], build_dir=str(BUILD), force=True, language_level=3)
+            extensions = cythonize(extensions, build_dir=str(BUILD), force=True, language_level=3)
         except Exception as error:
             raise RuntimeError(said.getvalue() or str(error)) from error
-        module.sources += map(str, sorted(SOURCES.glob("*.c")))
-        command = build_ext(Distribution({"name": "vhost-iommu", "ext_modules": [module]}))
+        for extension, sources in zip(extensions, MODULES.values(), strict=True):
+            extension.sources += [str(SOURCES / each) for each in sorted(sources or doors)]
+        command = build_ext(Distribution({"name": "vhost-iommu", "ext_modules": extensions}))
         command.build_lib = command.build_temp = str(BUILD)
         command.build_extensions = build_extensions
         command.force = True
         command.ensure_finalized()
         command.run()
-    return Path(command.get_ext_fullpath(MODULE))
+    return [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
 
 
 def run(command: list[str], *_: Any, **__: Any) -> None:

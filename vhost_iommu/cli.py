@@ -43,7 +43,7 @@ MACHINE is a name in qemu-configs/ or a path to a machine file.
 exit codes: 0 passed, 1 a test in the guest failed or something needed is missing, 2 your mistake,
   3 the guest died or its time was over, 70 a fault of vhost-iommu itself
 environment: VI_QEMU, VI_KERNEL_6_12, VI_BUSYBOX, VI_CROSS name things by hand, VI_CACHE the folder for
-  downloads; NO_COLOR turns colour off
+  downloads; NO_COLOR turns colour off; VHOST_IOMMU_PURE=1 leaves the compiled core aside
 """
 
 

@@ -6,7 +6,8 @@ Law: an access is 1, 2, 4 or 8 bytes, naturally aligned, and wholly inside the b
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 
 class MmioDevice(Protocol):
@@ -27,3 +28,28 @@ class MmioDevice(Protocol):
 
     def reset(self) -> None:
         """Return to the state after power-on."""
+
+
+class Mirror(Protocol):
+    """What a block's aligned 4- and 8-byte reads return, for a bus that answers them without the block."""
+
+    #: Whether they may be: only while a read does no more than return a value.
+    plain: bool
+
+    @property
+    def reads(self) -> int:
+        """How many reads were answered from here, which the block has not seen."""
+
+    def store(self, offset: int, size: int, value: int) -> None:
+        """``size`` (4 or 8) bytes at ``offset`` read as ``value`` from now on; IndexError outside of the block."""
+
+
+@runtime_checkable
+class Mirrored(MmioDevice, Protocol):
+    """A block that can tell in advance what its reads return."""
+
+    def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
+        """The block's one mirror, kept current from the first call on; ``make`` takes its size in bytes.
+
+        None: reads of this block do more than return a value.
+        """

@@ -25,11 +25,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from . import _core
 from .errors import UsageError
-from .vfio.connection import REGION_READ_SIZE, close_fds
+from .mmio import Mirrored
+from .vfio.connection import REGION_READ_SIZE, Connection, close_fds
 from .vfio.pci import PciFunction
 from .vfio.session import Session
 from .vfio.wire import MAX_MSG_FDS
+
+try:
+    from ._core import pump as pump
+except ImportError:  # not built
+    pump = None  # type: ignore[assignment]
 
 log = logging.getLogger("vhost_iommu.server")
 
@@ -47,6 +54,9 @@ MAX_PATH = 107
 JOIN_TIMEOUT = 10.0
 #: Seconds between two pieces of a worker's work.
 PAUSE = 50e-6
+#: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many.
+#: Not at all: QEMU's threads sleep all the same, and one of ours that does not drives them apart.
+SPIN = 0.0
 #: Seconds for which a thread keeps the interpreter while another wants it.
 SWITCH_INTERVAL = 50e-6
 
@@ -113,10 +123,24 @@ class Channel:
                 numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
                 fds += numbers
         if flags & socket.MSG_CTRUNC:
-            self._complain(f"more than {MAX_MSG_FDS} file descriptors at once: the connection is closed")
-            close_fds(fds)
+            self._flooded(fds)
             return 0, fds
         return size, fds
+
+    def _flooded(self, fds: list[int]) -> None:
+        self._complain(f"more than {MAX_MSG_FDS} file descriptors at once: the connection is closed")
+        close_fds(fds)
+
+    def converse(self, function: PciFunction, connection: Connection) -> None:
+        """Serve the client until it goes."""
+        feed, read_register = connection.feed, connection.read_register
+        receive, buffer, view = self.receive, self.buffer, memoryview(self.buffer)
+        while True:
+            size, fds = receive()
+            if size == REGION_READ_SIZE and not fds and read_register(buffer):
+                continue
+            if not size or not feed(view[:size], fds):
+                return
 
     def send(self, message: bytes) -> bool:
         """Send all of ``message``, or break the channel and return False. Waits at most about SEND_TIMEOUT."""
@@ -126,13 +150,16 @@ class Channel:
             if sent != len(message):
                 self._send_rest(memoryview(message)[sent:])
         except OSError as problem:
-            if problem.errno == errno.EAGAIN:
-                self._complain(f"nothing was read for {SEND_TIMEOUT:g} s: the connection is closed")
+            self._unsent(problem.errno)
             self.shutdown()  # and so no later send succeeds
             return False
         finally:
             self._release()
         return True
+
+    def _unsent(self, problem: int | None) -> None:
+        if problem == errno.EAGAIN:
+            self._complain(f"nothing was read for {SEND_TIMEOUT:g} s: the connection is closed")
 
     def _send_rest(self, rest: memoryview) -> None:
         deadline = time.monotonic() + SEND_TIMEOUT
@@ -151,6 +178,31 @@ class Channel:
         self.shutdown()
         with self._lock:
             self._socket.close()
+
+
+class Pumped(Channel):
+    """The same, but receives and sends are the compiled pump's, which takes the interpreter only for what needs it."""
+
+    def __init__(self, connected: socket.socket, complain: Callable[[str], None] = log.warning) -> None:
+        super().__init__(connected, complain)
+        self._wire = pump.Wire(connected.fileno(), SEND_TIMEOUT, self._unsent)
+        self.send = self._wire.send  # type: ignore[method-assign]
+
+    def converse(self, function: PciFunction, connection: Connection) -> None:
+        blocks = [
+            (region, start, end, device, device.mirror(pump.Mirror) if isinstance(device, Mirrored) else None)
+            for region, start, end, device in function.blocks()
+        ]
+        ended = pump.Pump(self._socket.fileno(), self._wire, blocks, SPIN).converse(connection)
+        if isinstance(ended, list):
+            self._flooded(ended)
+        elif ended:
+            log.debug("receive: %s", os.strerror(ended))
+
+    def close(self) -> None:
+        self.shutdown()
+        self._wire.close()
+        super().close()
 
 
 class Endpoint:
@@ -311,7 +363,11 @@ class Alarm:
 class Server:
     """Serves several functions at once; a context manager that starts and stops."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pure: bool | None = None) -> None:
+        """``pure``: without the compiled pump; by default where it is not built or VHOST_IOMMU_PURE is set."""
+        if pure is None:
+            pure = pump is None or _core.pure()
+        self._channel = Channel if pure else Pumped
         #: The first unexpected exception of any thread: our fault, exit code 70.
         self.failure: Exception | None = None
         self._endpoints: list[Endpoint] = []
@@ -418,7 +474,7 @@ class Server:
         complain = Quiet(endpoint.function.name)
         try:
             for client in endpoint.clients(self._stop):
-                channel = Channel(client, complain)
+                channel = self._channel(client, complain)
                 with self._lock:
                     self._channels[endpoint] = channel
                     if self._stopping:
@@ -442,15 +498,8 @@ def _converse(function: PciFunction, channel: Channel, complain: Callable[[str],
     """Serve one client until it goes."""
     log.info("%s: a client is here", function.name)
     session = Session(function, channel.send, complain)
-    feed, read_register = session.connection.feed, session.connection.read_register
-    receive, buffer, view = channel.receive, channel.buffer, memoryview(channel.buffer)
     try:
-        while True:
-            size, fds = receive()
-            if size == REGION_READ_SIZE and not fds and read_register(buffer):
-                continue
-            if not size or not feed(view[:size], fds):
-                return
+        channel.converse(function, session.connection)
     finally:
         session.end()
         log.info("%s: the client is gone", function.name)

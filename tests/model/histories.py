@@ -36,9 +36,9 @@ from vhost_iommu.smmu.v3.structures import CD, EATS, L1CD, L1STD, S1DSS, STE, ST
 RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
-#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with AArch32's tables.
-ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE = *range(9), 65, 10, 11
-STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE)
+#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is there.
+ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = *range(9), 65, 10, 11, 12
+STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT)
 SSIDS = (None, 1, 2, 65, 1, 2, 127, 0, 128)
 
 #: The pages of the first table by their number, and what they map: pages of RAM by theirs (-1: the last), or HOLE.
@@ -46,7 +46,7 @@ HOLE, ROM = "a hole", "read-only memory"
 PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
-    *("scene",) * 10,
+    *("scene",) * 10, "vms scene", "vms scene",
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
@@ -151,7 +151,7 @@ class History:
         self.rom, self.short = RAM_END + (1 << 20), RAM_END + (1 << 20) + 0x40000
         self.high = top
         page = 1 << self.granule
-        # A table whose leaves nobody can update; and the first half of a CD, which looks like pointers to it.
+        # A table whose leaves nobody can update; and a CD and a half, which look like pointers to them.
         leaves = [RAM_END - (RAM_SIZE >> 2) + n % 8 * page | 0b1111_0100_0011 ^ (n & 1) << 10 for n in range(0x2000)]
         table = b"".join(leaf.to_bytes(8, "big" if self.big else "little") for leaf in leaves)
         self.others = [
@@ -159,7 +159,7 @@ class History:
             Window(self.rom, 0x10000, bytearray(table), True, False),
             Window(self.rom + 0x10000, 0x10000, None),
             Window(top, 0x20000, bytearray(0x20000)),
-            Window(self.short, 0x20, bytearray((self.short | 1).to_bytes(8, "little") * 4)),
+            Window(self.short, 0x60, bytearray((self.short | 1).to_bytes(8, "little") * 12)),
         ]
         for window in self.others:
             self.memory.add(window)
@@ -201,7 +201,7 @@ class History:
         seen = self._table(input_bits=bits, seen_at=IPA_OFFSET)
         self.tables.append(lpae)
         of_vm = [self._table(input_bits=40, stage=2) for _ in range(2)]
-        narrow = PageTable(ram, 12, 40, stage=2)
+        self.aarch32 = narrow = PageTable(ram, 12, 40, stage=2)
         self.second = of_vm
         #: What later steps map things to.
         self.block = 1 << 2 * self.granule - 3
@@ -251,7 +251,8 @@ class History:
         for base in (0, IPA_OFFSET):
             self._map(table, base + RAM_BASE // block * block, RAM_BASE // block * block, 2, **leaf)
         for n, what in enumerate(PAGES):
-            self._map(table, n * page, self._output(what) // page * page, 3, **leaf)
+            write_only = {"S2AP": 2} if n == 4 and table is self.aarch32 else {}
+            self._map(table, n * page, self._output(what) // page * page, 3, **{**leaf, **write_only})
         self._map(table, block, RAM_BASE // block * block, 2, **leaf)
 
     def _leaf_fields(self) -> dict[str, int]:
@@ -306,7 +307,8 @@ class History:
         ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=silent, PARTID=4)
         ste(EL2, Config=STE_CONFIG.S1, S1ContextPtr=cd(other, ASID=1), STRW=2)
         narrow = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
-        ste(LPAE, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **narrow))
+        beyond = 1 << 37 if self.wide < 37 else 0  # which is no part of a physical address
+        ste(LPAE, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **{**narrow, "TTB0": lpae.root | beyond}))
         # CDs of substreams: a linear table, or leaves of 64.
         array = ram.alloc(128 * 64, 1 << 13)
         pointers = ram.alloc(64)
@@ -345,6 +347,7 @@ class History:
             pointer_of = value.S1ContextPtr % IPA_OFFSET
             own = [each for each in self.cds if each[0] == pointer_of]
             self.cds_of[sid] = own or [each for each in self.cds if array <= each[0] < array + 128 * 64]
+        ste(SHORT, Config=STE_CONFIG.S1, **{**sub, "S1ContextPtr": self.short, "S1Fmt": S1Fmt.TWO_LEVEL_4K})
         ste(BYPASS, Config=STE_CONFIG.BYPASS, EATS=0, PARTID=1, MTCFG=1, MemAttr=5)
         ste(ABORTS, Config=STE_CONFIG.ABORT)
 
@@ -383,7 +386,7 @@ class History:
         if c.below(3):
             self.stream = c.of((*STREAMS, NESTED, NESTED2, SUBNESTED, ONE, OTHER, ONE, NESTED, c.of((9, 64, 200))))
         sid = self.stream
-        if sid in (SUBSTREAMS, SUBNESTED):
+        if sid in (SUBSTREAMS, SUBNESTED, SHORT):
             return sid, c.of(SSIDS)
         return sid, c.of(SSIDS) if c.rarely(12) else None
 
@@ -439,7 +442,7 @@ class History:
         """A page of a stream is used, changed, used, named to be forgotten, and used again: so some times over."""
         self.stream = sid = c.of(tuple(self.stes))
         self.page = c.of((0, 1, 2, 3, 4, 5))
-        ssid = c.of((2, 1, 127, 65, None)) if sid in (SUBSTREAMS, SUBNESTED) else None
+        ssid = c.of((2, 1, 127, 65, None)) if sid in (SUBSTREAMS, SUBNESTED, SHORT) else None
         high = (1 << 64) - (1 << self.va_bits) if c.rarely(4) else 0
         shown = [self._use(sid, ssid, high, 0), self._use(sid, ssid, high, 0, 1)]
         if c.rarely():
@@ -608,7 +611,7 @@ class History:
             *(("S1CDMax", (9, 7, 6, 1, 0)),) * 2, ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
             ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
-            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)), ("S1STALLD", (1, 1, 0)),
+            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)), *(("S1STALLD", (1, 1, 0)),) * 4,
             *(("STRW", (1, 0, 2)),) * 2, ("S1MPAM", (0, 1)), ("PARTID", (0, 7, 40)), ("PMG", (0, 2, 9)),
             ("S2T0SZ", (24, 25, 16, 30, 12)), ("S2SL0", (0, 1, 2)), ("S2PS", (0, 1, 2, 5, 6)), ("S2TG", (0, 1, 2)),
             ("S2AA64", (0, 1)), ("S2ENDI", (0, 1)), ("S2DS", (0, 1)), ("S2SH0", (0, 2, 3)),
@@ -648,6 +651,17 @@ class History:
         at, value = c.of((self.partids[0], *self.partids))
         self.ram.put_u64(at, value ^ c.below(32) << 16 * c.of((3, 0, 1, 2, 3)))
         return None
+
+    def _vms_scene(self, c: Choices) -> object:
+        """The PARTIDs of virtual machines, which are cached by stream and by VMID."""
+        self.page, shown = 0, []
+        for _ in range(1 + c.below(3)):
+            sid = c.of((NESTED, NESTED2, SUBNESTED))
+            ssid = 2 if sid == SUBNESTED else None
+            self._vms(c)
+            for _ in range(1 + c.below(3)):
+                shown += [self._tell(c, c.of(VMS_CACHES), sid, ssid, 0), self._use(sid, ssid, 0, 0)]
+        return shown
 
     # -- what software tells the SMMU ----------------------------------------------------------------------------
 

@@ -329,10 +329,10 @@ def alarm() -> Iterator[Alarm]:
 def test_an_alarm_calls_in_the_order_of_times_even_what_was_asked_for_before_its_start(alarm: Alarm) -> None:
     called: list[int] = []
     done = threading.Event()
-    alarm.after(0.02, lambda: called.append(2))
-    alarm.after(0.01, lambda: called.append(1))
+    alarm.after(0.3, lambda: called.append(2))
+    alarm.after(0.15, lambda: called.append(1))
     alarm.start()
-    alarm.after(0.03, done.set)
+    alarm.after(0.45, done.set)
     alarm.after(0, lambda: called.append(0))
     assert done.wait(TIMEOUT)
     assert called == [0, 1, 2]

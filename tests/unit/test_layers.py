@@ -28,7 +28,7 @@ PARTS: dict[str, set[str]] = {
     "config": {"errors", "smmu"},
     "vfio": {"errors", "memory", "mmio", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "smmu", "trace", "vfio"},
-    "server": {"errors", "trace", "vfio"},
+    "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {"_core", "config", "errors", "machine", "server", "smmu.transaction", "trace"},
     "decode": {"errors", "layout", "smmu"},
     "header": {"layout", "smmu"},

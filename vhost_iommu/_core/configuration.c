@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "translate.h"
 #include "validity.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structures are used as they lie in memory");
@@ -603,6 +604,7 @@ static bool make_bare(struct search *s, const uint64_t *ste, struct vi_context *
     vi_set_ste(s->setup, ste, context);
     if (context->stage2)
         context->s2_space = vi_space_get(s->reader->core, VI_WORLD_STAGE2, context->vmid, VI_GLOBAL, 0);
+    vi_quicken(context);
     return !context->stage2 || context->s2_space;
 }
 
@@ -618,6 +620,7 @@ static bool add_stage1(struct search *s, struct entry *stream, const uint64_t *c
     if (!set_cd_mpam(s, stream, cd, context))
         return false;
     vi_set_cd(s->setup, cd, context);
+    vi_quicken(context);
     context->own = vi_space_get(core, context->world, context->vmid, context->asid, 0);
     context->global = vi_space_get(core, context->world, context->vmid, VI_GLOBAL, context->aset);
     return context->own && context->global;
@@ -666,8 +669,10 @@ static const struct vi_context *publish(struct search *s, struct entry *stream, 
     struct snapshot *snapshot = NULL;
     if (in->existing < in->most)
         snapshot = aligned_alloc(_Alignof(struct snapshot), sizeof *snapshot);
-    if (!snapshot)
+    if (!snapshot) {
+        atomic_store(&s->reader->core->crowded, true); /* without CMD_SYNCs nothing else frees what is retired */
         return use_private(s);
+    }
     in->existing++;
     if (in->snapshots == in->capacity)
         drop_snapshot(in, OWNER(in->by_age.next, struct snapshot, by_age));

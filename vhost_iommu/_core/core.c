@@ -59,6 +59,8 @@ void vi_core_free(struct vi_core *core)
 
 struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
 {
+    if (VI_UNLIKELY(VI_GET(core->crowded)) && atomic_exchange(&core->crowded, false))
+        vi_quiesce(core);
     for (unsigned at = hint % VI_SLOTS, tries = 0;; at = (at + 1) % VI_SLOTS) {
         struct vi_reader *reader = &core->slots[at];
         uint32_t turn = VI_GET(reader->turn);
@@ -70,6 +72,8 @@ struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
                 reader->setup = atomic_load_explicit(&core->setup, memory_order_acquire);
                 reader->windows = atomic_load_explicit(&core->windows, memory_order_acquire);
                 reader->last = reader->windows->count ? reader->windows->window : &no_window;
+                reader->words_at = UINT64_MAX; /* no word is there */
+                reader->words_span = 0;
                 return reader;
             }
         }
@@ -194,9 +198,26 @@ uint8_t *vi_find_slowly(struct vi_reader *reader, uint64_t pa, uint64_t size, un
     return w->host + (pa - w->base);
 }
 
+bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value)
+{
+    const uint8_t *host = vi_find(reader, pa, 8, VI_MAY_READ);
+    if (!host)
+        return false;
+    const struct vi_window *w = reader->last;
+    if (w->broken || (uintptr_t)w->host % 8 || w->base % 8 || pa % 8) {
+        memcpy(value, host, 8);
+        return !vi_broken(w);
+    }
+    reader->words_at = w->base;
+    reader->words_span = w->size - 8;
+    reader->words = w->host;
+    *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)host, memory_order_relaxed);
+    return true;
+}
+
 bool vi_load64(struct vi_reader *reader, uint64_t pa, uint64_t *value)
 {
-    return vi_fetch64(reader, pa, value);
+    return pa % 8 ? vi_fetch64_slowly(reader, pa, value) : vi_fetch64(reader, pa, value);
 }
 
 int vi_swap64(struct vi_reader *reader, uint64_t pa, uint64_t expected, uint64_t desired)

@@ -21,6 +21,8 @@
  *   sequentially consistent with vi_quiesce's look at the slots, so a reader is either waited for, or comes late enough to
  *   find the removal done. A CMD_SYNC completes after vi_quiesce, an unmapped window is unmapped after it.
  *
+ *   Who enters while too much is retired calls vi_quiesce first, for software may never send a CMD_SYNC.
+ *
  *   A reader never waits for a writer, so vi_quiesce ends once each reader's request, which is bounded, has ended.
  */
 #ifndef VI_CORE_H
@@ -105,7 +107,17 @@ struct vi_table {
     bool enabled; /* false: a disabled half */
     bool big_endian, hierarchical, access_fault, update_access, update_dirty, update_tables;
     bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
+    /* What follows from the above (vi_quicken). */
+    bool quick;        /* most addresses need no more than a look at their range */
+    bool plain;        /* most descriptors need no more than to be followed */
+    uint8_t start_shift;
+    uint64_t beyond;   /* bits of an address that it must not have, as an input: compared with `above` */
+    uint64_t above;
+    uint64_t address, too_high; /* bits of a descriptor that are its address, and those that must be 0 */
+    uint64_t hierarchy;         /* of table descriptors' bits, those that count */
+    uint8_t kind[16];           /* memory type by AttrIndx or MemAttr; VI_SH_COUNTS: and the leaf's shareability */
 };
+#define VI_SH_COUNTS 0x80
 #define VI_SH_OF_LEAF 0xFF
 
 #define VI_NO_SSID UINT32_MAX
@@ -139,6 +151,8 @@ struct vi_context {
     struct vi_table half[2];         /* by VA[55], or as AArch32 selects */
     struct vi_table s2;
     struct vi_space *own, *global, *s2_space; /* where the TLBs keep its entries */
+    /* By access (VI_WRITE | …): a leaf with all of `need` and none of `forbid` permits it; for others see the rules. */
+    uint16_t need[8], forbid[8], s2_need[8];
     uint64_t ste[8], cd[8];                   /* as they were fetched; cd all zeros where there is none */
 };
 

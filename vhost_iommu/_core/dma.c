@@ -4,6 +4,7 @@
 
 /* A request under way. */
 struct course {
+    struct vi_course way;
     struct vi_reader *reader;
     const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
     uint64_t iova, left;
@@ -39,7 +40,14 @@ static bool faulted(struct course *course)
 static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
                   struct vi_result *result)
 {
-    *course = (struct course){reader, NULL, request->iova, request->size, request->access, request->incoming, result, 0};
+    course->reader = reader;
+    course->context = NULL;
+    course->iova = request->iova;
+    course->left = request->size;
+    course->access = request->access;
+    course->incoming = request->incoming;
+    course->result = result;
+    course->fits = 0;
     result->end = VI_DONE;
     result->done = 0;
     result->partid = 0;
@@ -64,6 +72,7 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     if (VI_LIKELY(found.status == VI_FOUND)) {
         result->partid = found.context->partid;
         result->pmg = found.context->pmg;
+        vi_course_begin(&course->way, reader, found.context, course->access);
         return true;
     }
     result->fault = found.fault;
@@ -71,7 +80,7 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
 }
 
 /* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
-static inline bool next(struct course *course, struct vi_place *place)
+VI_HOT bool next(struct course *course, struct vi_place *place)
 {
     if (!course->left)
         return false;
@@ -81,15 +90,15 @@ static inline bool next(struct course *course, struct vi_place *place)
         return true;
     }
     VI_COUNT(course->reader->counters.translations);
-    if (VI_UNLIKELY(!vi_place(course->reader, course->context, course->iova, course->access, place,
-                              &course->result->fault)))
+    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->context, course->iova, course->access, place,
+                                      &course->result->fault)))
         return faulted(course);
     if (place->size > course->left)
         place->size = course->left;
     return true;
 }
 
-static inline void advance(struct course *course, uint64_t size)
+VI_HOT void advance(struct course *course, uint64_t size)
 {
     course->iova += size;
     course->left -= size;
@@ -111,7 +120,8 @@ static __attribute__((noinline)) bool piece_fits(struct course *course, const st
     while (size <= here && size < course->left) {
         struct vi_place place;
         struct vi_fault fault;
-        if (!vi_place(course->reader, context, course->iova + size, course->access, &place, &fault) ||
+        if (!vi_place_quickly(course->reader, &course->way, context, course->iova + size, course->access, &place,
+                              &fault) ||
             place.pa != first->pa + size || vi_memory_of(context, &place, course->incoming) != memory)
             break;
         size += place.size < course->left - size ? place.size : course->left - size;
@@ -121,7 +131,7 @@ static __attribute__((noinline)) bool piece_fits(struct course *course, const st
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
-static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
+VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
 {
     struct vi_place place;
     if (!next(course, &place))
@@ -136,11 +146,13 @@ static inline uint8_t *next_bytes(struct course *course, unsigned may, uint64_t 
     const struct vi_window *window = reader->last;
     uint64_t here = window->size - (place.pa - window->base);
     course->result->pa = place.pa;
-    if (VI_UNLIKELY(here < course->left) && !course->fits && !piece_fits(course, &place, here)) {
-        ended(course, VI_OUTSIDE);
-        return NULL;
+    if (VI_UNLIKELY(here < course->left)) {
+        if (!course->fits && !piece_fits(course, &place, here)) {
+            ended(course, VI_OUTSIDE);
+            return NULL;
+        }
+        reader->last = window; /* walks use others */
     }
-    reader->last = window; /* walks use others */
     *size = place.size < here ? place.size : here; /* tables may have changed since the piece was found to fit */
     return host;
 }
@@ -185,16 +197,23 @@ uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, co
 {
     struct course course;
     struct vi_place place;
+    uint32_t at = 0;
     if (!begin(&course, reader, request, result))
         return 0;
-    for (uint32_t at = 0; at < count; at++) {
-        course.iova = iova[at];
-        course.left = 1;
-        if (!next(&course, &place))
-            return at;
+    if (!course.context) {
+        memcpy(pa, iova, count * sizeof *pa);
+        return count;
+    }
+    for (; at < count; at++) {
+        if (VI_UNLIKELY(!vi_place_quickly(reader, &course.way, course.context, iova[at], course.access, &place,
+                                          &result->fault))) {
+            faulted(&course);
+            break;
+        }
         pa[at] = place.pa;
     }
-    return count;
+    VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + at + (at < count));
+    return at;
 }
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)

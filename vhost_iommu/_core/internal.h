@@ -12,6 +12,9 @@
 #define VI_LIKELY(x) __builtin_expect(!!(x), 1)
 #define VI_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* On the path of every translation: inlined wherever it is called. */
+#define VI_HOT static inline __attribute__((always_inline))
+
 /* Relaxed accesses, for words whose meaning does not depend on the order in which others are seen. */
 #define VI_GET(at) atomic_load_explicit(&(at), memory_order_relaxed)
 #define VI_PUT(at, value) atomic_store_explicit(&(at), (value), memory_order_relaxed)
@@ -58,6 +61,9 @@ struct vi_reader {
     struct vi_core *core;
     const struct vi_setup *setup;
     const struct vi_windows *windows;
+    /* Of the window that served a descriptor last, if it is aligned and whole for good: where words may be read. */
+    uint64_t words_at, words_span; /* from words_at, up to words_span bytes further on */
+    const uint8_t *words;
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
     struct vi_counters counters;
 };
@@ -96,6 +102,7 @@ struct vi_core {
     struct vi_spaces *spaces;
     struct vi_configuration *configuration;
     _Atomic(struct vi_retired *) retired;
+    _Atomic bool crowded; /* so much is retired that whoever enters next is to wait for the others first */
     pthread_mutex_t quiescing;
 };
 
@@ -105,7 +112,7 @@ const struct vi_window *vi_window_of(const struct vi_reader *reader, uint64_t pa
 /* The host address of [pa, pa + size) in one window that allows `may`; NULL: there is none. Sets `last`. */
 uint8_t *vi_find_slowly(struct vi_reader *reader, uint64_t pa, uint64_t size, unsigned may);
 
-static inline uint8_t *vi_find(struct vi_reader *reader, uint64_t pa, uint64_t size, unsigned may)
+VI_HOT uint8_t *vi_find(struct vi_reader *reader, uint64_t pa, uint64_t size, unsigned may)
 {
     const struct vi_window *w = reader->last;
     uint64_t at = pa - w->base;
@@ -116,17 +123,16 @@ static inline uint8_t *vi_find(struct vi_reader *reader, uint64_t pa, uint64_t s
 
 static inline bool vi_broken(const struct vi_window *w) { return w->broken && VI_UNLIKELY(atomic_load(w->broken)); }
 
-/* The word at `pa`, read once; false: external abort. */
-static inline bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)
+/* The word at `pa`, a multiple of 8, read once; false: external abort. */
+bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value);
+
+VI_HOT bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)
 {
-    uint8_t *host = vi_find(reader, pa, 8, VI_MAY_READ);
-    if (VI_UNLIKELY(!host))
-        return false;
-    if (VI_LIKELY((uintptr_t)host % 8 == 0))
-        *value = atomic_load_explicit((_Atomic uint64_t *)(void *)host, memory_order_relaxed);
-    else
-        memcpy(value, host, 8);
-    return !vi_broken(reader->last);
+    uint64_t at = pa - reader->words_at;
+    if (VI_UNLIKELY(at > reader->words_span))
+        return vi_fetch64_slowly(reader, pa, value);
+    *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->words + at), memory_order_relaxed);
+    return true;
 }
 
 #endif

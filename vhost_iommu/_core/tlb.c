@@ -5,31 +5,6 @@
 
 #include "translate.h"
 
-/* An invalidation by address, to be done again when nobody is inside who began before it. */
-struct pending {
-    int world;
-    uint64_t start, size;
-    int32_t vmid, asid;
-    uint16_t vmid_mask;
-    uint8_t granule_bits;
-    int8_t level;
-};
-#define MOST_PENDING 256
-#define VMID_HEADS 256
-
-struct vi_spaces {
-    pthread_mutex_t lock; /* guards all but the pool's `state` and `entries` */
-    uint32_t limit, made; /* spaces that there may be, and places of the pool that were ever used */
-    uint32_t heads;       /* a power of two */
-    struct vi_space **head;
-    struct vi_space *of_vmid[VMID_HEADS];
-    struct vi_space *free; /* linked by `next` */
-    uint32_t next_tag;
-    unsigned pending_count;
-    struct pending pending[MOST_PENDING];
-    struct vi_space pool[];
-};
-
 static uint32_t power_of_two(uint64_t least)
 {
     uint32_t found = 1;
@@ -38,27 +13,32 @@ static uint32_t power_of_two(uint64_t least)
     return found;
 }
 
+static void tlb_free(struct vi_tlb *tlb)
+{
+    if (tlb) {
+        free((void *)tlb->hints);
+        free((void *)tlb->oldest);
+        free(tlb->set);
+    }
+    free(tlb);
+}
+
 static struct vi_tlb *tlb_new(uint32_t entries)
 {
     struct vi_tlb *tlb = calloc(1, sizeof *tlb);
     if (!tlb)
         return NULL;
     tlb->sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
-    tlb->index_shift = tlb->sets == 1 ? 0 : 64 - (unsigned)__builtin_ctz(tlb->sets);
+    tlb->index_shift = 63 - (unsigned)__builtin_ctz(tlb->sets);
+    tlb->hints = calloc(tlb->sets, sizeof *tlb->hints);
+    tlb->oldest = calloc(tlb->sets, sizeof *tlb->oldest);
     tlb->set = aligned_alloc(64, tlb->sets * sizeof *tlb->set);
-    if (!tlb->set) {
-        free(tlb);
-        return NULL;
+    if (tlb->hints && tlb->oldest && tlb->set) {
+        memset(tlb->set, 0, tlb->sets * sizeof *tlb->set);
+        return tlb;
     }
-    memset(tlb->set, 0, tlb->sets * sizeof *tlb->set);
-    return tlb;
-}
-
-static void tlb_free(struct vi_tlb *tlb)
-{
-    if (tlb)
-        free(tlb->set);
-    free(tlb);
+    tlb_free(tlb);
+    return NULL;
 }
 
 bool vi_tlbs_new(struct vi_core *core, uint32_t entries, uint32_t contexts)
@@ -88,40 +68,35 @@ void vi_tlbs_free(struct vi_core *core)
 
 /* ---- entries ---------------------------------------------------------------------------------------------------- */
 
-static void forget(struct vi_set *set, unsigned way)
-{
-    VI_PUT(set->print[way], 0);
-    VI_PUT(set->entry[way].check, 0);
-    VI_PUT(set->entry[way].tag, 0); /* so that the check cannot be right */
-}
-
 /* The space of an entry, if it counts. */
 static struct vi_space *space_of(struct vi_core *core, const struct vi_leaf *leaf)
 {
     if (leaf->space >= core->spaces->limit)
         return NULL;
     struct vi_space *space = &core->spaces->pool[leaf->space];
-    return VI_GET(space->state) >> 32 == leaf->tag >> 32 ? space : NULL;
+    uint64_t state = VI_GET(space->state);
+    return state && state >> 32 == leaf->tag >> 32 ? space : NULL;
 }
 
-/* A way of a full set: one whose entry does not count any more, else each in turn. */
-static unsigned victim(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set)
+static void forget(struct vi_tlb *tlb, uint32_t set, unsigned way)
 {
-    struct vi_leaf leaf;
-    struct vi_space *space = NULL;
-    for (unsigned way = 0; way < VI_WAYS; way++)
-        if (!vi_copy(&set->entry[way], &leaf) || !space_of(core, &leaf))
-            return way;
-    unsigned way = VI_GET(set->victim) % VI_WAYS;
-    VI_PUT(set->victim, way + 1);
-    if (vi_copy(&set->entry[way], &leaf) && (space = space_of(core, &leaf)))
-        VI_PUT(space->entries, VI_GET(space->entries) - 1);
-    VI_COUNT(tlb->evictions);
-    return way;
+    VI_PUT(tlb->set[set][way].tag, 0);
+    VI_PUT(tlb->set[set][way].check, 0); /* which it cannot be with this tag, but by chance: and no space has it */
+    vi_set_hint(tlb, set, way, 0);
 }
 
-/* Say that the space may have entries of this size; false: it has another tag by now. */
-static bool note_size(struct vi_space *space, uint64_t state, uint64_t bit)
+/* The entry in this way is overwritten by one of the space whose tag is `tag`. */
+void vi_tlb_evict(struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry)
+{
+    struct vi_leaf old = {.tag = VI_GET(entry->tag), .space = VI_GET(entry->space)};
+    struct vi_space *space = space_of(core, &old);
+    if (!space)
+        return;
+    VI_PUT(space->entries, VI_GET(space->entries) - 1);
+    VI_COUNT(tlb->evictions);
+}
+
+bool vi_note_size(struct vi_space *space, uint64_t state, uint64_t bit)
 {
     uint64_t seen = state;
     while (!atomic_compare_exchange_weak(&space->state, &seen, seen | bit))
@@ -132,38 +107,39 @@ static bool note_size(struct vi_space *space, uint64_t state, uint64_t bit)
 
 void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state, struct vi_leaf *leaf)
 {
+    vi_tlb_add(core, tlb, space, state, leaf);
+}
+
+void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
+                    struct vi_leaf *leaf)
+{
     unsigned shift = vi_leaf_shift(leaf);
-    uint64_t bit = UINT64_C(1) << (shift - 12);
-    if (VI_UNLIKELY(!(state & bit)) && !note_size(space, state, bit))
-        return;
-    leaf->tag = (state >> 32) << 32 | (uint32_t)leaf->tag;
-    leaf->space = (uint64_t)(space - core->spaces->pool);
-    uint64_t hash = vi_hash(leaf->base >> shift, shift, (uint32_t)(state >> 32));
-    struct vi_set *set = vi_set_of(tlb, hash);
-    uint32_t print = vi_print(hash);
-    unsigned way = VI_WAYS, open = VI_WAYS;
-    struct vi_leaf old;
-    for (unsigned each = VI_WAYS; each-- > 0;) {
-        uint32_t seen = VI_GET(set->print[each]);
-        if (!seen)
-            open = each;
-        else if (seen == print && vi_copy(&set->entry[each], &old) && old.base == leaf->base &&
-                 old.tag >> 32 == leaf->tag >> 32)
-            way = each;
+    uint64_t tag = state & ~(uint64_t)UINT32_MAX, hash = vi_hash(leaf->base >> shift, shift, tag);
+    uint32_t set = vi_set_of(tlb, hash);
+    for (unsigned way = 0; way < VI_WAYS; way++)
+        if (VI_GET(tlb->set[set][way].base) == leaf->base && !((VI_GET(tlb->set[set][way].tag) ^ tag) >> 32)) {
+            leaf->tag = tag | (uint32_t)leaf->tag;
+            leaf->space = (uint64_t)(space - core->spaces->pool);
+            vi_tlb_fill(tlb, set, way, vi_hint(hash), leaf);
+            return;
+        }
+    vi_tlb_add(core, tlb, space, state, leaf);
+}
+
+bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, struct vi_leaf *leaf)
+{
+    uint64_t tag = state & ~(uint64_t)UINT32_MAX;
+    for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
+        unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
+        uint64_t page = address >> shift, hash = vi_hash(page, shift, tag);
+        uint32_t set = vi_set_of(tlb, hash);
+        uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
+        for (; ways; ways &= ways - 1)
+            if (vi_copy(&tlb->set[set][__builtin_ctzll(ways) / 8], leaf) && leaf->base == (page << shift | shift) &&
+                !((leaf->tag ^ tag) >> 32))
+                return true;
     }
-    if (way == VI_WAYS) {
-        way = open < VI_WAYS ? open : victim(core, tlb, set);
-        VI_COUNT(space->entries);
-    }
-    struct vi_entry *entry = &set->entry[way];
-    VI_PUT(entry->base, leaf->base);
-    VI_PUT(entry->tag, leaf->tag);
-    VI_PUT(entry->output, leaf->output);
-    VI_PUT(entry->descriptor, leaf->descriptor);
-    VI_PUT(entry->descriptor_at, leaf->descriptor_at);
-    VI_PUT(entry->space, leaf->space);
-    VI_PUT(entry->check, vi_check(leaf));
-    VI_PUT(set->print[way], print);
+    return false;
 }
 
 void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
@@ -173,8 +149,7 @@ void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
         for (unsigned way = 0; way < VI_WAYS; way++) {
             struct vi_leaf leaf;
             struct vi_space *space;
-            if (VI_GET(tlb->set[at].print[way]) && vi_copy(&tlb->set[at].entry[way], &leaf) &&
-                (space = space_of(core, &leaf)))
+            if (vi_copy(&tlb->set[at][way], &leaf) && (space = space_of(core, &leaf)))
                 visit(to, space, &leaf);
         }
 }
@@ -194,8 +169,8 @@ static uint32_t new_tag(struct vi_core *core)
         /* Tags begin anew, so nothing that has one may stay: all entries are evicted. */
         for (uint32_t at = 0; at < core->tlb1->sets; at++)
             for (unsigned way = 0; way < VI_WAYS; way++) {
-                forget(&core->tlb1->set[at], way);
-                forget(&core->tlb2->set[at], way);
+                forget(core->tlb1, at, way);
+                forget(core->tlb2, at, way);
             }
         spaces->next_tag = 1;
         for (uint32_t at = 0; at < spaces->made; at++) {
@@ -228,7 +203,7 @@ static void unlink_space(struct vi_spaces *spaces, struct vi_space *space)
     while (*at != space)
         at = &(*at)->next;
     *at = space->next;
-    at = &spaces->of_vmid[space->vmid % VMID_HEADS];
+    at = &spaces->of_vmid[space->vmid % VI_VMID_HEADS];
     while (*at != space)
         at = &(*at)->next_of_vmid;
     *at = space->next_of_vmid;
@@ -285,7 +260,7 @@ static struct vi_space *made(struct vi_core *core, uint8_t world, uint16_t vmid,
     struct vi_space **head = &spaces->head[head_of(spaces, world, vmid, asid, aset)];
     space->next = *head;
     *head = space;
-    head = &spaces->of_vmid[vmid % VMID_HEADS];
+    head = &spaces->of_vmid[vmid % VI_VMID_HEADS];
     space->next_of_vmid = *head;
     *head = space;
     return space;
@@ -324,7 +299,7 @@ static struct vi_space *next_space(struct vi_spaces *spaces, struct vi_space *at
                                    int32_t vmid, uint16_t mask)
 {
     if (vmid != VI_ANY && mask == 0xFFFF) {
-        for (at = at ? at->next_of_vmid : spaces->of_vmid[vmid % VMID_HEADS]; at; at = at->next_of_vmid)
+        for (at = at ? at->next_of_vmid : spaces->of_vmid[vmid % VI_VMID_HEADS]; at; at = at->next_of_vmid)
             if (at->world == world && at->vmid == vmid)
                 return at;
         return NULL;
@@ -358,7 +333,7 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
 }
 
 /* The first and last page of 2^shift bytes that an invalidation overlaps. */
-static void pages_of(const struct pending *what, unsigned shift, uint64_t *first, uint64_t *last)
+static void pages_of(const struct vi_invalidation *what, unsigned shift, uint64_t *first, uint64_t *last)
 {
     uint64_t end = what->start + what->size - 1;
     *first = what->start >> shift;
@@ -366,13 +341,13 @@ static void pages_of(const struct pending *what, unsigned shift, uint64_t *first
 }
 
 /* Drop the entry in this way, if it counts and is what is to go; of `only`, or (NULL) of any space that is named. */
-static void drop(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set, unsigned way,
-                 const struct vi_space *only, const struct pending *what)
+static void drop(struct vi_core *core, struct vi_tlb *tlb, uint32_t set, unsigned way, const struct vi_space *only,
+                 const struct vi_invalidation *what)
 {
     struct vi_leaf leaf;
     struct vi_space *space;
     uint64_t first, last;
-    if (!vi_copy(&set->entry[way], &leaf) || !(space = space_of(core, &leaf)))
+    if (!vi_copy(&tlb->set[set][way], &leaf) || !(space = space_of(core, &leaf)))
         return;
     if (only ? space != only
              : space->world != what->world ||
@@ -387,16 +362,16 @@ static void drop(struct vi_core *core, struct vi_tlb *tlb, struct vi_set *set, u
         return;
     if (VI_GET(space->entries))
         VI_PUT(space->entries, VI_GET(space->entries) - 1);
-    forget(set, way);
+    forget(tlb, set, way);
     VI_COUNT(tlb->invalidated);
 }
 
 /* Look where the pages would be, for at most *looks pages; false: looking everywhere is cheaper. */
-static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct pending *what,
+static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct vi_invalidation *what,
                           uint64_t *looks)
 {
     uint64_t state = space ? atomic_load(&space->state) : 0, first, last;
-    uint32_t tag = (uint32_t)(state >> 32);
+    uint64_t tag = state & ~(uint64_t)UINT32_MAX;
     for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
         pages_of(what, shift, &first, &last);
@@ -405,24 +380,23 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
         *looks -= last - first + 1;
         for (uint64_t page = first; page <= last; page++) {
             uint64_t hash = vi_hash(page, shift, tag);
-            struct vi_set *set = vi_set_of(tlb, hash);
+            uint32_t set = vi_set_of(tlb, hash);
             for (unsigned way = 0; way < VI_WAYS; way++)
-                if (VI_GET(set->print[way]) == vi_print(hash))
+                if (VI_GET(tlb->set[set][way].base) == (page << shift | shift))
                     drop(core, tlb, set, way, space, what);
         }
     }
     return true;
 }
 
-static void invalidate_everywhere(struct vi_core *core, struct vi_tlb *tlb, const struct pending *what)
+static void invalidate_everywhere(struct vi_core *core, struct vi_tlb *tlb, const struct vi_invalidation *what)
 {
     for (uint32_t at = 0; at < tlb->sets; at++)
         for (unsigned way = 0; way < VI_WAYS; way++)
-            if (VI_GET(tlb->set[at].print[way]))
-                drop(core, tlb, &tlb->set[at], way, NULL, what);
+            drop(core, tlb, at, way, NULL, what);
 }
 
-static void invalidate(struct vi_core *core, const struct pending *what)
+static void invalidate(struct vi_core *core, const struct vi_invalidation *what)
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, what->world);
@@ -447,9 +421,9 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
                          uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level)
 {
     struct vi_spaces *spaces = core->spaces;
-    struct pending what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
+    struct vi_invalidation what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
     bool again = vi_anyone_inside(core);
-    if (again && spaces->pending_count == MOST_PENDING)
+    if (again && spaces->pending_count == VI_MOST_PENDING)
         vi_quiesce(core);
     pthread_mutex_lock(&spaces->lock);
     invalidate(core, &what);

@@ -7,8 +7,11 @@
 
 #define AF VI_S1LeafDescriptor_AF
 #define DBM VI_S1LeafDescriptor_DBM
-#define AP_READ_ONLY UINT64_C(0x80) /* AP[2] */
-#define S2_WRITE UINT64_C(0x80)     /* S2AP[1] */
+/* AP[1], AP[2], S2AP[0] and S2AP[1]. */
+#define AP_USER (UINT64_C(1) << __builtin_ctzll(VI_S1LeafDescriptor_AP))
+#define AP_READ_ONLY (UINT64_C(2) << __builtin_ctzll(VI_S1LeafDescriptor_AP))
+#define S2_READ (UINT64_C(1) << __builtin_ctzll(VI_S2LeafDescriptor_S2AP))
+#define S2_WRITE (UINT64_C(2) << __builtin_ctzll(VI_S2LeafDescriptor_S2AP))
 
 /* Who is asked for a descriptor: NULL, and it is physical; a context, and its stage 2 translates first. */
 typedef const struct vi_context *nested;
@@ -125,7 +128,7 @@ vi_memory_type vi_memory_of(const struct vi_context *context, const struct vi_pl
 /* ---- descriptors --------------------------------------------------------------------------------------------------- */
 
 static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
-                   enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault);
+                   enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault);
 
 static inline uint64_t leaf_output(const struct vi_leaf *leaf, uint64_t address)
 {
@@ -137,15 +140,28 @@ static inline uint64_t leaf_left(const struct vi_leaf *leaf, uint64_t address)
     return size - (address & (size - 1));
 }
 
-/* Where the descriptor is; false: a fault of stage 2. AArch32 tables may be beyond physical addresses (§7.3.12). */
-static inline bool physical(struct vi_reader *reader, nested by, uint64_t at, unsigned access, uint64_t *pa,
-                            struct vi_fault *fault)
+/*
+ * Where the descriptor is; false: a fault of stage 2. `lane` is for reads of stage 1's tables, where stage 2 has a say.
+ * AArch32 tables may be beyond physical addresses (§7.3.12).
+ */
+VI_HOT bool physical(struct vi_reader *reader, nested by, struct vi_lane *lane, uint64_t at, unsigned access,
+                     uint64_t *pa, struct vi_fault *fault)
 {
-    struct vi_leaf leaf;
     if (by) {
-        if (!stage2(reader, by, at, access, VI_CAUSE_TT, &leaf, fault))
-            return false;
-        at = leaf_output(&leaf, at);
+        struct vi_leaf leaf;
+        uint64_t tag, size;
+        enum vi_found found = VI_THINK;
+        if (VI_LIKELY(lane && !(at & by->s2.beyond)))
+            found = vi_lane_find(lane, at, &tag, &at, &size);
+        if (VI_LIKELY(found == VI_HIT)) {
+            VI_COUNT(reader->counters.tlb2_hits);
+        } else {
+            if (!stage2(reader, by, at, access, VI_CAUSE_TT, found == VI_MISS, &leaf, fault))
+                return false;
+            at = leaf_output(&leaf, at);
+            if (lane)
+                vi_lane_refresh(lane, atomic_load_explicit(&by->s2_space->state, memory_order_acquire));
+        }
     }
     *pa = at & reader->setup->output_mask;
     return true;
@@ -161,11 +177,11 @@ static bool descriptor_aborted(struct vi_fault *fault, uint64_t at, uint64_t pa,
     return false;
 }
 
-static inline bool fetch(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t at, int level,
-                         uint64_t *descriptor, struct vi_fault *fault)
+VI_HOT bool fetch(struct vi_reader *reader, nested by, struct vi_lane *lane, const struct vi_table *table, uint64_t at,
+                  int level, uint64_t *descriptor, struct vi_fault *fault)
 {
     uint64_t pa;
-    if (!physical(reader, by, at, VI_PRIVILEGED, &pa, fault))
+    if (!physical(reader, by, lane, at, VI_PRIVILEGED, &pa, fault))
         return false;
     if (VI_UNLIKELY(!vi_fetch64(reader, pa, descriptor)))
         return descriptor_aborted(fault, at, pa, level, table->stage);
@@ -180,7 +196,7 @@ static enum updated update(struct vi_reader *reader, nested by, const struct vi_
                            uint64_t old, uint64_t replacement, struct vi_fault *fault)
 {
     uint64_t pa;
-    if (!physical(reader, by, at, VI_PRIVILEGED | VI_WRITE, &pa, fault))
+    if (!physical(reader, by, NULL, at, VI_PRIVILEGED | VI_WRITE, &pa, fault))
         return FAULTED;
     if (table->big_endian) {
         old = __builtin_bswap64(old);
@@ -207,56 +223,83 @@ static inline uint64_t output_of(const struct vi_table *table, uint64_t descript
     return output;
 }
 
-/* The low half of a leaf's tag: what its descriptor and those above permit, and what memory it is. */
-static inline uint32_t leaf_attributes(const struct vi_table *table, uint64_t descriptor, uint64_t hierarchy, int level)
+/* Bit n of the result is whether `word` has the one bit `mask`. */
+static inline unsigned bit(uint64_t word, uint64_t mask, unsigned n)
 {
-    unsigned shareability = table->shareability == VI_SH_OF_LEAF ? (unsigned)S1LeafDescriptor_SH(descriptor)
-                                                                 : table->shareability;
-    unsigned flags, attributes, memory;
+    return (unsigned)(word >> __builtin_ctzll(mask) & 1) << n;
+}
+
+enum { READABLE_BIT, WRITABLE_BIT, CLEAN_BIT, USER_BIT, UXN_BIT, PXN_BIT, NOT_GLOBAL_BIT };
+_Static_assert(VI_NOT_GLOBAL == 1 << NOT_GLOBAL_BIT && VI_READABLE == 1 << READABLE_BIT, "as core.h numbers them");
+
+/* The low half of a leaf's tag: what its descriptor and those above permit, and what memory it is. */
+VI_HOT uint32_t leaf_attributes(const struct vi_table *table, uint64_t d, uint64_t hierarchy, int level)
+{
+    unsigned shareability =
+        table->shareability == VI_SH_OF_LEAF ? (unsigned)S1LeafDescriptor_SH(d) : table->shareability;
+    unsigned flags, attributes;
     if (table->stage == 1) {
-        unsigned ap = (unsigned)S1LeafDescriptor_AP(descriptor);
-        unsigned ap_table = 0;
-        uint64_t uxn = descriptor & VI_S1LeafDescriptor_UXN, pxn = descriptor & VI_S1LeafDescriptor_PXN;
-        if (table->hierarchical) {
-            ap_table = (unsigned)TableDescriptor_APTable(hierarchy);
-            uxn |= hierarchy & VI_TableDescriptor_UXNTable;
-            pxn |= hierarchy & VI_TableDescriptor_PXNTable;
-        }
-        bool writable = !(ap & 2) && !(ap_table & 2);
-        attributes = (unsigned)S1LeafDescriptor_AttrIndx(descriptor);
-        flags = VI_READABLE | (writable ? VI_WRITABLE : 0) |
-                (!writable && !(ap_table & 2) && table->update_dirty && (descriptor & DBM) ? VI_CLEAN : 0) |
-                ((ap & 1) && !(ap_table & 1) ? VI_USER : 0) | (uxn ? VI_UXN : 0) | (pxn ? VI_PXN : 0) |
-                (descriptor & VI_S1LeafDescriptor_nG ? VI_NOT_GLOBAL : 0);
-        memory = from_mair(table->mair >> (8 * attributes) & 0xFF, shareability);
+        uint64_t h = hierarchy & table->hierarchy;
+        unsigned table_writable = bit(~h, UINT64_C(2) << __builtin_ctzll(VI_TableDescriptor_APTable), WRITABLE_BIT);
+        unsigned writable = bit(~d, AP_READ_ONLY, WRITABLE_BIT) & table_writable;
+        unsigned dirty = table->update_dirty ? bit(d, DBM, WRITABLE_BIT) & table_writable & ~writable : 0;
+        attributes = (unsigned)S1LeafDescriptor_AttrIndx(d);
+        flags = VI_READABLE | writable | dirty << (CLEAN_BIT - WRITABLE_BIT) |
+                (bit(d, AP_USER, USER_BIT) &
+                 bit(~h, UINT64_C(1) << __builtin_ctzll(VI_TableDescriptor_APTable), USER_BIT)) |
+                bit(d, VI_S1LeafDescriptor_UXN, UXN_BIT) | bit(h, VI_TableDescriptor_UXNTable, UXN_BIT) |
+                bit(d, VI_S1LeafDescriptor_PXN, PXN_BIT) | bit(h, VI_TableDescriptor_PXNTable, PXN_BIT) |
+                bit(d, VI_S1LeafDescriptor_nG, NOT_GLOBAL_BIT);
     } else {
-        unsigned s2ap = (unsigned)S2LeafDescriptor_S2AP(descriptor), xn = (unsigned)S2LeafDescriptor_XN(descriptor);
-        attributes = (unsigned)S2LeafDescriptor_MemAttr(descriptor);
-        flags = (s2ap & 1 ? VI_READABLE : 0) | (s2ap & 2 ? VI_WRITABLE : 0) |
-                (!(s2ap & 2) && table->update_dirty && (descriptor & DBM) ? VI_CLEAN : 0) | VI_USER |
-                (xn & 2 ? VI_UXN : 0) | (xn == 1 || xn == 2 ? VI_PXN : 0) | VI_NOT_GLOBAL;
-        memory = from_memattr(attributes, shareability);
+        unsigned xn = (unsigned)S2LeafDescriptor_XN(d), writable = bit(d, S2_WRITE, WRITABLE_BIT);
+        attributes = (unsigned)S2LeafDescriptor_MemAttr(d);
+        flags = bit(d, S2_READ, READABLE_BIT) | writable |
+                (!writable && table->update_dirty && (d & DBM) ? VI_CLEAN : 0) | VI_USER | VI_NOT_GLOBAL |
+                (xn & 2 ? VI_UXN | VI_LEAF_XN_HIGH : 0) | (xn == 1 || xn == 2 ? VI_PXN : 0);
     }
+    unsigned kind = table->kind[attributes];
+    unsigned memory = kind & VI_SH_COUNTS ? (kind & 0xF) | valid_shareability(shareability) << 4 : kind;
     return flags | attributes << VI_LEAF_ATTRIBUTES | shareability << VI_LEAF_SHAREABILITY | memory << VI_LEAF_MEMORY |
            (unsigned)(level + 1) << VI_LEAF_LEVEL | (table->granule_bits - 12u) / 2 << VI_LEAF_GRANULE;
 }
 
 enum walked { FOUND, AGAIN, FAILED };
 
+VI_HOT enum walked found(const struct vi_table *table, uint64_t address, unsigned shift, uint64_t output,
+                                int level, uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
+{
+    leaf->base = (address & ~UINT64_C(0) << shift) | shift;
+    leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
+    leaf->output = output;
+    leaf->descriptor = descriptor;
+    leaf->descriptor_at = at;
+    return FOUND;
+}
+
 /* One walk; AGAIN: an update lost its race. Bounded by the levels, whatever is in memory. */
-static inline enum walked walk_once(struct vi_reader *reader, nested by, const struct vi_table *table,
+VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane *lane, const struct vi_table *table,
                                     uint64_t address, struct vi_leaf *leaf, struct vi_fault *fault)
 {
-    unsigned granule = table->granule_bits, stride = granule - 3;
+    unsigned stride = table->granule_bits - 3u, shift = table->start_shift;
     int level = table->start_level;
-    unsigned shift = granule + stride * (unsigned)(3 - level);
     /* Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero. */
-    uint64_t offset = address & (~UINT64_C(0) >> (64 - table->input_bits)), index = offset >> shift;
+    uint64_t index = (address & ~table->beyond) >> shift, mask = (UINT64_C(1) << stride) - 1;
     uint64_t base = table->base, hierarchy = 0;
-    for (;; level++, shift -= stride, index = offset >> shift & ((UINT64_C(1) << stride) - 1)) {
+    for (;; level++, shift -= stride, index = address >> shift & mask) {
         uint64_t at = base + index * 8, descriptor;
-        if (VI_UNLIKELY(!fetch(reader, by, table, at, level, &descriptor, fault)))
+        if (VI_UNLIKELY(!fetch(reader, by, lane, table, at, level, &descriptor, fault)))
             return FAILED;
+        /* What nearly every descriptor is: what follows comes to the same for it. */
+        if (VI_LIKELY(table->plain && (descriptor & 1) && !(descriptor & table->too_high))) {
+            if (level < 3 && (descriptor & 2)) {
+                hierarchy |= descriptor;
+                base = descriptor & table->address;
+                continue;
+            }
+            if (VI_LIKELY(level == 3 && (descriptor & 2) && (descriptor & AF)))
+                return found(table, address, shift, descriptor & table->address, level, descriptor, at, hierarchy,
+                             leaf);
+        }
         if (VI_UNLIKELY(!(descriptor & 1)))
             return failed(fault, VI_TRANSLATION, level, table->stage), FAILED;
         uint64_t output = output_of(table, descriptor);
@@ -288,21 +331,50 @@ static inline enum walked walk_once(struct vi_reader *reader, nested by, const s
                 return failed(fault, VI_ACCESS, level, table->stage), FAILED;
             }
         }
-        leaf->base = (address & ~UINT64_C(0) << shift) | shift;
-        leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
-        leaf->output = output;
-        leaf->descriptor = descriptor;
-        leaf->descriptor_at = at;
-        return FOUND;
+        return found(table, address, shift, output, level, descriptor, at, hierarchy, leaf);
     }
 }
 
-static inline bool walk(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t address,
+/*
+ * A walk to a page by descriptors that are all what one expects, of a table whose addresses are physical. False: one is
+ * not, nothing has been done, and walk_once finds out what it means.
+ */
+VI_HOT bool walk_to_page(struct vi_reader *reader, const struct vi_table *table, uint64_t address,
+                         struct vi_leaf *leaf)
+{
+    unsigned stride = table->granule_bits - 3u, shift = table->start_shift;
+    uint64_t index = (address & ~table->beyond) >> shift, mask = (UINT64_C(1) << stride) - 1;
+    uint64_t output_mask = reader->setup->output_mask, base = table->base, hierarchy = 0, descriptor;
+    if (VI_UNLIKELY(!table->plain))
+        return false;
+    for (int level = table->start_level; level < 3; level++, shift -= stride, index = address >> shift & mask) {
+        if (VI_UNLIKELY(!vi_fetch64(reader, (base + index * 8) & output_mask, &descriptor) || (descriptor & 3) != 3 ||
+                        (descriptor & table->too_high)))
+            return false;
+        hierarchy |= descriptor;
+        base = descriptor & table->address;
+    }
+    if (VI_UNLIKELY(!vi_fetch64(reader, (base + index * 8) & output_mask, &descriptor) ||
+                    (descriptor & (3 | AF)) != (3 | AF) || (descriptor & table->too_high)))
+        return false;
+    found(table, address, shift, descriptor & table->address, 3, descriptor, base + index * 8, hierarchy, leaf);
+    return true;
+}
+
+VI_HOT bool walk(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t address,
                         struct vi_leaf *leaf, struct vi_fault *fault)
 {
     VI_COUNT(reader->counters.walks);
+    if (!by && VI_LIKELY(walk_to_page(reader, table, address, leaf)))
+        return true;
+    struct vi_lane reads, *lane = NULL;
+    if (by && !by->s2_protected_walks) {
+        vi_lane_begin(&reads, reader->core->tlb2, atomic_load_explicit(&by->s2_space->state, memory_order_acquire),
+                      by->s2_need[VI_PRIVILEGED], 0);
+        lane = &reads;
+    }
     for (int tries = 0; tries < MOST_TRIES; tries++) {
-        enum walked how = walk_once(reader, by, table, address, leaf, fault);
+        enum walked how = walk_once(reader, by, lane, table, address, leaf, fault);
         if (VI_LIKELY(how != AGAIN))
             return how == FOUND;
     }
@@ -351,7 +423,7 @@ static inline bool permitted2(const struct vi_leaf *leaf, const struct vi_contex
         if (c->s2_execute_needs_read && !(leaf->tag & VI_READABLE))
             return false;
         if (!c->s2_two_bit_xn)
-            return !(S2LeafDescriptor_XN(leaf->descriptor) & 2);
+            return !(leaf->tag & VI_LEAF_XN_HIGH);
         return !(leaf->tag & (access & VI_PRIVILEGED ? VI_PXN : VI_UXN));
     }
     return leaf->tag & (access & VI_WRITE ? VI_WRITABLE | VI_CLEAN : VI_READABLE);
@@ -367,14 +439,14 @@ static bool is_device(const struct vi_leaf *leaf, const struct vi_context *conte
 }
 
 static inline bool stage2_found(struct vi_reader *reader, const struct vi_context *c, uint64_t ipa, unsigned access,
-                                enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault)
+                                enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
     const struct vi_table *table = &c->s2;
     if (VI_UNLIKELY(ipa >> table->input_bits))
         return failed(fault, VI_TRANSLATION, table->start_level, 2);
     struct vi_core *core = reader->core;
     uint64_t state = atomic_load_explicit(&c->s2_space->state, memory_order_acquire);
-    bool have = vi_tlb_find(core->tlb2, state, ipa, leaf);
+    bool have = !missed && vi_tlb_find(core->tlb2, state, ipa, leaf);
     if (have)
         VI_COUNT(reader->counters.tlb2_hits);
     else
@@ -383,7 +455,7 @@ static inline bool stage2_found(struct vi_reader *reader, const struct vi_contex
         if (!have) {
             if (!walk(reader, NULL, table, ipa, leaf, fault))
                 return false;
-            vi_tlb_put(core, core->tlb2, c->s2_space, state, leaf);
+            (tries ? vi_tlb_replace : vi_tlb_put)(core, core->tlb2, c->s2_space, state, leaf);
         }
         bool protected_walk = cause != VI_CAUSE_IN && c->s2_protected_walks && is_device(leaf, c);
         if (VI_UNLIKELY(protected_walk || !permitted2(leaf, c, access)))
@@ -395,15 +467,15 @@ static inline bool stage2_found(struct vi_reader *reader, const struct vi_contex
             return false;
         have = how == REPLACED;
         if (have)
-            vi_tlb_put(core, core->tlb2, c->s2_space, state, leaf);
+            vi_tlb_replace(core, core->tlb2, c->s2_space, state, leaf);
     }
     return failed(fault, VI_PERMISSION, 0, 2);
 }
 
 static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
-                   enum vi_cause cause, struct vi_leaf *leaf, struct vi_fault *fault)
+                   enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
-    if (VI_LIKELY(stage2_found(reader, context, ipa, access, cause, leaf, fault)))
+    if (VI_LIKELY(stage2_found(reader, context, ipa, access, cause, missed, leaf, fault)))
         return true;
     fault->stage = 2;
     fault->cause = (uint8_t)cause;
@@ -440,7 +512,7 @@ static inline const struct vi_table *half_of(const struct vi_context *c, uint64_
 }
 
 static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, uint64_t *address, unsigned access,
-                          struct vi_leaf *leaf, struct vi_fault *fault)
+                          bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
     const struct vi_table *half = half_of(c, address, access);
     if (VI_UNLIKELY(!half))
@@ -448,12 +520,14 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     struct vi_core *core = reader->core;
     uint64_t own = atomic_load_explicit(&c->own->state, memory_order_acquire);
     uint64_t global = atomic_load_explicit(&c->global->state, memory_order_acquire);
-    bool have = vi_tlb_find(core->tlb1, own, *address, leaf) || vi_tlb_find(core->tlb1, global, *address, leaf);
+    bool have = !missed && (vi_tlb_find(core->tlb1, own, *address, leaf) ||
+                            vi_tlb_find(core->tlb1, global, *address, leaf));
     if (have)
         VI_COUNT(reader->counters.tlb_hits);
     else
         VI_COUNT(reader->counters.tlb_misses);
     nested by = c->stage2 ? c : NULL;
+    bool fresh = !have;
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         bool put = !have;
         if (!have && !(by ? walk(reader, by, half, *address, leaf, fault) : walk(reader, NULL, half, *address, leaf, fault)))
@@ -461,7 +535,9 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
         for (;;) {
             if (put) {
                 bool of_asid = (leaf->tag & VI_NOT_GLOBAL) && c->unprivileged;
-                vi_tlb_put(core, core->tlb1, of_asid ? c->own : c->global, of_asid ? own : global, leaf);
+                (fresh ? vi_tlb_put : vi_tlb_replace)(core, core->tlb1, of_asid ? c->own : c->global,
+                                                      of_asid ? own : global, leaf);
+                fresh = false;
             }
             if (VI_UNLIKELY(!permitted1((unsigned)leaf->tag, c, access)))
                 return failed(fault, VI_PERMISSION, vi_leaf_level(leaf), 1);
@@ -478,12 +554,77 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     return failed(fault, VI_PERMISSION, 0, 1);
 }
 
-bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access,
+static void quicken_table(struct vi_table *t)
+{
+    bool high = t->above != 0; /* of a TTB1 */
+    t->start_shift = (uint8_t)(t->granule_bits + (t->granule_bits - 3) * (3 - t->start_level));
+    t->beyond = t->input_bits >= 64 ? 0 : ~UINT64_C(0) << t->input_bits;
+    t->above = high ? t->beyond : 0;
+    t->address = VI_S1LeafDescriptor_OA & (~UINT64_C(0) << t->granule_bits);
+    t->too_high = t->output_bits >= 64 ? 0 : t->address & (~UINT64_C(0) << t->output_bits);
+    t->hierarchy = t->hierarchical ? ~UINT64_C(0) : 0;
+    t->plain = t->wide == VI_NARROW && !t->big_endian && !t->update_tables;
+    for (unsigned n = 0; n < 16; n++) {
+        unsigned inner = t->stage == 1 ? from_mair(t->mair >> (8 * (n & 7)) & 0xFF, 0) : from_memattr(n, 0);
+        unsigned outer = t->stage == 1 ? from_mair(t->mair >> (8 * (n & 7)) & 0xFF, OUTER) : from_memattr(n, OUTER);
+        t->kind[n] = (uint8_t)(inner == outer ? outer : (inner & 0xF) | VI_SH_COUNTS);
+    }
+}
+
+void vi_quicken(struct vi_context *c)
+{
+    enum { NEVER = 0x8000 }; /* no leaf has it: ask the rules */
+    for (unsigned high = 0; high < 2; high++) {
+        struct vi_table *half = &c->half[high];
+        half->above = high;
+        quicken_table(half);
+        half->quick = !half->no_unprivileged && !half->top_byte_ignored && !c->aarch32;
+        if (!half->enabled) { /* no address has these bits so */
+            half->beyond = UINT64_C(1) << 55;
+            half->above = high ? 0 : half->beyond;
+        }
+        if (c->aarch32)
+            half->plain = false;
+    }
+    c->s2.above = 0;
+    quicken_table(&c->s2);
+    for (unsigned access = 0; access < 8; access++) {
+        bool write = access & VI_WRITE, data = !(access & VI_INSTRUCTION);
+        bool unprivileged = c->unprivileged && !(access & VI_PRIVILEGED);
+        c->need[access] = (uint16_t)((write ? VI_WRITABLE : 0) | (unprivileged ? VI_USER : 0) | (data ? 0 : NEVER));
+        c->forbid[access] = c->unprivileged && !unprivileged && c->pan ? VI_USER | (c->epan ? NEVER : 0) : 0;
+        if (c->forbid[access] & NEVER)
+            c->need[access] |= NEVER;
+        c->s2_need[access] = (uint16_t)((write ? VI_WRITABLE : VI_READABLE) | (data ? 0 : NEVER));
+    }
+}
+
+void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *c,
+                     unsigned access)
+{
+    const struct vi_core *core = reader->core;
+    course->quick = c->stage1 && c->half[0].quick && c->half[1].quick;
+    course->stage2 = c->stage2;
+    if (!course->quick)
+        return;
+    for (unsigned high = 0; high < 2; high++) {
+        course->beyond[high] = c->half[high].beyond;
+        course->above[high] = c->half[high].above;
+    }
+    uint64_t own = atomic_load_explicit(&c->own->state, memory_order_acquire);
+    course->no_global = !(uint32_t)atomic_load_explicit(&c->global->state, memory_order_acquire);
+    vi_lane_begin(&course->lane1, core->tlb1, own, c->need[access], c->forbid[access]);
+    if (c->stage2)
+        vi_lane_begin(&course->lane2, core->tlb2, atomic_load_explicit(&c->s2_space->state, memory_order_acquire),
+                      c->s2_need[access], 0);
+}
+
+bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access, bool missed,
               struct vi_place *place, struct vi_fault *fault)
 {
     uint64_t mask = reader->setup->output_mask;
     if (VI_LIKELY(c->stage1)) {
-        if (!stage1(reader, c, &address, access, &place->stage1, fault))
+        if (!stage1(reader, c, &address, access, missed, &place->stage1, fault))
             return false;
         place->size = leaf_left(&place->stage1, address);
         address = leaf_output(&place->stage1, address);
@@ -497,7 +638,7 @@ bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t add
             place->size = mask + 1 - (address & mask);
     }
     if (c->stage2) {
-        if (!stage2(reader, c, address, access, VI_CAUSE_IN, &place->stage2, fault))
+        if (!stage2(reader, c, address, access, VI_CAUSE_IN, false, &place->stage2, fault))
             return false;
         uint64_t left = leaf_left(&place->stage2, address);
         if (left < place->size)
@@ -505,6 +646,24 @@ bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t add
         address = leaf_output(&place->stage2, address);
     }
     place->pa = address & mask;
+    return true;
+}
+
+bool vi_walk_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,
+                     struct vi_place *place)
+{
+    const struct vi_table *table = &c->half[address >> 55 & 1];
+    struct vi_leaf *leaf = &place->stage1;
+    if (VI_UNLIKELY(!walk_to_page(reader, table, address, leaf) ||
+                    (leaf->tag & course->lane1.tested) != course->lane1.need))
+        return false;
+    if (VI_UNLIKELY(!(leaf->tag & VI_NOT_GLOBAL) || !c->unprivileged || !course->lane1.sizes))
+        return false; /* where else it goes, and that there is something now, is for vi_place to tell */
+    vi_tlb_add(reader->core, reader->core->tlb1, c->own, course->lane1.tag | course->lane1.sizes, leaf);
+    VI_COUNT(reader->counters.tlb_misses);
+    VI_COUNT(reader->counters.walks);
+    place->pa = leaf_output(leaf, address) & reader->setup->output_mask;
+    place->size = leaf_left(leaf, address);
     return true;
 }
 
@@ -532,7 +691,11 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
 {
     struct vi_place place;
     struct vi_fault fault;
-    if (!vi_place(reader, context, address, access, &place, &fault))
+    struct vi_course course;
+    if (!mappings)
+        vi_course_begin(&course, reader, context, access);
+    if (mappings ? !vi_place(reader, context, address, access, false, &place, &fault)
+                 : !vi_place_quickly(reader, &course, context, address, access, &place, &fault))
         return fault;
     output->pa = place.pa;
     output->size = place.size;
@@ -550,7 +713,7 @@ int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint
                 uint64_t *pa, struct vi_fault *fault)
 {
     struct vi_leaf leaf;
-    if (!stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, &leaf, fault))
+    if (!stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, false, &leaf, fault))
         return 0;
     *pa = leaf_output(&leaf, ipa) & reader->setup->output_mask;
     return vi_read(reader, *pa, to, size) ? 1 : -1;

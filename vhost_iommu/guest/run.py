@@ -66,6 +66,7 @@ class LinuxGuest:
     append: str = ""
     initrd: Path | None = None
     modules: tuple[str, ...] = linux.MODULES
+    test_modules: tuple[str, ...] = ()  #: of guest/kmod, where ``cases`` insert them
     baseline: Sequence[tuple[str, Path]] = ()  #: QEMU's own disks (serial, image) and no SMMU, instead of the machine
 
 
@@ -228,6 +229,8 @@ class GuestRun:
             else:
                 module, lacking = self._engine_module(guest)
                 chosen = tuple(linux.cases(self.platform, lacking))
+        for name in guest.test_modules:
+            module[name] = self._module(guest, name)
         self.expected = tuple(case.name for case in chosen)
         return initramfs.linux_guest(
             self._assets.busybox().read_bytes(),
@@ -245,7 +248,12 @@ class GuestRun:
             return {}, "modules are built for a kernel that is fetched"
         if not assets.FLAVOURS[guest.kernel].modules:
             return {}, f"no modules are built for kernel {guest.kernel}"
-        return {kmod.ENGINE: kmod.Modules(self._assets, guest.kernel).module().read_bytes()}, ""
+        return {kmod.ENGINE: self._module(guest, kmod.ENGINE)}, ""
+
+    def _module(self, guest: LinuxGuest, name: str) -> bytes:
+        if isinstance(guest.kernel, Path):
+            raise UsageError(f"{name} is built for a kernel that is fetched; name one of those")
+        return kmod.Modules(self._assets, guest.kernel).module(name).read_bytes()
 
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))

@@ -6,10 +6,11 @@ Law: knows masks, guards and hooks, no register by name; the model that owns it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..layout import Register
+from ..mmio import Mirror
 
 R = TypeVar("R", bound=Register)
 
@@ -36,12 +37,14 @@ class RegisterFile:
     ) -> None:
         """``implemented`` says whether a field's or register's ``needs`` holds: what does not is RES0."""
         self._values: dict[type[Register], int] = {}
-        self._masks: dict[type[Register], tuple[int, int]] = {}
+        #: Of what is implemented: bits that a write changes, that it clears, and the guards over some of them.
+        self._masks: dict[type[Register], tuple[int, int, Sequence[tuple[GuardCheck, int]]]] = {}
         #: The register of each word, how far up its word lies in it, and which bits of the word can be read.
         self._at: dict[int, tuple[type[Register], int, int]] = {}
-        self._guards = dict(guards or {})
+        guards = guards or {}
         self._hooks: dict[type[Register], Hook] = {}
         self._resets: dict[type[Register], int] = {}
+        self._mirror: Mirror | None = None
         self._watched: frozenset[type[Register]] = frozenset()
         self._changed: Callable[[], None] = lambda: None
         for register in registers:
@@ -51,6 +54,7 @@ class RegisterFile:
             self._masks[register] = (
                 register.write_mask & ~missing,
                 register.clear_mask & ~missing,
+                [(guards[name], mask) for name, mask in register.guards.items() if name in guards],
             )
             self._resets[register] = register.reset & ~missing
             for half in range(0, register.size, 4):
@@ -71,7 +75,24 @@ class RegisterFile:
     def reset(self) -> None:
         """Every register takes its reset value again."""
         self._values = dict(self._resets)
+        self._mirror_all()
         self._changed()
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Keep what a read returns in ``mirror`` too, from now on."""
+        self._mirror = mirror
+        self._mirror_all()
+
+    def _mirror_all(self) -> None:
+        if self._mirror is not None:
+            for register, value in self._values.items():
+                self._set(register, value)
+
+    def _set(self, register: type[Register], value: int) -> None:
+        """The one way in which a value changes; a register that is not implemented reads as zero whatever it is."""
+        self._values[register] = value
+        if self._mirror is not None and register in self._masks:
+            self._mirror.store(register.at, register.size, value & ~register.hidden_mask)
 
     # -- the model's side ------------------------------------------------------------------------------------
 
@@ -80,7 +101,7 @@ class RegisterFile:
 
     def __setitem__(self, register: type[Register], value: Register | int) -> None:
         if register in self._values:
-            self._values[register] = int(value)
+            self._set(register, int(value))
             if register in self._watched:
                 self._changed()
 
@@ -90,7 +111,8 @@ class RegisterFile:
 
     def set_reset(self, register: type[Register], value: int) -> None:
         """Make ``value`` what a reset leaves (ID registers, implementation defined resets)."""
-        self._resets[register] = self._values[register] = value
+        self._resets[register] = value
+        self._set(register, value)
         self._changed()
 
     # -- software's side -------------------------------------------------------------------------------------
@@ -115,9 +137,12 @@ class RegisterFile:
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
+        found = self._at.get(offset)
+        if size == 4 and found is not None and found[0].size == 4:
+            self._store(found[0], value & 2**32 - 1)
+            return
         if offset % size or size not in (4, 8):
             return
-        found = self._at.get(offset)
         if size == 8 and found is not None and found[0].size == 8:
             self._store(found[0], value & 2**64 - 1)
             return
@@ -133,14 +158,13 @@ class RegisterFile:
     def _store(self, register: type[Register], value: int, touched: int = 2**64 - 1) -> None:
         """Store ``value``, of which software wrote the ``touched`` bits."""
         old = self._values[register]
-        write, clear = self._masks[register]
+        write, clear, guards = self._masks[register]
         clear &= touched
-        for guard, mask in register.guards.items():
-            check = self._guards.get(guard)
-            if check is not None and not check(old, value):
+        for check, mask in guards:
+            if not check(old, value):
                 write, clear = write & ~mask, clear & ~mask
         new = (old & ~write | value & write) & ~(value & clear)
-        self._values[register] = new
+        self._set(register, new)
         hook = self._hooks.get(register)
         if hook is not None and write | clear:
             hook(register(old), register(new))

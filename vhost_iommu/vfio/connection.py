@@ -137,6 +137,11 @@ class Connection:
             if fds:
                 close_fds(fds)
 
+    @property
+    def partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._tail)
+
     def read_register(self, buffer: bytearray) -> bool:
         """What ``feed`` does with the first REGION_READ_SIZE bytes of ``buffer`` when they are all that came and
         a REGION_READ: the guest's CPU waits for it, so here is all that it takes, in a row. False: ``feed`` them.

@@ -301,6 +301,14 @@ class PciFunction:
     def _let(self, offset: int, mask: bytes) -> None:
         self._writable[offset : offset + len(mask)] = mask
 
+    def blocks(self) -> list[tuple[int, int, int, MmioDevice]]:
+        """(region, start, end, block) of each, wherever it has a place of its own."""
+        return [
+            (index, start, start + device.size, device)
+            for index, bar in self.bars.items()
+            for start, device in bar.blocks
+        ]
+
     # -- regions -----------------------------------------------------------------------------------------------
 
     def region_size(self, region: int) -> int:

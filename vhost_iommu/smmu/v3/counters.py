@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -22,5 +23,11 @@ class Counters:
     events: int = 0
     events_lost: int = 0
     interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
-    mmio_reads: int = 0
     mmio_writes: int = 0
+    reads_seen: int = 0  #: of registers, by the model
+    #: … and those that were answered from its mirror.
+    reads_mirrored: Callable[[], int] = lambda: 0
+
+    @property
+    def mmio_reads(self) -> int:
+        return self.reads_seen + self.reads_mirrored()

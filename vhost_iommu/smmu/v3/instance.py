@@ -18,6 +18,7 @@ from ... import _core
 from ...errors import UsageError
 from ...layout import Layout, Register
 from ...memory import Memory, MemoryLike
+from ...mmio import Mirror
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..memory_type import MemoryType, override
@@ -160,6 +161,7 @@ class Smmu:
         self.name = name
         self.memory = memory
         self.trace = trace
+        self._mirror: Mirror | None = None
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
         self._epoch = 0  #: counts resets
@@ -258,7 +260,7 @@ class Smmu:
 
     def read(self, offset: int, size: int) -> int:
         """A register read of ``size`` bytes at ``offset`` in the 128 KiB of pages 0 and 1."""
-        self.counters.mmio_reads += 1
+        self.counters.reads_seen += 1
         # One word is read whole without the lock, so a CPU that polls never waits behind a master.
         value = self.registers.read(offset, size)
         if self._updates:
@@ -278,12 +280,30 @@ class Smmu:
             self.counters.mmio_writes += 1
             self.registers.write(offset, size, value)
 
+    def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
+        """What register reads return, while they have no effect on updates that are under way; None when traced."""
+        if self.trace is not None:
+            return None
+        with self.lock:
+            if self._mirror is None:
+                self._mirror = made = make(self.size)
+                self.registers.mirror(made)
+                self.counters.reads_mirrored = lambda: made.reads
+                self._gate_mirror()
+            return self._mirror
+
+    def _gate_mirror(self) -> None:
+        """While updates are under way each read counts, and must be seen."""
+        if self._mirror is not None:
+            self._mirror.plain = not self._updates
+
     def reset(self) -> None:
         """Registers take their reset values and the caches are empty, as after power-on."""
         with self.lock:
             self._epoch += 1
             self.registers.reset()
             self._updates.clear()
+            self._gate_mirror()
             self.bypass_mpam = self.own_mpam = NO_MPAM
             self.unanswered.clear()
             self.configuration.invalidate_all()
@@ -339,6 +359,7 @@ class Smmu:
             if due:
                 self._acknowledge(update.register, due)
         self._updates = deque(each for each in self._updates if each.mask or each.reads > 0)
+        self._gate_mirror()
 
     def _unanswered_enables(self) -> int:
         """Fields of IRQ_CTRL that are to fall and whose MSIs' aborts may not be visible yet (§3.18.1)."""

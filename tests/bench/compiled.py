@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the compiled core, each against plain C in the same process (core.c).
+
+Law: core.c is compiled here, with the core's own sources and no Python, so that what it measures is today's. Where
+valgrind is, each time has a count of instructions beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.figure import Figure, figure, missing, ratios
+
+TOP = Path(__file__).resolve().parents[2]
+SOURCES = TOP / "vhost_iommu" / "_core"
+PROGRAM = TOP / "build" / "bench-core"
+FLAGS = ("-O3", "-std=c11", "-pthread")
+ROUNDS = 7
+
+
+class UnmeasuredError(Exception):
+    """Why there is no number."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Times by variant, in nanoseconds for one operation, round by round; the processors of the lanes."""
+
+    figure: str
+    times: dict[str, list[float]]
+    cpus: tuple[int, int]
+
+    def time(self, variant: str) -> float:
+        return statistics.median(self.times[variant])
+
+
+def compile_program() -> None:
+    """UnmeasuredError: there is no compiler, or it does not like what it reads."""
+    cc = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(cc[0]) is None:
+        raise UnmeasuredError(f"there is no C compiler ({cc[0]})")
+    PROGRAM.parent.mkdir(exist_ok=True)
+    # What Cython made of a door lies elsewhere, but a folder may hold more than the core: doors need Python's headers.
+    sources = [source for source in sorted(SOURCES.glob("*.c")) if "Python.h" not in source.read_text()]
+    command = [*cc, *FLAGS, f"-I{SOURCES}", str(Path(__file__).with_name("core.c")), *map(str, sources)]
+    done = subprocess.run([*command, "-o", str(PROGRAM)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnmeasuredError(f"core.c does not compile: {(done.stderr.splitlines() or ['no word why'])[0]}")
+
+
+def _output(*arguments: str) -> list[list[str]]:
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnmeasuredError(f"core {' '.join(arguments)}: {done.stderr.strip()}")
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def measure(name: str, rounds: int = ROUNDS) -> Measured:
+    first, *lines = _output(name, str(rounds))
+    times: dict[str, list[float]] = {}
+    for variant, value in lines:
+        times.setdefault(variant, []).append(float(value))
+    return Measured(name, times, (int(first[1]), int(first[2])))
+
+
+def instructions(name: str, variant: str) -> float | None:
+    """For one operation; None: there is no valgrind."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        return None
+    command = [valgrind, "--tool=callgrind", "--toggle-collect=counted", f"--callgrind-out-file={os.devnull}"]
+    done = subprocess.run(
+        [*command, PROGRAM, name, "count", variant], capture_output=True, text=True, check=False, cwd=PROGRAM.parent
+    )
+    collected = re.search(r"Collected : (\d+)", done.stderr)
+    operations = re.search(r"operations (\d+)", done.stdout)
+    if done.returncode or collected is None or operations is None:
+        return None
+    return int(collected[1]) / int(operations[1])
+
+
+def _counted(name: str, *variants: str, scale: float = 1) -> tuple[list[float | None], str]:
+    """Instructions of each, and a text for a note."""
+    counts = [instructions(name, variant) for variant in variants]
+    if None in counts:
+        return counts, "no instruction counts without valgrind"
+    return counts, "instructions " + " and ".join(f"{count * scale:.0f}" for count in counts if count is not None)
+
+
+def _against(title: str, name: str, limit: float | None, what: str, ours: str = "core", theirs: str = "bare") -> Figure:
+    """Nanoseconds of one operation against plain C's."""
+    measured = measure(name)
+    _, counted = _counted(name, ours, theirs)
+    note = f"{what}: {measured.time(ours):.1f} ns and {measured.time(theirs):.1f} ns; {counted}; {_on(measured)}"
+    return figure(title, "×", ratios(measured.times[ours], measured.times[theirs]), limit, note)
+
+
+def _on(measured: Measured, lanes: int = 1) -> str:
+    return f"CPU {measured.cpus[0]}" if lanes == 1 else f"CPUs {measured.cpus[0]} and {measured.cpus[1]}"
+
+
+def hit() -> Figure:
+    return _against("TLB hit / bare lookup", "hit", 2.0, "one of 256 in a batch, and bare")
+
+
+def misses(nested: bool) -> list[Figure]:
+    """Of several kinds, of which all but the first inform of what the limit is made of."""
+    name, title = ("nested", "nested miss") if nested else ("miss", "TLB miss")
+    measured = measure(name)
+    levels = "4 levels through 4, stage 2 missed too" if nested else "4 levels, tables in cache"
+    rows = []
+    kinds: list[tuple[str, str, str, float | None, str]] = [
+        ("bare walk", "core", "walk", 1.5, f"{levels}; batch, and walks that may overlap"),
+        ("bare walk, chained", "core-chain", "walk-chain", None, f"{levels}; each address from the answer before it"),
+        ("bare TLB with walk", "core", "fill", None, f"{levels}; batch, and a failing lookup, walk and fill"),
+    ]
+    for against, ours, theirs, limit, what in kinds:
+        _, counted = _counted(name, ours, theirs)
+        note = f"{what}: {measured.time(ours):.1f} ns and {measured.time(theirs):.1f} ns; {counted}; {_on(measured)}"
+        values = ratios(measured.times[ours], measured.times[theirs])
+        rows.append(figure(f"{title} / {against}", "×", values, limit, note))
+    if nested:
+        what = "only the last tables and pages are new to stage 2; batch, and bare"
+        rows.append(_against("nested miss, warm stage 2", "nested-warm", None, what, "core", "walk"))
+    return rows
+
+
+def copy(name: str, what: str) -> Figure:
+    measured = measure(name)
+    _, counted = _counted(name, "core", "bare", scale=4096)
+    speeds = " and ".join(f"{1 / measured.time(each):.1f} GB/s" for each in ("core", "bare"))
+    note = f"{what} over scattered pages, and memcpy of the same: {speeds}; {counted} for a page; {_on(measured)}"
+    values = ratios(measured.times["bare"], measured.times["core"])
+    return figure(f"DMA copy {what} / memcpy", "×", values, 0.95, note, at_least=True)
+
+
+def lanes(name: str, what: str) -> list[Figure]:
+    measured = measure(name)
+    title = f"two masters, {what}"
+    if "two" not in measured.times:
+        return [missing(title, 1.9, "there is one processor only", at_least=True)]
+    rows = []
+    for suffix, kind, limit in (("", "", 1.9), ("-locked", ", locked", None)):
+        note = f"{what} of two threads and of one{kind and ', a mutex round each'}; {_on(measured, 2)}"
+        values = ratios(measured.times[f"one{suffix}"], measured.times[f"two{suffix}"])
+        rows.append(figure(f"{title}{kind}", "×", values, limit, note, at_least=True))
+    return rows
+
+
+def configured(name: str, what: str, many: str) -> list[Figure]:
+    """What of the working set is left out is in the note: one stream is at work, all others were once."""
+    measured = measure(name)
+    kind = name.rpartition("-")[2]
+    rows = []
+    for variant, count in (("1000", f"1,000 {what}"), ("all", f"{many} {what}"), ("unsynced", f"{many} before a SYNC")):
+        limit = 1.1 if kind == "hit" and variant != "unsynced" else None
+        # To make a million substreams under callgrind takes its time, so for figures with limits only.
+        (here, one), counted = _counted(name, variant, "1") if limit else ([None, None], "instructions not counted")
+        values = ratios(measured.times[variant], measured.times["1"])
+        note = (
+            f"{count}, each used once and then one alone; and 1 in all: {measured.time(variant):.1f} ns and "
+            f"{measured.time('1'):.1f} ns; {counted}; {_on(measured)}"
+        )
+        judged = None if here is None or one is None or limit is None else here / one
+        rows.append(figure(f"{kind}, {count}", "×", values, limit, note, judged=judged))
+    return rows
+
+
+def single_request() -> float:
+    """Nanoseconds of a request of one address that misses, from entering to leaving."""
+    return measure("miss").time("core-request")
+
+
+def sizes() -> list[Figure]:
+    found = {name: int(value) for name, value in _output("sizes")}
+    context = (
+        f"a cached context: {found['context-used']} bytes when it is used, "
+        f"{found['context-room']} set aside for each that may be; struct vi_context {found['context']}"
+    )
+    entry = f"a TLB entry with its share of its set and of spaces; struct vi_entry {found['entry']}"
+    total = found["context-room"] + found["context-used"]
+    return [
+        figure("memory of a context", "bytes", [total], None, context),
+        figure("memory of a TLB entry", "bytes", [found["entry-room"]], None, entry),
+    ]
+
+
+def measurements() -> Sequence[tuple[str, Callable[[], list[Figure]]]]:
+    return [
+        ("TLB hits", lambda: [hit()]),
+        ("TLB misses", lambda: misses(nested=False)),
+        ("nested misses", lambda: misses(nested=True)),
+        ("DMA copies", lambda: [copy("copy-64k", "64 KiB"), copy("copy-1m", "1 MiB")]),
+        ("two masters", lambda: [*lanes("lanes-hit", "hits"), *lanes("lanes-copy", "copies")]),
+        (
+            "many streams",
+            lambda: [*configured("streams-hit", "streams", "65,536"), *configured("streams-miss", "streams", "65,536")],
+        ),
+        (
+            "many substreams",
+            lambda: [
+                *configured("substreams-hit", "substreams", "1,000,000"),
+                *configured("substreams-miss", "substreams", "1,000,000"),
+            ],
+        ),
+        ("sizes", sizes),
+    ]

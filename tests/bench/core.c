@@ -1,0 +1,919 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The compiled core against plain C that does the least of the same: what a figure's variants take, measured in turns.
+ *
+ *   core FIGURE ROUNDS           lines of "VARIANT NANOSECONDS", one for each variant and round: per operation
+ *   core FIGURE count VARIANT    runs `counted` once, for callgrind to look at: prints how many operations that was
+ *   core sizes                   lines of "NAME BYTES"
+ *   core figures                 lines of "FIGURE VARIANT"
+ *
+ * A round is the least of some short times, so that who shares the processor with us is not measured. Each processor that
+ * we may use has at most one thread of ours: the last one the first.
+ *
+ * Knows core.h, the layout of structures in memory, and of the core's own headers the sizes of what is cached.
+ */
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "translate.h"
+
+#define REQUIRE(what)                                                                                                 \
+    do {                                                                                                              \
+        if (!(what)) {                                                                                                \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
+            exit(1);                                                                                                  \
+        }                                                                                                             \
+    } while (0)
+
+#define NOINLINE __attribute__((noinline))
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ---- guest memory and what software puts there ------------------------------------------------------------------- */
+
+#define RAM_BASE UINT64_C(0x40000000)
+#define RAM_SIZE (UINT64_C(512) << 20) /* of which the host gives what is touched */
+#define PAGE UINT64_C(0x1000)
+#define ADDRESS UINT64_C(0x0000FFFFFFFFF000) /* of a descriptor */
+
+static uint8_t *ram;
+static uint64_t ram_used;
+
+static uint64_t allocate(uint64_t size)
+{
+    uint64_t at = (ram_used + size - 1) / size * size;
+    ram_used = at + size;
+    REQUIRE(ram_used <= RAM_SIZE);
+    return RAM_BASE + at;
+}
+
+static uint64_t *word_at(uint64_t pa) { return (uint64_t *)(void *)(ram + (pa - RAM_BASE)); }
+
+/* Bits [msb:lsb] of a structure. */
+static void set_field(uint64_t *words, unsigned msb, unsigned lsb, uint64_t value)
+{
+    uint64_t mask = UINT64_MAX >> (63 - (msb - lsb)) << lsb % 64;
+    words[lsb / 64] = (words[lsb / 64] & ~mask) | (value << lsb % 64 & mask);
+}
+
+/* Map a page in a table of four levels; stage 1: nG, AF, SH 3, AP 1; stage 2: AF, SH 3, S2AP 3, write-back. */
+static void map(uint64_t root, uint64_t address, uint64_t pa, unsigned stage)
+{
+    uint64_t table = root;
+    for (unsigned shift = 39; shift > 12; shift -= 9) {
+        uint64_t *descriptor = word_at(table) + (address >> shift & 511);
+        if (!*descriptor)
+            *descriptor = allocate(PAGE) | 3;
+        table = *descriptor & ADDRESS;
+    }
+    word_at(table)[address >> 12 & 511] = pa | (stage == 1 ? 0xF43 : 0x7FF);
+}
+
+/* Stage 2 as identity of all of RAM that is in use. */
+static void map_all(uint64_t root)
+{
+    uint64_t last;
+    do {
+        last = ram_used;
+        for (uint64_t at = RAM_BASE; at < RAM_BASE + last; at += PAGE)
+            map(root, at, at, 2);
+    } while (last != ram_used); /* its own tables are in RAM, too */
+}
+
+static void put_cd(uint64_t at, uint64_t root, unsigned asid)
+{
+    uint64_t *cd = word_at(at);
+    set_field(cd, 5, 0, 64 - 48); /* T0SZ; TG0 0: 4K */
+    cd[0] |= UINT64_C(1) << 30 | UINT64_C(1) << 31 | UINT64_C(1) << 41; /* EPD1, V, AA64 */
+    cd[0] |= UINT64_C(3) << 45;                                         /* R, A */
+    set_field(cd, 34, 32, VI_AddressSize_BITS_48);
+    set_field(cd, 63, 48, asid);
+    cd[1] = root;
+    cd[3] = 0x04FF; /* MAIR: write-back, Device-nGnRE */
+}
+
+static void put_ste(uint64_t at, unsigned config, uint64_t cds, unsigned log2_cds, uint64_t s2_root)
+{
+    uint64_t *ste = word_at(at);
+    ste[0] = 1 | cds;
+    set_field(ste, 3, 1, config);
+    if (log2_cds) {
+        set_field(ste, 63, 59, log2_cds);
+        set_field(ste, 5, 4, VI_S1Fmt_TWO_LEVEL_64K);
+    }
+    set_field(ste, 109, 108, 1); /* SHCFG: as it came */
+    if (config & 2) {
+        set_field(ste, 143, 128, 1); /* VMID */
+        set_field(ste, 165, 160, 64 - 48);
+        set_field(ste, 167, 166, 2); /* from level 0 on */
+        set_field(ste, 178, 176, VI_AddressSize_BITS_48);
+        set_field(ste, 179, 179, 1);
+        set_field(ste, 186, 186, 1); /* S2R */
+        ste[3] |= s2_root;
+    }
+}
+
+/* ---- an SMMU, and pages that its streams have ---------------------------------------------------------------------- */
+
+enum { MOST_PAGES = 512, MOST_STREAMS = 65536, SID_BITS = 16, SSID_BITS = 20 };
+
+static struct vi_core *core;
+static uint64_t stream_table, stage1_root, stage2_root;
+static uint64_t iovas[MOST_PAGES], answers[MOST_PAGES];
+static unsigned pages; /* of stream 0, at iovas */
+
+static uint64_t seed = 1;
+static uint64_t random_below(uint64_t count)
+{
+    seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (seed >> 33) % count;
+}
+
+static void shuffle(uint64_t *what, unsigned count)
+{
+    for (unsigned at = count; at > 1; at--) {
+        unsigned other = (unsigned)random_below(at);
+        uint64_t swapped = what[at - 1];
+        what[at - 1] = what[other];
+        what[other] = swapped;
+    }
+}
+
+static void new_core(uint32_t tlb_entries)
+{
+    if (core)
+        vi_core_free(core);
+    struct vi_window window = {.base = RAM_BASE, .size = RAM_SIZE, .host = ram, .allows = VI_MAY_READ | VI_MAY_WRITE};
+    /* An SMMU with both stages, 48 bits, 2-level tables, 16 bits of StreamID and 20 of SubstreamID. */
+    struct vi_parameters parameters = {
+        .idr0 = 0x0948709B,
+        .idr1 = 0x0D4A0000 | SSID_BITS << 6 | SID_BITS,
+        .idr3 = 0x1404,
+        .idr5 = 0x75,
+        .strtab_base = stream_table,
+        .strtab_base_cfg = SID_BITS,
+        .enabled = true,
+    };
+    core = vi_core_new(tlb_entries, 4096); /* as many contexts as the models ask for */
+    REQUIRE(core && vi_set_windows(core, &window, 1));
+    vi_set_parameters(core, &parameters);
+}
+
+static void new_ram(void)
+{
+    ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    REQUIRE(ram != MAP_FAILED);
+    ram_used = PAGE; /* 0 is no address of a table */
+    stream_table = allocate(UINT64_C(64) << SID_BITS);
+    stage1_root = allocate(PAGE);
+    stage2_root = allocate(PAGE);
+}
+
+/* Pages next to each other in IOVA space, anywhere in RAM, for stream 0. */
+static void neighbours(unsigned count)
+{
+    uint64_t pas[MOST_PAGES];
+    for (unsigned at = 0; at < count; at++)
+        pas[at] = allocate(PAGE);
+    shuffle(pas, count);
+    for (unsigned at = 0; at < count; at++) {
+        iovas[at] = UINT64_C(0xFFFF00000000) + at * PAGE;
+        map(stage1_root, iovas[at], pas[at], 1);
+    }
+    pages = count;
+}
+
+/* Pages with no table in common but the first; their descriptors are in different lines of a cache's sets. */
+static void strangers(unsigned count)
+{
+    for (unsigned at = 0; at < count; at++) {
+        uint64_t index = (at + 1) * 8 % 512;
+        iovas[at] = (uint64_t)(at + 1) << 39 | index << 30 | (index + 136) % 512 << 21 | (index + 272) % 512 << 12;
+        map(stage1_root, iovas[at], allocate(PAGE), 1);
+    }
+    pages = count;
+}
+
+/* Streams with the same pages, each with a CD and an ASID of its own. */
+static void streams(unsigned count, unsigned config)
+{
+    for (unsigned sid = 0; sid < count; sid++) {
+        uint64_t cd = allocate(64);
+        put_cd(cd, stage1_root, 1 + sid % 0xFFFF);
+        put_ste(stream_table + 64 * (uint64_t)sid, config, cd, 0, stage2_root);
+    }
+}
+
+/* ---- plain C that does the least ----------------------------------------------------------------------------------- */
+
+struct bare_entry {
+    _Alignas(64) uint64_t page, tag, output, may;
+};
+
+struct bare_set {
+    _Alignas(64) uint32_t print[8];
+    uint32_t victim;
+    struct bare_entry entry[8];
+};
+
+static struct bare_set *bare_table;
+static unsigned bare_sets, bare_shift;
+#define BARE_TAG 7
+
+static void new_bare_table(unsigned entries)
+{
+    bare_sets = entries / 8;
+    bare_shift = 64 - (unsigned)__builtin_ctz(bare_sets);
+    free(bare_table);
+    bare_table = aligned_alloc(64, bare_sets * sizeof *bare_table);
+    REQUIRE(bare_table);
+    memset(bare_table, 0, bare_sets * sizeof *bare_table);
+}
+
+static inline uint64_t bare_hash(uint64_t page) { return (page ^ (uint64_t)BARE_TAG << 32) * UINT64_C(0x9E3779B97F4A7C15); }
+static inline struct bare_set *bare_set_of(uint64_t hash)
+{
+    return &bare_table[bare_sets == 1 ? 0 : hash >> bare_shift];
+}
+
+static inline bool bare_find(uint64_t address, unsigned may, uint64_t *pa)
+{
+    uint64_t page = address >> 12, hash = bare_hash(page);
+    struct bare_set *set = bare_set_of(hash);
+    uint32_t print = (uint32_t)(hash >> 16) | 1;
+    for (unsigned way = 0; way < 8; way++)
+        if (set->print[way] == print && set->entry[way].page == page && set->entry[way].tag == BARE_TAG) {
+            if (!(set->entry[way].may & may))
+                return false;
+            *pa = set->entry[way].output | (address & 0xFFF);
+            return true;
+        }
+    return false;
+}
+
+static inline void bare_put(uint64_t address, uint64_t pa)
+{
+    uint64_t page = address >> 12, hash = bare_hash(page);
+    struct bare_set *set = bare_set_of(hash);
+    unsigned way = set->victim++ % 8;
+    set->entry[way] = (struct bare_entry){page, BARE_TAG, pa & ~UINT64_C(0xFFF), VI_MAY_READ | VI_MAY_WRITE};
+    set->print[way] = (uint32_t)(hash >> 16) | 1;
+}
+
+static inline bool bare_walk2(uint64_t address, uint64_t *pa)
+{
+    uint64_t table = stage2_root;
+    for (unsigned shift = 39;; shift -= 9) {
+        uint64_t descriptor = word_at(table)[address >> shift & 511];
+        if (!(descriptor & 1))
+            return false;
+        if (shift > 12 && (descriptor & 2)) {
+            table = descriptor & ADDRESS;
+            continue;
+        }
+        if ((shift == 12) != !!(descriptor & 2) || !(descriptor & 1 << 10) || !(descriptor & 1 << 6))
+            return false;
+        uint64_t within = (UINT64_C(1) << shift) - 1;
+        *pa = (descriptor & ADDRESS & ~within) | (address & within);
+        return true;
+    }
+}
+
+static inline bool bare_walk(uint64_t address, bool nested, uint64_t *pa)
+{
+    uint64_t table = stage1_root;
+    for (unsigned shift = 39;; shift -= 9) {
+        uint64_t at = table + (address >> shift & 511) * 8;
+        if (nested && !bare_walk2(at, &at))
+            return false;
+        uint64_t descriptor = *word_at(at);
+        if (!(descriptor & 1))
+            return false;
+        if (shift > 12 && (descriptor & 2)) {
+            table = descriptor & ADDRESS;
+            continue;
+        }
+        if ((shift == 12) != !!(descriptor & 2) || !(descriptor & 1 << 10) || !(descriptor & 1 << 6))
+            return false;
+        uint64_t within = (UINT64_C(1) << shift) - 1;
+        *pa = (descriptor & ADDRESS & ~within) | (address & within);
+        return !nested || bare_walk2(*pa, pa);
+    }
+}
+
+/* ---- what is measured ------------------------------------------------------------------------------------------------ */
+
+/* `run` does `operations`; lane 0 is the first thread's. */
+struct variant {
+    const char *name;
+    void (*run)(unsigned lane);
+    uint64_t operations;
+    bool both; /* two threads do so many each; the time is that until both have ended */
+};
+
+enum { LANES = 2, TRIES = 15 };
+#define CHUNK 400000 /* nanoseconds, about */
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void keep_to(int cpu)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+}
+
+/* The processors of our lanes: the last two that we may use; -1: there is no such. */
+static int cpus[LANES] = {-1, -1};
+
+static void find_cpus(void)
+{
+    cpu_set_t set;
+    REQUIRE(!sched_getaffinity(0, sizeof set, &set));
+    unsigned lane = 0;
+    for (int cpu = CPU_SETSIZE; cpu-- > 0 && lane < LANES;)
+        if (CPU_ISSET(cpu, &set))
+            cpus[lane++] = cpu;
+    keep_to(cpus[0]);
+}
+
+NOINLINE void counted(const struct variant *variant, uint64_t runs);
+NOINLINE void counted(const struct variant *variant, uint64_t runs)
+{
+    for (uint64_t at = 0; at < runs; at++)
+        variant->run(0);
+}
+
+/* The second lane's thread: asked by `wanted`, which is a variant, it waits for the first, and says when it ended. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    const struct variant *wanted;
+    uint64_t runs, ended;
+    _Atomic unsigned ready;
+    _Atomic bool done;
+} second = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void meet(void)
+{
+    atomic_fetch_add(&second.ready, 1);
+    while (atomic_load(&second.ready) < LANES)
+        ;
+}
+
+static void *second_lane(void *unused)
+{
+    (void)unused;
+    keep_to(cpus[1]);
+    for (;;) {
+        pthread_mutex_lock(&second.lock);
+        while (!second.wanted)
+            pthread_cond_wait(&second.changed, &second.lock);
+        const struct variant *variant = second.wanted;
+        second.wanted = NULL;
+        pthread_mutex_unlock(&second.lock);
+        meet();
+        for (uint64_t at = 0; at < second.runs; at++)
+            variant->run(1);
+        second.ended = now();
+        atomic_store(&second.done, true);
+    }
+    return NULL;
+}
+
+static uint64_t time_both(const struct variant *variant, uint64_t runs)
+{
+    static bool started;
+    pthread_t thread;
+    if (!started)
+        REQUIRE(!pthread_create(&thread, NULL, second_lane, NULL));
+    started = true;
+    pthread_mutex_lock(&second.lock);
+    atomic_store(&second.ready, 0);
+    atomic_store(&second.done, false);
+    second.runs = runs;
+    second.wanted = variant;
+    pthread_cond_signal(&second.changed);
+    pthread_mutex_unlock(&second.lock);
+    meet();
+    uint64_t began = now();
+    counted(variant, runs);
+    uint64_t ended = now();
+    while (!atomic_load(&second.done))
+        sched_yield();
+    return (ended > second.ended ? ended : second.ended) - began;
+}
+
+static uint64_t time_of(const struct variant *variant, uint64_t runs)
+{
+    if (variant->both)
+        return time_both(variant, runs);
+    uint64_t began = now();
+    counted(variant, runs);
+    return now() - began;
+}
+
+static void measure(const struct variant *variants, unsigned count, unsigned rounds)
+{
+    uint64_t runs[8];
+    for (unsigned each = 0; each < count; each++) {
+        if (variants[each].both && cpus[1] < 0)
+            continue;
+        uint64_t took = 0;
+        for (runs[each] = 1; (took = time_of(&variants[each], runs[each])) < CHUNK / 2; runs[each] *= 2)
+            ;
+    }
+    for (unsigned round = 0; round < rounds; round++) {
+        uint64_t least[8];
+        memset(least, 0xFF, sizeof least);
+        for (unsigned try = 0; try < TRIES; try++)
+            for (unsigned each = 0; each < count; each++) {
+                if (variants[each].both && cpus[1] < 0)
+                    continue;
+                uint64_t took = time_of(&variants[each], runs[each]);
+                if (took < least[each])
+                    least[each] = took;
+            }
+        for (unsigned each = 0; each < count; each++)
+            if (!variants[each].both || cpus[1] >= 0)
+                printf("%s %.4f\n", variants[each].name,
+                       (double)least[each] / (double)runs[each] / (double)variants[each].operations /
+                           (variants[each].both ? LANES : 1));
+        fflush(stdout);
+    }
+}
+
+/* ---- our side of a figure ---------------------------------------------------------------------------------------- */
+
+/* The stream of lane n is n; `many` has one working set for each number of contexts. */
+static uint32_t sid_of[LANES] = {0, 1}, ssid_of[LANES] = {VI_NO_SSID, VI_NO_SSID};
+
+static void batch_of(unsigned lane, const uint64_t *from, uint64_t *to, uint32_t count)
+{
+    struct vi_request request = {.sid = sid_of[lane], .ssid = ssid_of[lane], .access = VI_WRITE, .incoming = VI_INCOMING};
+    struct vi_result result;
+    struct vi_reader *reader = vi_enter(core, lane);
+    uint32_t done = vi_batch(reader, &request, from, to, count, &result);
+    vi_exit(reader);
+    REQUIRE(done == count);
+}
+
+static void our_batch(unsigned lane) { batch_of(lane, iovas, answers, pages); }
+
+static void bare_hits(unsigned lane)
+{
+    (void)lane;
+    for (unsigned at = 0; at < pages; at++)
+        if (!bare_find(iovas[at], VI_MAY_WRITE, &answers[at]))
+            abort();
+}
+
+static void bare_walks(unsigned lane)
+{
+    (void)lane;
+    for (unsigned at = 0; at < pages; at++)
+        if (!bare_walk(iovas[at], false, &answers[at]))
+            abort();
+}
+
+static void bare_nested_walks(unsigned lane)
+{
+    (void)lane;
+    for (unsigned at = 0; at < pages; at++)
+        if (!bare_walk(iovas[at], true, &answers[at]))
+            abort();
+}
+
+static inline void bare_misses_of(bool nested)
+{
+    for (unsigned at = 0; at < pages; at++)
+        if (!bare_find(iovas[at], VI_MAY_WRITE, &answers[at])) {
+            if (!bare_walk(iovas[at], nested, &answers[at]))
+                abort();
+            bare_put(iovas[at], answers[at]);
+        }
+}
+static void bare_misses(unsigned lane) { (void)lane, bare_misses_of(false); }
+static void bare_nested_misses(unsigned lane) { (void)lane, bare_misses_of(true); }
+
+/* Each address is known once the one before it is translated: a chain of descriptors, and no two walks at a time. */
+static uint64_t after(unsigned at, uint64_t pa) { return iovas[(at + 1 + (pa & 0xFFF)) & (pages - 1)]; }
+
+static void our_chain(unsigned lane)
+{
+    struct vi_lookup found;
+    struct vi_output output;
+    struct vi_reader *reader = vi_enter(core, lane);
+    vi_lookup(reader, sid_of[lane], VI_NO_SSID, &found);
+    uint64_t address = iovas[0];
+    for (unsigned at = 0; at < pages; at++) {
+        struct vi_fault fault =
+            vi_translate(reader, found.context, address, VI_WRITE, VI_INCOMING, false, &output);
+        REQUIRE(fault.kind == VI_NO_FAULT);
+        answers[at] = output.pa;
+        address = after(at, output.pa);
+    }
+    vi_exit(reader);
+}
+
+static inline void bare_chain_of(bool nested)
+{
+    uint64_t address = iovas[0];
+    for (unsigned at = 0; at < pages; at++) {
+        if (!bare_walk(address, nested, &answers[at]))
+            abort();
+        address = after(at, answers[at]);
+    }
+}
+static void bare_chain(unsigned lane) { (void)lane, bare_chain_of(false); }
+static void bare_nested_chain(unsigned lane) { (void)lane, bare_chain_of(true); }
+
+/* Requests of one address, each by itself. */
+static void our_requests(unsigned lane)
+{
+    for (unsigned at = 0; at < pages; at++)
+        batch_of(lane, &iovas[at], &answers[at], 1);
+}
+
+/* The answers of `run` must be those of the bare walk. */
+static void check(void (*run)(unsigned lane), bool nested)
+{
+    memset(answers, 0, sizeof answers);
+    run(0);
+    for (unsigned at = 0; at < pages; at++) {
+        uint64_t pa;
+        REQUIRE(bare_walk(iovas[at], nested, &pa) && pa == answers[at]);
+    }
+}
+
+/* How often the walker walked in one `run`. */
+static uint64_t walks_of(void (*run)(unsigned lane))
+{
+    uint64_t before[9], later[9];
+    vi_count(core, before);
+    run(0);
+    vi_count(core, later);
+    return later[2] - before[2];
+}
+
+/* ---- figures ------------------------------------------------------------------------------------------------------- */
+
+struct figure {
+    const char *name;
+    void (*prepare)(void);
+    const struct variant *variants;
+    unsigned count;
+};
+
+enum { HITS = 256, MISSES = 64 };
+
+static void prepare_hits(void)
+{
+    new_ram();
+    neighbours(HITS);
+    shuffle(iovas, pages);
+    streams(1, VI_STE_CONFIG_S1);
+    new_core(4096);
+    new_bare_table(4096);
+    check(our_batch, false);
+    for (unsigned at = 0; at < pages; at++)
+        bare_put(iovas[at], answers[at]);
+    check(bare_hits, false);
+    REQUIRE(walks_of(our_batch) == 0);
+}
+
+static void prepare_misses(void)
+{
+    new_ram();
+    strangers(MISSES);
+    streams(1, VI_STE_CONFIG_S1);
+    new_core(8);
+    new_bare_table(8);
+    check(our_batch, false);
+    check(our_chain, false);
+    check(bare_misses, false);
+    REQUIRE(walks_of(our_batch) == pages);
+}
+
+static void prepare_nested(void)
+{
+    new_ram();
+    strangers(MISSES);
+    streams(1, VI_STE_CONFIG_NESTED);
+    map_all(stage2_root);
+    new_core(8);
+    new_bare_table(8);
+    check(our_batch, true);
+    check(our_chain, true);
+    check(bare_nested_misses, true);
+    /* The first table, and no other, may still be in the TLB of stage 2 from the address before. */
+    REQUIRE(walks_of(our_batch) >= pages * 5);
+}
+
+/* The same with room for stage 2 of all tables: only what is new of an address is walked for. */
+static void prepare_nested_warm(void)
+{
+    prepare_nested();
+    new_core(8);
+    for (unsigned at = 0; at < pages; at++)
+        iovas[at] = (iovas[0] & ~UINT64_C(0x1FFFFF)) + at * PAGE, map(stage1_root, iovas[at], allocate(PAGE), 1);
+    map_all(stage2_root);
+    check(our_batch, true);
+}
+
+/* Copies between scattered pages: the first half of them to the second, page by page in order of IOVA. */
+static void copy_pages(unsigned count)
+{
+    new_ram();
+    neighbours(count * 2);
+    streams(2, VI_STE_CONFIG_S1);
+    new_core(4096);
+    our_batch(0);
+    our_batch(1);
+    for (unsigned at = 0; at < count * 2; at++)
+        memset(word_at(answers[at]), (int)at, PAGE);
+}
+static void prepare_copy_64k(void) { copy_pages(16); }
+static void prepare_copy_1m(void) { copy_pages(256); }
+
+static void our_copy(unsigned lane)
+{
+    struct vi_request from = {.sid = sid_of[lane], .ssid = VI_NO_SSID, .iova = iovas[0], .size = pages / 2 * PAGE,
+                              .incoming = VI_INCOMING};
+    struct vi_request to = from;
+    struct vi_result read, written;
+    to.iova = iovas[pages / 2];
+    to.access = VI_WRITE;
+    struct vi_reader *reader = vi_enter(core, lane);
+    bool whole = vi_dma_copy(reader, &from, &to, &read, &written);
+    vi_exit(reader);
+    REQUIRE(whole && written.done == from.size);
+}
+
+static void bare_copy(unsigned lane)
+{
+    (void)lane;
+    for (unsigned at = 0; at < pages / 2; at++)
+        memcpy(word_at(answers[pages / 2 + at]), word_at(answers[at]), PAGE);
+}
+
+/* Two masters: streams 0 and 1, each with pages of its own. */
+static struct {
+    _Alignas(256) uint64_t iovas[32];
+    _Alignas(256) uint64_t answers[32];
+} lane_of[LANES];
+
+static void prepare_lanes(void)
+{
+    prepare_hits();
+    streams(2, VI_STE_CONFIG_S1);
+    for (unsigned lane = 0; lane < LANES; lane++)
+        memcpy(lane_of[lane].iovas, iovas + lane * 32, sizeof lane_of[lane].iovas);
+}
+
+static void lane_batch(unsigned lane) { batch_of(lane, lane_of[lane].iovas, lane_of[lane].answers, 32); }
+
+/* 16 KiB; lane n has the nth quarter of pages, and copies its first half to its second. */
+static void lane_copy(unsigned lane)
+{
+    struct vi_request from = {.sid = sid_of[lane], .ssid = VI_NO_SSID, .iova = UINT64_C(0xFFFF00000000) + lane * 8 * PAGE,
+                              .size = 4 * PAGE, .incoming = VI_INCOMING};
+    struct vi_request to = from;
+    struct vi_result read, written;
+    to.iova = from.iova + from.size;
+    to.access = VI_WRITE;
+    struct vi_reader *reader = vi_enter(core, lane);
+    bool whole = vi_dma_copy(reader, &from, &to, &read, &written);
+    vi_exit(reader);
+    REQUIRE(whole && written.done == from.size);
+}
+
+static pthread_mutex_t one_lock = PTHREAD_MUTEX_INITIALIZER;
+static void locked_batch(unsigned lane)
+{
+    pthread_mutex_lock(&one_lock);
+    lane_batch(lane);
+    pthread_mutex_unlock(&one_lock);
+}
+static void locked_copy(unsigned lane)
+{
+    pthread_mutex_lock(&one_lock);
+    lane_copy(lane);
+    pthread_mutex_unlock(&one_lock);
+}
+
+/* Cores that have one stream, many, one substream and many, all with the same pages and one stream at work. */
+static int only = -1; /* the variant that is wanted; -1: all */
+enum { CONFIGURED = 4, SUBSTREAMS_FEW = 1000, SUBSTREAMS_MANY = 1000000 };
+static struct vi_core *configured[CONFIGURED];
+static uint32_t configured_sid[CONFIGURED], configured_ssid[CONFIGURED];
+
+static void use(uint32_t sid, uint32_t ssid)
+{
+    struct vi_lookup found;
+    struct vi_reader *reader = vi_enter(core, 0);
+    vi_lookup(reader, sid, ssid, &found);
+    vi_exit(reader);
+    REQUIRE(found.status == VI_FOUND);
+}
+
+/* Stream `sid` with `count` substreams, as two levels of CDs. */
+static void substreams(uint32_t sid, uint32_t count)
+{
+    unsigned bits = 1;
+    while (UINT32_C(1) << bits < count)
+        bits++;
+    uint64_t first = allocate(PAGE * 2);
+    for (uint32_t ssid = 0; ssid < count; ssid += 1024) {
+        uint64_t leaf = allocate(65536);
+        word_at(first)[ssid >> 10] = leaf | 1;
+        for (uint32_t at = 0; at < 1024 && ssid + at < count; at++)
+            put_cd(leaf + 64 * (uint64_t)at, stage1_root, 1 + (ssid + at) % 0xFFFF);
+    }
+    put_ste(stream_table + 64 * (uint64_t)sid, VI_STE_CONFIG_S1, first, bits < 11 ? 11 : bits, 0);
+}
+
+/*
+ * A core in which all streams, or all substreams of stream 0, were used once, and then one of them. Contexts that gave way
+ * to others are freed once a CMD_SYNC comes, which here it does or does not: until then there may be no new ones.
+ */
+static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams, uint32_t all_substreams, bool synced)
+{
+    core = NULL;
+    if (only >= 0 && only != (int)which)
+        return; /* it would take minutes under callgrind */
+    new_core(tlb_entries);
+    configured[which] = core;
+    configured_sid[which] = all_streams / 2;
+    configured_ssid[which] = all_substreams ? all_substreams / 2 : VI_NO_SSID;
+    for (uint32_t sid = 0; sid < all_streams && !all_substreams; sid++)
+        use(sid, VI_NO_SSID);
+    for (uint32_t ssid = 1; ssid < all_substreams; ssid++)
+        use(configured_sid[which], ssid);
+    if (synced)
+        vi_quiesce(core);
+}
+
+static void prepare_configured(uint32_t tlb_entries, unsigned kind)
+{
+    new_ram();
+    if (tlb_entries == 8)
+        strangers(MISSES);
+    else
+        neighbours(HITS);
+    shuffle(iovas, pages);
+    if (kind == 0) {
+        streams(MOST_STREAMS, VI_STE_CONFIG_S1);
+        configure(0, tlb_entries, 1, 0, true);
+        configure(1, tlb_entries, 1000, 0, true);
+        configure(2, tlb_entries, MOST_STREAMS, 0, true);
+        configure(3, tlb_entries, MOST_STREAMS, 0, false);
+    } else {
+        substreams(0, SUBSTREAMS_MANY);
+        configure(0, tlb_entries, 1, 2, true); /* 0 is no substream where CDs begin with that of none */
+        configure(1, tlb_entries, 1, SUBSTREAMS_FEW, true);
+        configure(2, tlb_entries, 1, SUBSTREAMS_MANY, true);
+        configure(3, tlb_entries, 1, SUBSTREAMS_MANY, false);
+    }
+}
+static void prepare_streams_hit(void) { prepare_configured(4096, 0); }
+static void prepare_streams_miss(void) { prepare_configured(8, 0); }
+static void prepare_substreams_hit(void) { prepare_configured(4096, 1); }
+static void prepare_substreams_miss(void) { prepare_configured(8, 1); }
+
+static void configured_batch(unsigned which)
+{
+    core = configured[which];
+    sid_of[0] = configured_sid[which];
+    ssid_of[0] = configured_ssid[which];
+    /* Requests of 16: each finds its context anew. */
+    for (unsigned at = 0; at < pages; at += 16)
+        batch_of(0, iovas + at, answers + at, 16);
+}
+static void one_configured(unsigned lane) { (void)lane, configured_batch(0); }
+static void thousand_configured(unsigned lane) { (void)lane, configured_batch(1); }
+static void all_configured(unsigned lane) { (void)lane, configured_batch(2); }
+static void unsynced(unsigned lane) { (void)lane, configured_batch(3); }
+
+#define VARIANTS(...) (const struct variant[]){__VA_ARGS__}, COUNT(((const struct variant[]){__VA_ARGS__}))
+
+static const struct figure figures[] = {
+    {"hit", prepare_hits, VARIANTS({"core", our_batch, HITS, 0}, {"bare", bare_hits, HITS, 0})},
+    {"miss", prepare_misses,
+     VARIANTS({"core", our_batch, MISSES, 0}, {"walk", bare_walks, MISSES, 0}, {"fill", bare_misses, MISSES, 0},
+              {"core-chain", our_chain, MISSES, 0}, {"walk-chain", bare_chain, MISSES, 0},
+              {"core-request", our_requests, MISSES, 0})},
+    {"nested", prepare_nested,
+     VARIANTS({"core", our_batch, MISSES, 0}, {"walk", bare_nested_walks, MISSES, 0},
+              {"fill", bare_nested_misses, MISSES, 0}, {"core-chain", our_chain, MISSES, 0},
+              {"walk-chain", bare_nested_chain, MISSES, 0})},
+    {"nested-warm", prepare_nested_warm,
+     VARIANTS({"core", our_batch, MISSES, 0}, {"walk", bare_nested_walks, MISSES, 0})},
+    {"copy-64k", prepare_copy_64k, VARIANTS({"core", our_copy, 1 << 16, 0}, {"bare", bare_copy, 1 << 16, 0})},
+    {"copy-1m", prepare_copy_1m, VARIANTS({"core", our_copy, 1 << 20, 0}, {"bare", bare_copy, 1 << 20, 0})},
+    {"lanes-hit", prepare_lanes,
+     VARIANTS({"one", lane_batch, 32, 0}, {"two", lane_batch, 32, 1}, {"one-locked", locked_batch, 32, 0},
+              {"two-locked", locked_batch, 32, 1})},
+    {"lanes-copy", prepare_lanes,
+     VARIANTS({"one", lane_copy, 1 << 14, 0}, {"two", lane_copy, 1 << 14, 1}, {"one-locked", locked_copy, 1 << 14, 0},
+              {"two-locked", locked_copy, 1 << 14, 1})},
+#define OF_CONFIGURED(count)                                                                                          \
+    VARIANTS({"1", one_configured, count, 0}, {"1000", thousand_configured, count, 0}, {"all", all_configured, count, 0}, \
+             {"unsynced", unsynced, count, 0})
+    {"streams-hit", prepare_streams_hit, OF_CONFIGURED(HITS)},
+    {"streams-miss", prepare_streams_miss, OF_CONFIGURED(MISSES)},
+    {"substreams-hit", prepare_substreams_hit, OF_CONFIGURED(HITS)},
+    {"substreams-miss", prepare_substreams_miss, OF_CONFIGURED(MISSES)},
+};
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------------ */
+
+static size_t in_use(void)
+{
+    struct mallinfo2 now = mallinfo2();
+    return now.uordblks + now.hblkhd;
+}
+
+/* What the allocator gives for one more of each. */
+static void print_sizes(void)
+{
+    enum { FEW = 1024, MANY = 4096 };
+    size_t entries[2], contexts[2], used[2];
+    for (unsigned each = 0; each < 2; each++) {
+        size_t before = in_use();
+        struct vi_core *made = vi_core_new(each ? MANY : FEW, 8);
+        entries[each] = in_use() - before;
+        vi_core_free(made);
+        before = in_use();
+        made = vi_core_new(8, each ? MANY : FEW);
+        contexts[each] = in_use() - before;
+        vi_core_free(made);
+    }
+    new_ram();
+    streams(MANY, VI_STE_CONFIG_S1);
+    new_core(8);
+    use(0, VI_NO_SSID);
+    used[0] = in_use();
+    for (uint32_t sid = 1; sid < FEW; sid++)
+        use(sid, VI_NO_SSID);
+    used[1] = in_use();
+    printf("context %zu\n", sizeof(struct vi_context));
+    printf("context-room %zu\n", (contexts[1] - contexts[0]) / (MANY - FEW));
+    printf("context-used %zu\n", (used[1] - used[0]) / (FEW - 1));
+    printf("entry %zu\n", sizeof(struct vi_entry));
+    printf("entry-room %zu\n", (entries[1] - entries[0]) / (MANY - FEW) / 2);
+    printf("space %zu\n", sizeof(struct vi_space));
+    printf("instance %zu\n", sizeof(struct vi_core));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[1], "sizes")) {
+        print_sizes();
+        return 0;
+    }
+    if (argc == 2 && !strcmp(argv[1], "figures")) {
+        for (unsigned each = 0; each < COUNT(figures); each++)
+            for (unsigned at = 0; at < figures[each].count; at++)
+                printf("%s %s\n", figures[each].name, figures[each].variants[at].name);
+        return 0;
+    }
+    find_cpus();
+    for (unsigned each = 0; each < COUNT(figures) && argc >= 3; each++) {
+        const struct figure *figure = &figures[each];
+        if (strcmp(figure->name, argv[1]))
+            continue;
+        bool counting = !strcmp(argv[2], "count");
+        for (unsigned at = 0; at < figure->count && counting && argc == 4; at++)
+            if (!strcmp(figure->variants[at].name, argv[3]))
+                only = (int)at;
+        figure->prepare();
+        if (!counting) {
+            printf("cpus %d %d\n", cpus[0], cpus[1]);
+            measure(figure->variants, figure->count, (unsigned)atoi(argv[2]));
+            return 0;
+        }
+        if (only >= 0) {
+            enum { RUNS = 20 };
+            const struct variant *variant = &figure->variants[only];
+            variant->run(0);
+            counted(variant, RUNS);
+            printf("operations %llu\n", (unsigned long long)(RUNS * variant->operations));
+            return 0;
+        }
+    }
+    fputs("usage: core FIGURE ROUNDS | FIGURE count VARIANT | figures | sizes\n", stderr);
+    return 2;
+}

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the models as Python has them: the reference beside the core, and commands.
+
+Law: software's side is tests/smmu_builder.py; the reference is measured in turns with what it is compared with.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+from tests.bench import compiled
+from tests.bench.figure import Figure, figure, missing
+from tests.smmu_builder import Bench, Ram
+from vhost_iommu import _core
+from vhost_iommu.smmu.v3.commands import (
+    CMD_CFGI_CD,
+    CMD_CFGI_STE,
+    CMD_SYNC,
+    CMD_TLBI_NH_ASID,
+    CMD_TLBI_NH_VA,
+    Command,
+)
+from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD
+
+MISSES = 64
+ROUNDS = 7
+
+
+def _walks(bench: Bench, iovas: list[int]) -> Callable[[], float]:
+    """Seconds for a request that walks four levels."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        for iova in iovas:
+            bench.pa(iova)
+        return (time.perf_counter() - began) / len(iovas)
+
+    return once
+
+
+def reference() -> list[Figure]:
+    """The same request by the reference, by the core through its door, and by the core from C."""
+    title = "reference / core, one walk"
+    try:
+        native = compiled.single_request
+        native()
+    except compiled.UnmeasuredError as why:
+        return [missing(title, 100, str(why), at_least=True)]
+    made = []
+    for pure in (True, False):
+        bench = Bench(ram=Ram(size=8 << 20), tlb_entries=8, pure=pure)
+        table = bench.stream()
+        iovas = [(n + 1 << 39) | (n * 8 % 512) << 30 for n in range(MISSES)]
+        for iova in iovas:
+            table.map(iova, bench.ram.alloc(0x1000))
+        made.append(_walks(bench, iovas))
+    rounds = []
+    for _ in range(ROUNDS):
+        least = [min(once() for _ in range(5)) * 1e9 for once in made]
+        rounds.append((*least, native()))
+    slow, door, quick = (statistics.median(column) for column in zip(*rounds, strict=True))
+    by_door = f"; by the core through its door {door / 1e3:.1f} µs" if _core.built() is not None else ""
+    note = (
+        f"a request of one address that misses: {slow / 1e3:.0f} µs, and {quick:.0f} ns from C{by_door}; CPUs {_cpus()}"
+    )
+    return [figure(title, "×", [a / c for a, _, c in rounds], 100, note, at_least=True)]
+
+
+def _consumption(pure: bool) -> Callable[[], float]:
+    """Commands a second of a full queue, each TLBI by address of a page that is cached, by one store to CMDQ_PROD."""
+    bench = Bench(ram=Ram(size=8 << 20), command_bits=10, pure=pure)
+    table = bench.stream()
+    count = 1008
+    commands: list[Command] = []
+    while len(commands) < count:
+        commands += [CMD_CFGI_STE.of(SID=1, Leaf=1), CMD_CFGI_CD.of(Leaf=1), CMD_TLBI_NH_ASID.of(ASID=2)]
+        commands += [CMD_TLBI_NH_VA.of(ASID=1, Address=len(commands) + n << 12, Leaf=1) for n in range(12)]
+        commands.append(CMD_SYNC.of())
+    for page in range(count):
+        table.map(page << 12, 0x4000_0000)
+
+    def once() -> float:
+        for page in range(count):
+            assert bench.pa(page << 12) is not None
+        prod = bench[CMDQ_PROD].replace(WR=bench.place(*commands))
+        began = time.perf_counter()
+        bench[CMDQ_PROD] = prod
+        took = time.perf_counter() - began
+        assert bench[CMDQ_CONS].RD == prod.WR, f"the queue stopped: {bench[CMDQ_CONS]}"
+        return count / took
+
+    return once
+
+
+def commands() -> list[Figure]:
+    """As a driver has them consumed, by whatever does it in a daemon here."""
+    made = [_consumption(pure) for pure in (True, _core.chosen() is None)]
+    rounds = [[max(once() for _ in range(3)) for once in made] for _ in range(ROUNDS)]
+    slow, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
+    through = "the core" if _core.chosen() is not None else "the reference"
+    note = (
+        f"of 16: 12 TLBI of a cached page, 1 of another ASID, 2 CFGI, 1 SYNC; by {through}, without a guest; "
+        f"by the reference {slow:,.0f}; CPUs {_cpus()}"
+    )
+    return [figure("commands consumed", "/s", [each for _, each in rounds], 1e6, note, at_least=True)]
+
+
+def _cpus() -> str:
+    return " or ".join(map(str, sorted(os.sched_getaffinity(0))))

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``pump.pyx`` offers."""
+
+from collections.abc import Callable
+
+from .. import mmio
+from ..mmio import MmioDevice
+from ..vfio.connection import Connection
+
+class Mirror:
+    plain: bool
+    def __init__(self, size: int) -> None: ...
+    @property
+    def reads(self) -> int: ...
+    def store(self, offset: int, size: int, value: int) -> None: ...
+
+class Wire:
+    def __init__(self, fd: int, timeout: float, unsent: Callable[[int], None]) -> None: ...
+    def send(self, message: bytes) -> bool: ...
+    def close(self) -> None: ...
+
+class Pump:
+    def __init__(
+        self, fd: int, wire: Wire, blocks: list[tuple[int, int, int, MmioDevice, mmio.Mirror | None]], spin: float
+    ) -> None: ...
+    def converse(self, connection: Connection) -> list[int] | int | None: ...
