@@ -149,9 +149,9 @@ class History:
         """RAM's neighbour, read-only memory, what nobody can reach, and RAM at the top of all addresses."""
         top = (1 << self.wide) - 0x20000
         self.rom, self.short = RAM_END + (1 << 20), RAM_END + (1 << 20) + 0x40000
-        self.high = top
+        self.high, self.edge = top, self.short + 0x10000
         page = 1 << self.granule
-        # A table whose leaves nobody can update; and a CD and a half, which look like pointers to them.
+        # A table whose leaves nobody can update, and one with four pages; and a CD and a half, which look like pointers to them.
         leaves = [RAM_END - (RAM_SIZE >> 2) + n % 8 * page | 0b1111_0100_0011 ^ (n & 1) << 10 for n in range(0x2000)]
         table = b"".join(leaf.to_bytes(8, "big" if self.big else "little") for leaf in leaves)
         self.others = [
@@ -159,6 +159,7 @@ class History:
             Window(self.rom, 0x10000, bytearray(table), True, False),
             Window(self.rom + 0x10000, 0x10000, None),
             Window(top, 0x20000, bytearray(0x20000)),
+            Window(self.edge, 0x20, bytearray(table[:0x20])),
             Window(self.short, 0x60, bytearray((self.short | 1).to_bytes(8, "little") * 12)),
         ]
         for window in self.others:
@@ -565,7 +566,7 @@ class History:
                 return table.with_address(leaf, where >> shift << shift & (1 << self.wide) - 1)
             case 3:  # another's table
                 if c.below(2):
-                    return (7 << table.granule_bits if table.seen_at else self.rom) | 3
+                    return (7 << table.granule_bits if table.seen_at else c.of((self.rom, self.edge))) | 3
                 same = [s for s in self._table_slots() if s.level == slot.level and s.table.stage == table.stage]
                 return int(c.of(same).value)
             case 4:
