@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 
@@ -34,6 +35,13 @@ def kernels_of(items: Iterable[pytest.Item]) -> list[str]:
     parameters = (getattr(item, "callspec", None) for item in items)
     named = {each.params.get("kernel") for each in parameters if each is not None}
     return [flavour for flavour in FLAVOURS if flavour in named]
+
+
+@pytest.fixture(scope="session")
+def core_is_built() -> None:
+    """For tests of the compiled core, which a machine without a compiler does not have."""
+    if _core.built() is None:
+        missing("the compiled core; 'make core' says why")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -39,7 +40,7 @@ HOLE = 0x7000_0000
 class World:
     """Streams, CDs and tables of which each entry has several possible values, in both memories."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pure: bool) -> None:
         random = Random(seed)
         self.granule = random.choice([12, 12, 14, 16])
         self.stride = self.granule - 3
@@ -66,7 +67,7 @@ class World:
         ram.back(COMMANDS, 128)
         self.oracle = CachingOracle(ram, ids)
         self.windows = ram.windows()
-        self.smmu = Smmu(Memory(*self.windows), id_registers=ids)
+        self.smmu = Smmu(Memory(*self.windows), id_registers=ids, pure=pure)
         for at in self.entries:
             self.poke(at, self.entries[at][0])
         cfg = 1 << 16 | 6 << 6 | 7 if self.two_level_streams else 7
@@ -255,11 +256,14 @@ class World:
 
 
 class Caches(RuleBasedStateMachine):
+    """Of the reference."""
+
+    pure = True
     world: World
 
     @initialize(seed=NUMBERS)
     def start(self, seed: int) -> None:
-        self.world = World(seed)
+        self.world = World(seed, self.pure)
 
     @rule(numbers=st.lists(NUMBERS, min_size=1, max_size=6))
     def access(self, numbers: list[int]) -> None:
@@ -280,17 +284,28 @@ class Caches(RuleBasedStateMachine):
         self.world.forget_all()
 
 
-def test_caches_forget_what_is_named_and_keep_the_rest() -> None:
+class CoresCaches(Caches):
+    pure = False
+
+
+@pytest.fixture(params=["reference", "core"])
+def pure(request: pytest.FixtureRequest) -> bool:
+    if request.param == "core":
+        request.getfixturevalue("core_is_built")
+    return bool(request.param == "reference")
+
+
+def test_caches_forget_what_is_named_and_keep_the_rest(pure: bool) -> None:
     run_state_machine_as_test(
-        Caches,
+        Caches if pure else CoresCaches,
         settings=examples(200, steps=30),
     )
 
 
-def walk_about(seed: int, steps: int) -> Counter[str]:
+def walk_about(seed: int, steps: int, pure: bool) -> Counter[str]:
     """Many steps in one world, without hypothesis: deeper, and quicker."""
     random = Random(seed)
-    world = World(seed)
+    world = World(seed, pure)
     for _ in range(steps):
         kind: Any = random.choice([world.access] * 6 + [world.edit] * 3 + [world.command] * 2)
         kind(random.getrandbits(32))
@@ -299,10 +314,10 @@ def walk_about(seed: int, steps: int) -> Counter[str]:
     return world.seen
 
 
-def test_long_walks_meet_stale_answers_and_every_command() -> None:
+def test_long_walks_meet_stale_answers_and_every_command(pure: bool) -> None:
     seen: Counter[str] = Counter()
     for seed in range(int(40 * SCALE) or 1):
-        seen += walk_about(seed, 250)
+        seen += walk_about(seed, 250, pure)
     wanted = [f"command {opcode:#x}" for opcode in (3, 4, 5, 6, 0x10, 0x11, 0x12, 0x13, 0x20, 0x21, 0x22, 0x23, 0x30)]
     assert all(seen[name] > 5 for name in wanted), dict(seen)
     assert seen["stale"] > seen["accesses"] / 20, dict(seen)

@@ -95,6 +95,13 @@ def test_an_asids_own_entry_comes_before_a_global_one(tlb: Tlb[Entry]) -> None:
     assert tlb.lookup(EL1, 0, 1, 0x1000) is own
 
 
+def test_of_several_entries_that_match_the_smallest_is_used(tlb: Tlb[Entry]) -> None:
+    page = Entry(BLOCK.base)
+    fill(tlb, (EL1, 0, 1), entry=BLOCK)
+    fill(tlb, (EL1, 0, 1), entry=page)
+    assert tlb.lookup(EL1, 0, 1, BLOCK.base) is page
+
+
 def test_hits_misses_and_invalidated_entries_are_counted(tlb: Tlb[Entry]) -> None:
     fill(tlb, (EL1, 0, 1))
     tlb.lookup(EL1, 0, 1, 0x1000)

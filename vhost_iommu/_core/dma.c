@@ -9,7 +9,9 @@ struct course {
     const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
     uint64_t iova, left;
     unsigned access;
+    vi_memory_type incoming;
     struct vi_result *result;
+    uint64_t fits; /* bytes from here on of which is known that their window has them all */
 };
 
 /* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data. */
@@ -43,7 +45,9 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     course->iova = request->iova;
     course->left = request->size;
     course->access = request->access;
+    course->incoming = request->incoming;
     course->result = result;
+    course->fits = 0;
     result->end = VI_DONE;
     result->done = 0;
     result->partid = 0;
@@ -64,10 +68,10 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
         return ended(course, VI_NO_CONTEXT);
     }
     course->context = found.context;
-    result->partid = found.context->partid;
-    result->pmg = found.context->pmg;
     result->access = (uint8_t)(course->access = overridden(found.context, request->access));
     if (VI_LIKELY(found.status == VI_FOUND)) {
+        result->partid = found.context->partid;
+        result->pmg = found.context->pmg;
         vi_course_begin(&course->way, reader, found.context, course->access);
         return true;
     }
@@ -80,12 +84,12 @@ VI_HOT bool next(struct course *course, struct vi_place *place)
 {
     if (!course->left)
         return false;
-    VI_COUNT(course->reader->counters.translations);
     if (VI_UNLIKELY(!course->context)) {
         place->pa = course->iova;
         place->size = course->left;
         return true;
     }
+    VI_COUNT(course->reader->counters.translations);
     if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->context, course->iova, course->access, place,
                                       &course->result->fault)))
         return faulted(course);
@@ -99,6 +103,31 @@ VI_HOT void advance(struct course *course, uint64_t size)
     course->iova += size;
     course->left -= size;
     course->result->done += size;
+    course->fits -= size < course->fits ? size : course->fits;
+}
+
+/*
+ * Whether all of the piece that begins with `first` (see vi_pieces) is in the window's next `here` bytes, fewer than the
+ * request may want. A piece is one access: it is done whole or not at all.
+ */
+static __attribute__((noinline)) bool piece_fits(struct course *course, const struct vi_place *first, uint64_t here)
+{
+    const struct vi_context *context = course->context;
+    if (!context)
+        return false;
+    vi_memory_type memory = vi_memory_of(context, first, course->incoming);
+    uint64_t size = first->size;
+    while (size <= here && size < course->left) {
+        struct vi_place place;
+        struct vi_fault fault;
+        if (!vi_place_quickly(course->reader, &course->way, context, course->iova + size, course->access, &place,
+                              &fault) ||
+            place.pa != first->pa + size || vi_memory_of(context, &place, course->incoming) != memory)
+            break;
+        size += place.size < course->left - size ? place.size : course->left - size;
+    }
+    course->fits = size;
+    return size <= here;
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
@@ -114,9 +143,17 @@ VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
         ended(course, VI_OUTSIDE);
         return NULL;
     }
-    uint64_t here = reader->last->size - (place.pa - reader->last->base);
-    *size = place.size < here ? place.size : here;
+    const struct vi_window *window = reader->last;
+    uint64_t here = window->size - (place.pa - window->base);
     course->result->pa = place.pa;
+    if (VI_UNLIKELY(here < course->left)) {
+        if (!course->fits && !piece_fits(course, &place, here)) {
+            ended(course, VI_OUTSIDE);
+            return NULL;
+        }
+        reader->last = window; /* walks use others */
+    }
+    *size = place.size < here ? place.size : here; /* tables may have changed since the piece was found to fit */
     return host;
 }
 

@@ -84,6 +84,7 @@ cdef extern from "core.h" nogil:
         uint32_t sid, ssid
         uint64_t iova, size
         uint8_t access, incoming
+    enum: VI_INCOMING
     enum: VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
     cdef struct vi_result:
         uint8_t end, access
@@ -391,7 +392,7 @@ cdef class Core:
         cdef vi_result result
         cdef vi_reader *reader
         request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
-        request.access, request.incoming = access, 0
+        request.access, request.incoming = access, VI_INCOMING
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
         if size < LONG:
@@ -415,7 +416,7 @@ cdef class Core:
         cdef vi_reader *reader
         cdef const uint8_t *at = &data[0]
         request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, data.shape[0]
-        request.access, request.incoming = access | 1, 0
+        request.access, request.incoming = access | 1, VI_INCOMING
         if request.size < LONG:
             reader = vi_enter(self.core, slot)
             vi_dma_write(reader, &request, at, &result)
@@ -433,9 +434,9 @@ cdef class Core:
         cdef vi_result read, written
         cdef vi_reader *reader
         a.sid, ssid, a.iova, a.access = source
-        a.ssid, a.size, a.incoming = VI_NO_SSID if ssid is None else ssid, size, 0
+        a.ssid, a.size, a.incoming = VI_NO_SSID if ssid is None else ssid, size, VI_INCOMING
         b.sid, ssid, b.iova, b.access = target
-        b.ssid, b.size, b.incoming = VI_NO_SSID if ssid is None else ssid, size, 0
+        b.ssid, b.size, b.incoming = VI_NO_SSID if ssid is None else ssid, size, VI_INCOMING
         b.access |= 1
         read.done = written.done = 0
         with nogil:
@@ -451,7 +452,7 @@ cdef class Core:
         cdef vi_reader *reader
         cdef uint64_t total = 0
         request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova, size
-        request.access, request.incoming = access, 0
+        request.access, request.incoming = access, VI_INCOMING
         with nogil:
             reader = vi_enter(self.core, slot)
             vi_dma_sum(reader, &request, &total, &result)
@@ -467,7 +468,7 @@ cdef class Core:
         if not count:
             return 0
         request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova[0], 1
-        request.access, request.incoming = access, 0
+        request.access, request.incoming = access, VI_INCOMING
         with nogil:
             reader = vi_enter(self.core, slot)
             done = vi_batch(reader, &request, &iova[0], &pa[0], count, &result)

@@ -94,7 +94,12 @@ class Tlb(Generic[E]):
             if self._count >= self.capacity:
                 self._evict()
             self._count += 1
-        self._spaces.setdefault(space, {}).setdefault(entry.shift, {})[page] = entry
+        sizes = self._spaces.setdefault(space, {})
+        if entry.shift not in sizes:
+            sizes[entry.shift] = {}
+            # Of several that match, each of which may be used, it is the smallest.
+            self._spaces[space] = sizes = dict(sorted(sizes.items()))
+        sizes[entry.shift][page] = entry
 
     def _evict(self) -> None:
         space, sizes = next(iter(self._spaces.items()))

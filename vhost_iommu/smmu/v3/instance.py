@@ -505,9 +505,10 @@ class Smmu:
         return answer
 
     def _translate(self, t: Transaction) -> Answer:
-        self.counters.transactions += 1
         answer = Answer()
         registers = self.registers
+        if self.core is None or t.translated:  # the core counts its own
+            self.counters.transactions += 1
         if t.translated:
             if t.ssid is None or not registers[IDR3].PASIDTT:
                 # Without a PASID such a transaction is unprivileged data (§3.9.1.3).

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Grace periods one by one, each in the one order of events that needs it: what stress.c meets by chance.
+ *
+ * Law: whoever promises that nobody uses something any more has waited for those who were inside, and what they left in
+ * a TLB after it was invalidated is gone.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "software.h"
+
+#define REQUIRE(what)                                                                                                 \
+    do {                                                                                                              \
+        if (!(what)) {                                                                                                \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
+            exit(1);                                                                                                  \
+        }                                                                                                             \
+    } while (0)
+
+enum { READERS_LANE = 1, QUEUE = 0x3000 };
+
+struct test {
+    struct vi_core *core;
+    uint8_t *ram;
+};
+
+static void set_windows(struct test *test)
+{
+    struct vi_window ram = {
+        .base = RAM_BASE, .size = RAM_SIZE, .host = test->ram, .allows = VI_MAY_READ | VI_MAY_WRITE};
+    REQUIRE(vi_set_windows(test->core, &ram, 1));
+}
+
+static void set_parameters(struct test *test)
+{
+    struct vi_parameters set = parameters();
+    vi_set_parameters(test->core, &set);
+}
+
+static void quiesce(struct test *test) { vi_quiesce(test->core); }
+
+static void sync_commands(struct test *test)
+{
+    struct vi_command_queue queue = {.base = RAM_BASE + QUEUE, .log2size = 4, .prod = 1, .may_sync = true};
+    struct vi_consumed so_far;
+    put64(test->ram, QUEUE, VI_Opcode_CMD_SYNC);
+    REQUIRE(vi_consume(test->core, &queue, 1, &so_far) == 1);
+}
+
+/* ---- who must wait ------------------------------------------------------------------------------------------------ */
+
+struct waiter {
+    struct test *test;
+    void (*promise)(struct test *test);
+    _Atomic bool begun, done;
+};
+
+static void *wait(void *argument)
+{
+    struct waiter *self = argument;
+    atomic_store(&self->begun, true);
+    self->promise(self->test);
+    atomic_store(&self->done, true);
+    return NULL;
+}
+
+static void rest(void) { nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); }
+
+static void test_waits_for_who_is_inside(struct test *test, void (*promise)(struct test *test))
+{
+    struct waiter waiter = {.test = test, .promise = promise};
+    pthread_t thread;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(!pthread_create(&thread, NULL, wait, &waiter));
+    while (!atomic_load(&waiter.begun))
+        rest();
+    rest();
+    REQUIRE(!atomic_load(&waiter.done));
+    vi_exit(inside);
+    REQUIRE(!pthread_join(thread, NULL));
+    REQUIRE(atomic_load(&waiter.done));
+}
+
+/* ---- what a late reader leaves ------------------------------------------------------------------------------------ */
+
+static uint64_t translated(struct vi_reader *inside, unsigned sid, uint64_t address)
+{
+    struct vi_lookup found;
+    struct vi_output output;
+    vi_lookup(inside, sid, VI_NO_SSID, &found);
+    REQUIRE(found.status == VI_FOUND);
+    REQUIRE(vi_translate(inside, found.context, address, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    return output.pa - RAM_BASE;
+}
+
+/* The reader has read the table before software changed it, and puts what it found into the TLB after its invalidation. */
+static void test_an_entry_that_comes_late_is_invalidated_again(struct test *test, unsigned sid)
+{
+    bool second = sid == STAGE2_STREAM;
+    uint64_t address = second ? RAM_BASE + PAGES : IOVA, at = second ? stage2_at(0) : stage1_at(0);
+    uint64_t old = RAM_BASE + PAGES, new = old + 0x1000;
+    put64(test->ram, at, second ? stage2_descriptor(old, 3) : page_descriptor(old));
+    vi_invalidate_tlbs(test->core);
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    if (second)
+        vi_invalidate_range(test->core, VI_WORLD_STAGE2, address, 0x1000, VMID, 0xFFFF, VI_ANY, 0, VI_ANY_LEVEL);
+    else
+        vi_invalidate_range(test->core, VI_WORLD_EL1, address, 0x1000, VI_ANY, 0xFFFF, ASID, 12, 3);
+    REQUIRE(translated(inside, sid, address) == PAGES);
+    put64(test->ram, at, second ? stage2_descriptor(new, 3) : page_descriptor(new));
+    vi_exit(inside);
+    vi_quiesce(test->core);
+    inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(translated(inside, sid, address) == PAGES + 0x1000);
+    vi_exit(inside);
+}
+
+/* A context that is dropped while it is used stays until its reader exits; the sanitizer sees whether it does. */
+static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
+{
+    struct waiter waiter = {.test = test, .promise = quiesce};
+    pthread_t thread;
+    struct vi_lookup found;
+    struct vi_output output;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
+    vi_invalidate_configuration(test->core);
+    REQUIRE(!pthread_create(&thread, NULL, wait, &waiter));
+    rest();
+    REQUIRE(vi_translate(inside, found.context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    vi_exit(inside);
+    REQUIRE(!pthread_join(thread, NULL));
+}
+
+int main(void)
+{
+    struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
+    REQUIRE(test.core && test.ram);
+    memset(test.ram, 0, RAM_SIZE);
+    write_structures(test.ram);
+    set_windows(&test);
+    set_parameters(&test);
+    test_waits_for_who_is_inside(&test, quiesce);
+    test_waits_for_who_is_inside(&test, set_windows);
+    test_waits_for_who_is_inside(&test, set_parameters);
+    test_waits_for_who_is_inside(&test, sync_commands);
+    test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE1_STREAM);
+    test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE2_STREAM);
+    test_a_dropped_context_is_whole_while_it_is_used(&test);
+    vi_core_free(test.core);
+    free(test.ram);
+    puts("grace: ok");
+    return 0;
+}
