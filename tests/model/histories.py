@@ -37,7 +37,13 @@ RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
 #: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is there.
-ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = *range(9), 65, 10, 11, 12
+ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = (
+    *range(9),
+    65,
+    10,
+    11,
+    12,
+)
 STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT)
 SSIDS = (None, 1, 2, 65, 1, 2, 127, 0, 128)
 
@@ -46,7 +52,9 @@ HOLE, ROM = "a hole", "read-only memory"
 PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
-    *("scene",) * 10, "vms scene", "vms scene",
+    *("scene",) * 10,
+    "vms scene",
+    "vms scene",
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
@@ -411,9 +419,7 @@ class History:
         iova, (sid, ssid), flags = self._address(c), self._stream(c), c.below(8)
         size = c.of((1, 4096, 3 << self.granule))
         return show_completion(
-            self.smmu.ats_request(
-                AtsRequest(sid, iova, size, ssid, bool(flags & 1), bool(flags & 2), bool(flags & 4))
-            )
+            self.smmu.ats_request(AtsRequest(sid, iova, size, ssid, bool(flags & 1), bool(flags & 2), bool(flags & 4)))
         )
 
     def _read(self, c: Choices) -> object:

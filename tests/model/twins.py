@@ -108,7 +108,9 @@ def _counts(smmu: Smmu) -> dict[str, int]:
 
 def _difference(ours: Any, theirs: Any) -> str:
     at = next(at for at in range(ours.size) if ours.buffer[at] != theirs.buffer[at]) & ~7
-    return f"{ours.base + at:#x}: {bytes(ours.buffer[at : at + 8]).hex()}, not {bytes(theirs.buffer[at : at + 8]).hex()}"
+    return (
+        f"{ours.base + at:#x}: {bytes(ours.buffer[at : at + 8]).hex()}, not {bytes(theirs.buffer[at : at + 8]).hex()}"
+    )
 
 
 class WatchedPort(Port):
