@@ -36,7 +36,8 @@ from vhost_iommu.smmu.v3.structures import CD, EATS, L1CD, L1STD, S1DSS, STE, ST
 RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
-#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is there.
+#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is
+#: there.
 ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = (
     *range(9),
     65,
@@ -107,7 +108,7 @@ class History:
         self.two_level, self.two_level_cds = bool(c.below(2)), bool(c.below(2))
         self.abort_only, self.e2h = c.rarely(), bool(c.below(2))
         ats = c.of(("split", "full", "none"))
-        features: dict[str, Any] = dict(
+        features: dict[str, Any] = dict(  # noqa: C408
             version="3.3", oas=self.wide, stage2=True, aarch32_tables=True, endianness="mixed", hyp=True, vmid16=True,
             substream_id_bits=8, stall_model=stalls, stall_max=c.of((32, 1, 2)), hardware_updates=updates,
             ats=ats, ats_errors=ats != "none", vmid_wildcards=True, e0pd=True, epan=True,
@@ -159,7 +160,8 @@ class History:
         self.rom, self.short = RAM_END + (1 << 20), RAM_END + (1 << 20) + 0x40000
         self.high, self.edge = top, self.short + 0x10000
         page = 1 << self.granule
-        # A table whose leaves nobody can update, and one with four pages; and a CD and a half, which look like pointers to them.
+        # A table whose leaves nobody can update, and one with four pages; and a CD and a half, which look like pointers
+        # to them.
         leaves = [RAM_END - (RAM_SIZE >> 2) + n % 8 * page | 0b1111_0100_0011 ^ (n & 1) << 10 for n in range(0x2000)]
         table = b"".join(leaf.to_bytes(8, "big" if self.big else "little") for leaf in leaves)
         self.others = [
@@ -250,7 +252,7 @@ class History:
             self._map(table, number * page, self._output(what) // page * page + offset, 3, **leaf, nG=number % 3 != 2)
         block = 1 << table.granule_bits + stride
         self._map(table, block, RAM_BASE // block * block + offset, 2, **leaf)
-        self._map(table, 2 * block, (self.high // block * block if not offset else offset), 2, **leaf)
+        self._map(table, 2 * block, offset or self.high // block * block, 2, **leaf)
 
     def _fill_second(self, table: PageTable) -> None:
         """All of RAM at IPA_OFFSET, as a block but for the first part of the data; the low IPAs are pages."""
@@ -315,7 +317,7 @@ class History:
         silent = cd(first, high, ASID=2, A=self.abort_only)
         ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=silent, PARTID=4)
         ste(EL2, Config=STE_CONFIG.S1, S1ContextPtr=cd(other, ASID=1), STRW=2)
-        narrow = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
+        narrow: dict[str, Any] = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
         beyond = 1 << 37 if self.wide < 37 else 0  # which is no part of a physical address
         ste(LPAE, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **{**narrow, "TTB0": lpae.root | beyond}))
         # CDs of substreams: a linear table, or leaves of 64.
@@ -389,7 +391,7 @@ class History:
         offset = c.of((0, page - 16, 8, page - 1, 0x123, page - 4096))
         if c.rarely(5):
             base |= c.of(((1 << 64) - (1 << self.va_bits), 0xAB << 56, (1 << 64) - (1 << 48)))
-        return (base & -page) + offset & (1 << 64) - 1
+        return int((base & -page) + offset & (1 << 64) - 1)
 
     def _stream(self, c: Choices) -> tuple[int, int | None]:
         if c.below(3):
@@ -400,7 +402,7 @@ class History:
         return sid, c.of(SSIDS) if c.rarely(12) else None
 
     def _size(self, c: Choices) -> int:
-        return c.of((1, 32, 4096, 20000, 3 << self.granule, 8))
+        return int(c.of((1, 32, 4096, 20000, 3 << self.granule, 8)))
 
     def _access(self, c: Choices) -> object:
         iova, (sid, ssid), size = self._address(c), self._stream(c), self._size(c)
@@ -560,7 +562,7 @@ class History:
         table, value = slot.table, slot.value
         match c.below(8):
             case 0:
-                return value ^ c.of((1, 1 << 10))
+                return value ^ int(c.of((1, 1 << 10)))
             case 1:
                 return value | 1 + c.below(15) << 59
             case 2 | 5 | 6:  # a block in place of what is below
@@ -576,7 +578,7 @@ class History:
                 same = [s for s in self._table_slots() if s.level == slot.level and s.table.stage == table.stage]
                 return int(c.of(same).value)
             case 4:
-                return value ^ 1 << c.of((47, 46, 50, 49, 15, 13, 9, 37, 38))
+                return value ^ 1 << int(c.of((47, 46, 50, 49, 15, 13, 9, 37, 38)))
             case _:
                 return value
 
@@ -614,11 +616,13 @@ class History:
         pointers = [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
             ("S2VMID", (1, 2, 0, 0x101, 0x102, 3)), ("Config", (5, 7, 6, 4, 0)), ("V", (0, 1)),
-            *(("S1ContextPtr", (self.short, self._output(HOLE), *pointers)),) * 4, ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
+            *(("S1ContextPtr", (self.short, self._output(HOLE), *pointers)),) * 4, ("S2TTB", tuple(roots)),
+            ("S1DSS", (0, 1, 2, 3)),
             *(("S1CDMax", (9, 7, 6, 1, 0)),) * 2, ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
             ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
-            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)), *(("S1STALLD", (1, 1, 0)),) * 4,
+            ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)),
+            *(("S1STALLD", (1, 1, 0)),) * 4,
             *(("STRW", (1, 0, 2)),) * 2, ("S1MPAM", (0, 1)), ("PARTID", (0, 7, 40)), ("PMG", (0, 2, 9)),
             ("S2T0SZ", (24, 25, 16, 30, 12)), ("S2SL0", (0, 1, 2)), ("S2PS", (0, 1, 2, 5, 6)), ("S2TG", (0, 1, 2)),
             ("S2AA64", (0, 1)), ("S2ENDI", (0, 1)), ("S2DS", (0, 1)), ("S2SH0", (0, 2, 3)),
@@ -633,7 +637,8 @@ class History:
         at, value = c.of(self.cds_of.get(self.stream, self.cds) if c.below(2) else self.cds)
         roots = [table.root for table in self.tables if table.stage == 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
-            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), *(("TTB0", (value.TTB0 | 1 << 37, *roots)),) * 2, ("TTB1", tuple(roots)), ("V", (0, 1)),
+            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), *(("TTB0", (value.TTB0 | 1 << 37, *roots)),) * 2,
+            ("TTB1", tuple(roots)), ("V", (0, 1)),
             ("A", (0, 1)), ("R", (0, 1)), ("S", (0, 1)), ("WXN", (1, 0)), ("UWXN", (1, 0)), ("PAN", (1, 0)),
             ("EPAN", (1, 0)), ("HA", (0, 1)), ("HD", (0, 1)), ("HAFT", (0, 1)), ("AFFD", (1, 0)), ("EPD0", (1, 0)),
             ("EPD1", (1, 0)), ("TBI0", (1, 0)), ("TBI1", (1, 0)), ("HAD0", (1, 0)), ("HAD1", (1, 0)),
@@ -774,7 +779,7 @@ class History:
     def _resume(self, c: Choices) -> object:
         """Software answers some stalled transactions, and their masters go on."""
         told = sorted(self.smmu.stalls.recorded.items())
-        answers = []
+        answers: list[commands.Command] = []
         for _ in range(1 + c.below(3)):
             if told:
                 stag, stall = told.pop(c.below(len(told)))

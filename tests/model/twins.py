@@ -150,7 +150,7 @@ class WatchedPort(Port):
         return [self.done(each.go_on()) for each in waiting if each.stall.answer is not None]
 
 
-# -- what a step answered, as values that compare ------------------------------------------------------------------------
+# -- what a step answered, as values that compare --------------------------------------------------------------
 
 
 def show(answer: Answer) -> tuple[object, ...]:
