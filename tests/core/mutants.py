@@ -60,7 +60,7 @@ def mutants() -> list[Mutant]:
     return [Mutant(**each) for each in tomllib.loads(LIST.read_text())["mutant"]]
 
 
-# -- one copy of the project, for one mutant at a time -------------------------------------------------------------------
+# -- one copy of the project, for one mutant at a time ---------------------------------------------------------
 
 
 class Copy:
@@ -146,7 +146,7 @@ class Copy:
         return said[-1] if said else f"exit {done.returncode}"
 
 
-# -- what looks for a difference -----------------------------------------------------------------------------------------
+# -- what looks for a difference -------------------------------------------------------------------------------
 
 
 def hunt(rounds: int) -> str:
@@ -182,7 +182,7 @@ def hunt(rounds: int) -> str:
     return ""
 
 
-# -- all of them ---------------------------------------------------------------------------------------------------------
+# -- all of them -----------------------------------------------------------------------------------------------
 
 
 def try_all(wanted: Iterable[Mutant], jobs: int) -> list[Verdict]:

@@ -22,7 +22,18 @@ from vhost_iommu.smmu.v3 import Smmu, commands
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0ACK, GERROR, GERRORN
 
 MEMORY = sorted(name for name in MUTATIONS if not name.startswith("IDR"))
-KINDS = (*("access",) * 8, "read", "write", *("bend",) * 3, "mend", "mend", *("forget",) * 3, "ats", "register", "resume")
+KINDS = (
+    *("access",) * 8,
+    "read",
+    "write",
+    *("bend",) * 3,
+    "mend",
+    "mend",
+    *("forget",) * 3,
+    "ats",
+    "register",
+    "resume",
+)
 
 
 class BentMachine:

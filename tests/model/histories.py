@@ -38,8 +38,15 @@ L = TypeVar("L", STE, CD)
 RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
-#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is there.
-ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = *range(9), 65, 10, 11, 12
+#: Streams: by stage 1, with substreams, nested in two virtual machines, by stage 2, … and with CDs of which half is
+#: there.
+ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT = (
+    *range(9),
+    65,
+    10,
+    11,
+    12,
+)
 STREAMS = (ONE, OTHER, SUBSTREAMS, NESTED, NESTED2, SECOND, BYPASS, ABORTS, EL2, LPAE, SUBNESTED, SECOND_LPAE, SHORT)
 SSIDS = (None, 1, 2, 65, 1, 2, 127, 0, 128)
 
@@ -103,7 +110,7 @@ class History:
         self.two_level, self.two_level_cds = bool(c.below(2)), bool(c.below(2))
         self.abort_only, self.e2h = c.rarely(), bool(c.below(2))
         ats = c.of(("split", "full", "none"))
-        features: dict[str, Any] = dict(
+        features: dict[str, Any] = dict(  # noqa: C408
             version="3.3", oas=self.wide, stage2=True, aarch32_tables=True, endianness="mixed", hyp=True, vmid16=True,
             substream_id_bits=8, stall_model=stalls, stall_max=c.of((32, 1, 2)), hardware_updates=updates,
             ats=ats, ats_errors=ats != "none", vmid_wildcards=True, e0pd=True, epan=True,
@@ -323,7 +330,7 @@ class History:
         silent = cd(first, high, ASID=2, A=self.abort_only)
         ste(OTHER, Config=STE_CONFIG.S1, S1ContextPtr=silent, PARTID=4)
         ste(EL2, Config=STE_CONFIG.S1, S1ContextPtr=cd(other, ASID=1), STRW=2)
-        narrow = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
+        narrow: dict[str, Any] = {"AA64": 0, "T0SZ": 0, "TG0": 0, "DS": 0, "HA": 0, "HD": 0, "HAFT": 0, "ENDI": 0}
         beyond = 1 << 37 if self.wide < 37 else 0  # which is no part of a physical address
         ste(LPAE, Config=STE_CONFIG.S1, S1ContextPtr=cd(lpae, ASID=1, **{**narrow, "TTB0": lpae.root | beyond}))
         # CDs of substreams: a linear table, or leaves of 64.
@@ -399,7 +406,7 @@ class History:
         offset = c.of((0, page - 16, 8, page - 1, 0x123, page - 4096))
         if c.rarely(5):
             base |= c.of(((1 << 64) - (1 << self.va_bits), 0xAB << 56, (1 << 64) - (1 << 48)))
-        return (base & -page) + offset & (1 << 64) - 1
+        return int((base & -page) + offset & (1 << 64) - 1)
 
     def _stream(self, c: Choices) -> tuple[int, int | None]:
         if c.below(3):
@@ -410,7 +417,7 @@ class History:
         return sid, c.of(SSIDS) if c.rarely(12) else None
 
     def _size(self, c: Choices) -> int:
-        return c.of((1, 32, 4096, 20000, 3 << self.granule, 8))
+        return int(c.of((1, 32, 4096, 20000, 3 << self.granule, 8)))
 
     def _access(self, c: Choices) -> object:
         iova, (sid, ssid), size = self._address(c), self._stream(c), self._size(c)
@@ -429,9 +436,7 @@ class History:
         iova, (sid, ssid), flags = self._address(c), self._stream(c), c.below(8)
         size = c.of((1, 4096, 3 << self.granule))
         return show_completion(
-            self.smmu.ats_request(
-                AtsRequest(sid, iova, size, ssid, bool(flags & 1), bool(flags & 2), bool(flags & 4))
-            )
+            self.smmu.ats_request(AtsRequest(sid, iova, size, ssid, bool(flags & 1), bool(flags & 2), bool(flags & 4)))
         )
 
     def _read(self, c: Choices) -> object:
@@ -599,7 +604,7 @@ class History:
         table, value = slot.table, slot.value
         match c.below(8):
             case 0:
-                return value ^ c.of((1, 1 << 10))
+                return value ^ int(c.of((1, 1 << 10)))
             case 1:
                 return value | 1 + c.below(15) << 59
             case 2 | 5 | 6:  # a block in place of what is below
@@ -615,7 +620,7 @@ class History:
                 same = [s for s in self._table_slots() if s.level == slot.level and s.table.stage == table.stage]
                 return int(c.of(same).value)
             case 4:
-                return value ^ 1 << c.of((47, 46, 50, 49, 15, 13, 9, 37, 38))
+                return value ^ 1 << int(c.of((47, 46, 50, 49, 15, 13, 9, 37, 38)))
             case _:
                 return value
 
@@ -817,7 +822,7 @@ class History:
     def _resume(self, c: Choices) -> object:
         """Software answers some stalled transactions, and their masters go on."""
         told = sorted(self.smmu.stalls.recorded.items())
-        answers = []
+        answers: list[commands.Command] = []
         for _ in range(1 + c.below(3)):
             if told:
                 stag, stall = told.pop(c.below(len(told)))

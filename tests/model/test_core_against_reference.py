@@ -89,9 +89,12 @@ WANTED = (
 
 def test_long_histories_are_the_same_and_meet_every_outcome() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(max(1, int(30 * SCALE))):
+    never: list[str] = list(WANTED)
+    for seed in range(max(1, int(200 * SCALE))):
         seen += walk_about(seed, 150)
-    never = [name for name in WANTED if not seen[name]]
+        never = [name for name in WANTED if not seen[name]]
+        if seed >= 30 * SCALE and not never:  # some are rare, and the machines are random
+            break
     assert not never, f"never met: {never} of {dict(seen)}"
 
 

@@ -162,7 +162,9 @@ class SmallWorld:
                 self.choose(sid, space)
             case 2:
                 # Rarely what names everything.
-                self.forget(random.randrange(12 if random.random() < 0.1 else 6), sid, space, page, random.getrandbits(1))
+                self.forget(
+                    random.randrange(12 if random.random() < 0.1 else 6), sid, space, page, random.getrandbits(1)
+                )
             case _:
                 self.access(sid, page)
 

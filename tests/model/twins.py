@@ -108,7 +108,9 @@ def _counts(smmu: Smmu) -> dict[str, int]:
 
 def _difference(ours: Any, theirs: Any) -> str:
     at = next(at for at in range(ours.size) if ours.buffer[at] != theirs.buffer[at]) & ~7
-    return f"{ours.base + at:#x}: {bytes(ours.buffer[at : at + 8]).hex()}, not {bytes(theirs.buffer[at : at + 8]).hex()}"
+    return (
+        f"{ours.base + at:#x}: {bytes(ours.buffer[at : at + 8]).hex()}, not {bytes(theirs.buffer[at : at + 8]).hex()}"
+    )
 
 
 class WatchedPort(Port):
@@ -148,7 +150,7 @@ class WatchedPort(Port):
         return [self.done(each.go_on()) for each in waiting if each.stall.answer is not None]
 
 
-# -- what a step answered, as values that compare ------------------------------------------------------------------------
+# -- what a step answered, as values that compare --------------------------------------------------------------
 
 
 def show(answer: Answer) -> tuple[object, ...]:

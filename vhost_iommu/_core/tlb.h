@@ -166,19 +166,18 @@ VI_HOT enum vi_found vi_lane_find(const struct vi_lane *lane, uint64_t address, 
 {
     for (uint32_t sizes = lane->sizes; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
-        uint64_t page = address >> shift, key = page << shift | shift;
-        uint64_t hash = vi_hash(page, shift, lane->tag);
+        uint64_t end = UINT64_C(1) << shift, offset = address & (end - 1), key = (address - offset) | shift;
+        uint64_t hash = vi_hash(address >> shift, shift, lane->tag);
         uint32_t set = (uint32_t)(hash >> 1 >> lane->index_shift);
         uint64_t ways = vi_zero_bytes(VI_GET(lane->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
         for (; ways; ways &= ways - 1) {
             const struct vi_entry *entry = &lane->set[set][__builtin_ctzll(ways) / 8];
             uint64_t bits = VI_GET(entry->tag), out = VI_GET(entry->output);
-            if (VI_UNLIKELY(VI_GET(entry->base) != key || (bits ^ lane->tag) >> 32 ||
-                            VI_GET(entry->check) != vi_check(key, bits, out)))
+            /* With these bits and output, no other base than the key has this check. */
+            if (VI_UNLIKELY((bits ^ lane->tag) >> 32 || VI_GET(entry->check) != vi_check(key, bits, out)))
                 continue;
             if (VI_UNLIKELY((bits & lane->tested) != lane->need))
                 return VI_THINK;
-            uint64_t end = UINT64_C(1) << shift, offset = address & (end - 1);
             *tag = bits;
             *output = out | offset;
             *size = end - offset;
