@@ -15,7 +15,11 @@ from tests.conftest import missing
 from tests.core.mutants import Mutant, mutants, try_all
 
 #: A rule of a walk, a filter of an invalidation, a bound of a request.
-A_FEW = ("a leaf may be beyond the output size", "TTL leaves no entry alone", "a request goes on to the end of its page")
+A_FEW = (
+    "a leaf may be beyond the output size",
+    "TTL leaves no entry alone",
+    "a request goes on to the end of its page",
+)
 
 
 @pytest.fixture

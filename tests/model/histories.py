@@ -57,7 +57,7 @@ PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 KINDS = (
     *("scene",) * 10,
     *("configuration scene",) * 8,
-    *("vms scene",) * 2,
+    *("vms scene", "global scene") * 2,
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
@@ -251,13 +251,14 @@ class History:
     def _fill(self, table: PageTable, offset: int) -> None:
         """Pages, then a block that is as RAM, then a block of memory at the top."""
         page, stride = 1 << table.granule_bits, table.granule_bits - 3
-        leaf = self._leaf_fields()
         for number, what in enumerate(PAGES):
-            self._map(table, number * page, self._output(what) // page * page + offset, 3, **leaf, nG=number % 3 != 2)
+            # The third is next to the second, but of another memory type.
+            kind = {"nG": number % 3 != 2, "AttrIndx": 3 * (number == 2)}
+            self._map(table, number * page, self._output(what) // page * page + offset, 3, **kind)
         block = 1 << table.granule_bits + stride
-        self._map(table, block, RAM_BASE // block * block + offset, 2, **leaf)
+        self._map(table, block, RAM_BASE // block * block + offset, 2)
         # In a virtual machine, the pages that its stage 2 begins with.
-        self._map(table, 2 * block, 0 if offset else self.high // block * block, 2, **leaf)
+        self._map(table, 2 * block, 0 if offset else self.high // block * block, 2)
         top = 1 << table.granule_bits + 2 * stride
         for address, level, below in ((3 * block, 2, self.rom), (top, 1, self.edge)):
             at = table.entry(address, level)
@@ -268,19 +269,15 @@ class History:
         """All of RAM at IPA_OFFSET, as a block but for the first part of the data; the low IPAs are pages."""
         page, stride = 1 << table.granule_bits, table.granule_bits - 3
         block = 1 << table.granule_bits + stride
-        leaf = {**self._leaf_fields(), "MemAttr": 0xF}
         for base in (0, IPA_OFFSET):
-            self._map(table, base + RAM_BASE // block * block, RAM_BASE // block * block, 2, **leaf)
+            self._map(table, base + RAM_BASE // block * block, RAM_BASE // block * block, 2)
         for n, what in enumerate(PAGES):
             write_only = {"S2AP": 2} if n == 4 and table is self.aarch32 else {}
-            self._map(table, n * page, self._output(what) // page * page, 3, **{**leaf, **write_only})
-        self._map(table, block, RAM_BASE // block * block, 2, **leaf)
+            self._map(table, n * page, self._output(what) // page * page, 3, **write_only)
+        self._map(table, block, RAM_BASE // block * block, 2)
 
     def _ipa_of_rom(self) -> int:
         return PAGES.index(ROM) << self.granule
-
-    def _leaf_fields(self) -> dict[str, int]:
-        return {}
 
     def _map(self, table: PageTable, address: int, output: int, level: int, **leaf: int) -> None:
         if table.stage == 2:
@@ -514,6 +511,19 @@ class History:
             shown += [self._execute(named), *(self._use(sid, ssid, high, flags) for flags in range(8))]
             for at, value in (self.stes[sid], *self.cds_of.get(sid, ())):
                 self.ram.put(at, value)
+        return shown
+
+    def _global_scene(self, c: Choices) -> object:
+        """A leaf becomes global, or ceases to be, and leads elsewhere while the TLB has it as it was."""
+        self.page = c.of((0, 1, 2, 3))
+        shown = []
+        for n in range(4):
+            for slot in self.slots:
+                if slot.table is self.tables_of[ONE][0] and slot.level == 3 and self._of_page(slot, self.page):
+                    moved = slot.value ^ (n & 1) << slot.table.granule_bits
+                    slot.table.write(slot.at, moved & ~(1 << 11) | c.below(2) << 11)
+            for sid in (c.of((ONE, OTHER)), c.of((ONE, OTHER)), ONE):
+                shown.append(self._use(sid, None, 0, c.below(4)))
         return shown
 
     def _upper(self, sid: int) -> int:
