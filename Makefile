@@ -17,7 +17,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help venv core demo test check format bench fuzz clean distclean
+.PHONY: help venv core demo test check format bench fuzz mutants clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -61,6 +61,9 @@ bench: $(READY)  ## ratios against the limits that we set ourselves; results in 
 fuzz: $(READY)  ## random machines and software for FUZZ_SECONDS (60), then the C core alone; a failure names its case
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 	@$(IN_C) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
+
+mutants: $(READY)  ## whether each of some 150 mistakes put into the C core is found; about ten minutes
+	@$(BIN)/python -m tests.core.mutants
 
 clean:  ## remove what was built here; downloads stay
 	rm -rf build dist $(READY) $(CORE)/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .vi-runs

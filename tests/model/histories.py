@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.model.twins import Choices, WatchedPort, show, show_completion
 from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable, Ram
@@ -33,6 +33,8 @@ from vhost_iommu.smmu.v3.registers import (
 )
 from vhost_iommu.smmu.v3.structures import CD, EATS, L1CD, L1STD, S1DSS, STE, STE_CONFIG, S1Fmt
 
+L = TypeVar("L", STE, CD)
+
 RAM_SIZE = 2 << 20
 RAM_END = RAM_BASE + RAM_SIZE
 
@@ -54,8 +56,8 @@ PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
     *("scene",) * 10,
-    "vms scene",
-    "vms scene",
+    *("configuration scene",) * 8,
+    *("vms scene", "global scene") * 2,
     *("access",) * 8,
     *("read", "write") * 4,
     *("leaf",) * 5,
@@ -160,8 +162,8 @@ class History:
         self.rom, self.short = RAM_END + (1 << 20), RAM_END + (1 << 20) + 0x40000
         self.high, self.edge = top, self.short + 0x10000
         page = 1 << self.granule
-        # A table whose leaves nobody can update, and one with four pages; and a CD and a half, which look like pointers
-        # to them.
+        # A table whose leaves nobody can update; one of four entries, which is its own next table; and a CD and a half,
+        # which look like pointers to them.
         leaves = [RAM_END - (RAM_SIZE >> 2) + n % 8 * page | 0b1111_0100_0011 ^ (n & 1) << 10 for n in range(0x2000)]
         table = b"".join(leaf.to_bytes(8, "big" if self.big else "little") for leaf in leaves)
         self.others = [
@@ -169,7 +171,7 @@ class History:
             Window(self.rom, 0x10000, bytearray(table), True, False),
             Window(self.rom + 0x10000, 0x10000, None),
             Window(top, 0x20000, bytearray(0x20000)),
-            Window(self.edge, 0x20, bytearray(table[:0x20])),
+            Window(self.edge, 0x20, bytearray((self.edge | 0xF43).to_bytes(8, "big" if self.big else "little") * 4)),
             Window(self.short, 0x60, bytearray((self.short | 1).to_bytes(8, "little") * 12)),
         ]
         for window in self.others:
@@ -219,6 +221,8 @@ class History:
         self._reserve()
         for table in (first, high, other, lpae):
             self._fill(table, 0)
+        for number in range(3):  # of TTB1, once T1SZ is not 0
+            self._map(lpae, (1 << 31) + number * 0x1000, RAM_END - 0x2000, 3)
         for table in (*of_vm, narrow):
             self._fill_second(table)
         self._fill(seen, IPA_OFFSET)
@@ -247,27 +251,33 @@ class History:
     def _fill(self, table: PageTable, offset: int) -> None:
         """Pages, then a block that is as RAM, then a block of memory at the top."""
         page, stride = 1 << table.granule_bits, table.granule_bits - 3
-        leaf = self._leaf_fields()
         for number, what in enumerate(PAGES):
-            self._map(table, number * page, self._output(what) // page * page + offset, 3, **leaf, nG=number % 3 != 2)
+            # The third is next to the second, but of another memory type.
+            kind = {"nG": number % 3 != 2, "AttrIndx": 3 * (number == 2)}
+            self._map(table, number * page, self._output(what) // page * page + offset, 3, **kind)
         block = 1 << table.granule_bits + stride
-        self._map(table, block, RAM_BASE // block * block + offset, 2, **leaf)
-        self._map(table, 2 * block, offset or self.high // block * block, 2, **leaf)
+        self._map(table, block, RAM_BASE // block * block + offset, 2)
+        # In a virtual machine, the pages that its stage 2 begins with.
+        self._map(table, 2 * block, 0 if offset else self.high // block * block, 2)
+        top = 1 << table.granule_bits + 2 * stride
+        for address, level, below in ((3 * block, 2, self.rom), (top, 1, self.edge)):
+            at = table.entry(address, level)
+            table.write(at, (self._ipa_of_rom() if offset else below) | 3)
+            self.slots.append(Slot(table, level, at, 0))
 
     def _fill_second(self, table: PageTable) -> None:
         """All of RAM at IPA_OFFSET, as a block but for the first part of the data; the low IPAs are pages."""
         page, stride = 1 << table.granule_bits, table.granule_bits - 3
         block = 1 << table.granule_bits + stride
-        leaf = {**self._leaf_fields(), "MemAttr": 0xF}
         for base in (0, IPA_OFFSET):
-            self._map(table, base + RAM_BASE // block * block, RAM_BASE // block * block, 2, **leaf)
+            self._map(table, base + RAM_BASE // block * block, RAM_BASE // block * block, 2)
         for n, what in enumerate(PAGES):
             write_only = {"S2AP": 2} if n == 4 and table is self.aarch32 else {}
-            self._map(table, n * page, self._output(what) // page * page, 3, **{**leaf, **write_only})
-        self._map(table, block, RAM_BASE // block * block, 2, **leaf)
+            self._map(table, n * page, self._output(what) // page * page, 3, **write_only)
+        self._map(table, block, RAM_BASE // block * block, 2)
 
-    def _leaf_fields(self) -> dict[str, int]:
-        return {}
+    def _ipa_of_rom(self) -> int:
+        return PAGES.index(ROM) << self.granule
 
     def _map(self, table: PageTable, address: int, output: int, level: int, **leaf: int) -> None:
         if table.stage == 2:
@@ -376,7 +386,7 @@ class History:
     def _address(self, c: Choices) -> int:
         """Mostly where something is mapped, and often near the end of a page; at times anywhere."""
         page, block = 1 << self.granule, self.block
-        where = c.below(15)
+        where = c.below(17)
         if where < 4:
             base = self.page * page
         elif where < 9:
@@ -386,6 +396,8 @@ class History:
             base = block + (self.data - RAM_BASE // block * block) + c.below(8) * page
         elif where < 13:
             base = 2 * block + c.below(4) * page
+        elif where < 15:
+            base = c.of((3 * block, 1 << 3 * self.granule - 6)) + c.below(6) * page
         else:
             base = c.of((IPA_OFFSET + self.data, self.data, 4 * block, 1 << 30, self.high, (1 << 64) - page, 1 << 55))
         offset = c.of((0, page - 16, 8, page - 1, 0x123, page - 4096))
@@ -450,9 +462,10 @@ class History:
     def _scene(self, c: Choices) -> object:
         """A page of a stream is used, changed, used, named to be forgotten, and used again: so some times over."""
         self.stream = sid = c.of(tuple(self.stes))
-        self.page = c.of((0, 1, 2, 3, 4, 5))
+        # Of the last, stage 1 has a block where stage 2 has pages.
+        self.page = c.of((0, 1, 2, 3, 4, 5, (2 * self.block >> self.granule) + 2))
         ssid = c.of((2, 1, 127, 65, None)) if sid in (SUBSTREAMS, SUBNESTED, SHORT) else None
-        high = (1 << 64) - (1 << self.va_bits) if c.rarely(4) else 0
+        high = self._upper(sid) if c.rarely(4) else 0
         shown = [self._use(sid, ssid, high, 0), self._use(sid, ssid, high, 0, 1)]
         if c.rarely():
             # Somebody else changes a clean leaf before it becomes dirty.
@@ -479,11 +492,50 @@ class History:
             self._mend(Choices(2))
         return shown
 
+    def _configuration_scene(self, c: Choices) -> object:
+        """One field of a stream's STE or CD is another, by itself, and that is told: whatever is cached of the page."""
+        self.stream = sid = c.of(tuple(sid for sid in self.stes if sid not in (ABORTS, BYPASS)))
+        self.page = c.of((0, 1, 2, 4))
+        ssid = c.of((2, 1, 127)) if sid in (SUBSTREAMS, SUBNESTED, SHORT) else None
+        high = self._upper(sid) if c.rarely(4) else 0
+        if not c.below(2):
+            self._mend(Choices(2))
+        named = commands.CMD_CFGI_STE.of(SID=sid)
+        shown = [self._execute(named), *(self._use(sid, ssid, high, flags) for flags in (2, 3))]
+        for _ in range(3):
+            if c.below(2) and self.cds_of.get(sid):
+                self._cd(Choices(1 | c.below(1 << 24) << 1))
+            else:
+                self._ste(Choices(1 | c.below(1 << 24) << 1))
+            self.stream = sid
+            shown += [self._execute(named), *(self._use(sid, ssid, high, flags) for flags in range(8))]
+            for at, value in (self.stes[sid], *self.cds_of.get(sid, ())):
+                self.ram.put(at, value)
+        return shown
+
+    def _global_scene(self, c: Choices) -> object:
+        """A leaf becomes global, or ceases to be, and leads elsewhere while the TLB has it as it was."""
+        self.page = c.of((0, 1, 2, 3))
+        shown = []
+        for n in range(4):
+            for slot in self.slots:
+                if slot.table is self.tables_of[ONE][0] and slot.level == 3 and self._of_page(slot, self.page):
+                    moved = slot.value ^ (n & 1) << slot.table.granule_bits
+                    slot.table.write(slot.at, moved & ~(1 << 11) | c.below(2) << 11)
+            for sid in (c.of((ONE, OTHER)), c.of((ONE, OTHER)), ONE):
+                shown.append(self._use(sid, None, 0, c.below(4)))
+        return shown
+
+    def _upper(self, sid: int) -> int:
+        """Where what TTB1 translates begins."""
+        return 1 << 31 if sid == LPAE else (1 << 64) - (1 << self.va_bits)
+
     def _use(self, sid: int, ssid: int | None, high: int, flags: int, after: int = 0) -> object:
         """Of the page that it is about, or of one after it."""
         iova = high | self.page + after << self.granule
         write, privileged, fetch = bool(flags & 1), bool(flags & 2), bool(flags & 4)
-        return show(self.smmu.translate(Transaction(sid, iova, 8, write, ssid, privileged, fetch)))
+        size = 8 if self.page < 8 else 2 << self.granule
+        return show(self.smmu.translate(Transaction(sid, iova, size, write, ssid, privileged, fetch)))
 
     def _clean(self, software: int) -> None:
         """Leaves of this page become writable by being written to."""
@@ -494,7 +546,7 @@ class History:
 
     @staticmethod
     def _of_page(slot: Slot, page: int) -> bool:
-        return slot.at >> 3 & (1 << slot.table.granule_bits - 3) - 1 == page
+        return not (slot.at >> 3 ^ page) & (1 << slot.table.granule_bits - 3) - 1
 
     def _tell(self, c: Choices, kind: type[commands.Command], sid: int, ssid: int | None, high: int) -> object:
         """A command about the page of this stream, as far as it can be."""
@@ -574,7 +626,7 @@ class History:
                 return table.with_address(leaf, where >> shift << shift & (1 << self.wide) - 1)
             case 3:  # another's table
                 if c.below(2):
-                    return (7 << table.granule_bits if table.seen_at else c.of((self.rom, self.edge))) | 3
+                    return (self._ipa_of_rom() if table.seen_at else c.of((self.rom, self.edge))) | 3
                 same = [s for s in self._table_slots() if s.level == slot.level and s.table.stage == table.stage]
                 return int(c.of(same).value)
             case 4:
@@ -613,13 +665,13 @@ class History:
         at, value = self.stes[sid]
         self.stream = sid
         roots = [table.root for table in self.second]
-        pointers = [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
+        pointers = [self.short, self._output(HOLE), 1 << self.wide | value.S1ContextPtr]
+        pointers += [ste.S1ContextPtr for _, ste in self.stes.values() if ste.Config & 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
             ("S2VMID", (1, 2, 0, 0x101, 0x102, 3)), ("Config", (5, 7, 6, 4, 0)), ("V", (0, 1)),
-            *(("S1ContextPtr", (self.short, self._output(HOLE), *pointers)),) * 4, ("S2TTB", tuple(roots)),
-            ("S1DSS", (0, 1, 2, 3)),
+            *(("S1ContextPtr", tuple(pointers)),) * 4, ("S2TTB", tuple(roots)), ("S1DSS", (0, 1, 2, 3)),
             *(("S1CDMax", (9, 7, 6, 1, 0)),) * 2, ("S1Fmt", (0, 1, 2, 3)), ("S2R", (0, 1)), ("S2S", (0, 1)),
-            ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (0, 1)),
+            ("S2PTW", (1, 0)), ("S2FWB", (1, 0)), ("S2AFFD", (1, 0)), ("S2HA", (0, 1)), ("S2HD", (1, 0)),
             ("S2HAFT", (0, 1)), ("PRIVCFG", (2, 3, 0)), ("INSTCFG", (2, 3, 0)), ("MTCFG", (1, 0)),
             ("MemAttr", (0, 5, 15, 1, 4)), ("SHCFG", (0, 1, 2, 3)), ("EATS", (0, 1, 2, 3)),
             *(("S1STALLD", (1, 1, 0)),) * 4,
@@ -627,30 +679,31 @@ class History:
             ("S2T0SZ", (24, 25, 16, 30, 12)), ("S2SL0", (0, 1, 2)), ("S2PS", (0, 1, 2, 5, 6)), ("S2TG", (0, 1, 2)),
             ("S2AA64", (0, 1)), ("S2ENDI", (0, 1)), ("S2DS", (0, 1)), ("S2SH0", (0, 2, 3)),
         )  # fmt: skip
+        self.ram.put(at, self._tweaked(value, tweaks, c))
+        return None
+
+    @staticmethod
+    def _tweaked(value: L, tweaks: tuple[tuple[str, tuple[int, ...]], ...], c: Choices) -> L:
         for _ in range(1 + c.below(2)):
             name, values = c.of(tweaks)
             value = value.replace(**{name: int(c.of(values))})
-        self.ram.put(at, value)
-        return None
+        return value
 
     def _cd(self, c: Choices) -> object:
         at, value = c.of(self.cds_of.get(self.stream, self.cds) if c.below(2) else self.cds)
         roots = [table.root for table in self.tables if table.stage == 1]
         tweaks: tuple[tuple[str, tuple[int, ...]], ...] = (
-            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), *(("TTB0", (value.TTB0 | 1 << 37, *roots)),) * 2,
+            ("ASID", (1, 2, 3, 0)), ("ASET", (1, 0)), ("TTB0", (value.TTB0 | 1 << 37, *roots)),
             ("TTB1", tuple(roots)), ("V", (0, 1)),
             ("A", (0, 1)), ("R", (0, 1)), ("S", (0, 1)), ("WXN", (1, 0)), ("UWXN", (1, 0)), ("PAN", (1, 0)),
             ("EPAN", (1, 0)), ("HA", (0, 1)), ("HD", (0, 1)), ("HAFT", (0, 1)), ("AFFD", (1, 0)), ("EPD0", (1, 0)),
             ("EPD1", (1, 0)), ("TBI0", (1, 0)), ("TBI1", (1, 0)), ("HAD0", (1, 0)), ("HAD1", (1, 0)),
             ("E0PD0", (1, 0)), ("E0PD1", (1, 0)), ("MAIR0", (0xFF, 0x44, 0xBB, 0xF4, 4)), ("T0SZ", (16, 25, 30, 39, 2)),
-            ("T1SZ", (16, 25, 30, 39, 1)), ("IPS", (0, 1, 2, 5, 6)), ("ENDI", (0, 1)), ("AA64", (0, 1)),
+            *(("T1SZ", (1, 16, 25, 30, 39)),) * 3, ("IPS", (0, 1, 2, 5, 6)), ("ENDI", (0, 1)), ("AA64", (0, 1)),
             ("TG0", (0, 1, 2)), ("TG1", (1, 2, 3)), ("DS", (0, 1)), ("SH0", (0, 2, 3)), ("PARTID", (0, 9, 33)),
             ("PMG", (0, 2, 9)),
         )  # fmt: skip
-        for _ in range(1 + c.below(2)):
-            name, values = c.of(tweaks)
-            value = value.replace(**{name: int(c.of(values))})
-        self.ram.put(at, value)
+        self.ram.put(at, self._tweaked(value, tweaks, c))
         return None
 
     def _first_level(self, c: Choices) -> object:
