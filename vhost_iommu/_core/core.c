@@ -93,13 +93,16 @@ void vi_exit(struct vi_reader *reader)
  */
 static uint32_t look(struct vi_reader *reader) { return atomic_fetch_add(&reader->turn, 0); }
 
-bool vi_anyone_inside(struct vi_core *core)
+uint64_t vi_turns(struct vi_core *core)
 {
     unsigned used = atomic_fetch_add(&core->slots_used, 0);
-    bool inside = false;
-    for (unsigned at = 0; at < used; at++)
-        inside |= look(&core->slots[at]) & 1;
-    return inside;
+    uint64_t turns = used, inside = 0;
+    for (unsigned at = 0; at < used; at++) {
+        uint32_t turn = look(&core->slots[at]);
+        turns += turn;
+        inside |= turn & 1;
+    }
+    return turns << 1 | inside;
 }
 
 static void wait_for_readers(struct vi_core *core)

@@ -90,8 +90,12 @@ void vi_tlbs_free(struct vi_core *core);
 unsigned vi_pending(struct vi_core *core);
 void vi_invalidate_again(struct vi_core *core, unsigned upto);
 
-/* Whether somebody is inside of a request; takes part in the order that vi_quiesce relies on. */
-bool vi_anyone_inside(struct vi_core *core);
+/*
+ * A number that is another one when anybody has entered or left since, with VI_SOMEBODY_INSIDE where somebody is inside.
+ * Takes part in the order that vi_quiesce relies on.
+ */
+uint64_t vi_turns(struct vi_core *core);
+#define VI_SOMEBODY_INSIDE UINT64_C(1)
 
 struct vi_core {
     struct vi_reader slots[VI_SLOTS];

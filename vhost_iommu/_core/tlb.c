@@ -181,11 +181,9 @@ static uint32_t new_tag(struct vi_core *core)
     return spaces->next_tag++;
 }
 
-/* Drop all entries of a space. */
+/* Drop all entries of a space. An empty one gets a new tag too: somebody inside may have walked for it already. */
 static void empty(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space)
 {
-    if (!(uint32_t)atomic_load(&space->state))
-        return; /* it never had any since its tag is new */
     VI_PUT(tlb->invalidated, VI_GET(tlb->invalidated) + VI_GET(space->entries));
     VI_PUT(space->entries, 0);
     atomic_store(&space->state, (uint64_t)new_tag(core) << 32);
@@ -347,7 +345,14 @@ static void drop(struct vi_core *core, struct vi_tlb *tlb, uint32_t set, unsigne
     struct vi_leaf leaf;
     struct vi_space *space;
     uint64_t first, last;
-    if (!vi_copy(&tlb->set[set][way], &leaf) || !(space = space_of(core, &leaf)))
+    if (!VI_GET(tlb->set[set][way].tag))
+        return; /* free */
+    if (!vi_copy(&tlb->set[set][way], &leaf)) {
+        /* Two writers met. What a hit needs may be whole all the same, and nobody can say of which space it is. */
+        forget(tlb, set, way);
+        return;
+    }
+    if (!(space = space_of(core, &leaf)))
         return;
     if (only ? space != only
              : space->world != what->world ||
@@ -366,9 +371,16 @@ static void drop(struct vi_core *core, struct vi_tlb *tlb, uint32_t set, unsigne
     VI_COUNT(tlb->invalidated);
 }
 
+/* Whether a lookup of this page may take the entry, or who looks at its base would. */
+static bool may_hit(const struct vi_entry *entry, uint64_t key)
+{
+    uint64_t tag = VI_GET(entry->tag), output = VI_GET(entry->output);
+    return VI_GET(entry->base) == key || VI_GET(entry->check) == vi_check(key, tag, output);
+}
+
 /* Look where the pages would be, for at most *looks pages; false: looking everywhere is cheaper. */
-static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, const struct vi_invalidation *what,
-                          uint64_t *looks)
+static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space,
+                          const struct vi_invalidation *what, uint64_t *looks)
 {
     uint64_t state = space ? atomic_load(&space->state) : 0, first, last;
     uint64_t tag = state & ~(uint64_t)UINT32_MAX;
@@ -382,7 +394,7 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
             uint64_t hash = vi_hash(page, shift, tag);
             uint32_t set = vi_set_of(tlb, hash);
             for (unsigned way = 0; way < VI_WAYS; way++)
-                if (VI_GET(tlb->set[set][way].base) == (page << shift | shift))
+                if (may_hit(&tlb->set[set][way], page << shift | shift))
                     drop(core, tlb, set, way, space, what);
         }
     }
@@ -422,13 +434,17 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_invalidation what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
-    bool again = vi_anyone_inside(core);
-    if (again && spaces->pending_count == VI_MOST_PENDING)
+    uint64_t before = vi_turns(core);
+    if (spaces->pending_count == VI_MOST_PENDING)
         vi_quiesce(core);
     pthread_mutex_lock(&spaces->lock);
     invalidate(core, &what);
-    /* Who is inside may have read a table before it was changed, and put what it found there after this. */
-    if (again)
+    /*
+     * Who is inside may have read a table before it was changed, or an entry before it was dropped, and put what it found
+     * there after this. Nobody was inside if the turns are even and what they were.
+     */
+    uint64_t after = vi_turns(core);
+    if (before != after || after & VI_SOMEBODY_INSIDE)
         spaces->pending[spaces->pending_count++] = what;
     pthread_mutex_unlock(&spaces->lock);
 }
