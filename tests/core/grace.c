@@ -12,14 +12,7 @@
 #include <time.h>
 
 #include "software.h"
-
-#define REQUIRE(what)                                                                                                 \
-    do {                                                                                                              \
-        if (!(what)) {                                                                                                \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
-            exit(1);                                                                                                  \
-        }                                                                                                             \
-    } while (0)
+#include "tlb.h"
 
 enum { READERS_LANE = 1, QUEUE = 0x3000 };
 
@@ -136,6 +129,51 @@ static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
     REQUIRE(!pthread_join(thread, NULL));
 }
 
+/* ---- what several threads do to an entry, done by hand ------------------------------------------------------------ */
+
+static struct vi_entry *entry_of(struct vi_tlb *tlb, uint64_t base)
+{
+    for (uint32_t set = 0; set < tlb->sets; set++)
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (VI_GET(tlb->set[set][way].base) == base && VI_GET(tlb->set[set][way].tag))
+                return &tlb->set[set][way];
+    return NULL;
+}
+
+/* Somebody may have walked for an empty space when it is invalidated, and puts what he found there afterwards. */
+static void test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(struct test *test)
+{
+    struct vi_lookup found;
+    struct vi_leaf leaf = {.base = IOVA | 12}, any;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
+    struct vi_space *own = found.context->own;
+    vi_invalidate_tlbs(test->core);
+    uint64_t before = atomic_load(&own->state);
+    REQUIRE(!(uint32_t)before);
+    vi_invalidate_tlbs(test->core);
+    vi_tlb_add(test->core, test->core->tlb1, own, before, &leaf);
+    REQUIRE(!vi_tlb_find(test->core->tlb1, atomic_load(&own->state), IOVA, &any));
+    vi_exit(inside);
+}
+
+/* Two writers met in an entry: a hit does not read the `torn` word, so the invalidation must not go by it alone. */
+static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_t torn)
+{
+    struct vi_lookup found;
+    struct vi_output output;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
+    REQUIRE(vi_translate(inside, found.context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    vi_exit(inside);
+    struct vi_entry *entry = entry_of(test->core->tlb1, IOVA | 12);
+    REQUIRE(entry);
+    atomic_fetch_xor((_Atomic uint64_t *)(void *)((char *)entry + torn), 0x1000);
+    vi_invalidate_range(test->core, VI_WORLD_EL1, IOVA, 1, VI_ANY, 0xFFFF, VI_ANY, 0, VI_ANY_LEVEL);
+    vi_quiesce(test->core);
+    REQUIRE(!VI_GET(entry->tag));
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -151,6 +189,9 @@ int main(void)
     test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE1_STREAM);
     test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE2_STREAM);
     test_a_dropped_context_is_whole_while_it_is_used(&test);
+    test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
+    test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
+    test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");

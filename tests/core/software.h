@@ -7,10 +7,21 @@
 #ifndef SOFTWARE_H
 #define SOFTWARE_H
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core.h"
 #include "declared.h"
+
+/* Ends the test, naming what is not so. */
+#define REQUIRE(what)                                                                                                 \
+    do {                                                                                                              \
+        if (!(what)) {                                                                                                \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
+            abort();                                                                                                  \
+        }                                                                                                             \
+    } while (0)
 
 #define RAM_BASE UINT64_C(0x40000000)
 #define RAM_SIZE UINT64_C(0x40000)

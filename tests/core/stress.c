@@ -37,14 +37,6 @@ struct reader {
     pthread_t thread;
 };
 
-#define REQUIRE(what)                                                                                                 \
-    do {                                                                                                              \
-        if (!(what)) {                                                                                                \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
-            abort();                                                                                                  \
-        }                                                                                                             \
-    } while (0)
-
 static uint64_t page_of_change(uint64_t change) { return change % PAGE_COUNT; }
 static uint64_t own_bytes(const struct reader *self) { return 64 * (1 + (uint64_t)self->lane); }
 static uint64_t page_at(uint64_t page) { return PAGES + 0x1000 * page; }

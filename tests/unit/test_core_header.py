@@ -35,8 +35,6 @@ def random_words(layout: type[Layout], random: Random) -> list[int]:
 
 
 def test_the_committed_header_is_current() -> None:
-    if not header.HEADER.is_file():
-        pytest.skip("declared.h is not part of an installed package")
     assert header.HEADER.read_text(encoding="utf-8") == header.text(), "run python -m vhost_iommu.header"
 
 
