@@ -351,6 +351,44 @@ struct vi_consumed {
 uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit,
                     struct vi_consumed *so_far);
 
+/* ---- a disk's virtqueue (virtqueue.c) ---------------------------------------------------------------------------- */
+
+/* A split ring as its driver has set it up, at addresses of the stream `sid`; and the disk that it is for. */
+struct vi_ring {
+    uint32_t sid;
+    uint64_t desc, avail, used;
+    uint32_t size; /* a power of two, at most 32768 */
+    bool indirect, event_idx;
+    uint16_t last_avail, used_idx; /* brought up to date */
+};
+struct vi_disk {
+    int fd;
+    int read_flags;   /* of preadv2, so that no read waits for a device */
+    bool may_write;   /* writes are for here, and wait for nothing either */
+    uint64_t sectors; /* of VI_SECTOR bytes */
+};
+enum { VI_SECTOR = 512 };
+
+enum vi_serve_end {
+    VI_SERVED,     /* all that there is, and the driver notifies of the next */
+    VI_MORE,       /* as many as were asked for; there may be more */
+    VI_NOT_SERVED, /* what comes next is none of these requests, breaks the rules or faults: nothing of it is done */
+};
+
+struct vi_served {
+    uint32_t reads, writes; /* chains */
+    uint64_t transactions, bytes_read, bytes_written; /* of the master */
+    bool notify; /* the driver is to be told of them */
+};
+
+/*
+ * Serve the chains that are available and are reads or writes of the disk, from and to guest memory without a copy
+ * between, until `chains` of them or `bytes` of data are done. Each ends after a bounded number of steps, whatever the
+ * driver wrote. Used entries are visible when this returns. Returns an enum vi_serve_end.
+ */
+int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
+             struct vi_served *served);
+
 /* ---- to look at -------------------------------------------------------------------------------------------------- */
 
 /* What a TLB (1 or 2: of which stage) has done and holds. */

@@ -14,8 +14,7 @@ struct course {
     uint64_t fits; /* bytes from here on of which is known that their window has them all */
 };
 
-/* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data. */
-static unsigned overridden(const struct vi_context *context, unsigned access)
+unsigned vi_overridden(const struct vi_context *context, unsigned access)
 {
     if (context->privileged != VI_AS_IT_CAME)
         access = (access & ~VI_PRIVILEGED) | (context->privileged ? VI_PRIVILEGED : 0);
@@ -68,7 +67,7 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
         return ended(course, VI_NO_CONTEXT);
     }
     course->context = found.context;
-    result->access = (uint8_t)(course->access = overridden(found.context, request->access));
+    result->access = (uint8_t)(course->access = vi_overridden(found.context, request->access));
     if (VI_LIKELY(found.status == VI_FOUND)) {
         result->partid = found.context->partid;
         result->pmg = found.context->pmg;

@@ -78,6 +78,17 @@ class Core:
     def batch(
         self, slot: int, sid: int, ssid: int | None, iova: ReadableBuffer, pa: WriteableBuffer, access: int
     ) -> int: ...
+    def serve(
+        self,
+        slot: int,
+        sid: int,
+        ring: tuple[int, int, int, int, bool, bool],
+        disk: tuple[int, int, bool, int],
+        last_avail: int,
+        used_idx: int,
+        chains: int,
+        bytes_: int,
+    ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
     def invalidate_configuration(self) -> None: ...
     def invalidate_stes(self, first: int, count: int, leaf: bool) -> None: ...
     def invalidate_cd(self, sid: int, ssid: int, leaf: bool) -> None: ...

@@ -123,6 +123,23 @@ cdef extern from "core.h" nogil:
         bint signals
         uint64_t command[2]
     uint32_t vi_consume(vi_core *core, const vi_command_queue *queue, uint32_t limit, vi_consumed *so_far)
+    cdef struct vi_ring:
+        uint32_t sid
+        uint64_t desc, avail, used
+        uint32_t size
+        bint indirect, event_idx
+        uint16_t last_avail, used_idx
+    cdef struct vi_disk:
+        int fd, read_flags
+        bint may_write
+        uint64_t sectors
+    enum: VI_SERVED, VI_MORE, VI_NOT_SERVED
+    cdef struct vi_served:
+        uint32_t reads, writes
+        uint64_t transactions, bytes_read, bytes_written
+        bint notify
+    int vi_serve(vi_reader *reader, vi_ring *ring, const vi_disk *disk, uint32_t chains, uint64_t bytes,
+                 vi_served *served)
     cdef struct vi_tlb_state:
         uint64_t evictions, invalidated
         uint32_t capacity
@@ -474,6 +491,31 @@ cdef class Core:
             done = vi_batch(reader, &request, &iova[0], &pa[0], count, &result)
             vi_exit(reader)
         return done
+
+    def serve(self, unsigned slot, uint32_t sid, tuple ring, tuple disk, uint16_t last_avail, uint16_t used_idx,
+              uint32_t chains, uint64_t bytes_):
+        """Serve plain reads and writes of a disk out of a virtqueue; what others there are is the caller's.
+
+        ``ring``: (descriptors, avail, used, size, indirect, event_idx); ``disk``: (descriptor, flags of its reads,
+        whether writes may be done, sectors). Returns (None: what is next was not served; whether there may be more,
+        last_avail, used_idx, whether to notify, reads, writes, transactions, bytes read, bytes written).
+        """
+        cdef vi_ring asked
+        cdef vi_disk of
+        cdef vi_served served
+        cdef vi_reader *reader
+        cdef int end
+        asked.desc, asked.avail, asked.used, asked.size, asked.indirect, asked.event_idx = ring
+        asked.sid, asked.last_avail, asked.used_idx = sid, last_avail, used_idx
+        of.fd, of.read_flags, of.may_write, of.sectors = disk
+        if not asked.size or asked.size & (asked.size - 1) or asked.size > 32768:
+            raise ValueError("the size of a queue is a power of two")
+        with nogil:
+            reader = vi_enter(self.core, slot)
+            end = vi_serve(reader, &asked, &of, chains, bytes_, &served)
+            vi_exit(reader)
+        return (None if end == VI_NOT_SERVED else end == VI_MORE, asked.last_avail, asked.used_idx, served.notify,
+                served.reads, served.writes, served.transactions, served.bytes_read, served.bytes_written)
 
     # -- invalidation ----------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping);
 /* Fill in what follows from the rest of a context: the last step in making one. */
 void vi_quicken(struct vi_context *context);
 
+/* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data (dma.c). */
+unsigned vi_overridden(const struct vi_context *context, unsigned access);
+
 /* A context's way through the TLBs, for one kind of access. */
 struct vi_course {
     struct vi_lane lane1, lane2;

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
 from ..smmu.transaction import NO_SSID, Answer, Direct, Outcome, PageHint, Piece, Stall, Transaction, Translator
@@ -56,6 +56,17 @@ _REFUSED = {
     Refusal.CA: Why.COMPLETER,
     Refusal.PAGE: Why.NO_PAGE,
 }
+
+
+class Served(NamedTuple):
+    """What was served out of a virtqueue."""
+
+    more: bool | None  #: there may be more; None: what comes next was not served
+    last_avail: int
+    used_idx: int
+    notify: bool  #: the driver is to be told
+    reads: int
+    writes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +233,29 @@ class Port:
             npages = min((iova + size - 1 >> 12) - (iova >> 12) + 1, MOST_HINTED)
             execute = instruction and not write
             self.smmu.page_hint(PageHint(sid, iova & ~0xFFF, npages, ssid, not write, write, execute, privileged))
+
+    def serve(
+        self,
+        ring: tuple[int, int, int, int, bool, bool],
+        disk: tuple[int, int, bool, int],
+        last_avail: int,
+        used_idx: int,
+        chains: int,
+        size: int,
+    ) -> Served | None:
+        """Plain reads and writes of a disk out of a virtqueue, until ``chains`` or ``size`` bytes are done.
+
+        ``ring``: (descriptors, avail, used, entries, indirect, event_idx); ``disk``: (descriptor, flags of preadv2,
+        whether writes too, sectors). None: of what comes next nothing is done here.
+        """
+        if (direct := self._direct()) is None:
+            return None
+        found = direct.serve(self._slot, self.sids[0], ring, disk, last_avail, used_idx, chains, size)
+        served = Served(*found[:6])
+        self.transactions += found[6]
+        self.bytes_read += found[7]
+        self.bytes_written += found[8]
+        return served
 
     def _direct(self) -> Direct | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
@@ -423,7 +457,7 @@ class Gate:
 
     def __enter__(self) -> bool:
         self.turns.lock.__enter__()
-        return self.open and (self.outer is None or self.outer.open)
+        return self.passes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -431,6 +465,11 @@ class Gate:
         self.turns.lock.__exit__(kind, error, traceback)
         if self.turns.waiting:
             self.turns.give_way()
+
+    @property
+    def passes(self) -> bool:
+        """For who holds the master's lock already."""
+        return self.open and (self.outer is None or self.outer.open)
 
     def close(self) -> None:
         """Returns when no access is under way any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
 
@@ -25,11 +25,23 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.fallocate.restype = ctypes.c_int
 
 
+class Prompt(NamedTuple):
+    """A descriptor for reads, and perhaps writes, that wait for no device."""
+
+    fd: int
+    flags: int  #: with which preadv2 does not wait
+    writes: bool  #: pwritev does not wait either, and what it wrote needs no flush
+
+
 class Storage(Protocol):
     """``size`` bytes; offsets and sizes are bytes."""
 
     size: int
     readonly: bool
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """None: who reads or writes may always have to wait."""
 
     def read(self, offset: int, size: int) -> bytes | None: ...
 
@@ -51,6 +63,10 @@ class _Descriptor:
         self.fd = fd
         self.size = size
         self.readonly = readonly
+
+    @property
+    def prompt(self) -> Prompt | None:
+        return None
 
     def read(self, offset: int, size: int) -> bytes | None:
         try:
@@ -135,6 +151,22 @@ class FileStorage(_Descriptor):
             os.close(fd)
             raise
         super().__init__(fd, size, readonly)
+        self._nowait = _reads_without_waiting(fd)
+
+    @property
+    def prompt(self) -> Prompt | None:
+        return Prompt(self.fd, os.RWF_NOWAIT, False) if self._nowait and self.fd >= 0 else None
+
+
+def _reads_without_waiting(fd: int) -> bool:
+    """Whether its file system can say that a read would have to wait."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class MemoryStorage(_Descriptor):
@@ -148,6 +180,10 @@ class MemoryStorage(_Descriptor):
             os.close(fd)
             raise UsageError(f"a disk of {size} bytes cannot be in memory: {error.strerror}") from error
         super().__init__(fd, size, readonly)
+
+    @property
+    def prompt(self) -> Prompt | None:
+        return Prompt(self.fd, 0, not self.readonly) if self.fd >= 0 else None
 
     def flush(self) -> bool:
         return True

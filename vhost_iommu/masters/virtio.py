@@ -193,6 +193,8 @@ class Virtqueue:
         self.last_avail = 0
         self.used_idx = 0
         self._finished: list[bytes] = []
+        #: As Port.serve takes it.
+        self.layout = (desc, avail, used, size, indirect, event_idx)
 
     def fetch(self, most: int) -> Steps[Sequence[int] | Broken]:
         """Heads of chains that the driver made available, at most ``most``; none when there are no more."""

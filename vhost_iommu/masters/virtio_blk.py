@@ -14,10 +14,10 @@ from enum import IntEnum
 
 from ..layout import Access, Layout, bit, field
 from .master import nothing
-from .port import CHUNK, Abort, Port, Steps
+from .port import CHUNK, Abort, Port, Served, Steps
 from .storage import Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
-from .virtio_mmio import VirtioMmio
+from .virtio_mmio import BATCH_BYTES, BATCH_CHAINS, VirtioMmio
 
 SECTOR = 512
 #: Largest range, in sectors, of a discard or write zeroes, and how many ranges a request may have.
@@ -209,6 +209,19 @@ class VirtioBlk(VirtioMmio):
         if (abort := (yield from ring.gate.write(status_at, bytes((status,))))) is not None:
             return Broken(f"request status at {abort.iova:#x}: {abort.why.value}")
         return written + 1
+
+    def serve_promptly(self, ring: Virtqueue) -> Served | None:
+        prompt = self.storage.prompt
+        if prompt is None:
+            return None
+        disk = (prompt.fd, prompt.flags, prompt.writes, self.capacity)
+        port = self.port
+        served = port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, BATCH_CHAINS, BATCH_BYTES)
+        if served is not None:
+            for kind, count in (RequestType.IN, served.reads), (RequestType.OUT, served.writes):
+                if count:
+                    self.requests[kind] = self.requests.get(kind, 0) + count
+        return served
 
     def _fits(self, offset: int, size: int) -> bool:
         return size % SECTOR == 0 and offset + size <= self.capacity * SECTOR

@@ -16,15 +16,15 @@ from typing import ClassVar
 from ..errors import UsageError
 from ..layout import Access, Register, bit, field
 from .master import Master, nothing
-from .port import CHUNK, Gate, Port, Steps
+from .port import CHUNK, Gate, Port, Served, Steps
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
 
 MAGIC = 0x74726976  # "virt"
 VENDOR = 0x554D4D53  # "SMMU"
 
 #: Chains, and bytes moved for them, after which the driver is told about those that are finished.
-_BATCH_CHAINS = 32
-_BATCH_BYTES = CHUNK
+BATCH_CHAINS = 32
+BATCH_BYTES = CHUNK
 
 
 class MagicValue(Register, at=0x000, access=Access.RO):
@@ -230,6 +230,10 @@ class VirtioMmio(Master):
     def serve(self, ring: Virtqueue, chain: Chain) -> Steps[int | Broken]:
         """Do a request: how many bytes were written to its buffers. Runs without the lock."""
 
+    def serve_promptly(self, ring: Virtqueue) -> Served | None:
+        """Do what is next in ``ring`` if nothing of it has to wait; None: it is for ``serve``. Holds the lock."""
+        return None
+
     # -- register accesses -----------------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int) -> int:
@@ -400,8 +404,13 @@ class VirtioMmio(Master):
             setattr(queue, part, (getattr(queue, part) & ~_HALF[high]) | (value << (32 * high)))
 
     def store_QueueNotify(self, value: int) -> None:
-        if value < self.queue_count and self.status & (_DRIVER_OK | _NEEDS_RESET) == _DRIVER_OK:
-            self._kick((value,))
+        if value >= self.queue_count or self.status & (_DRIVER_OK | _NEEDS_RESET) != _DRIVER_OK:
+            return
+        ring = self._queues[value].ring
+        # Here and now: to wake the worker may take longer than what it has to do.
+        if ring is not None and ring not in self._served and self._promptly(ring) is False:
+            return
+        self._kick((value,))
 
     # -- work ------------------------------------------------------------------------------------------------------
 
@@ -416,30 +425,54 @@ class VirtioMmio(Master):
             if self._kicked:
                 with self.turns:
                     kicked, self._kicked = self._kicked, set()
-                    ready = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
-                for ring in ready:
+                    rings = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
                     # Whoever serves a ring already looks into it once more before the end.
-                    if ring not in self._served:
-                        self._served.add(ring)
-                        self.tasks.add(self._serve_ring(ring))
+                    ready = [ring for ring in rings if ring not in self._served]
+                    self._served.update(ready)
+                for ring in ready:
+                    self.tasks.add(self._serve_ring(ring))
             more = self.tasks.turn() or bool(self._kicked)
 
     def _serve_ring(self, ring: Virtqueue) -> Steps[None]:
-        while (more := (yield from self._batch(ring))) is True:
+        while True:
+            more = self._prompt_batch(ring)
+            if more is None:
+                more = yield from self._batch(ring)
+            if more is not True:
+                break
             yield ()
+        if isinstance(more, Broken):
+            with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
+                if is_open:
+                    self._broken(more.why)
+                pulse, self._pulse = self._pulse, False
+            if pulse:
+                self.interrupt()
         self._served.discard(ring)
-        if more is False:
-            return
-        with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
-            if is_open:
-                self._broken(more.why)
+
+    def _prompt_batch(self, ring: Virtqueue) -> bool | None:
+        """As _promptly, for the worker."""
+        with ring.gate:
+            more = self._promptly(ring)
             pulse, self._pulse = self._pulse, False
         if pulse:
             self.interrupt()
+        return more
+
+    def _promptly(self, ring: Virtqueue) -> bool | None:
+        """Whether there may be more in ``ring``; None: what is next has to be served by itself. Holds the lock."""
+        served = self.serve_promptly(ring) if ring.gate.passes else None
+        if served is None:
+            return None
+        ring.last_avail, ring.used_idx = served.last_avail, served.used_idx
+        if served.notify:
+            self._raise(InterruptStatus.USED_BUFFER.mask)
+            self._pulse = True
+        return served.more
 
     def _batch(self, ring: Virtqueue) -> Steps[bool | Broken]:
         """Whether there may be more in ``ring``."""
-        heads = yield from ring.fetch(_BATCH_CHAINS)
+        heads = yield from ring.fetch(BATCH_CHAINS)
         if isinstance(heads, Broken) or not heads:
             return heads if isinstance(heads, Broken) else False
         moved = 0
@@ -452,7 +485,7 @@ class VirtioMmio(Master):
             if isinstance(written, Broken):
                 return written
             ring.finish(head, written)
-            if moved >= _BATCH_BYTES:
+            if moved >= BATCH_BYTES:
                 moved = 0
                 if (broken := (yield from self._publish(ring))) is not None:
                     return broken

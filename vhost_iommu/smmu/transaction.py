@@ -120,6 +120,18 @@ class Direct(Protocol):
 
     def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> int: ...
 
+    def serve(
+        self,
+        slot: int,
+        sid: int,
+        ring: tuple[int, int, int, int, bool, bool],
+        disk: tuple[int, int, bool, int],
+        last_avail: int,
+        used_idx: int,
+        chains: int,
+        bytes_: int,
+    ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
+
 
 class Translator(Protocol):
     """What a master needs of an SMMU."""

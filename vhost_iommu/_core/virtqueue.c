@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A disk's reads and writes out of a virtio split ring (Virtual I/O Device 1.2 §2.7, §5.2), where all goes well.
+ *
+ * Answers what masters/virtio.py and virtio_blk.py answer, and leaves to them whatever is not plain: a request of another
+ * type, a rule broken, an address that does not translate, a page across two windows, a disk that would have to be waited
+ * for. Of such a chain nothing is done here, so that they find it as the driver left it. No field of guest memory is read
+ * twice.
+ */
+#define _GNU_SOURCE
+#include <sys/uio.h>
+
+#include "translate.h"
+
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4 }; /* of a descriptor */
+enum { NO_INTERRUPT = 1 };                  /* of the avail ring */
+enum { TYPE_IN = 0, TYPE_OUT = 1 };
+enum { STATUS_OK = 0 };
+
+/* A chain of more has to be served without us; so has one that lies in as many pieces of memory. */
+enum { MOST_SEGMENTS = 1024, MOST_PIECES = 1024 };
+/* So has one of more bytes, for who has notified us waits meanwhile. */
+#define MOST_BYTES (UINT64_C(4) << 20)
+
+struct descriptor {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t flags, next;
+};
+
+struct used_element {
+    uint32_t id, len;
+};
+
+struct segment {
+    uint64_t iova, size;
+};
+
+/* One direction of a chain. */
+struct buffer {
+    struct segment segments[MOST_SEGMENTS];
+    uint32_t count;
+    uint64_t size;
+};
+
+/* One kind of access of the stream. */
+struct way {
+    struct vi_course course;
+    unsigned access, may;
+};
+
+struct serving {
+    struct vi_reader *reader;
+    const struct vi_context *context;
+    struct way read, write;
+    struct vi_served *served;
+};
+
+static bool prepare(struct serving *s, struct vi_reader *reader, uint32_t sid)
+{
+    struct vi_lookup found;
+    s->reader = reader;
+    if (!reader->setup->parameters.enabled)
+        return false;
+    vi_lookup(reader, sid, VI_NO_SSID, &found);
+    if (found.status != VI_FOUND)
+        return false;
+    s->context = found.context;
+    s->read.access = vi_overridden(s->context, 0);
+    s->read.may = VI_MAY_READ;
+    s->write.access = vi_overridden(s->context, VI_WRITE);
+    s->write.may = VI_MAY_WRITE;
+    vi_course_begin(&s->read.course, reader, s->context, s->read.access);
+    vi_course_begin(&s->write.course, reader, s->context, s->write.access);
+    return true;
+}
+
+static void count(struct serving *s, struct way *way, uint64_t size)
+{
+    VI_COUNT(s->reader->counters.transactions);
+    s->served->transactions++;
+    if (way == &s->read)
+        s->served->bytes_read += size;
+    else
+        s->served->bytes_written += size;
+}
+
+/* Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere. */
+static uint8_t *reach(struct serving *s, struct way *way, uint64_t iova, uint64_t *size)
+{
+    struct vi_place place;
+    struct vi_fault fault;
+    VI_COUNT(s->reader->counters.translations);
+    if (!vi_place_quickly(s->reader, &way->course, s->context, iova, way->access, &place, &fault))
+        return NULL;
+    if (place.size < *size)
+        *size = place.size;
+    return vi_find(s->reader, place.pa, *size, way->may);
+}
+
+/* As reach, all of `size` bytes or none. */
+static void *reach_all(struct serving *s, struct way *way, uint64_t iova, uint64_t size)
+{
+    uint64_t here = size;
+    uint8_t *host = iova + size < iova ? NULL : reach(s, way, iova, &here);
+    if (!host || here != size)
+        return NULL;
+    count(s, way, size);
+    return host;
+}
+
+/* The same for a number of 16 bits, which is accessed whole. */
+static uint16_t *reach16(struct serving *s, struct way *way, uint64_t iova)
+{
+    void *host = reach_all(s, way, iova, 2);
+    return (uintptr_t)host & 1 ? NULL : host;
+}
+
+static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
+{
+    uint8_t *at = to, *host;
+    if (iova + size < iova)
+        return false;
+    count(s, &s->read, size);
+    for (uint64_t here; size; at += here, iova += here, size -= here) {
+        here = size;
+        if (!(host = reach(s, &s->read, iova, &here)))
+            return false;
+        memcpy(at, host, here);
+    }
+    return true;
+}
+
+/* Whether a file behind guest memory has become shorter, so that what was read of it means nothing. */
+static bool any_broken(const struct vi_reader *reader)
+{
+    for (uint32_t at = 0; at < reader->windows->count; at++)
+        if (vi_broken(&reader->windows->window[at]))
+            return true;
+    return false;
+}
+
+static bool add(struct buffer *buffer, const struct descriptor *descriptor)
+{
+    if (!descriptor->len)
+        return true;
+    if (buffer->count == MOST_SEGMENTS)
+        return false;
+    buffer->segments[buffer->count++] = (struct segment){descriptor->addr, descriptor->len};
+    buffer->size += descriptor->len;
+    return true;
+}
+
+/* The chain from `head` on; false: it is not for here. */
+static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head, struct buffer *readable,
+                    struct buffer *writable)
+{
+    uint64_t table = ring->desc;
+    uint32_t entries = ring->size, index = head, seen = 0;
+    bool inside = false;
+    readable->count = writable->count = 0;
+    readable->size = writable->size = 0;
+    for (;;) {
+        struct descriptor d;
+        uint64_t at = table + index * sizeof d;
+        if (index >= entries || at < table || !fetch(s, at, &d, sizeof d))
+            return false;
+        if (d.flags & INDIRECT) {
+            if (inside || !ring->indirect || d.flags & NEXT)
+                return false;
+            if (!d.len || d.len % sizeof d || d.len > ring->size * sizeof d)
+                return false;
+            table = d.addr;
+            entries = d.len / (uint32_t)sizeof d;
+            index = 0;
+            inside = true;
+            continue;
+        }
+        if (++seen > ring->size)
+            return false;
+        if (!(d.flags & WRITE) && writable->count)
+            return false;
+        if (!add(d.flags & WRITE ? writable : readable, &d))
+            return false;
+        if (!(d.flags & NEXT))
+            return true;
+        index = d.next;
+    }
+}
+
+/* The memory behind a buffer, `skipped` bytes of it left out at its begin and `size` taken; 0: it is not for here. */
+static int pieces_of(struct serving *s, struct way *way, const struct buffer *buffer, uint64_t skipped, uint64_t size,
+                     struct iovec pieces[MOST_PIECES])
+{
+    int have = 0;
+    for (uint32_t at = 0; size; at++) {
+        uint64_t iova = buffer->segments[at].iova, left = buffer->segments[at].size;
+        if (skipped >= left) {
+            skipped -= left;
+            continue;
+        }
+        iova += skipped;
+        left -= skipped;
+        skipped = 0;
+        if (left > size)
+            left = size;
+        if (iova + left < iova)
+            return 0;
+        size -= left;
+        count(s, way, left);
+        for (uint64_t here; left; iova += here, left -= here) {
+            here = left;
+            uint8_t *host = reach(s, way, iova, &here);
+            if (!host)
+                return 0;
+            if (have && (uint8_t *)pieces[have - 1].iov_base + pieces[have - 1].iov_len == host) {
+                pieces[have - 1].iov_len += here;
+                continue;
+            }
+            if (have == MOST_PIECES)
+                return 0;
+            pieces[have++] = (struct iovec){host, here};
+        }
+    }
+    return have;
+}
+
+static bool fetch_header(struct serving *s, const struct buffer *buffer, void *to, uint64_t size)
+{
+    uint8_t *at = to;
+    for (uint32_t segment = 0; size; segment++) {
+        uint64_t here = buffer->segments[segment].size < size ? buffer->segments[segment].size : size;
+        if (!fetch(s, buffer->segments[segment].iova, at, here))
+            return false;
+        at += here;
+        size -= here;
+    }
+    return true;
+}
+
+/* Do the request at `head`, of which *element then tells; false: it is not for here, and nothing has been done. */
+static bool serve_one(struct serving *s, const struct vi_ring *ring, const struct vi_disk *disk, uint16_t head,
+                      struct used_element *element, uint64_t *moved)
+{
+    struct buffer readable, writable;
+    struct iovec pieces[MOST_PIECES];
+    struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header;
+    if (!collect(s, ring, head, &readable, &writable) || readable.size < sizeof header || !writable.size)
+        return false;
+    if (!fetch_header(s, &readable, &header, sizeof header))
+        return false;
+    bool in = header.type == TYPE_IN;
+    if (!in && !(header.type == TYPE_OUT && disk->may_write))
+        return false;
+    uint64_t size = in ? writable.size - 1 : readable.size - sizeof header;
+    if (!size || size > MOST_BYTES || size % VI_SECTOR || header.sector > disk->sectors ||
+        size / VI_SECTOR > disk->sectors - header.sector)
+        return false;
+    int have = in ? pieces_of(s, &s->write, &writable, 0, size, pieces)
+                  : pieces_of(s, &s->read, &readable, sizeof header, size, pieces);
+    const struct segment *last = &writable.segments[writable.count - 1];
+    uint8_t *status = reach_all(s, &s->write, last->iova + last->size - 1, 1);
+    if (!have || !status || any_broken(s->reader))
+        return false;
+    off_t offset = (off_t)(header.sector * VI_SECTOR);
+    ssize_t done = in ? preadv2(disk->fd, pieces, have, offset, disk->read_flags)
+                      : pwritev2(disk->fd, pieces, have, offset, 0);
+    if (done != (ssize_t)size)
+        return false;
+    *status = STATUS_OK;
+    *element = (struct used_element){head, in ? (uint32_t)size + 1 : 1};
+    *moved += size;
+    s->served->reads += in;
+    s->served->writes += !in;
+    return true;
+}
+
+/* Let the driver see the used entries from `published` on, and note whether it wants to be told of them. */
+static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *published, uint16_t *used_idx,
+                    const uint16_t *wants)
+{
+    uint16_t entries = (uint16_t)(ring->used_idx - *published);
+    if (!entries)
+        return;
+    *published = ring->used_idx;
+    __atomic_store_n(used_idx, ring->used_idx, __ATOMIC_RELEASE);
+    atomic_thread_fence(memory_order_seq_cst); /* the driver says what it wants, and looks once more; so do we */
+    uint16_t said = __atomic_load_n(wants, __ATOMIC_RELAXED);
+    if (ring->event_idx ? (uint16_t)(ring->used_idx - said - 1) < entries : !(said & NO_INTERRUPT))
+        s->served->notify = true;
+}
+
+int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
+             struct vi_served *served)
+{
+    struct serving s = {.served = served};
+    uint16_t published = ring->used_idx, *avail_idx, *used_idx, *wants, *avail_event = NULL;
+    uint64_t moved = 0;
+    uint32_t mask = ring->size - 1;
+    bool armed = false;
+    int end = VI_NOT_SERVED;
+    memset(served, 0, sizeof *served);
+    if (!prepare(&s, reader, ring->sid))
+        return VI_NOT_SERVED;
+    avail_idx = reach16(&s, &s.read, ring->avail + 2);
+    used_idx = reach16(&s, &s.write, ring->used + 2);
+    wants = reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail);
+    if (ring->event_idx)
+        avail_event = reach16(&s, &s.write, ring->used + 4 + sizeof(struct used_element) * (uint64_t)ring->size);
+    if (!avail_idx || !used_idx || !wants || (ring->event_idx && !avail_event)) {
+        memset(served, 0, sizeof *served);
+        return VI_NOT_SERVED;
+    }
+    for (;;) {
+        struct used_element element, *slot;
+        struct vi_served before = *served;
+        uint16_t head, pending = (uint16_t)(__atomic_load_n(avail_idx, __ATOMIC_ACQUIRE) - ring->last_avail);
+        if (pending > ring->size)
+            break;
+        if (!pending) {
+            publish(&s, ring, &published, used_idx, wants);
+            if (armed || !ring->event_idx) {
+                end = VI_SERVED;
+                break;
+            }
+            __atomic_store_n(avail_event, ring->last_avail, __ATOMIC_RELAXED);
+            atomic_thread_fence(memory_order_seq_cst); /* what was added before the driver could see it is found now */
+            armed = true;
+            continue;
+        }
+        if (served->reads + served->writes >= chains || moved >= bytes) {
+            end = VI_MORE;
+            break;
+        }
+        slot = reach_all(&s, &s.write, ring->used + 4 + sizeof *slot * (uint64_t)(ring->used_idx & mask), sizeof *slot);
+        if (!slot || !fetch(&s, ring->avail + 4 + 2 * (uint64_t)(ring->last_avail & mask), &head, sizeof head) ||
+            !serve_one(&s, ring, disk, head, &element, &moved)) {
+            *served = before;
+            break;
+        }
+        memcpy(slot, &element, sizeof element);
+        ring->last_avail++;
+        ring->used_idx++;
+        armed = false;
+    }
+    publish(&s, ring, &published, used_idx, wants);
+    return end;
+}
