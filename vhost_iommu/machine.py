@@ -185,7 +185,8 @@ class Machine:
         def pulse() -> None:
             if self.trace is not None:
                 self.trace.emit(device, "interrupt", f"wire {source}".rstrip(), intid=value)
-            memory.post(address, data, _lost)
+            # It may reach nobody: the client is gone, or the function is no bus master.
+            memory.post(address, data, None)
 
         return pulse
 
@@ -218,7 +219,3 @@ def _once(work: Callable[[], None]) -> Callable[[], bool]:
         return False
 
     return step
-
-
-def _lost(aborted: bool) -> None:
-    """A wired interrupt may reach nobody: the client is gone, or the function is no bus master."""

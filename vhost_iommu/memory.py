@@ -33,8 +33,8 @@ Buffer = bytearray | mmap.mmap | memoryview
 #: Told once how a posted write ended: whether it aborted.
 Ended = Callable[[bool], None]
 #: What happens to a write that leaves guest RAM: (pa, data, ended) -> accepted. If it is, ``ended`` is called once,
-#: now or later, from any thread.
-Outside = Callable[[int, bytes, Ended], bool]
+#: now or later, from any thread; None: nobody asks.
+Outside = Callable[[int, bytes, Ended | None], bool]
 
 
 class MemoryLike(Protocol):
@@ -211,16 +211,18 @@ class Memory:
         except ValueError:  # unmapped by the client since we found it
             return None
 
-    def post(self, pa: int, data: bytes, ended: Ended) -> None:
-        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later."""
+    def post(self, pa: int, data: bytes, ended: Ended | None) -> None:
+        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later; None: nobody asks."""
         if self.write(pa, data):
-            ended(False)
-            return
-        window = self.find(pa, len(data))
-        unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
-        if unreachable and self.outside is not None and self.outside(pa, data, ended):
-            return
-        ended(True)
+            aborted = False
+        else:
+            window = self.find(pa, len(data))
+            unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
+            if unreachable and self.outside is not None and self.outside(pa, data, ended):
+                return
+            aborted = True
+        if ended is not None:
+            ended(aborted)
 
 
 def atomic_updates() -> bool:

@@ -220,6 +220,15 @@ class Connection:
 
     # -- our own commands --------------------------------------------------------------------------------------
 
+    def tell(self, command: int, payload: bytes) -> bool:
+        """Send a command to which no reply is wanted; False: it was not sent."""
+        with self._lock:
+            if self._closed:
+                return False
+            msg_id = self._next_id
+            self._next_id = (msg_id + 1) & 0xFFFF
+        return self._send(HEADER.pack(msg_id, command, HEADER_SIZE + len(payload), _NO_REPLY, 0) + payload)
+
     def request(self, command: int, payload: bytes, done: Done) -> bool:
         """Send a command to the client without waiting; False: it was not sent, and ``done`` is not called."""
         with self._lock:

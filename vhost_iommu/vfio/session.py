@@ -228,11 +228,13 @@ class Session:
 
     # -- § VFIO_USER_DMA_WRITE: our command --------------------------------------------------------------------
 
-    def _outside(self, pa: int, data: bytes, ended: Ended) -> bool:
+    def _outside(self, pa: int, data: bytes, ended: Ended | None) -> bool:
         """Memory.outside: let the client carry out a posted write; never waits for its reply."""
         if not self._function.bus_master or len(data) > self._max_data:
             return False
         payload = DMA_ACCESS.pack(pa, len(data)) + data
+        if ended is None:
+            return self.connection.tell(Command.DMA_WRITE, payload)
         return self.connection.request(Command.DMA_WRITE, payload, lambda error: ended(bool(error)))
 
 
