@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from vhost_iommu import _core, server
 from vhost_iommu.layout import Layout, Register
 from vhost_iommu.memory import Ended, Memory, Outside
 from vhost_iommu.smmu.descriptors import (
@@ -183,7 +184,7 @@ class Bench:
     """An SMMU that a driver has just enabled: queues, a linear stream table of invalid STEs, translation on.
 
     ``features`` are keywords of ``Features``; ``options`` go to ``Smmu``. ``start=False`` leaves every register at
-    its reset value; ``start()`` does the rest.
+    its reset value; ``start()`` does the rest. ``pumped``: software's writes come as the compiled pump has them.
     """
 
     def __init__(
@@ -195,8 +196,11 @@ class Bench:
         sid_bits: int = 6,
         command_bits: int = 8,
         event_bits: int = 4,
+        pumped: bool = False,
         **options: Any,
     ) -> None:
+        if pumped:
+            options["lock"] = _core.lock()
         self.ram = ram or Ram()
         #: Wired interrupts by source, in order; and posted writes that left RAM (such as MSIs): (address, data).
         self.wires: list[str] = []
@@ -206,6 +210,10 @@ class Bench:
         self.ram.memory.outside = lambda pa, data, ended: self.doorbell is not None and self.doorbell(pa, data, ended)
         options.setdefault("interrupt", self.wires.append)
         self.smmu = Smmu(self.ram.memory, None if features is None else Features(**features), **options)
+        self.mirror = None
+        if pumped:
+            assert server.pump is not None
+            self.mirror = self.smmu.mirror(server.pump.Mirror)
         self.sid_bits, self.command_bits, self.event_bits = sid_bits, command_bits, event_bits
         self.strtab = self.ram.alloc(STE.size << sid_bits)
         self.cmdq = self.ram.alloc(max(Command.size << command_bits, 32))
@@ -226,7 +234,8 @@ class Bench:
 
     def __setitem__(self, register: type[Register], value: Register | int) -> None:
         """Write the register as software does, in one access."""
-        self.smmu.write(register.at, register.size, int(value))
+        if self.mirror is None or register.size != 4 or not self.mirror.carry_out(register.at, int(value)):
+            self.smmu.write(register.at, register.size, int(value))
 
     def start(self, **enable: int) -> None:
         """What Linux does at probe; ``enable`` are further fields of CR0, such as SMMUEN=0."""

@@ -144,7 +144,7 @@ class Daemon:
             config,
             wires=wires,
             spawn=lambda name, work: self.server.worker(name, work).wake,
-            new_lock=threading.RLock,
+            new_lock=_core.lock,
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
             on_stall=self._stalled,

@@ -56,7 +56,7 @@ JOIN_TIMEOUT = 10.0
 PAUSE = 50e-6
 #: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many.
 #: Not at all: QEMU's threads sleep all the same, and one of ours that does not drives them apart.
-SPIN = 0.0
+SPIN = 100e-6
 #: Seconds for which a thread keeps the interpreter while another wants it.
 SWITCH_INTERVAL = 50e-6
 

@@ -32,6 +32,9 @@ LIST = Path(__file__).with_suffix(".toml")
 ENOUGH = 240
 ROUNDS = 160
 
+#: What is written in Cython; here, each is linked with all C.
+MODULES = ("door", "pump")
+
 FLAGS = ["-std=c11", "-O1", "-fPIC", "-pthread", "-w", f"-iquote{CORE}"]
 
 
@@ -74,9 +77,10 @@ class Copy:
         shutil.copy(TOP / "pyproject.toml", folder)
         (folder / OBJECTS).mkdir(parents=True)
         self.sources = sorted(path.name for path in (folder / CORE).glob("*.c"))
-        door = OBJECTS / "door.c"
-        self._run([sys.executable, "-m", "cython", "-3", str(CORE / "door.pyx"), "-o", str(door)])
-        self._compile(door)
+        for module in MODULES:
+            translated = OBJECTS / f"{module}.c"
+            self._run([sys.executable, "-m", "cython", "-3", str(CORE / f"{module}.pyx"), "-o", str(translated)])
+            self._compile(translated)
         for source in self.sources:
             self._compile(CORE / source)
         self._link()
@@ -92,9 +96,10 @@ class Copy:
         self._run([compiler, *FLAGS, python, "-c", str(source), "-o", str(OBJECTS / f"{source.stem}.o")])
 
     def _link(self) -> None:
-        objects = [str(OBJECTS / f"{Path(name).stem}.o") for name in ("door.c", *self.sources)]
-        module = CORE / f"door{sysconfig.get_config_var('EXT_SUFFIX')}"
-        self._run([os.environ.get("CC", "gcc"), "-shared", "-pthread", *objects, "-o", str(module)])
+        for module in MODULES:
+            objects = [str(OBJECTS / f"{Path(name).stem}.o") for name in (module, *self.sources)]
+            path = CORE / f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
+            self._run([os.environ.get("CC", "gcc"), "-shared", "-pthread", *objects, "-o", str(path)])
 
     def try_out(self, mutant: Mutant) -> Verdict:
         """Build the mutant, look whether it is found out, and leave the copy as it was."""

@@ -56,6 +56,7 @@ PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
     *("scene",) * 10,
+    "syncs",
     *("configuration scene",) * 8,
     *("vms scene", "global scene") * 2,
     *("access",) * 8,
@@ -119,9 +120,10 @@ class History:
         )  # fmt: skip
         self.stall = stalls == "stall" or (stalls == "both" and not c.below(3))
         self.updates = updates
-        self.bench = Bench(
-            features, ram=Ram(size=RAM_SIZE), start=False, pure=pure, event_bits=5, acknowledge_after=c.of((0, 0, 1))
-        )
+        options: dict[str, Any] = {"event_bits": 5, "acknowledge_after": c.of((0, 0, 1))}
+        if c.below(2):
+            options["interrupt"] = None
+        self.bench = Bench(features, ram=Ram(size=RAM_SIZE), start=False, pure=pure, pumped=not pure, **options)
         self.ram = self.bench.ram
         #: What most steps are about, until another is: a stream, and a page of its table.
         self.stream, self.page = ONE, 0
@@ -742,6 +744,20 @@ class History:
             self.ram.put(bench.cmdq + 16 * slot, commands.CMD_SYNC.of())
             bench.acknowledge()
         return errors
+
+    def _syncs(self, c: Choices) -> object:
+        """CMD_SYNCs that signal, some where nobody hears them; errors are acknowledged or left."""
+        bench, given = self.bench, list[commands.Command]()
+        for _ in range(1 + c.below(4)):
+            places = (bench.cmdq + 16 * bench.command_bits, self.high, self.rom, self.rom + 0x10000, RAM_END - 4, 0)
+            place = c.of((*places, self.edge + 0x1C, (1 << self.wide) | self.high))
+            given += [commands.CMD_TLBI_NH_ALL.of()] * c.of((0, 1, 200))
+            given.append(commands.CMD_SYNC.of(CS=c.of((1, 1, 1, 0, 2)), MSIAddress=place, MSIData=c.below(1 << 16)))
+        shown = self._execute(*given[: (1 << bench.command_bits) - 2])
+        errors = bench.active_errors
+        if c.below(2):
+            bench.acknowledge()
+        return shown, errors, bench.wires[-8:], bench.posted[-8:], len(bench.wires), len(bench.posted)
 
     def _tlbi(self, c: Choices) -> object:
         kind = c.of(TLBIS)

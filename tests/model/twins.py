@@ -92,7 +92,8 @@ def _entries(tlb: Iterable[tuple[Space, Mapping]]) -> set[tuple[Space, Mapping]]
 
 
 def _registers(smmu: Smmu) -> dict[str, int]:
-    return {register.__name__: smmu.registers.raw(register) for register in REGISTERS}
+    with smmu.lock:
+        return {register.__name__: smmu.registers.raw(register) for register in REGISTERS}
 
 
 def _counts(smmu: Smmu) -> dict[str, int]:

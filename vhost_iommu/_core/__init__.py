@@ -7,7 +7,10 @@ Law: imports nothing of ours; what it answers is what the reference under ``smmu
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import AbstractContextManager
 from types import ModuleType
+from typing import Any
 
 #: Set to anything but 0 it has everything done by the reference.
 PURE = "VHOST_IOMMU_PURE"
@@ -30,3 +33,9 @@ def built() -> ModuleType | None:
 def chosen() -> ModuleType | None:
     """The door, if it is there and the environment does not ask for the reference."""
     return None if pure() else built()
+
+
+def lock() -> AbstractContextManager[Any]:
+    """A re-entrant lock; the core's own, if it is chosen, which writes that need no interpreter can take too."""
+    door = chosen()
+    return threading.RLock() if door is None else door.Lock()

@@ -128,6 +128,25 @@ static enum handled execute(const struct scope *s, const uint64_t *command)
     }
 }
 
+/* Whether this CMD_SYNC's signal is an MSI, and to guest memory. */
+static bool signals_in_ram(struct vi_core *core, const uint64_t *sync)
+{
+    struct vi_reader *reader = vi_enter(core, 0);
+    uint64_t address = CMD_SYNC_MSIAddress(sync);
+    bool in_ram = address && IDR0_MSI(reader->setup->parameters.idr0) &&
+                  vi_find(reader, address & reader->setup->output_mask, 4, VI_MAY_WRITE);
+    vi_exit(reader);
+    return in_ram;
+}
+
+static bool may_sync(struct vi_core *core, const struct vi_command_queue *queue, const uint64_t *sync)
+{
+    uint64_t signal = CMD_SYNC_CS(sync);
+    return queue->may_sync && signal != 3 &&
+           (signal != VI_CompletionSignal_SIG_IRQ || queue->signals == VI_SIGNALS_ALL ||
+            (queue->signals == VI_SIGNALS_IN_RAM && signals_in_ram(core, sync)));
+}
+
 uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit, struct vi_consumed *so_far)
 {
     uint64_t fetched[AT_ONCE][2];
@@ -149,7 +168,7 @@ uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, 
         for (uint32_t at = 0; at < count; at++) {
             const uint64_t *command = fetched[at];
             bool sync = Command_OPCODE(command) == VI_Opcode_CMD_SYNC;
-            if (sync ? !queue->may_sync || CMD_SYNC_CS(command) == 3 : execute(&scope, command) != DONE)
+            if (sync ? !may_sync(core, queue, command) : execute(&scope, command) != DONE)
                 return done;
             so_far->cons = (so_far->cons + 1) & index_mask;
             done++;

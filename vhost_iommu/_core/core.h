@@ -333,11 +333,19 @@ void vi_invalidate_tlbs(struct vi_core *core);
 
 /* ---- command queues (commands.c) --------------------------------------------------------------------------------- */
 
+/* Which CMD_SYNCs with SIG_IRQ are carried out. */
+enum vi_signals {
+    VI_SIGNALS_ALL,
+    VI_SIGNALS_IN_RAM, /* whose signal is an MSI to guest memory */
+    VI_SIGNALS_NONE,
+};
+
 struct vi_command_queue {
     uint64_t base; /* aligned to the queue's size */
     uint32_t log2size, prod, cons;
     uint16_t vmid_mask; /* by CR0.VMW */
     bool may_sync;      /* nothing that is not of the core holds up a CMD_SYNC */
+    uint8_t signals;    /* enum vi_signals */
 };
 struct vi_consumed {
     uint32_t cons, syncs;
@@ -346,7 +354,8 @@ struct vi_consumed {
 };
 /*
  * Carry out what is at the queue's head, at most `limit` commands: those that are legal and concern caches alone, and
- * CMD_SYNC. Ends before one that is not, or that cannot be read. Returns how many. A writer, as each invalidation is.
+ * CMD_SYNC. Ends before one that is not, or that cannot be read, and after one that signals. Returns how many. A writer, as
+ * each invalidation is.
  */
 uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit,
                     struct vi_consumed *so_far);

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The types of door.pyx, which see."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+
+from . import pump
 
 DONE: int
 DISABLED: int
@@ -113,3 +115,30 @@ class Core:
     def tlb(self, stage: int) -> tuple[int, int, int]: ...
     def entries(self, stage: int) -> list[tuple[int, int, int | None, int, RawMapping]]: ...
     def counts(self) -> tuple[int, ...]: ...
+
+def is_mirror(mirror: object) -> bool: ...
+
+class Lock:
+    def acquire(self, blocking: bool = True) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_: object) -> None: ...
+
+class Doorbell:
+    def __init__(
+        self,
+        lock: Lock,
+        core: Core,
+        mirror: pump.Mirror,
+        prod_at: int,
+        cons_at: int,
+        burst: int,
+        told: Callable[[int, int, bool], None],
+    ) -> None: ...
+    def arm(
+        self, prod: int, writable: int, cons: int, base: int, log2size: int, vmid_mask: int, msis: bool
+    ) -> None: ...
+    def disarm(self) -> None: ...
+    @property
+    def rung(self) -> bool: ...
+    def counts(self) -> tuple[int, int, int]: ...

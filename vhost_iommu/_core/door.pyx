@@ -12,6 +12,8 @@ from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from .pump cimport Mirror, vi_mirror, vi_store_fn
+
 
 cdef extern from "core.h" nogil:
     cdef struct vi_window:
@@ -118,6 +120,8 @@ cdef extern from "core.h" nogil:
         uint32_t log2size, prod, cons
         uint16_t vmid_mask
         bint may_sync
+        uint8_t signals
+    enum: VI_SIGNALS_ALL, VI_SIGNALS_IN_RAM, VI_SIGNALS_NONE
     cdef struct vi_consumed:
         uint32_t cons, syncs
         bint signals
@@ -152,6 +156,37 @@ cdef extern from "core.h" nogil:
 cdef extern from "guard.h" nogil:
     void *vi_guard(void *begin, size_t size)
     void vi_unguard(void *broken)
+
+
+cdef extern from "doorbell.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    cdef struct vi_doorbell:
+        pthread_mutex_t *lock
+        vi_core *core
+        vi_mirror *mirror
+        uint64_t prod_at, cons_at
+        uint32_t burst
+        bint armed
+        uint32_t writable, cons_rest
+        vi_command_queue queue
+        bint aborted, rung
+        uint64_t writes, commands, syncs
+    bint vi_doorbell_store(void *doorbell, uint64_t offset, uint32_t value) noexcept
+
+
+cdef extern from "pthread.h" nogil:
+    enum: PTHREAD_MUTEX_RECURSIVE
+    ctypedef struct pthread_mutexattr_t:
+        pass
+    int pthread_mutexattr_init(pthread_mutexattr_t *attributes)
+    int pthread_mutexattr_settype(pthread_mutexattr_t *attributes, int type)
+    int pthread_mutexattr_destroy(pthread_mutexattr_t *attributes)
+    int pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 
 cdef class Guard:
@@ -553,7 +588,7 @@ cdef class Core:
         cdef vi_consumed so_far
         cdef uint32_t done
         queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
-        queue.vmid_mask, queue.may_sync = vmid_mask, may_sync
+        queue.vmid_mask, queue.may_sync, queue.signals = vmid_mask, may_sync, VI_SIGNALS_ALL
         with nogil:
             done = vi_consume(self.core, &queue, limit, &so_far)
         return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
@@ -577,3 +612,101 @@ cdef class Core:
         cdef uint64_t counts[9]
         vi_count(self.core, counts)
         return tuple([counts[at] for at in range(9)])
+
+
+def is_mirror(mirror):
+    """Whether a doorbell may store in it."""
+    return isinstance(mirror, Mirror)
+
+
+cdef class Lock:
+    """A re-entrant lock for ``with``, that a doorbell may share."""
+
+    cdef pthread_mutex_t mutex
+    cdef Doorbell doorbell
+
+    def __cinit__(self):
+        cdef pthread_mutexattr_t attributes
+        pthread_mutexattr_init(&attributes)
+        pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE)
+        pthread_mutex_init(&self.mutex, &attributes)
+        pthread_mutexattr_destroy(&attributes)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.mutex)
+
+    def acquire(self, bint blocking=True):
+        """As threading.RLock's."""
+        if pthread_mutex_trylock(&self.mutex):
+            if not blocking:
+                return False
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+        if self.doorbell is not None and self.doorbell.raw.rung:
+            try:
+                self.doorbell.tell()
+            except BaseException:
+                pthread_mutex_unlock(&self.mutex)
+                raise
+        return True
+
+    def release(self):
+        pthread_mutex_unlock(&self.mutex)
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *_):
+        pthread_mutex_unlock(&self.mutex)
+
+
+cdef class Doorbell:
+    """``doorbell.h``: writes of CMDQ_PROD that need no interpreter. All but ``rung`` and ``counts`` is for who holds the
+    lock.
+    """
+
+    cdef vi_doorbell raw
+    cdef Core core
+    cdef object told
+
+    def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, uint64_t prod_at, uint64_t cons_at,
+                 uint32_t burst, told):
+        """``told(prod, cons, aborted)`` is called with what the registers are now, by whoever takes the lock after it was
+        rung; ``aborted``: an MSI was.
+        """
+        self.raw.lock, self.raw.core, self.raw.mirror = &lock.mutex, core.core, &mirror.raw
+        self.raw.prod_at, self.raw.cons_at, self.raw.burst = prod_at, cons_at, burst
+        self.core, self.told = core, told
+        lock.doorbell = self
+        mirror.stores = self, lock
+        mirror.raw.store_of = &self.raw
+        mirror.raw.store = <vi_store_fn>vi_doorbell_store
+
+    def arm(self, uint32_t prod, uint32_t writable, uint32_t cons, uint64_t base, uint32_t log2size, uint16_t vmid_mask,
+            bint msis):
+        """The registers as they are, the bits of CMDQ_PROD that are ``writable``, and the queue; ``msis``: a CMD_SYNC
+        signals by MSI alone, and may if that is in guest memory."""
+        cdef uint32_t index_mask = (2u << log2size) - 1
+        cdef vi_command_queue *queue = &self.raw.queue
+        queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons & index_mask
+        queue.vmid_mask, queue.may_sync, queue.signals = vmid_mask, True, VI_SIGNALS_IN_RAM if msis else VI_SIGNALS_NONE
+        self.raw.writable, self.raw.cons_rest = writable, cons & ~index_mask
+        self.raw.armed = True
+
+    def disarm(self):
+        self.raw.armed = False
+
+    cdef tell(self):
+        armed, aborted = self.raw.armed and not self.raw.aborted, self.raw.aborted
+        self.raw.rung = self.raw.aborted = False
+        self.told(self.raw.queue.prod, self.raw.cons_rest | self.raw.queue.cons, aborted)
+        self.raw.armed = armed
+
+    @property
+    def rung(self):
+        """Whether the registers are other than was told."""
+        return self.raw.rung
+
+    def counts(self):
+        """(writes, commands, CMD_SYNCs) that were carried out."""
+        return self.raw.writes, self.raw.commands, self.raw.syncs

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "vfio-user messages and mirrors are little-endian"
+#error "vfio-user messages are little-endian"
 #endif
 
 static int64_t now_ns(void) {
@@ -35,32 +35,6 @@ void vi_mirror_free(struct vi_mirror *mirror) {
     free(mirror->cells);
     mirror->cells = NULL;
     mirror->size = 0;
-}
-
-static bool within(const struct vi_mirror *mirror, uint64_t offset, uint32_t size) {
-    return (size == 4 || size == 8) && !(offset & (size - 1)) && offset < mirror->size && size <= mirror->size - offset;
-}
-
-bool vi_mirror_store(struct vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t value) {
-    if (!within(mirror, offset, size))
-        return false;
-    if (size == 8)
-        __atomic_store_n(mirror->cells + offset / 8, value, __ATOMIC_RELEASE);
-    else
-        __atomic_store_n((uint32_t *)mirror->cells + offset / 4, (uint32_t)value, __ATOMIC_RELEASE);
-    return true;
-}
-
-/* Returns whether a read is answered from here, its value then in *value. */
-static bool mirrored(struct vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t *value) {
-    if (!within(mirror, offset, size) || !atomic_load_explicit(&mirror->plain, memory_order_acquire))
-        return false;
-    if (size == 8)
-        *value = __atomic_load_n(mirror->cells + offset / 8, __ATOMIC_ACQUIRE);
-    else
-        *value = __atomic_load_n((uint32_t *)mirror->cells + offset / 4, __ATOMIC_ACQUIRE);
-    atomic_fetch_add_explicit(&mirror->reads, 1, memory_order_relaxed);
-    return true;
 }
 
 /* ---- the sending side -------------------------------------------------------------------------------------------- */
@@ -355,7 +329,7 @@ int vi_pump_run(struct vi_pump *pump) {
         if (next == READ) {
             struct vi_mirror *mirror = pump->blocks[pump->access.block].mirror;
             uint64_t value;
-            if (mirror && mirrored(mirror, pump->access.offset, pump->access.size, &value)) {
+            if (mirror && vi_mirror_load(mirror, pump->access.offset, pump->access.size, &value)) {
                 vi_pump_was_read(pump, value);
                 continue;
             }

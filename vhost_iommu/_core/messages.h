@@ -11,36 +11,9 @@
 #define VI_MESSAGES_H
 
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
-/* ---- mirrors ----------------------------------------------------------------------------------------------------- */
-
-/* Carries out a 4-byte write at `offset` of a block, without the interpreter and in the thread that received it.
- * Returns whether it has; false: nothing has happened, and the write goes the way of all others. */
-typedef bool (*vi_store_fn)(void *of, uint64_t offset, uint32_t value);
-
-/* What an aligned read of 4 or 8 bytes of a block returns, wherever it does no more than that. Written by the block's
- * owner, read by the pump of its client, both at any time: a register is stored and loaded whole, and what was stored
- * in guest memory before it is seen before it. */
-struct vi_mirror {
-    uint64_t *cells; /* little-endian, of `size` bytes */
-    uint64_t size;   /* a multiple of 8 */
-    _Atomic bool plain;     /* false: reads have effects just now, and are the owner's */
-    _Atomic uint64_t reads; /* how many were answered from here */
-    /* The seam for writes that are carried out natively; NULL: none is. Set before the block's first client. */
-    vi_store_fn store;
-    void *store_of;
-};
-
-/* Returns whether there is memory for it; all of it reads as zero, and is not plain yet. */
-bool vi_mirror_make(struct vi_mirror *mirror, uint64_t size);
-void vi_mirror_free(struct vi_mirror *mirror);
-
-/* Store `size` (4 or 8) bytes at `offset`; returns false, having done nothing, where that is not aligned or not within. */
-bool vi_mirror_store(struct vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t value);
+#include "mirror.h"
 
 /* ---- one client's socket ----------------------------------------------------------------------------------------- */
 

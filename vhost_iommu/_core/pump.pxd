@@ -5,7 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
-cdef extern from "messages.h" nogil:
+cdef extern from "mirror.h" nogil:
     ctypedef bint (*vi_store_fn)(void *of, uint64_t offset, uint32_t value) noexcept nogil
 
     struct vi_mirror:
@@ -20,6 +20,8 @@ cdef extern from "messages.h" nogil:
     void vi_mirror_free(vi_mirror *mirror)
     bint vi_mirror_store(vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t value)
 
+
+cdef extern from "messages.h" nogil:
     ctypedef struct pthread_mutex_t:
         pass
 
@@ -82,3 +84,4 @@ cdef extern from "pthread.h" nogil:
 
 cdef class Mirror:
     cdef vi_mirror raw
+    cdef object stores  # whatever carries out writes natively; lives as long

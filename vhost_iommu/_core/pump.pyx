@@ -23,6 +23,14 @@ cdef class Mirror:
         if not vi_mirror_store(&self.raw, offset, size, value):
             raise IndexError(f"{size} bytes at {offset:#x}")
 
+    def carry_out(self, uint64_t offset, uint32_t value):
+        """Whether a write of 4 bytes is carried out without the interpreter, as the pump has them; the others are for
+        the block."""
+        cdef bint done
+        with nogil:
+            done = self.raw.store != NULL and self.raw.store(self.raw.store_of, offset, value)
+        return done
+
     @property
     def plain(self):
         return self.raw.plain

@@ -45,8 +45,7 @@ class RegisterFile:
         self._hooks: dict[type[Register], Hook] = {}
         self._resets: dict[type[Register], int] = {}
         self._mirror: Mirror | None = None
-        self._watched: frozenset[type[Register]] = frozenset()
-        self._changed: Callable[[], None] = lambda: None
+        self._watchers: dict[type[Register], list[Callable[[], None]]] = {}
         for register in registers:
             if not implemented(register.needs):
                 continue
@@ -68,15 +67,19 @@ class RegisterFile:
 
     def watch(self, registers: Iterable[type[Register]], changed: Callable[[], None]) -> None:
         """Call ``changed`` now, and whenever one of ``registers`` may have changed, after its hook."""
-        self._watched = frozenset(registers)
-        self._changed = changed
+        for register in registers:
+            self._watchers.setdefault(register, []).append(changed)
         changed()
+
+    def _all_changed(self) -> None:
+        for changed in {each for watchers in self._watchers.values() for each in watchers}:
+            changed()
 
     def reset(self) -> None:
         """Every register takes its reset value again."""
         self._values = dict(self._resets)
         self._mirror_all()
-        self._changed()
+        self._all_changed()
 
     def mirror(self, mirror: Mirror) -> None:
         """Keep what a read returns in ``mirror`` too, from now on."""
@@ -102,8 +105,8 @@ class RegisterFile:
     def __setitem__(self, register: type[Register], value: Register | int) -> None:
         if register in self._values:
             self._set(register, int(value))
-            if register in self._watched:
-                self._changed()
+            for changed in self._watchers.get(register, ()):
+                changed()
 
     def raw(self, register: type[Register]) -> int:
         """The value without its layout: for hot paths."""
@@ -113,7 +116,7 @@ class RegisterFile:
         """Make ``value`` what a reset leaves (ID registers, implementation defined resets)."""
         self._resets[register] = value
         self._set(register, value)
-        self._changed()
+        self._all_changed()
 
     # -- software's side -------------------------------------------------------------------------------------
 
@@ -168,5 +171,5 @@ class RegisterFile:
         hook = self._hooks.get(register)
         if hook is not None and write | clear:
             hook(register(old), register(new))
-        if register in self._watched:
-            self._changed()
+        for changed in self._watchers.get(register, ()):
+            changed()

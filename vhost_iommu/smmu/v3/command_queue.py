@@ -88,21 +88,33 @@ class CommandQueue:
 
     def ready(self) -> bool:
         """Whether a command waits and may be consumed."""
+        registers = self.smmu.registers
+        return self.running() and not self.ring().empty(registers.raw(CMDQ_PROD), registers.raw(CMDQ_CONS))
+
+    def running(self) -> bool:
+        """Whether commands are consumed as they come."""
         smmu = self.smmu
-        registers = smmu.registers
-        if not registers.raw(CR0ACK) & CR0ACK.CMDQEN.mask or smmu.error_active(GERROR.CMDQ_ERR.mask):
-            return False
-        return not self.ring().empty(registers.raw(CMDQ_PROD), registers.raw(CMDQ_CONS))
+        enabled = smmu.registers.raw(CR0ACK) & CR0ACK.CMDQEN.mask
+        return bool(enabled) and not smmu.error_active(GERROR.CMDQ_ERR.mask)
+
+    def may_sync(self) -> bool:
+        """Whether nothing holds up a CMD_SYNC but what it waits for itself."""
+        smmu = self.smmu
+        return not (smmu.ats.pending or smmu.ats.timed_out or smmu.unanswered["cmdq-sync"])
 
     def consume(self, limit: int) -> bool:
         """Consume up to ``limit`` commands, fewer if they are costly; whether more are ready."""
         if self._consuming:
             return False  # a command made a master work, and that submitted others: they follow in turn
         self._consuming = True
+        self.smmu.disarm()
         try:
-            return self._consume(limit)
+            more = self._consume(limit)
         finally:
             self._consuming = False
+        if not more:
+            self.smmu.arm()
+        return more
 
     def _consume(self, limit: int) -> bool:
         smmu = self.smmu
@@ -146,10 +158,9 @@ class CommandQueue:
         smmu = self.smmu
         registers = smmu.registers
         cons = registers[CMDQ_CONS]
-        may_sync = not (smmu.ats.pending or smmu.ats.timed_out or smmu.unanswered["cmdq-sync"])
         prod = registers.raw(CMDQ_PROD)
         done, index, syncs, signal = core.consume(
-            ring.base, ring.bits, prod, cons.RD, limit, self._vmid_mask(), may_sync
+            ring.base, ring.bits, prod, cons.RD, limit, self.vmid_mask(), self.may_sync()
         )
         if done:
             registers[CMDQ_CONS] = cons.replace(RD=index)
@@ -285,7 +296,7 @@ class CommandQueue:
     def CMD_TLBI_S12_VMALL(self, command: commands.CMD_TLBI_S12_VMALL) -> CommandError:
         if not self.smmu.registers[IDR0].S2P:
             return ILL
-        mask = self._vmid_mask()
+        mask = self.vmid_mask()
         self.smmu.tlb.invalidate_spaces(StreamWorld.NS_EL1, vmid=command.VMID, vmid_mask=mask)
         self.smmu.tlb2.invalidate_spaces(STAGE2_WORLD, vmid=command.VMID, vmid_mask=mask)
         return OK
@@ -346,7 +357,7 @@ class CommandQueue:
         """The VMID to match: without stage 2 all entries have VMID 0, whatever the command says (§4.4.2)."""
         return vmid if self.smmu.registers[IDR0].S2P else 0
 
-    def _vmid_mask(self) -> int:
+    def vmid_mask(self) -> int:
         """Which VMID bits must match (CR0.VMW, §3.17.6); reserved values wildcard nothing."""
         vmw = self.smmu.registers[CR0ACK].VMW
         return 0xFFFF & -1 << vmw if vmw <= 4 else 0xFFFF
@@ -354,7 +365,7 @@ class CommandQueue:
     def _invalidate_spaces(self, world: StreamWorld, vmid: int, asid: int | None = None) -> CommandError:
         if not self.smmu.registers[IDR0].S1P:
             return ILL
-        self.smmu.tlb.invalidate_spaces(world, vmid=self._vmid(vmid), vmid_mask=self._vmid_mask(), asid=asid)
+        self.smmu.tlb.invalidate_spaces(world, vmid=self._vmid(vmid), vmid_mask=self.vmid_mask(), asid=asid)
         return OK
 
     def _invalidate_range(
@@ -386,7 +397,7 @@ class CommandQueue:
             command.Address,
             size,
             vmid=vmid,
-            vmid_mask=self._vmid_mask(),
+            vmid_mask=self.vmid_mask(),
             asid=asid,
             granule_bits=granule_bits,
             level=level,

@@ -7,11 +7,13 @@ translation (events, stalls, ATS, commands) is the same code over both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ... import _core
 from ...memory import Buffer, Memory, Window
+from ...mmio import Mirror
 from ..memory_type import MemoryType
 from ..register_file import RegisterFile
 from ..tlb import Space, Tlb, TlbCounters
@@ -20,7 +22,23 @@ from ..walk import Access, Cause, Fault, FaultKind, Mapping
 from . import events
 from .configuration import CdFault, Configuration, Context, Refusal
 from .counters import Counters
-from .registers import CR0ACK, CR2, GBPA, IDR0, IDR1, IDR3, IDR5, MPAMIDR, STRTAB_BASE, STRTAB_BASE_CFG
+from .registers import (
+    CMDQ_BASE,
+    CMDQ_CONS,
+    CMDQ_PROD,
+    CR0ACK,
+    CR2,
+    GBPA,
+    GERROR,
+    GERRORN,
+    IDR0,
+    IDR1,
+    IDR3,
+    IDR5,
+    MPAMIDR,
+    STRTAB_BASE,
+    STRTAB_BASE_CFG,
+)
 from .structures import CD, STE
 from .translation import STAGE2_WORLD, Output, Translation
 from .validity import StreamWorld, Validity
@@ -33,6 +51,9 @@ CONTEXTS = 4096
 
 #: How a request ended (core.h: VI_NO_CONTEXT).
 NO_CONTEXT = 2
+
+#: Told of CMDQ_PROD and CMDQ_CONS as a doorbell has left them, and whether the MSI of a CMD_SYNC was aborted.
+Rung = Callable[[int, int, bool], None]
 
 #: Registers from which the core's parameters come.
 PARAMETERS = (IDR0, IDR1, IDR3, IDR5, MPAMIDR, CR2, STRTAB_BASE, STRTAB_BASE_CFG, CR0ACK, GBPA)
@@ -230,24 +251,48 @@ class CompiledCounters(Counters):
 
     def __init__(self, core: door.Core) -> None:
         self._core = core
-        self._own = [0, 0, 0]
+        #: (Writes of CMDQ_PROD, commands, CMD_SYNCs) that a doorbell has carried out.
+        self.by_doorbell: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+        self._own = dict.fromkeys(_SHARED, 0)
         super().__init__()
 
 
-def _shared(at: int) -> property:
-    """A counter that is the sum of the core's and of what is counted here."""
+#: Counters that are the sum of the core's and of what is counted here, and the core's share.
+_SHARED: dict[str, Callable[[CompiledCounters], int]] = {
+    "transactions": lambda c: c._core.counts()[0],
+    "translations": lambda c: c._core.counts()[1],
+    "walks": lambda c: c._core.counts()[2],
+    "mmio_writes": lambda c: c.by_doorbell()[0],
+    "commands": lambda c: c.by_doorbell()[1],
+    "syncs": lambda c: c.by_doorbell()[2],
+}
 
+
+def _shared(name: str, share: Callable[[CompiledCounters], int]) -> property:
     def get(self: CompiledCounters) -> int:
-        return self._own[at] + self._core.counts()[at]
+        return self._own[name] + share(self)
 
     def put(self: CompiledCounters, value: int) -> None:
-        self._own[at] = value - self._core.counts()[at]
+        self._own[name] = value - share(self)
 
     return property(get, put)
 
 
-for _at, _name in enumerate(("transactions", "translations", "walks")):
-    setattr(CompiledCounters, _name, _shared(_at))
+for _name, _share in _SHARED.items():
+    setattr(CompiledCounters, _name, _shared(_name, _share))
+
+
+#: What the doorbell's queue depends on, but for CMDQ_PROD, whose stores are followed by consumption at once.
+DOORBELL_REGISTERS = (CMDQ_BASE, CMDQ_CONS, CR0ACK, GERROR, GERRORN)
+
+
+def doorbell(lock: object, core: door.Core, mirror: Mirror, burst: int, told: Rung) -> door.Doorbell | None:
+    """What carries out writes of CMDQ_PROD where the core's lock and mirror are used; not armed yet."""
+    compiled = _core.built()
+    if compiled is None or not isinstance(lock, compiled.Lock) or not compiled.is_mirror(mirror):
+        return None
+    made: door.Doorbell = compiled.Doorbell(lock, core, mirror, CMDQ_PROD.at, CMDQ_CONS.at, burst, told)
+    return made
 
 
 def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, Buffer | None, bool, bool, door.Guard | None]]:

@@ -31,12 +31,14 @@ from .ats import Ats
 from .command_queue import CommandQueue
 from .compiled import (
     CONTEXTS,
+    DOORBELL_REGISTERS,
     NO_CONTEXT,
     PARAMETERS,
     CompiledConfiguration,
     CompiledCounters,
     CompiledTranslation,
     access_bits,
+    doorbell,
     fault_of,
     memory_type,
     packed_type,
@@ -87,7 +89,7 @@ from .translation import Translation
 from .validity import Validity
 
 if TYPE_CHECKING:
-    from ..._core.door import Core
+    from ..._core.door import Core, Doorbell
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -162,6 +164,7 @@ class Smmu:
         self.memory = memory
         self.trace = trace
         self._mirror: Mirror | None = None
+        self._doorbell: Doorbell | None = None
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
         self._epoch = 0  #: counts resets
@@ -227,6 +230,7 @@ class Smmu:
             self.configuration = CompiledConfiguration(core, self.registers, self.validity)
             memory.watch(lambda windows: core.set_windows(windows_of(windows)))
             self.registers.watch(PARAMETERS, self._parameters_changed)
+            self.registers.watch(DOORBELL_REGISTERS, self.disarm)
         self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
@@ -261,6 +265,9 @@ class Smmu:
     def read(self, offset: int, size: int) -> int:
         """A register read of ``size`` bytes at ``offset`` in the 128 KiB of pages 0 and 1."""
         self.counters.reads_seen += 1
+        if self._doorbell is not None and self._doorbell.rung:
+            with self.lock:  # which has us told
+                pass
         # One word is read whole without the lock, so a CPU that polls never waits behind a master.
         value = self.registers.read(offset, size)
         if self._updates:
@@ -290,7 +297,40 @@ class Smmu:
                 self.registers.mirror(made)
                 self.counters.reads_mirrored = lambda: made.reads
                 self._gate_mirror()
+                if self.core is not None:
+                    self._doorbell = doorbell(self.lock, self.core, made, COMMAND_BURST, self._rung)
+                    if self._doorbell is not None:
+                        assert isinstance(self.counters, CompiledCounters)
+                        self.counters.by_doorbell = self._doorbell.counts
             return self._mirror
+
+    def _rung(self, prod: int, cons: int, aborted: bool) -> None:
+        """The core has carried out writes of CMDQ_PROD; ``aborted``: a CMD_SYNC's MSI was."""
+        self.registers[CMDQ_PROD] = prod
+        self.registers[CMDQ_CONS] = cons
+        if aborted:
+            self.raise_error(GERROR.MSI_CMDQ_ABT_ERR.mask)
+
+    def disarm(self) -> None:
+        """Have writes of CMDQ_PROD come here again."""
+        if self._doorbell is not None:
+            self._doorbell.disarm()
+
+    def arm(self) -> None:
+        """For who has consumed all commands: let the core carry out writes of CMDQ_PROD, if it may."""
+        bell, registers, commands = self._doorbell, self.registers, self.commands
+        if bell is None or not (commands.running() and commands.may_sync()):
+            return
+        ring = commands.ring()
+        bell.arm(
+            registers.raw(CMDQ_PROD),
+            CMDQ_PROD.write_mask,
+            registers.raw(CMDQ_CONS),
+            ring.base,
+            ring.bits,
+            commands.vmid_mask(),
+            self.interrupt is None,
+        )
 
     def _gate_mirror(self) -> None:
         """While updates are under way each read counts, and must be seen."""

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "doorbell.h"
+
+#include "internal.h"
+
+static bool send(const struct vi_doorbell *bell, const uint64_t *sync)
+{
+    uint32_t data = (uint32_t)CMD_SYNC_MSIData(sync);
+    struct vi_reader *reader = vi_enter(bell->core, 0);
+    bool written = vi_write(reader, CMD_SYNC_MSIAddress(sync) & reader->setup->output_mask, &data, sizeof data);
+    vi_exit(reader);
+    return written;
+}
+
+static bool ring(struct vi_doorbell *bell, uint32_t value)
+{
+    struct vi_command_queue *queue = &bell->queue;
+    uint32_t index_mask = (UINT32_C(2) << queue->log2size) - 1;
+    queue->prod = (queue->prod & ~bell->writable) | (value & bell->writable);
+    vi_mirror_store(bell->mirror, bell->prod_at, 4, queue->prod);
+    atomic_store(&bell->rung, true);
+    for (uint32_t left = bell->burst; (queue->cons ^ queue->prod) & index_mask;) {
+        struct vi_consumed so_far;
+        uint32_t done = vi_consume(bell->core, queue, left, &so_far);
+        if (!done)
+            return false; /* the next is for the owner, or all of `left` was consumed */
+        left -= done;
+        queue->cons = so_far.cons;
+        VI_PUT(bell->commands, VI_GET(bell->commands) + done);
+        VI_PUT(bell->syncs, VI_GET(bell->syncs) + so_far.syncs);
+        /* CONS has passed a CMD_SYNC before its signal is seen (§4.7.3). */
+        vi_mirror_store(bell->mirror, bell->cons_at, 4, bell->cons_rest | queue->cons);
+        if (so_far.signals && !send(bell, so_far.command)) {
+            bell->aborted = true;
+            return false;
+        }
+    }
+    VI_COUNT(bell->writes);
+    return true;
+}
+
+bool vi_doorbell_store(void *doorbell, uint64_t offset, uint32_t value)
+{
+    struct vi_doorbell *bell = doorbell;
+    if (offset != bell->prod_at || pthread_mutex_trylock(bell->lock))
+        return false;
+    bool done = bell->armed && ring(bell, value);
+    pthread_mutex_unlock(bell->lock);
+    return done;
+}
