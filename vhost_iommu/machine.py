@@ -153,6 +153,8 @@ class Machine:
                 port.atc = self._atc(config, options, smmu)
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
+        if self.trace is None:
+            master.post = self._wires.get((config.name, ""))
         if self._spawn is not None:
             master.wake = self._spawn(config.name, _once(master.work))
         return master

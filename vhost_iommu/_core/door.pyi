@@ -91,6 +91,17 @@ class Core:
         chains: int,
         bytes_: int,
     ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
+    def disk_bell(
+        self,
+        lock: object,
+        mirror: object,
+        slot: int,
+        registers: tuple[int, int, int],
+        post: tuple[int, int],
+        rings: int,
+        chains: int,
+        bytes_: int,
+    ) -> DiskBell | None: ...
     def invalidate_configuration(self) -> None: ...
     def invalidate_stes(self, first: int, count: int, leaf: bool) -> None: ...
     def invalidate_cd(self, sid: int, ssid: int, leaf: bool) -> None: ...
@@ -142,3 +153,18 @@ class Doorbell:
     @property
     def rung(self) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
+
+class DiskBell:
+    status: int
+    unread: int
+    def lend(
+        self,
+        number: int,
+        sid: int,
+        ring: tuple[int, int, int, int, bool, bool],
+        disk: tuple[int, int, bool, int],
+        last_avail: int,
+        used_idx: int,
+    ) -> None: ...
+    def take(self, number: int) -> tuple[int, int] | None: ...
+    def counts(self) -> tuple[int, int, int, int, int]: ...

@@ -12,7 +12,7 @@ from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from .pump cimport Mirror, vi_mirror, vi_store_fn
+from .pump cimport Mirror, vi_load_fn, vi_mirror, vi_store_fn
 
 
 cdef extern from "core.h" nogil:
@@ -173,6 +173,27 @@ cdef extern from "doorbell.h" nogil:
         bint aborted, rung
         uint64_t writes, commands, syncs
     bint vi_doorbell_store(void *doorbell, uint64_t offset, uint32_t value) noexcept
+
+
+cdef extern from "diskbell.h" nogil:
+    cdef struct vi_lent:
+        bint lent
+        vi_ring ring
+    cdef struct vi_disk_bell:
+        pthread_mutex_t *lock
+        vi_core *core
+        unsigned slot
+        vi_mirror *mirror
+        uint64_t notify_at, status_at, ack_at
+        uint32_t chains
+        uint64_t bytes
+        vi_disk disk
+        uint32_t count
+        vi_lent *rings
+        uint32_t status, unread
+        uint64_t reads, writes, transactions, bytes_read, bytes_written
+    bint vi_disk_bell_store(void *bell, uint64_t offset, uint32_t value) noexcept
+    bint vi_disk_bell_load(void *bell, uint64_t offset, uint32_t *value) noexcept
 
 
 cdef extern from "pthread.h" nogil:
@@ -552,6 +573,17 @@ cdef class Core:
         return (None if end == VI_NOT_SERVED else end == VI_MORE, asked.last_avail, asked.used_idx, served.notify,
                 served.reads, served.writes, served.transactions, served.bytes_read, served.bytes_written)
 
+    def disk_bell(self, lock, mirror, unsigned slot, tuple registers, tuple post, uint32_t rings, uint32_t chains,
+                  uint64_t bytes_):
+        """A DiskBell for the master whose lock and mirror these are; None: they are not of the core.
+
+        ``registers``: offsets of QueueNotify, InterruptStatus, InterruptACK; ``post``: (address, value) of the write that
+        is the interrupt; ``chains`` and ``bytes_``: as of ``serve``.
+        """
+        if not isinstance(lock, Lock) or not isinstance(mirror, Mirror):
+            return None
+        return DiskBell(lock, self, mirror, slot, registers, post, rings, chains, bytes_)
+
     # -- invalidation ----------------------------------------------------------------------------------------
 
     def invalidate_configuration(self):
@@ -710,3 +742,71 @@ cdef class Doorbell:
     def counts(self):
         """(writes, commands, CMD_SYNCs) that were carried out."""
         return self.raw.writes, self.raw.commands, self.raw.syncs
+
+
+cdef class DiskBell:
+    """``diskbell.h``: a disk's QueueNotify, InterruptStatus and InterruptACK without the interpreter. All but ``counts`` is
+    for who holds the lock.
+    """
+
+    cdef vi_disk_bell raw
+    cdef Core core
+
+    def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, unsigned slot, tuple registers,
+                 tuple post, uint32_t rings, uint32_t chains, uint64_t bytes_):
+        if self.raw.rings is not NULL:
+            raise ValueError("made already")
+        self.raw.rings = <vi_lent *>calloc(rings, sizeof(vi_lent))
+        if self.raw.rings is NULL:
+            raise MemoryError("no memory for rings")
+        self.raw.lock, self.raw.core, self.raw.slot, self.raw.mirror = &lock.mutex, core.core, slot, &mirror.raw
+        self.raw.notify_at, self.raw.status_at, self.raw.ack_at = registers
+        self.raw.count, self.raw.chains, self.raw.bytes = rings, chains, bytes_
+        self.core = core
+        mirror.stores = self, lock
+        mirror.raw.post_at, mirror.raw.post_value = post
+        mirror.raw.store_of = &self.raw
+        mirror.raw.load = <vi_load_fn>vi_disk_bell_load
+        mirror.raw.store = <vi_store_fn>vi_disk_bell_store
+
+    def __dealloc__(self):
+        free(self.raw.rings)
+
+    def lend(self, uint32_t number, uint32_t sid, tuple ring, tuple disk, uint16_t last_avail, uint16_t used_idx):
+        """Have notifications of a ring carried out; arguments as of ``Core.serve``."""
+        if number >= self.raw.count:
+            raise IndexError(number)
+        cdef vi_ring *of = &self.raw.rings[number].ring
+        of.desc, of.avail, of.used, of.size, of.indirect, of.event_idx = ring
+        of.sid, of.last_avail, of.used_idx = sid, last_avail, used_idx
+        self.raw.disk.fd, self.raw.disk.read_flags, self.raw.disk.may_write, self.raw.disk.sectors = disk
+        self.raw.rings[number].lent = bool(of.size) and not of.size & (of.size - 1) and of.size <= 32768
+
+    def take(self, uint32_t number):
+        """(last_avail, used_idx) of a ring, which is the caller's from now on; None: it was not lent."""
+        if number >= self.raw.count or not self.raw.rings[number].lent:
+            return None
+        self.raw.rings[number].lent = False
+        return self.raw.rings[number].ring.last_avail, self.raw.rings[number].ring.used_idx
+
+    @property
+    def status(self):
+        """InterruptStatus."""
+        return self.raw.status
+
+    @status.setter
+    def status(self, uint32_t status):
+        self.raw.status = status
+
+    @property
+    def unread(self):
+        """Those of its bits that were set after the driver last read it."""
+        return self.raw.unread
+
+    @unread.setter
+    def unread(self, uint32_t unread):
+        self.raw.unread = unread
+
+    def counts(self):
+        """(reads, writes, transactions, bytes read, bytes written) that were done here."""
+        return self.raw.reads, self.raw.writes, self.raw.transactions, self.raw.bytes_read, self.raw.bytes_written

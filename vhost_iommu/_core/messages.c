@@ -78,7 +78,9 @@ void vi_wire_close(struct vi_wire *wire) {
 
 /* ---- messages ---------------------------------------------------------------------------------------------------- */
 
-enum { REGION_READ = 9, REGION_WRITE = 10, REGION_WRITE_MULTI = 15 };
+enum { REGION_READ = 9, REGION_WRITE = 10, DMA_WRITE = 12, REGION_WRITE_MULTI = 15 };
+/* Of messages of ours to which no reply is wanted; connection.py gives it to no others. */
+enum { NOBODYS_ID = 0xFFFF };
 enum { IS_REPLY = 0x01, NO_REPLY = 0x10 };
 
 struct header {
@@ -231,11 +233,37 @@ static bool next_entry(struct vi_pump *pump) {
     return false;
 }
 
+/* Send the posted write that is due. Returns false where it should have been sent and was not. */
+static bool post(struct vi_pump *pump, struct vi_mirror *mirror) {
+    struct {
+        struct header header;
+        uint64_t address, count;
+        uint32_t value, unused;
+    } message = {{NOBODYS_ID, DMA_WRITE, HEADER + ACCESS + 4, NO_REPLY, 0}, mirror->post_at, 4, mirror->post_value, 0};
+    mirror->posting = false;
+    pump->problem = pump->may_post ? vi_wire_send(pump->wire, &message, message.header.size) : 0;
+    return !pump->problem;
+}
+
 /* Returns whether the write in pump->access was carried out by its block's vi_store_fn. */
 static bool stored(struct vi_pump *pump) {
     const struct vi_mirror *mirror = pump->blocks[pump->access.block].mirror;
     return mirror && mirror->store && pump->access.size == 4 &&
            mirror->store(mirror->store_of, pump->access.offset, (uint32_t)pump->access.value);
+}
+
+/* Returns whether the read in pump->access was answered by its block's mirror or vi_load_fn, its value then in *value. */
+static bool loaded(struct vi_pump *pump, uint64_t *value) {
+    struct vi_mirror *mirror = pump->blocks[pump->access.block].mirror;
+    uint32_t word = 0;
+    if (!mirror)
+        return false;
+    if (vi_mirror_load(mirror, pump->access.offset, pump->access.size, value))
+        return true;
+    if (!mirror->load || pump->access.size != 4 || !mirror->load(mirror->store_of, pump->access.offset, &word))
+        return false;
+    *value = word;
+    return true;
 }
 
 static bool has_store(const struct vi_pump *pump) {
@@ -327,9 +355,8 @@ int vi_pump_run(struct vi_pump *pump) {
             return VI_PUMP_UNSENT;
         enum next next = look(pump);
         if (next == READ) {
-            struct vi_mirror *mirror = pump->blocks[pump->access.block].mirror;
             uint64_t value;
-            if (mirror && vi_mirror_load(mirror, pump->access.offset, pump->access.size, &value)) {
+            if (loaded(pump, &value)) {
                 vi_pump_was_read(pump, value);
                 continue;
             }
@@ -339,7 +366,11 @@ int vi_pump_run(struct vi_pump *pump) {
         if (next == READ)
             return VI_PUMP_READ;
         if (next == WRITE) {
-            if (!stored(pump))
+            bool done = stored(pump);
+            struct vi_mirror *mirror = pump->blocks[pump->access.block].mirror;
+            if (mirror && mirror->posting && !post(pump, mirror))
+                return VI_PUMP_UNSENT;
+            if (!done)
                 return VI_PUMP_WRITE;
             next_entry(pump);
             continue;

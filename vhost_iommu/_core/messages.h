@@ -66,6 +66,7 @@ struct vi_pump {
     const struct vi_block *blocks;
     uint32_t count; /* of blocks */
 
+    bool may_post;        /* set by the caller: a block's posted writes may be sent; otherwise they are lost */
     bool feed_all;        /* set by the caller when all is handed out: hand out whatever comes as bytes */
     int64_t spin_ns;      /* how long to look for a message before sleeping for it; 0: not at all */
     int64_t last_wait_ns; /* how long the last message was waited for */

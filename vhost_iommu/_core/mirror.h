@@ -16,6 +16,9 @@
  * already, with what follows from it, changes nothing but what is left to do. */
 typedef bool (*vi_store_fn)(void *of, uint64_t offset, uint32_t value);
 
+/* Answers a 4-byte read that does more than return a value, likewise; false: nothing has happened, and it is the owner's. */
+typedef bool (*vi_load_fn)(void *of, uint64_t offset, uint32_t *value);
+
 /* What an aligned read of 4 or 8 bytes of a block returns, wherever it does no more than that. Written by the block's
  * owner, read by the pump of its client, both at any time: a register is stored and loaded whole, and what was stored
  * in guest memory before it is seen before it. */
@@ -26,7 +29,12 @@ struct vi_mirror {
     _Atomic uint64_t reads; /* how many were answered from here */
     /* The seam for writes that are carried out natively; NULL: none is. Set before the block's first client. */
     vi_store_fn store;
-    void *store_of;
+    vi_load_fn load; /* NULL: there is no such read */
+    void *store_of;  /* of both */
+    /* A write of 4 bytes that the client is to carry out: `store` says that it is due, and its caller sends it. */
+    uint64_t post_at;
+    uint32_t post_value;
+    bool posting;
 };
 
 /* Returns whether there is memory for it; all of it reads as zero, and is not plain yet. */

@@ -8,16 +8,23 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from "mirror.h" nogil:
     ctypedef bint (*vi_store_fn)(void *of, uint64_t offset, uint32_t value) noexcept nogil
 
+    ctypedef bint (*vi_load_fn)(void *of, uint64_t offset, uint32_t *value) noexcept nogil
+
     struct vi_mirror:
         uint64_t *cells
         uint64_t size
         bint plain
         uint64_t reads
         vi_store_fn store
+        vi_load_fn load
         void *store_of
+        uint64_t post_at
+        uint32_t post_value
+        bint posting
 
     bint vi_mirror_make(vi_mirror *mirror, uint64_t size)
     void vi_mirror_free(vi_mirror *mirror)
+    bint vi_mirror_load(vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t *value)
     bint vi_mirror_store(vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t value)
 
 
@@ -61,6 +68,7 @@ cdef extern from "messages.h" nogil:
         int fd
         const vi_block *blocks
         uint32_t count
+        bint may_post
         bint feed_all
         int64_t spin_ns
         int64_t last_wait_ns

@@ -31,6 +31,22 @@ cdef class Mirror:
             done = self.raw.store != NULL and self.raw.store(self.raw.store_of, offset, value)
         return done
 
+    def answer(self, uint64_t offset):
+        """What a read of 4 bytes returns that is answered without the interpreter, as the pump has them; None: the block
+        is to answer."""
+        cdef uint32_t word = 0
+        cdef uint64_t value
+        if vi_mirror_load(&self.raw, offset, 4, &value):
+            return value
+        if self.raw.load != NULL and self.raw.load(self.raw.store_of, offset, &word):
+            return word
+        return None
+
+    def post(self):
+        """Whether a write that was carried out wants a posted write sent, which the caller then does."""
+        posting, self.raw.posting = self.raw.posting, False
+        return posting
+
     @property
     def plain(self):
         return self.raw.plain
@@ -147,6 +163,7 @@ cdef class Pump:
 
     cdef _look(self, connection):
         self.raw.feed_all = connection.regions is None or connection.partial
+        self.raw.may_post = connection.may_post()
 
     cdef list _fds(self):
         fds = [self.raw.fds[at] for at in range(self.raw.nfds)]

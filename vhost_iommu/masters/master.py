@@ -46,6 +46,8 @@ class Master(ABC):
         self.name = name
         self.port = port
         self.interrupt = interrupt
+        #: (address, value) of the 4-byte write that is all that ``interrupt`` does; None: it does something else.
+        self.post: tuple[int, int] | None = None
         self.wake: Callable[[], None] = self.work if wake is None else wake
         #: Register accesses hold it; the worker goes through ``gate``.
         self.turns = Turns(nullcontext() if lock is None else lock)

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
-from ..smmu.transaction import NO_SSID, Answer, Direct, Outcome, PageHint, Piece, Stall, Transaction, Translator
+from ..mmio import Mirror
+from ..smmu.transaction import NO_SSID, Answer, Direct, DiskBell, Outcome, PageHint, Piece, Stall, Transaction, Translator
 from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
 
 T = TypeVar("T")
@@ -124,13 +125,28 @@ class Port:
         self.trace: TraceLike | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
         self.on_stall: Callable[[Stall], None] = lambda stall: None
-        #: Transactions started, bytes that reached memory or the master, transactions that stalled (each time
-        #: anew) and that aborted.
-        self.transactions = 0
-        self.bytes_read = 0
-        self.bytes_written = 0
+        self._bell: DiskBell | None = None
+        #: Transactions that stalled (each time anew) and that aborted; those started, and bytes, see below.
+        self._transactions = 0
+        self._bytes_read = 0
+        self._bytes_written = 0
         self.stalls = 0
         self.aborts = 0
+
+    @property
+    def transactions(self) -> int:
+        """Transactions started."""
+        return self._transactions + (0 if self._bell is None else self._bell.counts()[2])
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that reached the master."""
+        return self._bytes_read + (0 if self._bell is None else self._bell.counts()[3])
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that reached memory."""
+        return self._bytes_written + (0 if self._bell is None else self._bell.counts()[4])
 
     def read(
         self,
@@ -154,9 +170,9 @@ class Port:
             stream = self.sids[0] if sid is None else sid
             data, whole = direct.read(self._slot, stream, NO_SSID if ssid is None else ssid, iova, size, access)
             done = len(data)
-            self.bytes_read += done
+            self._bytes_read += done
             if whole:
-                self.transactions += 1
+                self._transactions += 1
                 return data
             parts.append(data)
         with self._hold:
@@ -181,9 +197,9 @@ class Port:
             access = privileged << 1 | instruction << 2
             stream = self.sids[0] if sid is None else sid
             done = direct.write(self._slot, stream, NO_SSID if ssid is None else ssid, iova, data, access)
-            self.bytes_written += done
+            self._bytes_written += done
             if done == size:
-                self.transactions += 1
+                self._transactions += 1
                 return None
         with self._hold:
             answer = self._ask(iova + done, size - done, True, sid, ssid, privileged, instruction, ats, unsupported)
@@ -252,10 +268,29 @@ class Port:
             return None
         found = direct.serve(self._slot, self.sids[0], ring, disk, last_avail, used_idx, chains, size)
         served = Served(*found[:6])
-        self.transactions += found[6]
-        self.bytes_read += found[7]
-        self.bytes_written += found[8]
+        self._transactions += found[6]
+        self._bytes_read += found[7]
+        self._bytes_written += found[8]
         return served
+
+    def bell(
+        self,
+        lock: object,
+        mirror: Mirror,
+        registers: tuple[int, int, int],
+        post: tuple[int, int],
+        rings: int,
+        chains: int,
+        size: int,
+    ) -> DiskBell | None:
+        """What carries out notifications as ``serve`` does, in the thread that receives them; None: nothing can.
+
+        ``lock`` and ``mirror``: the master's; ``registers``: offsets of QueueNotify, InterruptStatus and InterruptACK;
+        ``post``: (address, value) of the write that is its interrupt.
+        """
+        if (direct := self._direct()) is not None:
+            self._bell = direct.disk_bell(lock, mirror, self._slot, registers, post, rings, chains, size)
+        return self._bell
 
     def _direct(self) -> Direct | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
@@ -276,7 +311,7 @@ class Port:
         unsupported: bool,
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
-        self.transactions += 1
+        self._transactions += 1
         if iova + size > _SPACE:
             return Answer(Outcome.ABORT)
         if self.smmu is None:
@@ -298,11 +333,11 @@ class Port:
         for piece in answer.pieces:
             part = self.memory.read(piece.pa, piece.size)
             if part is None:
-                self.bytes_read += done - before
+                self._bytes_read += done - before
                 return self._aborted("read", iova, done, Why.EXTERNAL)
             parts.append(part)
             done += piece.size
-        self.bytes_read += done - before
+        self._bytes_read += done - before
         if answer.outcome is Outcome.ABORT:
             return self._aborted("read", iova, done, _why(answer))
         if (stall := _stall(answer)) is not None:
@@ -328,10 +363,10 @@ class Port:
         for piece in answer.pieces:
             part = data if piece.size == size else data[done : done + piece.size]
             if not self.memory.write(piece.pa, part) and not self._post(piece.pa, part, late):
-                self.bytes_written += done - before
+                self._bytes_written += done - before
                 return self._aborted("write", iova, done, Why.EXTERNAL)
             done += piece.size
-        self.bytes_written += done - before
+        self._bytes_written += done - before
         if answer.outcome is Outcome.ABORT:
             return self._aborted("write", iova, done, _why(answer))
         if (stall := _stall(answer)) is not None:

@@ -8,16 +8,17 @@ Not modelled: geometry and topology hints, secure erase, lifetime, zoned devices
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import IntEnum
 
 from ..layout import Access, Layout, bit, field
 from .master import nothing
-from .port import CHUNK, Abort, Port, Served, Steps
+from .port import CHUNK, Abort, Port, Steps
 from .storage import Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
-from .virtio_mmio import BATCH_BYTES, BATCH_CHAINS, VirtioMmio
+from .virtio_mmio import VirtioMmio
 
 SECTOR = 512
 #: Largest range, in sectors, of a discard or write zeroes, and how many ranges a request may have.
@@ -133,8 +134,7 @@ class VirtioBlk(VirtioMmio):
         self.capacity = storage.size // SECTOR
         self.serial = (name if serial is None else serial).encode("ascii", "replace")[:_ID_SIZE].ljust(_ID_SIZE, b"\0")
         self.writeback = True
-        #: Requests by type; those of unknown type under -1.
-        self.requests: dict[int, int] = {}
+        self._requests: Counter[int] = Counter()
         self._offered = BlkFeatures.of(
             RING_INDIRECT_DESC=1,
             RING_EVENT_IDX=1,
@@ -201,7 +201,7 @@ class VirtioBlk(VirtioMmio):
             number, _, sector = _REQUEST.unpack(header)
             operation = self._serve.get(number)
             counted = number if operation is not None else -1
-            self.requests[counted] = self.requests.get(counted, 0) + 1
+            self._requests[counted] += 1
             status, written = _UNSUPP if operation is None else (yield from operation(ring, chain, sector * SECTOR))
             if self.port.trace is not None:
                 name = RequestType(number).name if operation is not None else "unknown"
@@ -210,18 +210,20 @@ class VirtioBlk(VirtioMmio):
             return Broken(f"request status at {abort.iova:#x}: {abort.why.value}")
         return written + 1
 
-    def serve_promptly(self, ring: Virtqueue) -> Served | None:
+    @property
+    def prompt_disk(self) -> tuple[int, int, bool, int] | None:
         prompt = self.storage.prompt
-        if prompt is None:
-            return None
-        disk = (prompt.fd, prompt.flags, prompt.writes, self.capacity)
-        port = self.port
-        served = port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, BATCH_CHAINS, BATCH_BYTES)
-        if served is not None:
-            for kind, count in (RequestType.IN, served.reads), (RequestType.OUT, served.writes):
-                if count:
-                    self.requests[kind] = self.requests.get(kind, 0) + count
-        return served
+        return None if prompt is None else (prompt.fd, prompt.flags, prompt.writes, self.capacity)
+
+    def promptly(self, reads: int, writes: int) -> None:
+        self._requests[RequestType.IN] += reads
+        self._requests[RequestType.OUT] += writes
+
+    @property
+    def requests(self) -> Counter[int]:
+        """Requests by type; those of unknown type under -1."""
+        reads, writes, *_ = (0, 0) if self._bell is None else self._bell.counts()
+        return self._requests + Counter({int(RequestType.IN): reads, int(RequestType.OUT): writes})
 
     def _fits(self, offset: int, size: int) -> bool:
         return size % SECTOR == 0 and offset + size <= self.capacity * SECTOR

@@ -15,16 +15,18 @@ from typing import ClassVar
 
 from ..errors import UsageError
 from ..layout import Access, Register, bit, field
+from ..mmio import Mirror
+from ..smmu.transaction import DiskBell
 from .master import Master, nothing
-from .port import CHUNK, Gate, Port, Served, Steps
+from .port import CHUNK, Gate, Port, Steps
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
 
 MAGIC = 0x74726976  # "virt"
 VENDOR = 0x554D4D53  # "SMMU"
 
 #: Chains, and bytes moved for them, after which the driver is told about those that are finished.
-BATCH_CHAINS = 32
-BATCH_BYTES = CHUNK
+_BATCH_CHAINS = 32
+_BATCH_BYTES = CHUNK
 
 
 class MagicValue(Register, at=0x000, access=Access.RO):
@@ -156,6 +158,17 @@ _FEATURES_OK = Status.FEATURES_OK.mask
 _HALF = {False: 0xFFFFFFFF, True: 0xFFFFFFFF << 32}
 
 
+class _Interrupts:
+    """What the interrupt registers hold."""
+
+    __slots__ = ("status", "unread")
+
+    def __init__(self) -> None:
+        self.status = 0
+        #: Bits of ``status`` that were set after the driver last read it.
+        self.unread = 0
+
+
 class _Queue:
     """What the driver set up through the queue registers."""
 
@@ -210,6 +223,9 @@ class VirtioMmio(Master):
             if store is not None:
                 self._stores[register.at] = store
         self._pulse = self._wake = False
+        self._interrupts: _Interrupts | DiskBell = _Interrupts()
+        self._bell: DiskBell | None = None
+        self._mirror: Mirror | None = None
         self._restart()
 
     # -- what a device type gives --------------------------------------------------------------------------------
@@ -230,9 +246,13 @@ class VirtioMmio(Master):
     def serve(self, ring: Virtqueue, chain: Chain) -> Steps[int | Broken]:
         """Do a request: how many bytes were written to its buffers. Runs without the lock."""
 
-    def serve_promptly(self, ring: Virtqueue) -> Served | None:
-        """Do what is next in ``ring`` if nothing of it has to wait; None: it is for ``serve``. Holds the lock."""
+    @property
+    def prompt_disk(self) -> tuple[int, int, bool, int] | None:
+        """The disk whose reads and writes Port.serve can do; None: all is for ``serve``."""
         return None
+
+    def promptly(self, reads: int, writes: int) -> None:
+        """So many requests were served by Port.serve."""
 
     # -- register accesses -----------------------------------------------------------------------------------------
 
@@ -261,18 +281,39 @@ class VirtioMmio(Master):
         if wake:
             self.wake()
 
+    def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
+        """Where notifications of this disk are carried out without the interpreter; None: nowhere."""
+        if self.post is None or self.prompt_disk is None:
+            return None
+        with self.turns:
+            if self._mirror is None:
+                made = make(self.size)
+                registers = (QueueNotify.at, InterruptStatus.at, InterruptACK.at)
+                bell = self.port.bell(
+                    self.turns.lock, made, registers, self.post, self.queue_count, _BATCH_CHAINS, _BATCH_BYTES
+                )
+                if bell is None:
+                    return None
+                bell.status, bell.unread = self._interrupts.status, self._interrupts.unread
+                self._mirror, self._bell, self._interrupts = made, bell, bell
+            return self._mirror
+
     def reset(self) -> None:
         with self.turns:
             self._restart()
 
+    def stop(self) -> None:
+        super().stop()
+        with self.turns:
+            self._take_all()
+
     def _restart(self) -> None:
         """As after power on; rings and requests of before hold a gate that is closed for good."""
         self.gate.close()
+        self._take_all()
         self.gate = Gate(self.port, self.turns)
         self.status = 0
-        self.interrupt_status = 0
-        #: Bits that were set after the driver last read InterruptStatus.
-        self._unread = 0
+        self._interrupts.status = self._interrupts.unread = 0
         self.features = RingFeatures()
         self.driver_features = 0
         self._device_features_high = self._driver_features_high = 0
@@ -312,6 +353,8 @@ class VirtioMmio(Master):
             else:
                 value &= ~_FEATURES_OK
         self.status = value
+        if not value & _DRIVER_OK:
+            self._take_all()
         if value & ~before & _DRIVER_OK:
             self._kick(n for n, queue in enumerate(self._queues) if queue.ring is not None)
 
@@ -323,18 +366,18 @@ class VirtioMmio(Master):
         return self.port.smmu is None or bool(features.ACCESS_PLATFORM)
 
     def load_InterruptStatus(self) -> int:
-        self._unread = 0
-        return self.interrupt_status
+        self._interrupts.unread = 0
+        return self._interrupts.status
 
     def store_InterruptACK(self, value: int) -> None:
         # The write is posted: since the driver sent it, and looked into its rings, we may have used more buffers.
         # What it has not read yet it cannot mean, and the interrupt for that is still to find its bit set.
-        self.interrupt_status &= ~(value & ~self._unread)
+        self._interrupts.status &= ~(value & ~self._interrupts.unread)
 
     def _raise(self, bit: int) -> None:
         """Set a bit of InterruptStatus; holds the lock, and the interrupt follows."""
-        self.interrupt_status |= bit
-        self._unread |= bit
+        self._interrupts.status |= bit
+        self._interrupts.unread |= bit
 
     # -- queue registers -------------------------------------------------------------------------------------------
 
@@ -362,6 +405,7 @@ class VirtioMmio(Master):
         if not value & QueueReady.READY.mask:
             if queue.ring is not None:  # a stalled transaction must not reach it later (§4.2.2.2)
                 queue.ring.gate.close()
+                self._take(self._selected, queue.ring)
                 queue.ring = None
             return
         if queue.ring is not None:
@@ -408,8 +452,11 @@ class VirtioMmio(Master):
             return
         ring = self._queues[value].ring
         # Here and now: to wake the worker may take longer than what it has to do.
-        if ring is not None and ring not in self._served and self._promptly(ring) is False:
-            return
+        if ring is not None and ring not in self._served:
+            self._take(value, ring)
+            if self._promptly(ring) is False:
+                self._lend(value, ring)
+                return
         self._kick((value,))
 
     # -- work ------------------------------------------------------------------------------------------------------
@@ -425,15 +472,17 @@ class VirtioMmio(Master):
             if self._kicked:
                 with self.turns:
                     kicked, self._kicked = self._kicked, set()
-                    rings = [ring for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
+                    rings = [(n, ring) for n in sorted(kicked) if (ring := self._queues[n].ring) is not None]
                     # Whoever serves a ring already looks into it once more before the end.
-                    ready = [ring for ring in rings if ring not in self._served]
-                    self._served.update(ready)
-                for ring in ready:
-                    self.tasks.add(self._serve_ring(ring))
+                    ready = [(n, ring) for n, ring in rings if ring not in self._served]
+                    for n, ring in ready:
+                        self._served.add(ring)
+                        self._take(n, ring)
+                for n, ring in ready:
+                    self.tasks.add(self._serve_ring(n, ring))
             more = self.tasks.turn() or bool(self._kicked)
 
-    def _serve_ring(self, ring: Virtqueue) -> Steps[None]:
+    def _serve_ring(self, number: int, ring: Virtqueue) -> Steps[None]:
         while True:
             more = self._prompt_batch(ring)
             if more is None:
@@ -441,14 +490,33 @@ class VirtioMmio(Master):
             if more is not True:
                 break
             yield ()
-        if isinstance(more, Broken):
-            with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
-                if is_open:
-                    self._broken(more.why)
-                pulse, self._pulse = self._pulse, False
-            if pulse:
-                self.interrupt()
-        self._served.discard(ring)
+        with ring.gate as is_open:  # a reset meanwhile makes all transactions fail, and means nothing
+            self._served.discard(ring)
+            if is_open and isinstance(more, Broken):
+                self._broken(more.why)
+            elif is_open and number not in self._kicked:
+                self._lend(number, ring)
+            pulse, self._pulse = self._pulse, False
+        if pulse:
+            self.interrupt()
+
+    def _lend(self, number: int, ring: Virtqueue) -> None:
+        """Let notifications of a ring that nobody works on be carried out where they arrive; holds the lock."""
+        if self._bell is None or self.status & (_DRIVER_OK | _NEEDS_RESET) != _DRIVER_OK or not ring.gate.passes:
+            return
+        if (disk := self.prompt_disk) is not None:
+            self._bell.lend(number, self.port.sids[0], ring.layout, disk, ring.last_avail, ring.used_idx)
+
+    def _take(self, number: int, ring: Virtqueue) -> None:
+        """The ring is ours again, as far as it was served; holds the lock."""
+        if self._bell is not None and (served := self._bell.take(number)) is not None:
+            ring.last_avail, ring.used_idx = served
+
+    def _take_all(self) -> None:
+        if self._bell is not None:
+            for number, queue in enumerate(self._queues):
+                if queue.ring is not None:
+                    self._take(number, queue.ring)
 
     def _prompt_batch(self, ring: Virtqueue) -> bool | None:
         """As _promptly, for the worker."""
@@ -461,10 +529,14 @@ class VirtioMmio(Master):
 
     def _promptly(self, ring: Virtqueue) -> bool | None:
         """Whether there may be more in ``ring``; None: what is next has to be served by itself. Holds the lock."""
-        served = self.serve_promptly(ring) if ring.gate.passes else None
+        disk = self.prompt_disk if ring.gate.passes else None
+        if disk is None:
+            return None
+        served = self.port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, _BATCH_CHAINS, _BATCH_BYTES)
         if served is None:
             return None
         ring.last_avail, ring.used_idx = served.last_avail, served.used_idx
+        self.promptly(served.reads, served.writes)
         if served.notify:
             self._raise(InterruptStatus.USED_BUFFER.mask)
             self._pulse = True
@@ -472,7 +544,7 @@ class VirtioMmio(Master):
 
     def _batch(self, ring: Virtqueue) -> Steps[bool | Broken]:
         """Whether there may be more in ``ring``."""
-        heads = yield from ring.fetch(BATCH_CHAINS)
+        heads = yield from ring.fetch(_BATCH_CHAINS)
         if isinstance(heads, Broken) or not heads:
             return heads if isinstance(heads, Broken) else False
         moved = 0
@@ -485,7 +557,7 @@ class VirtioMmio(Master):
             if isinstance(written, Broken):
                 return written
             ring.finish(head, written)
-            if moved >= BATCH_BYTES:
+            if moved >= _BATCH_BYTES:
                 moved = 0
                 if (broken := (yield from self._publish(ring))) is not None:
                     return broken
@@ -510,6 +582,7 @@ class VirtioMmio(Master):
         if self.port.trace is not None:
             self.port.trace.emit(self.name, "fault", "DEVICE_NEEDS_RESET", why=why)
         self.gate.close()
+        self._take_all()
         self.status |= _NEEDS_RESET
         self._kicked.clear()
         if self.status & _DRIVER_OK:  # §2.1.2

@@ -113,6 +113,28 @@ class Answer:
     mpam: Mpam = NO_MPAM
 
 
+class DiskBell(Protocol):
+    """Notifications of a disk's driver without the interpreter (``_core/diskbell.h``), for who holds the master's lock."""
+
+    #: InterruptStatus, and those of its bits that were set after the driver last read it.
+    status: int
+    unread: int
+
+    def lend(
+        self,
+        number: int,
+        sid: int,
+        ring: tuple[int, int, int, int, bool, bool],
+        disk: tuple[int, int, bool, int],
+        last_avail: int,
+        used_idx: int,
+    ) -> None: ...
+
+    def take(self, number: int) -> tuple[int, int] | None: ...
+
+    def counts(self) -> tuple[int, int, int, int, int]: ...
+
+
 class Direct(Protocol):
     """Requests in one call each, as far as they go without a fault (``_core/door.pyx``)."""
 
@@ -131,6 +153,18 @@ class Direct(Protocol):
         chains: int,
         bytes_: int,
     ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
+
+    def disk_bell(
+        self,
+        lock: object,
+        mirror: object,
+        slot: int,
+        registers: tuple[int, int, int],
+        post: tuple[int, int],
+        rings: int,
+        chains: int,
+        bytes_: int,
+    ) -> DiskBell | None: ...
 
 
 class Translator(Protocol):

@@ -39,6 +39,9 @@ _ERROR_REPLY = _REPLY | _ERROR
 #: A whole REGION_READ; REGION_WRITE has its data behind as much.
 REGION_READ_SIZE = ACCESS.size
 
+#: Of our commands to which no reply is wanted (and of the pump's); no other has it.
+_NOBODYS_ID = 0xFFFF
+
 #: How many of our commands may wait for the client's reply; more are refused, which bounds our memory.
 MAX_OUTSTANDING = 1024
 
@@ -77,6 +80,8 @@ class Connection:
         self.commands = commands
         #: Takes well-formed REGION_READ and REGION_WRITE in the place of ``commands`` when it is set.
         self.regions: Regions | None = None
+        #: Whether the client takes a posted write of ours (DMA_WRITE) of a word now.
+        self.may_post: Callable[[], bool] = lambda: False
         self._send = send
         self._complain = complain
         self._tail = bytearray()  # of a message whose end has not come yet
@@ -225,9 +230,7 @@ class Connection:
         with self._lock:
             if self._closed:
                 return False
-            msg_id = self._next_id
-            self._next_id = (msg_id + 1) & 0xFFFF
-        return self._send(HEADER.pack(msg_id, command, HEADER_SIZE + len(payload), _NO_REPLY, 0) + payload)
+        return self._send(HEADER.pack(_NOBODYS_ID, command, HEADER_SIZE + len(payload), _NO_REPLY, 0) + payload)
 
     def request(self, command: int, payload: bytes, done: Done) -> bool:
         """Send a command to the client without waiting; False: it was not sent, and ``done`` is not called."""
@@ -235,9 +238,9 @@ class Connection:
             if self._closed or len(self._outstanding) >= MAX_OUTSTANDING:
                 return False
             while self._next_id in self._outstanding:
-                self._next_id = (self._next_id + 1) & 0xFFFF
+                self._next_id = (self._next_id + 1) % _NOBODYS_ID
             msg_id = self._next_id
-            self._next_id = (msg_id + 1) & 0xFFFF
+            self._next_id = (msg_id + 1) % _NOBODYS_ID
             self._outstanding[msg_id] = (command, done)
         if self._send(HEADER.pack(msg_id, command, HEADER_SIZE + len(payload), 0, 0) + payload):
             return True

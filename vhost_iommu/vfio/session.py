@@ -103,6 +103,7 @@ class Session:
         text = json.dumps({"capabilities": agreed}, separators=(",", ":"))
         self.connection.commands = self._table()
         self.connection.regions = self._function
+        self.connection.may_post = lambda: self._function.bus_master and self._max_data >= 4
         self._function.memory.outside = self._outside
         minor = min(proposed.minor, wire.MINOR)
         return bytes(wire.Version.build({"major": wire.MAJOR, "minor": minor})) + text.encode() + b"\0"
