@@ -21,7 +21,7 @@ from .masters.master import Master, nothing
 from .masters.port import Port
 from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
-from .memory import Memory
+from .memory import Memory, unheard
 from .smmu.transaction import Stall
 from .smmu.v3 import Features, Smmu
 from .smmu.v3.registers import IDR0
@@ -188,7 +188,7 @@ class Machine:
             if self.trace is not None:
                 self.trace.emit(device, "interrupt", f"wire {source}".rstrip(), intid=value)
             # It may reach nobody: the client is gone, or the function is no bus master.
-            memory.post(address, data, None)
+            memory.post(address, data, unheard)
 
         return pulse
 

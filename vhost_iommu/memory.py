@@ -33,8 +33,12 @@ Buffer = bytearray | mmap.mmap | memoryview
 #: Told once how a posted write ended: whether it aborted.
 Ended = Callable[[bool], None]
 #: What happens to a write that leaves guest RAM: (pa, data, ended) -> accepted. If it is, ``ended`` is called once,
-#: now or later, from any thread; None: nobody asks.
-Outside = Callable[[int, bytes, Ended | None], bool]
+#: now or later, from any thread; ``unheard`` need not be.
+Outside = Callable[[int, bytes, Ended], bool]
+
+
+def unheard(aborted: bool) -> None:
+    """The Ended of who does not ask how a posted write ended, so that no answer need be sent."""
 
 
 class MemoryLike(Protocol):
@@ -211,18 +215,16 @@ class Memory:
         except ValueError:  # unmapped by the client since we found it
             return None
 
-    def post(self, pa: int, data: bytes, ended: Ended | None) -> None:
-        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later; None: nobody asks."""
+    def post(self, pa: int, data: bytes, ended: Ended) -> None:
+        """A posted write that may leave RAM, such as an MSI; ``ended`` is called once, now or later."""
         if self.write(pa, data):
-            aborted = False
-        else:
-            window = self.find(pa, len(data))
-            unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
-            if unreachable and self.outside is not None and self.outside(pa, data, ended):
-                return
-            aborted = True
-        if ended is not None:
-            ended(aborted)
+            ended(False)
+            return
+        window = self.find(pa, len(data))
+        unreachable = window is None or (window.buffer is None and window.writable)  # or a peer's BAR
+        if unreachable and self.outside is not None and self.outside(pa, data, ended):
+            return
+        ended(True)
 
 
 def atomic_updates() -> bool:

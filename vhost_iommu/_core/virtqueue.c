@@ -109,11 +109,26 @@ static void *reach_all(struct serving *s, struct way *way, uint64_t iova, uint64
     return host;
 }
 
-/* The same for a number of 16 bits, which is accessed whole. */
+/* The same for a number of 16 bits, which is accessed whole; its transactions are counted as they are made. */
 static uint16_t *reach16(struct serving *s, struct way *way, uint64_t iova)
 {
-    void *host = reach_all(s, way, iova, 2);
-    return (uintptr_t)host & 1 ? NULL : host;
+    uint64_t here = 2;
+    void *host = iova + 2 < iova ? NULL : reach(s, way, iova, &here);
+    return here != 2 || (uintptr_t)host & 1 ? NULL : host;
+}
+
+static uint16_t load16(struct serving *s, const uint16_t *at)
+{
+    count(s, &s->read, 2);
+    return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+/* What the driver writes after it has seen this is seen by what is loaded after it. */
+static void store16(struct serving *s, uint16_t *at, uint16_t value)
+{
+    count(s, &s->write, 2);
+    __atomic_store_n(at, value, __ATOMIC_RELEASE);
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
@@ -286,9 +301,8 @@ static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *pub
     if (!entries)
         return;
     *published = ring->used_idx;
-    __atomic_store_n(used_idx, ring->used_idx, __ATOMIC_RELEASE);
-    atomic_thread_fence(memory_order_seq_cst); /* the driver says what it wants, and looks once more; so do we */
-    uint16_t said = __atomic_load_n(wants, __ATOMIC_RELAXED);
+    store16(s, used_idx, ring->used_idx);
+    uint16_t said = load16(s, wants);
     if (ring->event_idx ? (uint16_t)(ring->used_idx - said - 1) < entries : !(said & NO_INTERRUPT))
         s->served->notify = true;
 }
@@ -300,7 +314,7 @@ int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_dis
     uint16_t published = ring->used_idx, *avail_idx, *used_idx, *wants, *avail_event = NULL;
     uint64_t moved = 0;
     uint32_t mask = ring->size - 1;
-    bool armed = false;
+    bool armed = true; /* by who served it before */
     int end = VI_NOT_SERVED;
     memset(served, 0, sizeof *served);
     if (!prepare(&s, reader, ring->sid))
@@ -317,22 +331,21 @@ int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_dis
     for (;;) {
         struct used_element element, *slot;
         struct vi_served before = *served;
-        uint16_t head, pending = (uint16_t)(__atomic_load_n(avail_idx, __ATOMIC_ACQUIRE) - ring->last_avail);
+        uint16_t head, pending = (uint16_t)(load16(&s, avail_idx) - ring->last_avail);
         if (pending > ring->size)
             break;
-        if (!pending) {
+        bool enough = served->reads + served->writes >= chains || moved >= bytes;
+        if (!pending || enough) {
             publish(&s, ring, &published, used_idx, wants);
-            if (armed || !ring->event_idx) {
-                end = VI_SERVED;
-                break;
-            }
-            __atomic_store_n(avail_event, ring->last_avail, __ATOMIC_RELAXED);
-            atomic_thread_fence(memory_order_seq_cst); /* what was added before the driver could see it is found now */
+            /* The driver is to notify of what comes after all that was served, and what it added before it could see that
+             * is found by looking once more. */
+            bool arm = ring->event_idx && !armed;
+            if (arm)
+                store16(&s, avail_event, ring->last_avail);
             armed = true;
-            continue;
-        }
-        if (served->reads + served->writes >= chains || moved >= bytes) {
-            end = VI_MORE;
+            if (arm && !pending)
+                continue;
+            end = pending ? VI_MORE : VI_SERVED;
             break;
         }
         slot = reach_all(&s, &s.write, ring->used + 4 + sizeof *slot * (uint64_t)(ring->used_idx & mask), sizeof *slot);

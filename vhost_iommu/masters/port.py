@@ -18,7 +18,18 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
 from ..mmio import Mirror
-from ..smmu.transaction import NO_SSID, Answer, Direct, DiskBell, Outcome, PageHint, Piece, Stall, Transaction, Translator
+from ..smmu.transaction import (
+    NO_SSID,
+    Answer,
+    Direct,
+    DiskBell,
+    Outcome,
+    PageHint,
+    Piece,
+    Stall,
+    Transaction,
+    Translator,
+)
 from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
 
 T = TypeVar("T")

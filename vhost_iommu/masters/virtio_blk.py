@@ -216,8 +216,7 @@ class VirtioBlk(VirtioMmio):
         return None if prompt is None else (prompt.fd, prompt.flags, prompt.writes, self.capacity)
 
     def promptly(self, reads: int, writes: int) -> None:
-        self._requests[RequestType.IN] += reads
-        self._requests[RequestType.OUT] += writes
+        self._requests.update({int(RequestType.IN): reads, int(RequestType.OUT): writes})
 
     @property
     def requests(self) -> Counter[int]:

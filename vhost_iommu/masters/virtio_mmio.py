@@ -484,7 +484,7 @@ class VirtioMmio(Master):
 
     def _serve_ring(self, number: int, ring: Virtqueue) -> Steps[None]:
         while True:
-            more = self._prompt_batch(ring)
+            more: bool | Broken | None = self._prompt_batch(ring)
             if more is None:
                 more = yield from self._batch(ring)
             if more is not True:

@@ -114,7 +114,7 @@ class Answer:
 
 
 class DiskBell(Protocol):
-    """Notifications of a disk's driver without the interpreter (``_core/diskbell.h``), for who holds the master's lock."""
+    """Notifications of a disk without the interpreter (``_core/diskbell.h``); for who holds the master's lock."""
 
     #: InterruptStatus, and those of its bits that were set after the driver last read it.
     status: int

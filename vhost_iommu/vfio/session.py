@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ClientError
-from ..memory import Ended, Window
+from ..memory import Ended, Window, unheard
 from . import wire
 from .connection import Connection, FatalClientError, Method
 from .pci import NUM_REGIONS, PciFunction
@@ -229,12 +229,12 @@ class Session:
 
     # -- § VFIO_USER_DMA_WRITE: our command --------------------------------------------------------------------
 
-    def _outside(self, pa: int, data: bytes, ended: Ended | None) -> bool:
+    def _outside(self, pa: int, data: bytes, ended: Ended) -> bool:
         """Memory.outside: let the client carry out a posted write; never waits for its reply."""
         if not self._function.bus_master or len(data) > self._max_data:
             return False
         payload = DMA_ACCESS.pack(pa, len(data)) + data
-        if ended is None:
+        if ended is unheard:
             return self.connection.tell(Command.DMA_WRITE, payload)
         return self.connection.request(Command.DMA_WRITE, payload, lambda error: ended(bool(error)))
 
