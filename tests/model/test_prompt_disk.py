@@ -354,7 +354,7 @@ def test_after_a_reset_or_without_its_queue_a_ring_is_left_alone() -> None:
     ):
         world = World()
         status = asked(world)
-        end(world)  # type: ignore[no-untyped-call]
+        end(world)
         world.driver.kick(world.driver.queues[0])
         assert (world.driver.peek(status, 1), world.notified) == (b"\xee", 0)
 
