@@ -95,7 +95,9 @@ class World:
         if storage is None:
             self.storage.write(0, NOISE)
         self.pulses = 0
-        lock = _core.lock() if way == "native" else None
+        door = _core.built()
+        assert door is not None
+        lock = door.Lock() if way == "native" else None
         self.blk = VirtioBlk("disk", self.port, self.storage, interrupt=self.pulse, wake=wake, lock=lock, queues=queues)
         mirror = None
         if way == "native":
