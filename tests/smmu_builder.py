@@ -184,7 +184,7 @@ class Bench:
     """An SMMU that a driver has just enabled: queues, a linear stream table of invalid STEs, translation on.
 
     ``features`` are keywords of ``Features``; ``options`` go to ``Smmu``. ``start=False`` leaves every register at
-    its reset value; ``start()`` does the rest. ``pumped``: software's writes come as the compiled pump has them.
+    its reset value; ``start()`` does the rest. ``pumped``: registers are accessed as the compiled pump has it.
     """
 
     def __init__(
@@ -230,7 +230,8 @@ class Bench:
 
     def __getitem__(self, register: type[R]) -> R:
         """The register as software reads it."""
-        return register(self.smmu.read(register.at, register.size))
+        value = None if self.mirror is None else self.mirror.load(register.at, register.size)
+        return register(self.smmu.read(register.at, register.size) if value is None else value)
 
     def __setitem__(self, register: type[Register], value: Register | int) -> None:
         """Write the register as software does, in one access."""

@@ -54,8 +54,8 @@ MAX_PATH = 107
 JOIN_TIMEOUT = 10.0
 #: Seconds between two pieces of a worker's work.
 PAUSE = 50e-6
-#: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many.
-#: Not at all: QEMU's threads sleep all the same, and one of ours that does not drives them apart.
+#: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many,
+#: where there is a processor for the client meanwhile. To wake one that sleeps takes some 50 µs.
 SPIN = 100e-6
 #: Seconds for which a thread keeps the interpreter while another wants it.
 SWITCH_INTERVAL = 50e-6
@@ -193,7 +193,8 @@ class Pumped(Channel):
             (region, start, end, device, device.mirror(pump.Mirror) if isinstance(device, Mirrored) else None)
             for region, start, end, device in function.blocks()
         ]
-        ended = pump.Pump(self._socket.fileno(), self._wire, blocks, SPIN).converse(connection)
+        spin = SPIN if len(os.sched_getaffinity(0)) > 1 else 0.0
+        ended = pump.Pump(self._socket.fileno(), self._wire, blocks, spin).converse(connection)
         if isinstance(ended, list):
             self._flooded(ended)
         elif ended:

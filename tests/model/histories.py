@@ -20,6 +20,7 @@ from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu, commands
 from vhost_iommu.smmu.v3.registers import (
     CMDQ_CONS,
+    CMDQ_PROD,
     CR0,
     CR2,
     EVENTQ_CONS,
@@ -56,7 +57,7 @@ PAGES: tuple[int | str, ...] = (0, 1, 2, 5, -2, -1, HOLE, ROM)
 
 KINDS = (
     *("scene",) * 10,
-    "syncs",
+    *("syncs",) * 2,
     *("configuration scene",) * 8,
     *("vms scene", "global scene") * 2,
     *("access",) * 8,
@@ -123,6 +124,7 @@ class History:
         options: dict[str, Any] = {"event_bits": 5, "acknowledge_after": c.of((0, 0, 1))}
         if c.below(2):
             options["interrupt"] = None
+        low = bool(c.below(2))
         self.bench = Bench(features, ram=Ram(size=RAM_SIZE), start=False, pure=pure, pumped=not pure, **options)
         self.ram = self.bench.ram
         #: What most steps are about, until another is: a stream, and a page of its table.
@@ -142,6 +144,8 @@ class History:
         self.tables: list[PageTable] = []
         self.second: list[PageTable] = []
         self._add_windows()
+        if low:
+            self.memory.add(Window(0, 0x1000, bytearray(0x1000)))
         self._make_streams(c)
         words = memoryview(self.ram.bytes).cast("Q")[: self.data - RAM_BASE >> 3]
         self.written = [(RAM_BASE + 8 * n, word) for n, word in enumerate(words) if word]
@@ -754,10 +758,12 @@ class History:
             given += [commands.CMD_TLBI_NH_ALL.of()] * c.of((0, 1, 200))
             given.append(commands.CMD_SYNC.of(CS=c.of((1, 1, 1, 0, 2)), MSIAddress=place, MSIData=c.below(1 << 16)))
         shown = self._execute(*given[: (1 << bench.command_bits) - 2])
-        errors = bench.active_errors
+        # What is above the index means nothing, but may be read again.
+        bench[CMDQ_PROD] = bench[CMDQ_PROD].raw | c.of((0, 0xFFF00000, 0xFFE00))
+        errors, indices = bench.active_errors, (bench[CMDQ_PROD].raw, bench[CMDQ_CONS].raw)
         if c.below(2):
             bench.acknowledge()
-        return shown, errors, bench.wires[-8:], bench.posted[-8:], len(bench.wires), len(bench.posted)
+        return shown, errors, indices, bench.wires[-8:], bench.posted[-8:], len(bench.wires), len(bench.posted)
 
     def _tlbi(self, c: Choices) -> object:
         kind = c.of(TLBIS)

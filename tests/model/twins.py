@@ -98,6 +98,7 @@ def _registers(smmu: Smmu) -> dict[str, int]:
 
 def _counts(smmu: Smmu) -> dict[str, int]:
     counts = {each.name: getattr(smmu.counters, each.name) for each in fields(Counters) if each.type == "int"}
+    del counts["reads_seen"]
     counts["mmio_reads"] = smmu.counters.mmio_reads
     for tlb, suffix in ((smmu.tlb, ""), (smmu.tlb2, " 2")):
         counters = tlb.counters

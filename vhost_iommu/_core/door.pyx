@@ -700,6 +700,7 @@ cdef class Doorbell:
     cdef vi_doorbell raw
     cdef Core core
     cdef object told
+    cdef bint telling
 
     def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, uint64_t prod_at, uint64_t cons_at,
                  uint32_t burst, told):
@@ -729,10 +730,16 @@ cdef class Doorbell:
         self.raw.armed = False
 
     cdef tell(self):
+        if self.telling:
+            return
         armed, aborted = self.raw.armed and not self.raw.aborted, self.raw.aborted
-        self.raw.rung = self.raw.aborted = False
-        self.told(self.raw.queue.prod, self.raw.cons_rest | self.raw.queue.cons, aborted)
-        self.raw.armed = armed
+        self.raw.aborted, self.telling = False, True
+        try:
+            self.told(self.raw.queue.prod, self.raw.cons_rest | self.raw.queue.cons, aborted)
+            self.raw.armed = armed
+        finally:
+            self.telling = False
+        self.raw.rung = False  # only now, for who reads a register without the lock goes by it
 
     @property
     def rung(self):

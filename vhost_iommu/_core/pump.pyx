@@ -23,6 +23,11 @@ cdef class Mirror:
         if not vi_mirror_store(&self.raw, offset, size, value):
             raise IndexError(f"{size} bytes at {offset:#x}")
 
+    def load(self, uint64_t offset, uint32_t size):
+        """What an access reads; None: that is the block's to say."""
+        cdef uint64_t value
+        return value if vi_mirror_load(&self.raw, offset, size, &value) else None
+
     def carry_out(self, uint64_t offset, uint32_t value):
         """Whether a write of 4 bytes is carried out without the interpreter, as the pump has them; the others are for
         the block."""
