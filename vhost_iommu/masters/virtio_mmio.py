@@ -550,12 +550,14 @@ class VirtioMmio(Master):
         moved = 0
         for head in heads:
             chain = yield from ring.chain(head)
+            written: int | Broken
             if isinstance(chain, Broken):
-                return chain
-            moved += chain.readable.size + chain.writable.size
-            written = yield from self.serve(ring, chain)
-            if isinstance(written, Broken):
-                return written
+                written = chain
+            else:
+                moved += chain.readable.size + chain.writable.size
+                written = yield from self.serve(ring, chain)
+            if isinstance(written, Broken):  # those before it are done, all the same
+                return (yield from self._publish(ring)) or written
             ring.finish(head, written)
             if moved >= _BATCH_BYTES:
                 moved = 0
