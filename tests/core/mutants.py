@@ -115,7 +115,7 @@ class Copy:
                 for source in touched:
                     self._compile(CORE / source)
                 self._link()
-                found = self._compare()
+                found = self._disk() if mutant.by == "disk" else self._compare()
         finally:
             path.write_text(original)
             if mutant.by != "grace":
@@ -126,10 +126,14 @@ class Copy:
 
     def unchanged(self) -> str:
         """What is found in the core as it is, which must be nothing."""
-        return self._compare() or self._grace()
+        return self._compare() or self._grace() or self._disk()
 
     def _grace(self) -> str:
         return self._found(["make", "-s", "-f", "tests/core/Makefile", "grace", "OUT=build/grace"])
+
+    def _disk(self) -> str:
+        hunter = ["-m", "pytest", "-qx", "--no-header", "-p", "no:cacheprovider", "tests/model/test_prompt_disk.py"]
+        return self._found([sys.executable, *hunter])
 
     def _compare(self) -> str:
         return self._found([sys.executable, "-m", "tests.core.mutants", "--hunt"])

@@ -79,6 +79,7 @@ class World:
         storage: Storage | None = None,
         wake: Callable[[], None] | None = None,
         queues: int = 1,
+        queue_size: int = 256,
         wanted: int = -1,
         cd: dict[str, int] | None = None,
     ) -> None:
@@ -98,7 +99,16 @@ class World:
         door = _core.built()
         assert door is not None
         lock = door.Lock() if way == "native" else None
-        self.blk = VirtioBlk("disk", self.port, self.storage, interrupt=self.pulse, wake=wake, lock=lock, queues=queues)
+        self.blk = VirtioBlk(
+            "disk",
+            self.port,
+            self.storage,
+            interrupt=self.pulse,
+            wake=wake,
+            lock=lock,
+            queues=queues,
+            queue_size=queue_size,
+        )
         mirror = None
         if way == "native":
             assert server.pump is not None
@@ -280,6 +290,18 @@ def test_a_fault_on_data_is_recorded_once_and_fails_that_request_alone() -> None
     assert world.notified == 1
 
 
+def test_what_the_model_does_over_again_is_counted_once() -> None:
+    written = []
+    for way in "reference", "native":
+        world = World(way)
+        world.driver.next = 1 << 17
+        world.driver.submit(v.IN, 0, [(4096 * 3, True)])
+        world.table.unmap(IOVA + (1 << 17) + 4096 * 2)
+        world.driver.kick(world.driver.queues[0])
+        written.append(world.port.bytes_written)
+    assert written[0] == written[1] > 4096
+
+
 def test_a_stalled_transaction_holds_up_nobody_and_goes_on_when_it_is_resumed() -> None:
     world = World(cd={"S": 1, "R": 1})
     world.driver.next = 1 << 17
@@ -303,12 +325,34 @@ def test_a_stalled_transaction_holds_up_nobody_and_goes_on_when_it_is_resumed() 
 
 
 BROKEN: dict[str, Callable[[World], None]] = {
-    "avail idx far ahead": lambda w: w.driver.poke(w.driver.queues[0].avail + 2, (2000).to_bytes(2, "little")),
+    "avail idx far ahead": lambda w: far_ahead(w),
     "a loop": lambda w: loop(w),
     "a head that is not there": lambda w: w.driver.offer(w.driver.queues[0], 999),
     "an indirect table in another": lambda w: nested(w),
     "no room for a header": lambda w: short(w),
+    "a chain that leaves its indirect table": lambda w: table(w, 3, 2),
+    "an indirect table that is longer than the queue": lambda w: table(w, 3, 257),
 }
+
+
+def far_ahead(world: World) -> None:
+    """With a chain that could be served again and again."""
+    world.driver.submit(v.IN, 0, [(512, True)])
+    world.driver.poke(world.driver.queues[0].avail + 2, (2000).to_bytes(2, "little"))
+
+
+def table(world: World, used: int, told: int) -> None:
+    """A read in an indirect table of ``used`` descriptors, of which the driver says that there are ``told``."""
+    driver, queue, at = world.driver, world.driver.queues[0], world.driver.alloc(16 * 300)
+    buffers = [
+        (driver.alloc(16), 16, v.NEXT),
+        (driver.alloc(512), 512, v.NEXT | v.WRITE),
+        (driver.alloc(1), 1, v.WRITE),
+    ]
+    for n, (addr, size, flags) in enumerate(buffers[:used]):
+        driver.write_desc(at + 16 * n, addr, size, flags, n + 1)
+    driver.write_desc(queue.desc + 16 * 9, at, 16 * told, v.INDIRECT)
+    driver.offer(queue, 9)
 
 
 def loop(world: World) -> None:
@@ -318,10 +362,18 @@ def loop(world: World) -> None:
 
 
 def nested(world: World) -> None:
-    queue, table = world.driver.queues[0], world.driver.alloc(32)
-    world.driver.write_desc(table, table, 32, v.INDIRECT)
-    world.driver.write_desc(queue.desc + 16 * 9, table, 32, v.INDIRECT)
-    world.driver.offer(queue, 9)
+    driver, queue, outer = world.driver, world.driver.queues[0], world.driver.alloc(16)
+    inner = driver.alloc(48)
+    buffers = [
+        (driver.alloc(16), 16, v.NEXT),
+        (driver.alloc(512), 512, v.NEXT | v.WRITE),
+        (driver.alloc(1), 1, v.WRITE),
+    ]
+    for n, (addr, size, flags) in enumerate(buffers):
+        driver.write_desc(inner + 16 * n, addr, size, flags, n + 1)
+    driver.write_desc(outer, inner, 48, v.INDIRECT)
+    driver.write_desc(queue.desc + 16 * 9, outer, 16, v.INDIRECT)
+    driver.offer(queue, 9)
 
 
 def short(world: World) -> None:
@@ -424,6 +476,16 @@ def test_a_readonly_disk_is_not_written() -> None:
     world = World(storage=storage)
     assert world.driver.request(v.OUT, 0, b"x" * 512)[0] == v.IOERR
     assert storage.read(0, 512) == bytes(512)
+
+
+def test_what_the_file_has_behind_the_disks_end_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(NOISE + b"secret" * 1000)
+    with contextlib.closing(FileStorage(path, DISK)) as storage:
+        world = World(storage=storage)
+        assert world.driver.request(v.IN, DISK // 512 - 1, room=512)[0] == v.OK
+        assert world.driver.request(v.IN, DISK // 512 - 1, room=1024)[0] == v.IOERR
+        assert world.driver.request(v.IN, DISK // 512, room=512)[0] == v.IOERR
 
 
 def test_a_file_that_became_shorter_is_an_error_of_the_request(tmp_path: Path) -> None:
