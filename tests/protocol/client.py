@@ -163,7 +163,7 @@ class TestClient:
         return body
 
     def receive(self) -> None:
-        """Take one message: a reply is kept for ``reply``, a DMA_WRITE is noted and answered."""
+        """Take one message: a reply is kept for ``reply``, a DMA_WRITE is noted and answered if it wants to be."""
         header = wire.Header.parse(self.transport.receive(wire.HEADER_SIZE))
         body = self.transport.receive(header.msg_size - wire.HEADER_SIZE)
         if header.flags & Flags.REPLY:
@@ -175,6 +175,8 @@ class TestClient:
         data = body[wire.DmaAccess.sizeof() :]
         assert len(data) == access.count
         self.dma_writes.append((access.address, data))
+        if header.flags & Flags.NO_REPLY:
+            return
         error = self.answer(access.address, data)
         self.unanswered.append((header.msg_id, body[: wire.DmaAccess.sizeof()]))
         if error is not None:
