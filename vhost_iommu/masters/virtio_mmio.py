@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The virtio-mmio transport, version 2 (Virtual I/O Device 1.2 §4.2), for whatever device derives from it.
 
-Law: registers answer at once; ``work`` serves chains, and a stalled transaction holds up its queue alone. A driver
-that breaks its rings finds DEVICE_NEEDS_RESET. Each used-buffer notification is an edge, so that none is lost to an
-edge-triggered line. Not modelled: shared memory regions, queue reset, suspend; the legacy interface.
+Law: registers answer at once; what waits for nothing is served where it is notified, the rest by ``work``; a stall
+holds up its queue alone. A driver that breaks its rings finds DEVICE_NEEDS_RESET. Each used-buffer notification is an
+edge, so that none is lost. Not modelled: shared memory regions, queue reset, suspend; the legacy interface.
 """
 
 from __future__ import annotations
