@@ -120,15 +120,14 @@ static uint16_t *reach16(struct serving *s, struct way *way, uint64_t iova)
 static uint16_t load16(struct serving *s, const uint16_t *at)
 {
     count(s, &s->read, 2);
-    return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);
 }
 
-/* What the driver writes after it has seen this is seen by what is loaded after it. */
+/* Before what load16 loads after it: the driver stores and then looks at what we store, and so do we (§2.7.7.2). */
 static void store16(struct serving *s, uint16_t *at, uint16_t value)
 {
     count(s, &s->write, 2);
-    __atomic_store_n(at, value, __ATOMIC_RELEASE);
-    atomic_thread_fence(memory_order_seq_cst);
+    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
 }
 
 static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
