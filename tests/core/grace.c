@@ -133,7 +133,7 @@ static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
 
 static struct vi_entry *entry_of(struct vi_tlb *tlb, uint64_t base)
 {
-    for (uint32_t set = 0; set < tlb->sets; set++)
+    for (uint32_t set = 0; set <= tlb->last_set; set++)
         for (unsigned way = 0; way < VI_WAYS; way++)
             if (VI_GET(tlb->set[set][way].base) == base && VI_GET(tlb->set[set][way].tag))
                 return &tlb->set[set][way];
@@ -152,7 +152,7 @@ static void test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(str
     uint64_t before = atomic_load(&own->state);
     REQUIRE(!(uint32_t)before);
     vi_invalidate_tlbs(test->core);
-    vi_tlb_add(test->core, test->core->tlb1, own, before, &leaf);
+    vi_tlb_put(test->core, test->core->tlb1, own, before, &leaf);
     REQUIRE(!vi_tlb_find(test->core->tlb1, atomic_load(&own->state), IOVA, &any));
     vi_exit(inside);
 }

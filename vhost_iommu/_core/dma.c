@@ -90,7 +90,7 @@ VI_HOT bool next(struct course *course, struct vi_place *place)
         return true;
     }
     VI_COUNT(course->reader->counters.translations);
-    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->context, course->iova, course->access, place,
+    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->iova, place,
                                       &course->result->fault)))
         return faulted(course);
     if (place->size > course->left)
@@ -120,7 +120,7 @@ static __attribute__((noinline)) bool piece_fits(struct course *course, const st
     while (size <= here && size < course->left) {
         struct vi_place place;
         struct vi_fault fault;
-        if (!vi_place_quickly(course->reader, &course->way, context, course->iova + size, course->access, &place,
+        if (!vi_place_quickly(course->reader, &course->way, course->iova + size, &place,
                               &fault) ||
             place.pa != first->pa + size || vi_memory_of(context, &place, course->incoming) != memory)
             break;
@@ -205,8 +205,7 @@ uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, co
         return count;
     }
     for (; at < count; at++) {
-        if (VI_UNLIKELY(!vi_place_quickly(reader, &course.way, course.context, iova[at], course.access, &place,
-                                          &result->fault))) {
+        if (VI_UNLIKELY(!vi_place_quickly(reader, &course.way, iova[at], &place, &result->fault))) {
             faulted(&course);
             break;
         }
