@@ -174,6 +174,28 @@ static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_
     REQUIRE(!VI_GET(entry->tag));
 }
 
+/* ---- what has nothing to do with others, and nobody else looks at --------------------------------------------------- */
+
+/* Within a page, as memmove does it, whatever parts it is done in. */
+static void test_a_copy_may_overlap_itself(struct test *test, unsigned from, unsigned to, unsigned size)
+{
+    static uint8_t expected[4096];
+    uint8_t *page = test->ram + PAGES + 0x3000;
+    for (unsigned at = 0; at < sizeof expected; at++)
+        page[at] = expected[at] = (uint8_t)(at * 7 + at / 256);
+    memmove(expected + to, expected + from, size);
+    struct vi_request read = {
+        .sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .iova = IOVA + 0x3000 + from, .size = size, .incoming = VI_INCOMING};
+    struct vi_request write = read;
+    write.iova = IOVA + 0x3000 + to;
+    write.access = VI_WRITE;
+    struct vi_result was_read, written;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_dma_copy(inside, &read, &write, &was_read, &written));
+    vi_exit(inside);
+    REQUIRE(written.done == size && !memcmp(page, expected, sizeof expected));
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -192,6 +214,8 @@ int main(void)
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
+    test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
+    test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");
