@@ -196,6 +196,20 @@ static void test_a_copy_may_overlap_itself(struct test *test, unsigned from, uns
     REQUIRE(written.done == size && !memcmp(page, expected, sizeof expected));
 }
 
+/* Two pages of one request that are alike but for what the tables above them forbid. */
+static void test_a_page_is_not_taken_for_one_below_another_table(struct test *test)
+{
+    put64(test->ram, STAGE1 + 0x1000 + 8 * 2, (RAM_BASE + STAGE1 + 0x2000) | UINT64_C(1) << 62 | 3); /* read-only */
+    struct vi_request request = {
+        .sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .access = VI_WRITE, .incoming = VI_INCOMING};
+    uint64_t iova[] = {IOVA + 0x5000, IOVA + 2 * 0x200000 + 0x5000}, pa[2];
+    struct vi_result result;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_batch(inside, &request, iova, pa, 2, &result) == 1);
+    REQUIRE(result.end == VI_FAULTED && result.fault.kind == VI_PERMISSION);
+    vi_exit(inside);
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -216,6 +230,7 @@ int main(void)
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
     test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
     test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
+    test_a_page_is_not_taken_for_one_below_another_table(&test);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");

@@ -92,13 +92,13 @@ struct vi_reader {
     /* Of the window that served a descriptor last, if it is aligned and whole for good: where words may be read. */
     uint64_t words_at, words_span; /* from words_at, up to words_span bytes further on */
     uintptr_t words;               /* the host has those of PA n at words + n */
-    /* The tag that pages got last, by stage: of a table that has the descriptor's and its tables' bits that tell. */
+    /* By stage, the low half of the tag that a page got last: another one with the same bits of this table gets it, too. */
     struct {
         const struct vi_table *table;
         uint64_t bits;
         uint32_t tag;
     } seen[2];
-    struct vi_course course; /* of the last single translation */
+    struct vi_course course;      /* of the last single translation */
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
     struct vi_counters counters;
 };

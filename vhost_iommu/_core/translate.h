@@ -32,7 +32,7 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
     vi_lane_begin(&course->reads, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[VI_PRIVILEGED], 0);
 }
 
-/* See what was invalidated since. */
+/* See what was invalidated since, and what sizes there are by now. */
 VI_HOT void vi_course_refresh(struct vi_course *course)
 {
     if (!course->context->quick)
@@ -49,14 +49,15 @@ VI_HOT void vi_course_refresh(struct vi_course *course)
 bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context, uint64_t address,
               unsigned access, bool missed, struct vi_place *place, struct vi_fault *fault);
 
+/* An address and the tag of its leaf: two words come in registers, and somebody waits for this address. */
+struct vi_walked {
+    uint64_t pa, tag;
+};
+
 /*
  * What vi_place does about a miss of stage 1, alone, in whose space there are pages, where each descriptor is what one
- * expects and the access is simply permitted: gives the address and its leaf's tag; 0: it is not so, and nothing has been
- * done or counted.
+ * expects and the access is simply permitted. Tag 0: it is not so, and nothing has been done or counted.
  */
-struct vi_walked {
-    uint64_t pa, tag; /* in registers, for who waits for the address */
-};
 struct vi_walked vi_walk_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *half,
                                  uint64_t address);
 
