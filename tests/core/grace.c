@@ -133,7 +133,7 @@ static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
 
 static struct vi_entry *entry_of(struct vi_tlb *tlb, uint64_t base)
 {
-    for (uint32_t set = 0; set < tlb->sets; set++)
+    for (uint32_t set = 0; set <= tlb->last_set; set++)
         for (unsigned way = 0; way < VI_WAYS; way++)
             if (VI_GET(tlb->set[set][way].base) == base && VI_GET(tlb->set[set][way].tag))
                 return &tlb->set[set][way];
@@ -152,7 +152,7 @@ static void test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(str
     uint64_t before = atomic_load(&own->state);
     REQUIRE(!(uint32_t)before);
     vi_invalidate_tlbs(test->core);
-    vi_tlb_add(test->core, test->core->tlb1, own, before, &leaf);
+    vi_tlb_put(test->core, test->core->tlb1, own, before, &leaf);
     REQUIRE(!vi_tlb_find(test->core->tlb1, atomic_load(&own->state), IOVA, &any));
     vi_exit(inside);
 }
@@ -174,6 +174,42 @@ static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_
     REQUIRE(!VI_GET(entry->tag));
 }
 
+/* ---- what has nothing to do with others, and nobody else looks at --------------------------------------------------- */
+
+/* Within a page, as memmove does it, whatever parts it is done in. */
+static void test_a_copy_may_overlap_itself(struct test *test, unsigned from, unsigned to, unsigned size)
+{
+    static uint8_t expected[4096];
+    uint8_t *page = test->ram + PAGES + 0x3000;
+    for (unsigned at = 0; at < sizeof expected; at++)
+        page[at] = expected[at] = (uint8_t)(at * 7 + at / 256);
+    memmove(expected + to, expected + from, size);
+    struct vi_request read = {
+        .sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .iova = IOVA + 0x3000 + from, .size = size, .incoming = VI_INCOMING};
+    struct vi_request write = read;
+    write.iova = IOVA + 0x3000 + to;
+    write.access = VI_WRITE;
+    struct vi_result was_read, written;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_dma_copy(inside, &read, &write, &was_read, &written));
+    vi_exit(inside);
+    REQUIRE(written.done == size && !memcmp(page, expected, sizeof expected));
+}
+
+/* Two pages of one request that are alike but for what the tables above them forbid. */
+static void test_a_page_is_not_taken_for_one_below_another_table(struct test *test)
+{
+    put64(test->ram, STAGE1 + 0x1000 + 8 * 2, (RAM_BASE + STAGE1 + 0x2000) | UINT64_C(1) << 62 | 3); /* read-only */
+    struct vi_request request = {
+        .sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .access = VI_WRITE, .incoming = VI_INCOMING};
+    uint64_t iova[] = {IOVA + 0x5000, IOVA + 2 * 0x200000 + 0x5000}, pa[2];
+    struct vi_result result;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_batch(inside, &request, iova, pa, 2, &result) == 1);
+    REQUIRE(result.end == VI_FAULTED && result.fault.kind == VI_PERMISSION);
+    vi_exit(inside);
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -192,6 +228,9 @@ int main(void)
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
+    test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
+    test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
+    test_a_page_is_not_taken_for_one_below_another_table(&test);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");

@@ -604,7 +604,7 @@ static bool make_bare(struct search *s, const uint64_t *ste, struct vi_context *
     vi_set_ste(s->setup, ste, context);
     if (context->stage2)
         context->s2_space = vi_space_get(s->reader->core, VI_WORLD_STAGE2, context->vmid, VI_GLOBAL, 0);
-    vi_quicken(context);
+    vi_quicken(s->reader, context);
     return !context->stage2 || context->s2_space;
 }
 
@@ -620,7 +620,7 @@ static bool add_stage1(struct search *s, struct entry *stream, const uint64_t *c
     if (!set_cd_mpam(s, stream, cd, context))
         return false;
     vi_set_cd(s->setup, cd, context);
-    vi_quicken(context);
+    vi_quicken(s->reader, context);
     context->own = vi_space_get(core, context->world, context->vmid, context->asid, 0);
     context->global = vi_space_get(core, context->world, context->vmid, VI_GLOBAL, context->aset);
     return context->own && context->global;

@@ -74,6 +74,8 @@ struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
                 reader->last = reader->windows->count ? reader->windows->window : &no_window;
                 reader->words_at = UINT64_MAX; /* no word is there */
                 reader->words_span = 0;
+                reader->seen[0].table = reader->seen[1].table = NULL;
+                reader->course.context = NULL;
                 return reader;
             }
         }
@@ -213,7 +215,7 @@ bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value)
     }
     reader->words_at = w->base;
     reader->words_span = w->size - 8;
-    reader->words = w->host;
+    reader->words = (uintptr_t)w->host - w->base;
     *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)host, memory_order_relaxed);
     return true;
 }

@@ -82,14 +82,16 @@ struct vi_mapping {
     vi_memory_type memory;
     uint8_t flags; /* VI_READABLE … */
 };
+/* Those of a stage 1 leaf in the order of its descriptor, so that few shifts place them. No leaf has VI_NEVER. */
 enum {
-    VI_READABLE = 1,
+    VI_USER = 1,
     VI_WRITABLE = 2,
-    VI_CLEAN = 4,
-    VI_USER = 8,
-    VI_UXN = 16,
-    VI_PXN = 32,
-    VI_NOT_GLOBAL = 64,
+    VI_READABLE = 4,
+    VI_CLEAN = 8,
+    VI_NEVER = 16,
+    VI_NOT_GLOBAL = 32,
+    VI_PXN = 64,
+    VI_UXN = 128,
 };
 
 /* ---- translation contexts (configuration.c) -------------------------------------------------------------------- */
@@ -108,16 +110,19 @@ struct vi_table {
     bool big_endian, hierarchical, access_fault, update_access, update_dirty, update_tables;
     bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
     /* What follows from the above (vi_quicken). */
-    bool quick;        /* most addresses need no more than a look at their range */
-    bool plain;        /* most descriptors need no more than to be followed */
-    uint8_t start_shift;
-    uint64_t beyond;   /* bits of an address that it must not have, as an input: compared with `above` */
+    bool plain;            /* most descriptors need no more than to be followed */
+    uint8_t start_shift;   /* of an address, for its index into the first table */
+    uint64_t start_mask;   /* of that index, times 8 */
+    uint64_t within;       /* of an address, what is within its page */
+    uint64_t beyond;       /* bits of an address that are the same in all that it translates (quickly): `above` */
     uint64_t above;
     uint64_t address, too_high; /* bits of a descriptor that are its address, and those that must be 0 */
     uint64_t hierarchy;         /* of table descriptors' bits, those that count */
-    uint8_t kind[16];           /* memory type by AttrIndx or MemAttr; VI_SH_COUNTS: and the leaf's shareability */
+    uint64_t telling;           /* of a leaf's descriptor's bits, those on which its tag depends */
+    uint32_t constant;          /* of its leaves' tags, what is the same in all but their level */
+    uint8_t kind[16]; /* memory type by AttrIndx or MemAttr; VI_SH_COUNTS: with the shareability that the leaf has */
 };
-#define VI_SH_COUNTS 0x80
+#define VI_SH_COUNTS 0xC0
 #define VI_SH_OF_LEAF 0xFF
 
 #define VI_NO_SSID UINT32_MAX
@@ -151,8 +156,11 @@ struct vi_context {
     struct vi_table half[2];         /* by VA[55], or as AArch32 selects */
     struct vi_table s2;
     struct vi_space *own, *global, *s2_space; /* where the TLBs keep its entries */
+    /* What follows from the above (vi_quicken). */
+    bool quick; /* most addresses of stage 1 need no more than a look at their range */
+    bool alone; /* stage 1 is the one that translates, and most of its leaves are in the space `own` */
     /* By access (VI_WRITE | …): a leaf with all of `need` and none of `forbid` permits it; for others see the rules. */
-    uint16_t need[8], forbid[8], s2_need[8];
+    uint8_t need[8], forbid[8], s2_need[8];
     uint64_t ste[8], cd[8];                   /* as they were fetched; cd all zeros where there is none */
 };
 

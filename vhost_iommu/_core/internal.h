@@ -44,6 +44,34 @@ struct vi_space {
 struct vi_space *vi_space_get(struct vi_core *core, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset);
 void vi_space_put(struct vi_core *core, struct vi_space *space);
 
+/* ---- ways through the TLBs (tlb.h, translate.h) --------------------------------------------------------------------- */
+
+struct vi_tlb; /* tlb.h */
+
+/*
+ * The way of one request through one TLB: what does not change from address to address. The state of the space is that of
+ * the request's begin, or of its last walk: what is invalidated meanwhile may be used until its reader exits.
+ */
+struct vi_lane {
+    struct vi_tlb *tlb;
+    struct vi_space *space;
+    uint64_t place; /* of the space, as leaves have it */
+    /* A leaf permits the access if of its bits `tested` all of `need` are set, and no other; both have the space's tag. */
+    uint64_t need, tested;
+    uint64_t state, tag; /* of the space, and the tag in the high half */
+    uint32_t sizes; /* of the space, of which the smallest is 2^shift bytes (of none, one that no leaf has) */
+    unsigned shift;
+    uint64_t others; /* of the sizes, but the smallest */
+    uint64_t salt, hash; /* of its pages, and of the one that was looked for last */
+};
+
+/* A context's way through the TLBs, for one kind of access: of stages that it has, if it is quick. */
+struct vi_course {
+    const struct vi_context *context; /* NULL: none */
+    unsigned access;
+    struct vi_lane lane1, lane2, reads; /* of stage 1; of stage 2, and for reads of stage 1's tables */
+};
+
 /* ---- the instance ------------------------------------------------------------------------------------------------ */
 
 /* What parameters come to; an immutable snapshot. */
@@ -63,7 +91,14 @@ struct vi_reader {
     const struct vi_windows *windows;
     /* Of the window that served a descriptor last, if it is aligned and whole for good: where words may be read. */
     uint64_t words_at, words_span; /* from words_at, up to words_span bytes further on */
-    const uint8_t *words;
+    uintptr_t words;               /* the host has those of PA n at words + n */
+    /* By stage, the low half of the tag that a page got last: another one with the same bits of this table gets it, too. */
+    struct {
+        const struct vi_table *table;
+        uint64_t bits;
+        uint32_t tag;
+    } seen[2];
+    struct vi_course course;      /* of the last single translation */
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
     struct vi_counters counters;
 };
@@ -82,7 +117,6 @@ struct vi_configuration; /* configuration.c */
 struct vi_configuration *vi_configuration_new(struct vi_core *core, uint32_t contexts);
 void vi_configuration_free(struct vi_core *core, struct vi_configuration *configuration);
 
-struct vi_tlb;    /* tlb.h */
 struct vi_spaces; /* tlb.c */
 bool vi_tlbs_new(struct vi_core *core, uint32_t entries, uint32_t contexts);
 void vi_tlbs_free(struct vi_core *core);
@@ -130,13 +164,19 @@ static inline bool vi_broken(const struct vi_window *w) { return w->broken && VI
 /* The word at `pa`, a multiple of 8, read once; false: external abort. */
 bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value);
 
+/* The same at base + offset, if that is in the window of the word before; quickest where the offset is known first. */
+VI_HOT bool vi_fetch64_here(struct vi_reader *reader, uint64_t base, uint64_t offset, uint64_t *value)
+{
+    uintptr_t first = reader->words + offset;
+    if (VI_UNLIKELY(base + offset - reader->words_at > reader->words_span))
+        return false;
+    *value = atomic_load_explicit((const _Atomic uint64_t *)(first + base), memory_order_relaxed);
+    return true;
+}
+
 VI_HOT bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)
 {
-    uint64_t at = pa - reader->words_at;
-    if (VI_UNLIKELY(at > reader->words_span))
-        return vi_fetch64_slowly(reader, pa, value);
-    *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->words + at), memory_order_relaxed);
-    return true;
+    return VI_LIKELY(vi_fetch64_here(reader, pa, 0, value)) || vi_fetch64_slowly(reader, pa, value);
 }
 
 #endif

@@ -28,13 +28,13 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     struct vi_tlb *tlb = calloc(1, sizeof *tlb);
     if (!tlb)
         return NULL;
-    tlb->sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
-    tlb->index_shift = 63 - (unsigned)__builtin_ctz(tlb->sets);
-    tlb->hints = calloc(tlb->sets, sizeof *tlb->hints);
-    tlb->oldest = calloc(tlb->sets, sizeof *tlb->oldest);
-    tlb->set = aligned_alloc(64, tlb->sets * sizeof *tlb->set);
+    uint32_t sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
+    tlb->last_set = sets - 1;
+    tlb->hints = calloc(sets, sizeof *tlb->hints);
+    tlb->oldest = calloc(sets, sizeof *tlb->oldest);
+    tlb->set = aligned_alloc(64, sets * sizeof *tlb->set);
     if (tlb->hints && tlb->oldest && tlb->set) {
-        memset(tlb->set, 0, tlb->sets * sizeof *tlb->set);
+        memset(tlb->set, 0, sets * sizeof *tlb->set);
         return tlb;
     }
     tlb_free(tlb);
@@ -71,9 +71,10 @@ void vi_tlbs_free(struct vi_core *core)
 /* The space of an entry, if it counts. */
 static struct vi_space *space_of(struct vi_core *core, const struct vi_leaf *leaf)
 {
-    if (leaf->space >= core->spaces->limit)
+    uint64_t place = leaf->space / sizeof(struct vi_space);
+    if (place >= core->spaces->limit || leaf->space % sizeof(struct vi_space))
         return NULL;
-    struct vi_space *space = &core->spaces->pool[leaf->space];
+    struct vi_space *space = &core->spaces->pool[place];
     uint64_t state = VI_GET(space->state);
     return state && state >> 32 == leaf->tag >> 32 ? space : NULL;
 }
@@ -107,23 +108,29 @@ bool vi_note_size(struct vi_space *space, uint64_t state, uint64_t bit)
 
 void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state, struct vi_leaf *leaf)
 {
-    vi_tlb_add(core, tlb, space, state, leaf);
+    unsigned shift = vi_leaf_shift(leaf);
+    uint64_t bit = UINT64_C(1) << (shift - 12), tag = state & ~(uint64_t)UINT32_MAX;
+    if (VI_UNLIKELY(!(state & bit)) && !vi_note_size(space, state, bit))
+        return;
+    leaf->tag = tag | (uint32_t)leaf->tag;
+    leaf->space = vi_place_of(core, space);
+    vi_tlb_insert(core, tlb, space, vi_hash(leaf->base >> shift, vi_salt(shift, tag)), leaf);
 }
 
 void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
                     struct vi_leaf *leaf)
 {
     unsigned shift = vi_leaf_shift(leaf);
-    uint64_t tag = state & ~(uint64_t)UINT32_MAX, hash = vi_hash(leaf->base >> shift, shift, tag);
+    uint64_t tag = state & ~(uint64_t)UINT32_MAX, hash = vi_hash(leaf->base >> shift, vi_salt(shift, tag));
     uint32_t set = vi_set_of(tlb, hash);
     for (unsigned way = 0; way < VI_WAYS; way++)
         if (VI_GET(tlb->set[set][way].base) == leaf->base && !((VI_GET(tlb->set[set][way].tag) ^ tag) >> 32)) {
             leaf->tag = tag | (uint32_t)leaf->tag;
-            leaf->space = (uint64_t)(space - core->spaces->pool);
+            leaf->space = vi_place_of(core, space);
             vi_tlb_fill(tlb, set, way, vi_hint(hash), leaf);
             return;
         }
-    vi_tlb_add(core, tlb, space, state, leaf);
+    vi_tlb_put(core, tlb, space, state, leaf);
 }
 
 bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, struct vi_leaf *leaf)
@@ -131,7 +138,7 @@ bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, str
     uint64_t tag = state & ~(uint64_t)UINT32_MAX;
     for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
-        uint64_t page = address >> shift, hash = vi_hash(page, shift, tag);
+        uint64_t page = address >> shift, hash = vi_hash(page, vi_salt(shift, tag));
         uint32_t set = vi_set_of(tlb, hash);
         uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
         for (; ways; ways &= ways - 1)
@@ -142,10 +149,25 @@ bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, str
     return false;
 }
 
+enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, uint64_t address, uint64_t *tag,
+                                  uint64_t *output, uint64_t *size)
+{
+    struct vi_leaf leaf;
+    if (!vi_tlb_find(lane->tlb, lane->tag | sizes, address, &leaf))
+        return VI_MISS;
+    if ((leaf.tag & lane->tested) != lane->need)
+        return VI_THINK;
+    uint64_t page = UINT64_C(1) << vi_leaf_shift(&leaf), offset = address & (page - 1);
+    *tag = leaf.tag;
+    *output = leaf.output | offset;
+    *size = page - offset;
+    return VI_HIT;
+}
+
 void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
                  void (*visit)(void *to, const struct vi_space *space, const struct vi_leaf *leaf), void *to)
 {
-    for (uint32_t at = 0; at < tlb->sets; at++)
+    for (uint32_t at = 0; at <= tlb->last_set; at++)
         for (unsigned way = 0; way < VI_WAYS; way++) {
             struct vi_leaf leaf;
             struct vi_space *space;
@@ -167,7 +189,7 @@ static uint32_t new_tag(struct vi_core *core)
     struct vi_spaces *spaces = core->spaces;
     if (VI_UNLIKELY(spaces->next_tag == UINT32_MAX)) {
         /* Tags begin anew, so nothing that has one may stay: all entries are evicted. */
-        for (uint32_t at = 0; at < core->tlb1->sets; at++)
+        for (uint32_t at = 0; at <= core->tlb1->last_set; at++)
             for (unsigned way = 0; way < VI_WAYS; way++) {
                 forget(core->tlb1, at, way);
                 forget(core->tlb2, at, way);
@@ -191,8 +213,7 @@ static void empty(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *spa
 
 static void mark_used(void *to, const struct vi_space *space, const struct vi_leaf *leaf)
 {
-    (void)space;
-    ((uint8_t *)to)[leaf->space] = 1;
+    ((uint8_t *)to)[leaf->space / sizeof *space] = 1;
 }
 
 static void unlink_space(struct vi_spaces *spaces, struct vi_space *space)
@@ -391,7 +412,7 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
             return false;
         *looks -= last - first + 1;
         for (uint64_t page = first; page <= last; page++) {
-            uint64_t hash = vi_hash(page, shift, tag);
+            uint64_t hash = vi_hash(page, vi_salt(shift, tag));
             uint32_t set = vi_set_of(tlb, hash);
             for (unsigned way = 0; way < VI_WAYS; way++)
                 if (may_hit(&tlb->set[set][way], page << shift | shift))
@@ -403,7 +424,7 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
 
 static void invalidate_everywhere(struct vi_core *core, struct vi_tlb *tlb, const struct vi_invalidation *what)
 {
-    for (uint32_t at = 0; at < tlb->sets; at++)
+    for (uint32_t at = 0; at <= tlb->last_set; at++)
         for (unsigned way = 0; way < VI_WAYS; way++)
             drop(core, tlb, at, way, NULL, what);
 }
@@ -412,7 +433,7 @@ static void invalidate(struct vi_core *core, const struct vi_invalidation *what)
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, what->world);
-    uint64_t looks = 2 * (uint64_t)tlb->sets;
+    uint64_t looks = 2 * ((uint64_t)tlb->last_set + 1);
     bool done = true;
     if (what->asid != VI_ANY && what->vmid != VI_ANY && what->vmid_mask == 0xFFFF) {
         done = invalidate_in(core, tlb, known(spaces, what->world, what->vmid, what->asid, 0), what, &looks);
@@ -500,7 +521,7 @@ void vi_drop_context(struct vi_core *core, const struct vi_context *context)
 void vi_look_at_tlb(struct vi_core *core, int stage, struct vi_tlb_state *state)
 {
     struct vi_tlb *tlb = stage == 1 ? core->tlb1 : core->tlb2;
-    *state = (struct vi_tlb_state){VI_GET(tlb->evictions), VI_GET(tlb->invalidated), tlb->sets * VI_WAYS};
+    *state = (struct vi_tlb_state){VI_GET(tlb->evictions), VI_GET(tlb->invalidated), (tlb->last_set + 1) * VI_WAYS};
 }
 
 struct visitor {

@@ -7,9 +7,11 @@
 
 #define AF VI_S1LeafDescriptor_AF
 #define DBM VI_S1LeafDescriptor_DBM
-/* AP[1], AP[2], S2AP[0] and S2AP[1]. */
+/* AP[1], AP[2], APTable[0], APTable[1], S2AP[0] and S2AP[1]. */
 #define AP_USER (UINT64_C(1) << __builtin_ctzll(VI_S1LeafDescriptor_AP))
 #define AP_READ_ONLY (UINT64_C(2) << __builtin_ctzll(VI_S1LeafDescriptor_AP))
+#define TABLE_NO_USER (UINT64_C(1) << __builtin_ctzll(VI_TableDescriptor_APTable))
+#define TABLE_READ_ONLY (UINT64_C(2) << __builtin_ctzll(VI_TableDescriptor_APTable))
 #define S2_READ (UINT64_C(1) << __builtin_ctzll(VI_S2LeafDescriptor_S2AP))
 #define S2_WRITE (UINT64_C(2) << __builtin_ctzll(VI_S2LeafDescriptor_S2AP))
 
@@ -70,6 +72,8 @@ static vi_memory_type from_memattr(unsigned bits, unsigned shareability)
 static vi_memory_type combine(vi_memory_type a, vi_memory_type b)
 {
     static const uint8_t strength[4] = {0, 0, 2, 1}; /* non, reserved, outer, inner */
+    if (VI_LIKELY(a == b))
+        return vi_consistent(a);
     unsigned sh_a = a >> 4, sh_b = b >> 4, outer_a = a >> 2 & 3, outer_b = b >> 2 & 3, inner_a = a & 3, inner_b = b & 3;
     if (!outer_a || !outer_b) {
         if (outer_a)
@@ -125,10 +129,7 @@ vi_memory_type vi_memory_of(const struct vi_context *context, const struct vi_pl
     return combine(first, (vi_memory_type)leaf_memory(&place->stage2));
 }
 
-/* ---- descriptors --------------------------------------------------------------------------------------------------- */
-
-static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
-                   enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault);
+/* ---- leaves -------------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t leaf_output(const struct vi_leaf *leaf, uint64_t address)
 {
@@ -140,6 +141,198 @@ static inline uint64_t leaf_left(const struct vi_leaf *leaf, uint64_t address)
     return size - (address & (size - 1));
 }
 
+/* A leaf's flags by bits of its descriptor, which are in the same order: AP[2:1] and nG; PXN and UXN, or their tables'. */
+#define FLAGS_OF(d) ((d) >> 6 & (VI_USER | VI_WRITABLE | VI_NOT_GLOBAL))
+#define XN_OF(d) ((d) >> 47 & (VI_PXN | VI_UXN))
+#define XN_OF_TABLE(d) ((d) >> 53 & (VI_PXN | VI_UXN))
+_Static_assert(FLAGS_OF(AP_USER) == VI_USER && FLAGS_OF(AP_READ_ONLY) == VI_WRITABLE &&
+                   FLAGS_OF(VI_S1LeafDescriptor_nG) == VI_NOT_GLOBAL && XN_OF(VI_S1LeafDescriptor_PXN) == VI_PXN &&
+                   XN_OF(VI_S1LeafDescriptor_UXN) == VI_UXN && XN_OF_TABLE(VI_TableDescriptor_PXNTable) == VI_PXN &&
+                   XN_OF_TABLE(VI_TableDescriptor_UXNTable) == VI_UXN && XN_OF(VI_S2LeafDescriptor_XN) == (VI_PXN | VI_UXN),
+               "as core.h numbers them");
+
+/* Those of stage 1 that tables above permit; with `h`, the bits of theirs that count. */
+static unsigned under_tables(unsigned flags, uint64_t h)
+{
+    if (h & TABLE_NO_USER)
+        flags &= ~(unsigned)VI_USER;
+    if (h & TABLE_READ_ONLY)
+        flags &= ~(unsigned)VI_WRITABLE;
+    return flags | (unsigned)XN_OF_TABLE(h);
+}
+
+/* The low half of a leaf's tag: what its descriptor and those above permit, and what memory it is. */
+static uint32_t leaf_attributes(const struct vi_table *table, uint64_t d, uint64_t hierarchy, int level)
+{
+    unsigned flags, attributes, xn = (unsigned)XN_OF(d);
+    unsigned shareability = VI_UNLIKELY(table->shareability != VI_SH_OF_LEAF) ? table->shareability
+                                                                             : (unsigned)S1LeafDescriptor_SH(d);
+    bool may_become_dirty = table->update_dirty && d & DBM;
+    if (table->stage == 1) {
+        uint64_t h = hierarchy & table->hierarchy;
+        attributes = (unsigned)S1LeafDescriptor_AttrIndx(d);
+        flags = (unsigned)FLAGS_OF(d ^ AP_READ_ONLY) | xn;
+        if (VI_UNLIKELY(h))
+            flags = under_tables(flags, h);
+        if (VI_UNLIKELY(may_become_dirty) && !(flags & VI_WRITABLE) && !(h & TABLE_READ_ONLY))
+            flags |= VI_CLEAN;
+    } else {
+        /* XN: 0 all execute, 1 the unprivileged, 2 nobody, 3 the privileged (Arm ARM D8.4). */
+        attributes = (unsigned)S2LeafDescriptor_MemAttr(d);
+        flags = (d & S2_READ ? VI_READABLE : 0) | (unsigned)(FLAGS_OF(d) & VI_WRITABLE) | (xn ^ (xn >> 1 & VI_PXN));
+        if (VI_UNLIKELY(may_become_dirty) && !(flags & VI_WRITABLE))
+            flags |= VI_CLEAN;
+    }
+    unsigned kind = table->kind[attributes];
+    unsigned memory = (kind & 0x3F) | (kind & VI_SH_COUNTS & valid_shareability(shareability) << 6) >> 2;
+    return flags | table->constant | attributes << VI_LEAF_ATTRIBUTES | shareability << VI_LEAF_SHAREABILITY |
+           memory << VI_LEAF_MEMORY | (unsigned)(level + 1) << VI_LEAF_LEVEL;
+}
+
+/* ---- quick walks --------------------------------------------------------------------------------------------------- */
+
+VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, unsigned granule_bits,
+                       uint64_t address, uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
+{
+    leaf->base = (address & ~UINT64_C(0) << granule_bits) | granule_bits;
+    leaf->output = descriptor & table->address;
+    leaf->descriptor = descriptor;
+    leaf->descriptor_at = at;
+    /* Most pages have what the one before had. */
+    uint64_t bits = descriptor & table->telling;
+    if (stage == 1)
+        bits |= hierarchy & table->hierarchy;
+    if (VI_UNLIKELY(reader->seen[stage - 1].bits != bits || reader->seen[stage - 1].table != table)) {
+        reader->seen[stage - 1].tag = leaf_attributes(table, descriptor, hierarchy, 3);
+        reader->seen[stage - 1].bits = bits;
+        reader->seen[stage - 1].table = table;
+    }
+    leaf->tag = reader->seen[stage - 1].tag;
+}
+
+enum quick_walk { WALKED, ELSEWHERE, UNEXPECTED };
+
+/*
+ * A walk to a page by descriptors that are all what one expects, of a table of `stage` whose addresses are physical (in a
+ * plain one none is beyond the output size), in the window of the descriptor before, or `anywhere`. `stride` is the
+ * table's; given as a constant, it makes constants of shifts and masks.
+ */
+VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *table, unsigned stage, unsigned stride,
+                               uint64_t address, bool anywhere, struct vi_leaf *leaf)
+{
+    unsigned start = table->start_shift - 3u; /* of an index times 8, as are the others here */
+    uint64_t base = table->base, index = address >> start & table->start_mask, mask = (UINT64_C(8) << stride) - 8;
+    uint64_t tested = table->too_high | 3, hierarchy = 0, descriptor;
+#pragma GCC unroll 4
+    for (unsigned shift = 4 * stride; shift; shift -= stride) {
+        if (shift > start)
+            continue; /* a level above the first */
+        if (VI_UNLIKELY(!vi_fetch64_here(reader, base, index, &descriptor)) &&
+            !(anywhere && vi_fetch64_slowly(reader, base + index, &descriptor)))
+            return ELSEWHERE;
+        if (shift == stride) {
+            if (VI_UNLIKELY((descriptor & (tested | AF)) != (3 | AF)))
+                return UNEXPECTED;
+            found_page(reader, table, stage, stride + 3, address, descriptor, base + index, hierarchy, leaf);
+            return WALKED;
+        }
+        if (VI_UNLIKELY((descriptor & tested) != 3))
+            return UNEXPECTED;
+        if (stage == 1) /* which alone has such bits */
+            hierarchy |= descriptor;
+        base = descriptor & table->address;
+        index = address >> (shift - stride) & mask;
+    }
+    return UNEXPECTED;
+}
+
+static __attribute__((noinline)) bool walk_anywhere(struct vi_reader *reader, const struct vi_table *table,
+                                                    uint64_t address, struct vi_leaf *leaf)
+{
+    return walk_by(reader, table, table->stage, table->granule_bits - 3u, address, true, leaf) == WALKED;
+}
+
+/* False: it is not as simple, nothing has been done, and walk_once finds out what it means. */
+VI_HOT bool walk_to_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, uint64_t address,
+                         struct vi_leaf *leaf)
+{
+    if (VI_UNLIKELY(!table->plain))
+        return false;
+    enum quick_walk how = ELSEWHERE;
+    if (VI_LIKELY(table->granule_bits == 12))
+        how = walk_by(reader, table, stage, 9, address, false, leaf);
+    if (VI_LIKELY(how != ELSEWHERE))
+        return how == WALKED;
+    struct vi_leaf found; /* so that `leaf` may be in registers */
+    if (!walk_anywhere(reader, table, address, &found))
+        return false;
+    *leaf = found;
+    return true;
+}
+
+/* Put a page that was walked for after a miss of `lane`, and is of its size; false: it does not simply permit the access. */
+VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct vi_leaf *leaf)
+{
+    uint64_t tag = lane->tag | (uint32_t)leaf->tag;
+    if (VI_UNLIKELY((tag & lane->tested) != lane->need))
+        return false;
+    leaf->tag = tag;
+    leaf->space = lane->place;
+    vi_tlb_insert(reader->core, lane->tlb, lane->space, lane->hash, leaf);
+    return true;
+}
+
+/*
+ * What a miss of `lane` comes to where each descriptor is what one expects, the access is simply permitted, and the space
+ * has pages of this size. False: it is not so, and nothing has been done.
+ */
+VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
+                         uint64_t address, struct vi_leaf *leaf)
+{
+    if (VI_UNLIKELY(table->granule_bits != lane->shift || !walk_to_page(reader, table, stage, address, leaf) ||
+                    !keep_quickly(reader, lane, leaf)))
+        return false;
+    VI_COUNT(reader->counters.walks);
+    return true;
+}
+
+static bool stage2(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, unsigned access,
+                   enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault);
+
+/* Where stage 2 has an address, and how much from there on; with the tag of its leaf. */
+struct translated {
+    uint64_t output, size, tag;
+};
+
+/* Quick with a lane of the same access; false: `fault` says why not. */
+VI_HOT bool through_stage2(struct vi_reader *reader, const struct vi_context *context, struct vi_lane *lane, uint64_t ipa,
+                           unsigned access, enum vi_cause cause, struct translated *to, struct vi_fault *fault)
+{
+    enum vi_found found = VI_THINK;
+    if (VI_LIKELY(lane && !(ipa & context->s2.beyond))) {
+        found = vi_lane_find(lane, ipa, &to->tag, &to->output, &to->size);
+        if (found == VI_HIT) {
+            VI_COUNT(reader->counters.tlb2_hits);
+            return true;
+        }
+    }
+    struct vi_leaf leaf, whole; /* so that the one may be in registers */
+    if (VI_LIKELY(found == VI_MISS && fill_quickly(reader, lane, &context->s2, 2, ipa, &leaf))) {
+        VI_COUNT(reader->counters.tlb2_misses);
+        uint64_t within = context->s2.within, offset = ipa & within;
+        *to = (struct translated){leaf.output | offset, within + 1 - offset, leaf.tag};
+        return true;
+    }
+    if (!stage2(reader, context, ipa, access, cause, found == VI_MISS, &whole, fault))
+        return false;
+    if (lane)
+        vi_lane_refresh(lane);
+    *to = (struct translated){leaf_output(&whole, ipa), leaf_left(&whole, ipa), whole.tag};
+    return true;
+}
+
+/* ---- descriptors --------------------------------------------------------------------------------------------------- */
+
 /*
  * Where the descriptor is; false: a fault of stage 2. `lane` is for reads of stage 1's tables, where stage 2 has a say.
  * AArch32 tables may be beyond physical addresses (§7.3.12).
@@ -147,23 +340,11 @@ static inline uint64_t leaf_left(const struct vi_leaf *leaf, uint64_t address)
 VI_HOT bool physical(struct vi_reader *reader, nested by, struct vi_lane *lane, uint64_t at, unsigned access,
                      uint64_t *pa, struct vi_fault *fault)
 {
-    if (by) {
-        struct vi_leaf leaf;
-        uint64_t tag, size;
-        enum vi_found found = VI_THINK;
-        if (VI_LIKELY(lane && !(at & by->s2.beyond)))
-            found = vi_lane_find(lane, at, &tag, &at, &size);
-        if (VI_LIKELY(found == VI_HIT)) {
-            VI_COUNT(reader->counters.tlb2_hits);
-        } else {
-            if (!stage2(reader, by, at, access, VI_CAUSE_TT, found == VI_MISS, &leaf, fault))
-                return false;
-            at = leaf_output(&leaf, at);
-            if (lane)
-                vi_lane_refresh(lane, atomic_load_explicit(&by->s2_space->state, memory_order_acquire));
-        }
-    }
-    *pa = at & reader->setup->output_mask;
+    struct translated to;
+    to.output = at;
+    if (by && !through_stage2(reader, by, lane, at, access, VI_CAUSE_TT, &to, fault))
+        return false;
+    *pa = to.output & reader->setup->output_mask;
     return true;
 }
 
@@ -223,58 +404,7 @@ static inline uint64_t output_of(const struct vi_table *table, uint64_t descript
     return output;
 }
 
-/* Bit n of the result is whether `word` has the one bit `mask`. */
-static inline unsigned bit(uint64_t word, uint64_t mask, unsigned n)
-{
-    return (unsigned)(word >> __builtin_ctzll(mask) & 1) << n;
-}
-
-enum { READABLE_BIT, WRITABLE_BIT, CLEAN_BIT, USER_BIT, UXN_BIT, PXN_BIT, NOT_GLOBAL_BIT };
-_Static_assert(VI_NOT_GLOBAL == 1 << NOT_GLOBAL_BIT && VI_READABLE == 1 << READABLE_BIT, "as core.h numbers them");
-
-/* The low half of a leaf's tag: what its descriptor and those above permit, and what memory it is. */
-VI_HOT uint32_t leaf_attributes(const struct vi_table *table, uint64_t d, uint64_t hierarchy, int level)
-{
-    unsigned shareability =
-        table->shareability == VI_SH_OF_LEAF ? (unsigned)S1LeafDescriptor_SH(d) : table->shareability;
-    unsigned flags, attributes;
-    if (table->stage == 1) {
-        uint64_t h = hierarchy & table->hierarchy;
-        unsigned table_writable = bit(~h, UINT64_C(2) << __builtin_ctzll(VI_TableDescriptor_APTable), WRITABLE_BIT);
-        unsigned writable = bit(~d, AP_READ_ONLY, WRITABLE_BIT) & table_writable;
-        unsigned dirty = table->update_dirty ? bit(d, DBM, WRITABLE_BIT) & table_writable & ~writable : 0;
-        attributes = (unsigned)S1LeafDescriptor_AttrIndx(d);
-        flags = VI_READABLE | writable | dirty << (CLEAN_BIT - WRITABLE_BIT) |
-                (bit(d, AP_USER, USER_BIT) &
-                 bit(~h, UINT64_C(1) << __builtin_ctzll(VI_TableDescriptor_APTable), USER_BIT)) |
-                bit(d, VI_S1LeafDescriptor_UXN, UXN_BIT) | bit(h, VI_TableDescriptor_UXNTable, UXN_BIT) |
-                bit(d, VI_S1LeafDescriptor_PXN, PXN_BIT) | bit(h, VI_TableDescriptor_PXNTable, PXN_BIT) |
-                bit(d, VI_S1LeafDescriptor_nG, NOT_GLOBAL_BIT);
-    } else {
-        unsigned xn = (unsigned)S2LeafDescriptor_XN(d), writable = bit(d, S2_WRITE, WRITABLE_BIT);
-        attributes = (unsigned)S2LeafDescriptor_MemAttr(d);
-        flags = bit(d, S2_READ, READABLE_BIT) | writable |
-                (!writable && table->update_dirty && (d & DBM) ? VI_CLEAN : 0) | VI_USER | VI_NOT_GLOBAL |
-                (xn & 2 ? VI_UXN | VI_LEAF_XN_HIGH : 0) | (xn == 1 || xn == 2 ? VI_PXN : 0);
-    }
-    unsigned kind = table->kind[attributes];
-    unsigned memory = kind & VI_SH_COUNTS ? (kind & 0xF) | valid_shareability(shareability) << 4 : kind;
-    return flags | attributes << VI_LEAF_ATTRIBUTES | shareability << VI_LEAF_SHAREABILITY | memory << VI_LEAF_MEMORY |
-           (unsigned)(level + 1) << VI_LEAF_LEVEL | (table->granule_bits - 12u) / 2 << VI_LEAF_GRANULE;
-}
-
 enum walked { FOUND, AGAIN, FAILED };
-
-VI_HOT enum walked found(const struct vi_table *table, uint64_t address, unsigned shift, uint64_t output,
-                                int level, uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
-{
-    leaf->base = (address & ~UINT64_C(0) << shift) | shift;
-    leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
-    leaf->output = output;
-    leaf->descriptor = descriptor;
-    leaf->descriptor_at = at;
-    return FOUND;
-}
 
 /* One walk; AGAIN: an update lost its race. Bounded by the levels, whatever is in memory. */
 VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane *lane, const struct vi_table *table,
@@ -282,23 +412,22 @@ VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane
 {
     unsigned stride = table->granule_bits - 3u, shift = table->start_shift;
     int level = table->start_level;
-    /* Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero. */
-    uint64_t index = (address & ~table->beyond) >> shift, mask = (UINT64_C(1) << stride) - 1;
-    uint64_t base = table->base, hierarchy = 0;
-    for (;; level++, shift -= stride, index = address >> shift & mask) {
-        uint64_t at = base + index * 8, descriptor;
+    uint64_t base = table->base, mask = table->start_mask, hierarchy = 0;
+    for (;; level++, shift -= stride, mask = table->within - 7) {
+        uint64_t at = base + (address >> (shift - 3) & mask), descriptor;
         if (VI_UNLIKELY(!fetch(reader, by, lane, table, at, level, &descriptor, fault)))
             return FAILED;
         /* What nearly every descriptor is: what follows comes to the same for it. */
-        if (VI_LIKELY(table->plain && (descriptor & 1) && !(descriptor & table->too_high))) {
-            if (level < 3 && (descriptor & 2)) {
+        if (VI_LIKELY(table->plain && (descriptor & (table->too_high | 3)) == 3)) {
+            if (level < 3) {
                 hierarchy |= descriptor;
                 base = descriptor & table->address;
                 continue;
             }
-            if (VI_LIKELY(level == 3 && (descriptor & 2) && (descriptor & AF)))
-                return found(table, address, shift, descriptor & table->address, level, descriptor, at, hierarchy,
-                             leaf);
+            if (VI_LIKELY(descriptor & AF)) {
+                found_page(reader, table, table->stage, table->granule_bits, address, descriptor, at, hierarchy, leaf);
+                return FOUND;
+            }
         }
         if (VI_UNLIKELY(!(descriptor & 1)))
             return failed(fault, VI_TRANSLATION, level, table->stage), FAILED;
@@ -331,47 +460,29 @@ VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane
                 return failed(fault, VI_ACCESS, level, table->stage), FAILED;
             }
         }
-        return found(table, address, shift, output, level, descriptor, at, hierarchy, leaf);
+        leaf->base = (address & ~UINT64_C(0) << shift) | shift;
+        leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
+        leaf->output = output;
+        leaf->descriptor = descriptor;
+        leaf->descriptor_at = at;
+        return FOUND;
     }
 }
 
-/*
- * A walk to a page by descriptors that are all what one expects, of a table whose addresses are physical. False: one is
- * not, nothing has been done, and walk_once finds out what it means.
- */
-VI_HOT bool walk_to_page(struct vi_reader *reader, const struct vi_table *table, uint64_t address,
-                         struct vi_leaf *leaf)
-{
-    unsigned stride = table->granule_bits - 3u, shift = table->start_shift;
-    uint64_t index = (address & ~table->beyond) >> shift, mask = (UINT64_C(1) << stride) - 1;
-    uint64_t output_mask = reader->setup->output_mask, base = table->base, hierarchy = 0, descriptor;
-    if (VI_UNLIKELY(!table->plain))
-        return false;
-    for (int level = table->start_level; level < 3; level++, shift -= stride, index = address >> shift & mask) {
-        if (VI_UNLIKELY(!vi_fetch64(reader, (base + index * 8) & output_mask, &descriptor) || (descriptor & 3) != 3 ||
-                        (descriptor & table->too_high)))
-            return false;
-        hierarchy |= descriptor;
-        base = descriptor & table->address;
-    }
-    if (VI_UNLIKELY(!vi_fetch64(reader, (base + index * 8) & output_mask, &descriptor) ||
-                    (descriptor & (3 | AF)) != (3 | AF) || (descriptor & table->too_high)))
-        return false;
-    found(table, address, shift, descriptor & table->address, 3, descriptor, base + index * 8, hierarchy, leaf);
-    return true;
-}
-
-VI_HOT bool walk(struct vi_reader *reader, nested by, const struct vi_table *table, uint64_t address,
-                        struct vi_leaf *leaf, struct vi_fault *fault)
+/* `reads` is a lane for reads of stage 1's tables, if there is one already. */
+VI_HOT bool walk(struct vi_reader *reader, nested by, struct vi_lane *reads, const struct vi_table *table, uint64_t address,
+                 struct vi_leaf *leaf, struct vi_fault *fault)
 {
     VI_COUNT(reader->counters.walks);
-    if (!by && VI_LIKELY(walk_to_page(reader, table, address, leaf)))
+    if (!by && VI_LIKELY(walk_to_page(reader, table, table->stage, address, leaf)))
         return true;
-    struct vi_lane reads, *lane = NULL;
+    struct vi_lane own, *lane = NULL;
     if (by && !by->s2_protected_walks) {
-        vi_lane_begin(&reads, reader->core->tlb2, atomic_load_explicit(&by->s2_space->state, memory_order_acquire),
-                      by->s2_need[VI_PRIVILEGED], 0);
-        lane = &reads;
+        lane = reads ? reads : &own;
+        if (reads)
+            vi_lane_refresh(reads);
+        else
+            vi_lane_begin(&own, reader->core, reader->core->tlb2, by->s2_space, by->s2_need[VI_PRIVILEGED], 0);
     }
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         enum walked how = walk_once(reader, by, lane, table, address, leaf, fault);
@@ -423,7 +534,7 @@ static inline bool permitted2(const struct vi_leaf *leaf, const struct vi_contex
         if (c->s2_execute_needs_read && !(leaf->tag & VI_READABLE))
             return false;
         if (!c->s2_two_bit_xn)
-            return !(leaf->tag & VI_LEAF_XN_HIGH);
+            return !(leaf->tag & VI_UXN); /* XN[1] */
         return !(leaf->tag & (access & VI_PRIVILEGED ? VI_PXN : VI_UXN));
     }
     return leaf->tag & (access & VI_WRITE ? VI_WRITABLE | VI_CLEAN : VI_READABLE);
@@ -453,7 +564,7 @@ static inline bool stage2_found(struct vi_reader *reader, const struct vi_contex
         VI_COUNT(reader->counters.tlb2_misses);
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         if (!have) {
-            if (!walk(reader, NULL, table, ipa, leaf, fault))
+            if (!walk(reader, NULL, NULL, table, ipa, leaf, fault))
                 return false;
             (tries ? vi_tlb_replace : vi_tlb_put)(core, core->tlb2, c->s2_space, state, leaf);
         }
@@ -511,10 +622,11 @@ static inline const struct vi_table *half_of(const struct vi_context *c, uint64_
     return VI_LIKELY(rest == (high ? ~UINT64_C(0) >> half->input_bits : 0)) ? half : NULL;
 }
 
-static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, uint64_t *address, unsigned access,
-                          bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
+/* `missed`: after a miss of the course's lane, in whose range the address is. */
+static inline bool stage1(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t *address,
+                          unsigned access, bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
-    const struct vi_table *half = half_of(c, address, access);
+    const struct vi_table *half = missed ? &c->half[*address >> 55 & 1] : half_of(c, address, access);
     if (VI_UNLIKELY(!half))
         return failed(fault, VI_TRANSLATION, 0, 1);
     struct vi_core *core = reader->core;
@@ -530,8 +642,12 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     bool fresh = !have;
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         bool put = !have;
-        if (!have && !(by ? walk(reader, by, half, *address, leaf, fault) : walk(reader, NULL, half, *address, leaf, fault)))
+        if (!have && !(by ? walk(reader, by, course ? &course->reads : NULL, half, *address, leaf, fault)
+                          : walk(reader, NULL, NULL, half, *address, leaf, fault)))
             return false;
+        if (VI_LIKELY(missed && fresh && c->unprivileged && vi_leaf_shift(leaf) == course->lane1.shift) &&
+            keep_quickly(reader, &course->lane1, leaf))
+            return true;
         for (;;) {
             if (put) {
                 bool of_asid = (leaf->tag & VI_NOT_GLOBAL) && c->unprivileged;
@@ -554,16 +670,24 @@ static inline bool stage1(struct vi_reader *reader, const struct vi_context *c, 
     return failed(fault, VI_PERMISSION, 0, 1);
 }
 
-static void quicken_table(struct vi_table *t)
+static void quicken_table(struct vi_table *t, const struct vi_context *c, bool high)
 {
-    bool high = t->above != 0; /* of a TTB1 */
-    t->start_shift = (uint8_t)(t->granule_bits + (t->granule_bits - 3) * (3 - t->start_level));
     t->beyond = t->input_bits >= 64 ? 0 : ~UINT64_C(0) << t->input_bits;
     t->above = high ? t->beyond : 0;
+    /* Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero. */
+    t->start_shift = (uint8_t)(t->granule_bits + (t->granule_bits - 3) * (3 - t->start_level));
+    t->start_mask = ~t->beyond >> t->start_shift << 3;
+    t->within = (UINT64_C(1) << t->granule_bits) - 1;
     t->address = VI_S1LeafDescriptor_OA & (~UINT64_C(0) << t->granule_bits);
     t->too_high = t->output_bits >= 64 ? 0 : t->address & (~UINT64_C(0) << t->output_bits);
-    t->hierarchy = t->hierarchical ? ~UINT64_C(0) : 0;
-    t->plain = t->wide == VI_NARROW && !t->big_endian && !t->update_tables;
+    t->hierarchy = t->hierarchical ? VI_TableDescriptor_APTable | VI_TableDescriptor_UXNTable | VI_TableDescriptor_PXNTable
+                                   : 0;
+    t->plain = t->wide == VI_NARROW && !t->big_endian && !t->update_tables && t->start_level >= 0 &&
+               t->output_bits <= c->output_bits && !(t->base >> c->output_bits);
+    t->telling = VI_S1LeafDescriptor_SH | VI_S2LeafDescriptor_MemAttr | VI_S2LeafDescriptor_S2AP | VI_S1LeafDescriptor_nG |
+                 VI_S2LeafDescriptor_XN | DBM;
+    t->constant = (t->stage == 1 ? VI_READABLE : VI_USER | VI_NOT_GLOBAL) |
+                  (t->granule_bits - 12u) / 2 << VI_LEAF_GRANULE;
     for (unsigned n = 0; n < 16; n++) {
         unsigned inner = t->stage == 1 ? from_mair(t->mair >> (8 * (n & 7)) & 0xFF, 0) : from_memattr(n, 0);
         unsigned outer = t->stage == 1 ? from_mair(t->mair >> (8 * (n & 7)) & 0xFF, OUTER) : from_memattr(n, OUTER);
@@ -571,63 +695,65 @@ static void quicken_table(struct vi_table *t)
     }
 }
 
-void vi_quicken(struct vi_context *c)
+void vi_quicken(struct vi_reader *reader, struct vi_context *c)
 {
-    enum { NEVER = 0x8000 }; /* no leaf has it: ask the rules */
+    /* What was there may have been another context. */
+    reader->seen[0].table = reader->seen[1].table = NULL;
+    reader->course.context = NULL;
+    c->quick = c->stage1 && !c->aarch32;
+    c->alone = c->unprivileged && !c->stage2;
     for (unsigned high = 0; high < 2; high++) {
         struct vi_table *half = &c->half[high];
-        half->above = high;
-        quicken_table(half);
-        half->quick = !half->no_unprivileged && !half->top_byte_ignored && !c->aarch32;
-        if (!half->enabled) { /* no address has these bits so */
-            half->beyond = UINT64_C(1) << 55;
-            half->above = high ? 0 : half->beyond;
-        }
+        if (half->enabled)
+            quicken_table(half, c, high);
+        if (half->no_unprivileged || half->top_byte_ignored)
+            c->quick = false;
         if (c->aarch32)
             half->plain = false;
     }
-    c->s2.above = 0;
-    quicken_table(&c->s2);
+    for (unsigned high = 0; high < 2; high++)
+        if (!c->quick || !c->half[high].enabled) { /* no address has these bits so */
+            c->half[high].beyond = 0;
+            c->half[high].above = 1;
+        }
+    if (c->stage2)
+        quicken_table(&c->s2, c, false);
     for (unsigned access = 0; access < 8; access++) {
         bool write = access & VI_WRITE, data = !(access & VI_INSTRUCTION);
         bool unprivileged = c->unprivileged && !(access & VI_PRIVILEGED);
-        c->need[access] = (uint16_t)((write ? VI_WRITABLE : 0) | (unprivileged ? VI_USER : 0) | (data ? 0 : NEVER));
-        c->forbid[access] = c->unprivileged && !unprivileged && c->pan ? VI_USER | (c->epan ? NEVER : 0) : 0;
-        if (c->forbid[access] & NEVER)
-            c->need[access] |= NEVER;
-        c->s2_need[access] = (uint16_t)((write ? VI_WRITABLE : VI_READABLE) | (data ? 0 : NEVER));
+        c->need[access] =
+            (uint8_t)(VI_NOT_GLOBAL | (write ? VI_WRITABLE : 0) | (unprivileged ? VI_USER : 0) | (data ? 0 : VI_NEVER));
+        c->forbid[access] = c->unprivileged && !unprivileged && c->pan ? VI_USER | (c->epan ? VI_NEVER : 0) : 0;
+        if (c->forbid[access] & VI_NEVER)
+            c->need[access] |= VI_NEVER;
+        c->s2_need[access] = (uint8_t)((write ? VI_WRITABLE : VI_READABLE) | (data ? 0 : VI_NEVER));
     }
 }
 
-void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *c,
-                     unsigned access)
+inline __attribute__((always_inline)) struct vi_walked vi_walk_quickly(struct vi_reader *reader, struct vi_lane *lane,
+                                                                       const struct vi_table *half, uint64_t address)
 {
-    const struct vi_core *core = reader->core;
-    course->quick = c->stage1 && c->half[0].quick && c->half[1].quick;
-    course->stage2 = c->stage2;
-    if (!course->quick)
-        return;
-    for (unsigned high = 0; high < 2; high++) {
-        course->beyond[high] = c->half[high].beyond;
-        course->above[high] = c->half[high].above;
-    }
-    uint64_t own = atomic_load_explicit(&c->own->state, memory_order_acquire);
-    course->no_global = !(uint32_t)atomic_load_explicit(&c->global->state, memory_order_acquire);
-    vi_lane_begin(&course->lane1, core->tlb1, own, c->need[access], c->forbid[access]);
-    if (c->stage2)
-        vi_lane_begin(&course->lane2, core->tlb2, atomic_load_explicit(&c->s2_space->state, memory_order_acquire),
-                      c->s2_need[access], 0);
+    struct vi_leaf leaf;
+    if (VI_UNLIKELY(!fill_quickly(reader, lane, half, 1, address, &leaf)))
+        return (struct vi_walked){.tag = 0};
+    VI_COUNT(reader->counters.tlb_misses);
+    return (struct vi_walked){leaf.output | (address & half->within), leaf.tag};
 }
 
-bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t address, unsigned access, bool missed,
-              struct vi_place *place, struct vi_fault *fault)
+bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,
+              unsigned access, bool missed, struct vi_place *place, struct vi_fault *fault)
 {
     uint64_t mask = reader->setup->output_mask;
+    place->stage1.tag = place->stage2.tag = 0;
+    if (!c->quick)
+        course = NULL;
     if (VI_LIKELY(c->stage1)) {
-        if (!stage1(reader, c, &address, access, missed, &place->stage1, fault))
+        if (!stage1(reader, course, c, &address, access, missed, &place->stage1, fault))
             return false;
         place->size = leaf_left(&place->stage1, address);
         address = leaf_output(&place->stage1, address);
+        if (course)
+            vi_lane_refresh(&course->lane1);
     } else {
         /* A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both. */
         unsigned bits = c->bypasses_all ? reader->setup->output_bits : reader->setup->input_bits;
@@ -638,32 +764,23 @@ bool vi_place(struct vi_reader *reader, const struct vi_context *c, uint64_t add
             place->size = mask + 1 - (address & mask);
     }
     if (c->stage2) {
-        if (!stage2(reader, c, address, access, VI_CAUSE_IN, false, &place->stage2, fault))
-            return false;
-        uint64_t left = leaf_left(&place->stage2, address);
-        if (left < place->size)
-            place->size = left;
-        address = leaf_output(&place->stage2, address);
+        struct translated to;
+        if (course) {
+            vi_lane_refresh(&course->lane2); /* what stage 1's descriptors needed is there, too */
+            if (!through_stage2(reader, c, &course->lane2, address, access, VI_CAUSE_IN, &to, fault))
+                return false;
+            place->stage2.tag = to.tag;
+        } else {
+            if (!stage2(reader, c, address, access, VI_CAUSE_IN, false, &place->stage2, fault))
+                return false;
+            to.output = leaf_output(&place->stage2, address);
+            to.size = leaf_left(&place->stage2, address);
+        }
+        if (to.size < place->size)
+            place->size = to.size;
+        address = to.output;
     }
     place->pa = address & mask;
-    return true;
-}
-
-bool vi_walk_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,
-                     struct vi_place *place)
-{
-    const struct vi_table *table = &c->half[address >> 55 & 1];
-    struct vi_leaf *leaf = &place->stage1;
-    if (VI_UNLIKELY(!walk_to_page(reader, table, address, leaf) ||
-                    (leaf->tag & course->lane1.tested) != course->lane1.need))
-        return false;
-    if (VI_UNLIKELY(!(leaf->tag & VI_NOT_GLOBAL) || !c->unprivileged || !course->lane1.sizes))
-        return false; /* where else it goes, and that there is something now, is for vi_place to tell */
-    vi_tlb_add(reader->core, reader->core->tlb1, c->own, course->lane1.tag | course->lane1.sizes, leaf);
-    VI_COUNT(reader->counters.tlb_misses);
-    VI_COUNT(reader->counters.walks);
-    place->pa = leaf_output(leaf, address) & reader->setup->output_mask;
-    place->size = leaf_left(leaf, address);
     return true;
 }
 
@@ -682,8 +799,31 @@ void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
         .attributes = leaf->tag >> VI_LEAF_ATTRIBUTES & 0xF,
         .shareability = leaf->tag >> VI_LEAF_SHAREABILITY & 3,
         .memory = (vi_memory_type)leaf_memory(leaf),
-        .flags = leaf->tag & 0x7F,
+        .flags = (uint8_t)leaf->tag,
     };
+}
+
+static __attribute__((noinline)) struct vi_fault translate_whole(struct vi_reader *reader,
+                                                                const struct vi_context *context, uint64_t address,
+                                                                unsigned access, vi_memory_type incoming,
+                                                                struct vi_output *output)
+{
+    struct vi_place place;
+    struct vi_fault fault;
+    if (!vi_place(reader, NULL, context, address, access, false, &place, &fault))
+        return fault;
+    *output = (struct vi_output){
+        .pa = place.pa,
+        .size = place.size,
+        .has1 = context->stage1,
+        .has2 = context->stage2,
+        .memory = vi_memory_of(context, &place, incoming),
+    };
+    if (context->stage1)
+        vi_unpack(&place.stage1, &output->stage1);
+    if (context->stage2)
+        vi_unpack(&place.stage2, &output->stage2);
+    return (struct vi_fault){.kind = VI_NO_FAULT};
 }
 
 struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
@@ -691,21 +831,19 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
 {
     struct vi_place place;
     struct vi_fault fault;
-    struct vi_course course;
-    if (!mappings)
-        vi_course_begin(&course, reader, context, access);
-    if (mappings ? !vi_place(reader, context, address, access, false, &place, &fault)
-                 : !vi_place_quickly(reader, &course, context, address, access, &place, &fault))
+    struct vi_course *course = &reader->course;
+    if (VI_UNLIKELY(mappings))
+        return translate_whole(reader, context, address, access, incoming, output);
+    if (VI_UNLIKELY(course->context != context || course->access != access))
+        vi_course_begin(course, reader, context, access);
+    else
+        vi_course_refresh(course);
+    if (!vi_place_quickly(reader, course, address, &place, &fault))
         return fault;
     output->pa = place.pa;
     output->size = place.size;
-    output->memory = vi_memory_of(context, &place, incoming);
-    output->has1 = mappings && context->stage1;
-    output->has2 = mappings && context->stage2;
-    if (output->has1)
-        vi_unpack(&place.stage1, &output->stage1);
-    if (output->has2)
-        vi_unpack(&place.stage2, &output->stage2);
+    output->memory = context->alone ? (vi_memory_type)leaf_memory(&place.stage1) : vi_memory_of(context, &place, incoming);
+    output->has1 = output->has2 = false;
     return (struct vi_fault){.kind = VI_NO_FAULT};
 }
 

@@ -14,55 +14,69 @@ struct vi_place {
 /* A leaf for callers outside of the core. */
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping);
 
-/* Fill in what follows from the rest of a context: the last step in making one. */
-void vi_quicken(struct vi_context *context);
+/* The last step in making a context: fill in what follows from its other fields. */
+void vi_quicken(struct vi_reader *reader, struct vi_context *context);
 
 /* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data (dma.c). */
 unsigned vi_overridden(const struct vi_context *context, unsigned access);
 
-/* A context's way through the TLBs, for one kind of access. */
-struct vi_course {
-    struct vi_lane lane1, lane2;
-    uint64_t beyond[2], above[2]; /* of each half: bits of an address, and what they must be */
-    bool quick, stage2;           /* not quick: every address is for vi_place */
-    bool no_global;               /* a miss of lane1 is a miss of the TLB */
-};
-
-void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *context,
-                     unsigned access);
-
-VI_HOT void vi_course_refresh(struct vi_course *course, const struct vi_context *context)
+VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *context,
+                            unsigned access)
 {
-    if (!course->quick)
+    course->context = context;
+    course->access = access;
+    if (!context->quick)
         return;
-    vi_lane_refresh(&course->lane1, atomic_load_explicit(&context->own->state, memory_order_acquire));
-    course->no_global = !(uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire);
-    if (course->stage2)
-        vi_lane_refresh(&course->lane2, atomic_load_explicit(&context->s2_space->state, memory_order_acquire));
+    vi_lane_begin(&course->lane1, reader->core, reader->core->tlb1, context->own, context->need[access],
+                  context->forbid[access]);
+    if (!context->stage2)
+        return;
+    vi_lane_begin(&course->lane2, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[access], 0);
+    vi_lane_begin(&course->reads, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[VI_PRIVILEGED], 0);
 }
 
-/* False: `fault` says why not. `access` has been through the STE's overrides; `missed`: stage 1's TLB does not have it. */
-bool vi_place(struct vi_reader *reader, const struct vi_context *context, uint64_t address, unsigned access, bool missed,
-              struct vi_place *place, struct vi_fault *fault);
+/* See what was invalidated since, and what sizes there are by now. */
+VI_HOT void vi_course_refresh(struct vi_course *course)
+{
+    if (!course->context->quick)
+        return;
+    vi_lane_refresh(&course->lane1);
+    if (course->context->stage2)
+        vi_lane_refresh(&course->lane2);
+}
 
 /*
- * What vi_place does about a miss of stage 1 alone where each descriptor is what one expects and the access is simply
- * permitted. False: it is not so, and nothing has been done or counted.
+ * What the stages' rules say; false: `fault` says why not. `access` has been through the STE's overrides; `missed`: stage
+ * 1's TLB does not have it. Without a course (NULL) the leaves are whole, else their tags.
  */
-bool vi_walk_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context,
-                     uint64_t address, struct vi_place *place);
+bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context, uint64_t address,
+              unsigned access, bool missed, struct vi_place *place, struct vi_fault *fault);
 
-/* The same, quick where the TLBs have all. Of the leaves only the tags are there then, for vi_memory_of. */
-VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context,
-                             uint64_t address, unsigned access, struct vi_place *place, struct vi_fault *fault)
+/* An address and the tag of its leaf: two words come in registers, and somebody waits for this address. */
+struct vi_walked {
+    uint64_t pa, tag;
+};
+
+/*
+ * What vi_place does about a miss of stage 1, alone, in whose space there are pages, where each descriptor is what one
+ * expects and the access is simply permitted. Tag 0: it is not so, and nothing has been done or counted.
+ */
+struct vi_walked vi_walk_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *half,
+                                 uint64_t address);
+
+/* The same as vi_place, quick where the TLBs have all. Of the leaves the tags are there. */
+VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course, uint64_t address,
+                             struct vi_place *place, struct vi_fault *fault)
 {
+    const struct vi_context *context = course->context;
+    const struct vi_table *half = context->half;
     uint64_t output, size, size2;
-    unsigned high = address >> 55 & 1;
     bool missed = false;
-    if (VI_LIKELY(course->quick && (address & course->beyond[high]) == course->above[high])) {
+    /* A half is tried after the other, for a guess comes earlier than bit 55. None has an address if it is not quick. */
+    if (VI_LIKELY((address & half->beyond) == half->above) || (half++, (address & half->beyond) == half->above)) {
         enum vi_found found = vi_lane_find(&course->lane1, address, &place->stage1.tag, &output, &size);
         if (VI_LIKELY(found == VI_HIT)) {
-            if (!course->stage2) {
+            if (!context->stage2) {
                 VI_COUNT(reader->counters.tlb_hits);
                 place->pa = output & reader->setup->output_mask;
                 place->size = size;
@@ -77,13 +91,38 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
                 return true;
             }
         }
-        missed = found == VI_MISS && course->no_global;
-        if (VI_UNLIKELY(missed && !course->stage2 && vi_walk_quickly(reader, course, context, address, place)))
-            return true;
+        missed = found == VI_MISS && !(uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire);
+        if (VI_LIKELY(missed && context->alone)) {
+            struct vi_walked walked = vi_walk_quickly(reader, &course->lane1, half, address);
+            if (VI_LIKELY(walked.tag)) {
+                place->pa = walked.pa;
+                place->size = half->within + 1 - (address & half->within);
+                place->stage1.tag = walked.tag;
+                return true;
+            }
+        }
     }
-    bool done = vi_place(reader, context, address, access, missed, place, fault);
-    vi_course_refresh(course, context); /* there are new entries, maybe of new sizes */
-    return done;
+    struct vi_place whole; /* so that `place` may be in registers */
+    if (!vi_place(reader, course, context, address, course->access, missed, &whole, fault))
+        return false;
+    place->pa = whole.pa;
+    place->size = whole.size;
+    place->stage1.tag = whole.stage1.tag;
+    place->stage2.tag = whole.stage2.tag;
+    return true;
+}
+
+/* Where vi_place_quickly would find it in the TLB of stage 1, alone; false: there is more to it. Counts nothing. */
+VI_HOT bool vi_place_ahead(struct vi_course *course, const struct vi_reader *reader, uint64_t address,
+                           struct vi_place *place)
+{
+    const struct vi_context *context = course->context;
+    const struct vi_table *half = &context->half[address >> 55 & 1];
+    if (context->stage2 || (address & half->beyond) != half->above ||
+        vi_lane_find(&course->lane1, address, &place->stage1.tag, &place->pa, &place->size) != VI_HIT)
+        return false;
+    place->pa &= reader->setup->output_mask;
+    return true;
 }
 
 /* The memory type with which an access leaves (§13.4). */

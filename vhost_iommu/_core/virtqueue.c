@@ -91,7 +91,7 @@ static uint8_t *reach(struct serving *s, struct way *way, uint64_t iova, uint64_
     struct vi_place place;
     struct vi_fault fault;
     VI_COUNT(s->reader->counters.translations);
-    if (!vi_place_quickly(s->reader, &way->course, s->context, iova, way->access, &place, &fault))
+    if (!vi_place_quickly(s->reader, &way->course, iova, &place, &fault))
         return NULL;
     if (place.size < *size)
         *size = place.size;

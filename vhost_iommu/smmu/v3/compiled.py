@@ -62,7 +62,7 @@ PARAMETERS = (IDR0, IDR1, IDR3, IDR5, MPAMIDR, CR2, STRTAB_BASE, STRTAB_BASE_CFG
 _KINDS = (None, *FaultKind)
 _TYPES = tuple(MemoryType(packed >> 2 & 3, packed & 3, packed >> 4) for packed in range(64))
 
-_READABLE, _WRITABLE, _CLEAN, _USER, _UXN, _PXN, _NOT_GLOBAL = (1 << at for at in range(7))
+_USER, _WRITABLE, _READABLE, _CLEAN, _NOT_GLOBAL, _PXN, _UXN = 1, 2, 4, 8, 32, 64, 128
 
 
 def access_bits(access: Access | Transaction) -> int:
