@@ -56,7 +56,7 @@ JOIN_TIMEOUT = 10.0
 PAUSE = 50e-6
 #: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many,
 #: where there is a processor for the client meanwhile. To wake one that sleeps takes some 50 µs.
-SPIN = 100e-6
+SPIN = 200e-6
 #: Seconds for which a thread keeps the interpreter while another wants it.
 SWITCH_INTERVAL = 50e-6
 
