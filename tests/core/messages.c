@@ -5,7 +5,7 @@
  *   messages [FIRST [COUNT]]   COUNT random streams of messages, whole, mutilated and cut anywhere, of seeds from FIRST
  *
  * It plays the interpreter's part and checks that nothing is handed out that is not there. That the answers are right is
- * for tests/protocol/test_pump.py; but the seam for native stores, which nobody uses yet, is tried here.
+ * for tests/protocol/test_pump.py; the seam for what is carried out natively is tried here by itself.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,12 +47,21 @@ enum { MOST = 1 << 15, SIZE = 0x100 };
 static uint8_t sent[MOST];
 static unsigned stores;
 
-/* Takes writes below offset 0x40. */
+/* Takes writes below offset 0x40, of which those from 0x20 on want a posted write sent. */
 static bool store(void *of, uint64_t offset, uint32_t value) {
+    struct vi_mirror *mirror = of;
     if (offset >= 0x40)
         return false;
     stores++;
-    return vi_mirror_store(of, offset, 4, value);
+    mirror->posting = offset >= 0x20;
+    return vi_mirror_store(mirror, offset, 4, value);
+}
+
+/* Answers reads from offset 0x80 on that the mirror does not. */
+static bool load(void *of, uint64_t offset, uint32_t *value) {
+    (void)of;
+    *value = (uint32_t)offset;
+    return offset >= 0x80;
 }
 
 static size_t make(uint8_t *at, size_t room) {
@@ -97,6 +106,7 @@ static void converse(void) {
     CHECK(vi_mirror_make(&mirror, SIZE));
     mirror.plain = random_below(4) != 0;
     mirror.store = random_below(2) ? store : NULL;
+    mirror.load = random_below(2) ? load : NULL;
     mirror.store_of = &mirror;
     struct vi_block blocks[2] = {{0, 0, SIZE, &mirror}, {1, 0x80, SIZE, NULL}};
     struct vi_wire wire = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = pair[0], .most_ns = 1000000};
@@ -107,6 +117,7 @@ static void converse(void) {
     pump->fd = pair[0];
     pump->blocks = blocks;
     pump->count = 2;
+    pump->may_post = random_below(2);
     pump->spin_ns = random_below(2) ? 1000 : 0;
 
     size_t size = 0;
@@ -183,15 +194,39 @@ static void converse(void) {
     close(pair[1]);
 }
 
-/* Reads and writes through the seam and past it come back in order, with what was written. */
+/* One access of 4 bytes at `offset` of the block: a posted write of `value`, or a read that is answered to `id`. */
+static void write_word(int to, uint64_t offset, uint32_t value) {
+    struct message write = {.id = 1, .command = 10, .size = 36, .flags = 0x10, .offset = 0x1000 + offset, .count = 4};
+    memcpy(write.data, &value, 4);
+    CHECK(send(to, &write, 36, 0) == 36);
+}
+
+static void read_word(int to, uint64_t offset, uint16_t id) {
+    struct message read = {.id = id, .command = 9, .size = 32, .offset = 0x1000 + offset, .count = 4};
+    CHECK(send(to, &read, 32, 0) == 32);
+}
+
+static void is_answered(int from, uint64_t offset, uint16_t id, uint32_t value) {
+    struct message reply;
+    uint32_t found;
+    CHECK(recv(from, &reply, 36, MSG_WAITALL) == 36);
+    memcpy(&found, reply.data, 4);
+    CHECK(reply.id == id && reply.flags == 1 && reply.size == 36 && found == value && reply.offset == 0x1000 + offset);
+}
+
+/* Reads and writes through the seam and past it come back in order, with what was written; posts are between them. */
 static void seam(void) {
+    enum { PLAIN = 0x10, POSTS = 0x20, LOADED = 0x80, DMA_WRITE = 12, NO_REPLY = 0x10, NOBODYS_ID = 0xFFFF };
     int pair[2];
     CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     struct vi_mirror mirror;
     CHECK(vi_mirror_make(&mirror, SIZE));
     mirror.plain = true;
     mirror.store = store;
+    mirror.load = load;
     mirror.store_of = &mirror;
+    mirror.post_at = 0x123456789ABCDEF0;
+    mirror.post_value = 0xCAFE;
     struct vi_block block = {0, 0x1000, 0x1000 + SIZE, &mirror};
     struct vi_wire wire = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = pair[0], .most_ns = 1000000};
     struct vi_pump *pump = calloc(1, sizeof *pump);
@@ -200,24 +235,41 @@ static void seam(void) {
     pump->fd = pair[0];
     pump->blocks = &block;
     pump->count = 1;
+    pump->may_post = true;
     stores = 0;
+    fcntl(pair[0], F_SETFL, O_NONBLOCK);
     for (uint32_t i = 0; i < 100; i++) {
-        struct message write = {.id = 1, .command = 10, .size = 36, .flags = 0x10, .offset = 0x1010, .count = 4};
-        struct message read = {.id = (uint16_t)i, .command = 9, .size = 32, .offset = 0x1010, .count = 4};
-        memcpy(write.data, &i, 4);
-        CHECK(send(pair[1], &write, 36, 0) == 36);
-        CHECK(send(pair[1], &read, 32, 0) == 32);
+        write_word(pair[1], PLAIN, i);
+        read_word(pair[1], PLAIN, (uint16_t)i);
     }
-    shutdown(pair[1], SHUT_WR);
-    CHECK(vi_pump_run(pump) == VI_PUMP_END && !pump->problem);
+    CHECK(vi_pump_run(pump) == VI_PUMP_END && pump->problem == EAGAIN);
     CHECK(stores == 100 && mirror.reads == 100);
-    for (uint32_t i = 0; i < 100; i++) {
-        struct message reply;
-        uint32_t value;
-        CHECK(recv(pair[1], &reply, 36, MSG_WAITALL) == 36);
-        memcpy(&value, reply.data, 4);
-        CHECK(reply.id == i && reply.flags == 1 && reply.size == 36 && value == i && reply.offset == 0x1010);
+    for (uint32_t i = 0; i < 100; i++)
+        is_answered(pair[1], PLAIN, (uint16_t)i, i);
+
+    mirror.plain = false;
+    for (uint16_t round = 0; round < 2; round++) {
+        read_word(pair[1], LOADED, 1);
+        write_word(pair[1], POSTS, 7);
+        read_word(pair[1], LOADED + 4, 2);
+        CHECK(vi_pump_run(pump) == VI_PUMP_END && pump->problem == EAGAIN);
+        is_answered(pair[1], LOADED, 1, LOADED);
+        if (pump->may_post) {
+            struct message post;
+            uint64_t count;
+            uint32_t value;
+            CHECK(recv(pair[1], &post, 36, MSG_WAITALL) == 36);
+            memcpy(&count, &post.region, 8);
+            memcpy(&value, post.data, 4);
+            CHECK(post.id == NOBODYS_ID && post.command == DMA_WRITE && post.size == 36 && post.flags == NO_REPLY);
+            CHECK(post.offset == mirror.post_at && count == 4 && value == mirror.post_value);
+        }
+        is_answered(pair[1], LOADED + 4, 2, LOADED + 4);
+        pump->may_post = false; /* the second time it is lost */
     }
+    CHECK(mirror.reads == 100 && stores == 102);
+    read_word(pair[1], PLAIN, 3);
+    CHECK(vi_pump_run(pump) == VI_PUMP_READ && pump->access.offset == PLAIN);
     free(pump->in);
     free(pump);
     vi_mirror_free(&mirror);
