@@ -13,9 +13,14 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "doorbell.h"
 #include "software.h"
 
 enum { READERS = 3 };
+
+/* A command queue of four entries, and where its CMD_SYNCs' MSIs go. */
+enum { QUEUE = 0x3E000, QUEUE_LOG2SIZE = 2, INDEX_MASK = 7, MSI = 0x3F000 };
+enum { PROD = 0, CONS = 4 };
 
 /* Behind RAM and a hole; one that comes and goes. */
 #define PLUGGED_BASE UINT64_C(0x50000000)
@@ -26,6 +31,10 @@ struct test {
     uint8_t *ram;
     _Atomic uint64_t begun, completed; /* changes of the mapping of the first page */
     _Atomic bool over;
+    pthread_mutex_t lock; /* the owner's of the queue's registers */
+    struct vi_mirror registers;
+    struct vi_doorbell bell;
+    uint64_t rings; /* that needed no owner */
     _Atomic uint64_t requests, plugged; /* what readers did; how often the window was there */
 };
 
@@ -125,11 +134,83 @@ static void set_windows(struct test *test, uint8_t *plugged)
     REQUIRE(vi_set_windows(test->core, windows, plugged ? 2 : 1));
 }
 
+/* As a model that goes on with a write: it finds the queue where the doorbell left it. Holds the lock. */
+static void consume_as_owner(struct test *test, uint32_t prod)
+{
+    struct vi_consumed so_far;
+    struct vi_command_queue *queue = &test->bell.queue;
+    queue->prod = prod;
+    REQUIRE(vi_consume(test->core, queue, 100, &so_far) == ((prod - queue->cons) & INDEX_MASK));
+    queue->cons = so_far.cons;
+    REQUIRE(so_far.signals && vi_mirror_store(&test->registers, CONS, 4, queue->cons));
+    atomic_store((_Atomic uint32_t *)(void *)(test->ram + MSI), (uint32_t)(so_far.command[0] >> 32));
+}
+
+/* Invalidate all by commands, and wait for the CMD_SYNC's MSI. */
+static void invalidate_by_queue(struct test *test, uint64_t change)
+{
+    uint32_t prod, signal = (uint32_t)change;
+    uint64_t commands[2][2] = {
+        {VI_Opcode_CMD_TLBI_NSNH_ALL, 0},
+        {VI_Opcode_CMD_SYNC | VI_CompletionSignal_SIG_IRQ << 12 | (uint64_t)signal << 32, RAM_BASE + MSI},
+    };
+    uint64_t seen;
+    REQUIRE(vi_mirror_load(&test->registers, PROD, 4, &seen));
+    prod = (uint32_t)seen;
+    for (unsigned at = 0; at < 2; at++, prod++)
+        memcpy(test->ram + QUEUE + 16 * (prod & (INDEX_MASK >> 1)), commands[at], 16);
+    prod &= INDEX_MASK;
+    if (vi_doorbell_store(&test->bell, PROD, prod)) {
+        test->rings++;
+    } else {
+        pthread_mutex_lock(&test->lock);
+        vi_mirror_store(&test->registers, PROD, 4, prod);
+        consume_as_owner(test, prod);
+        pthread_mutex_unlock(&test->lock);
+    }
+    while (atomic_load((_Atomic uint32_t *)(void *)(test->ram + MSI)) != signal)
+        sched_yield();
+    REQUIRE(vi_mirror_load(&test->registers, CONS, 4, &seen) && seen == prod);
+}
+
+/* Somebody who takes the lock now and then, to whom the registers must be whole. */
+static void *own(void *argument)
+{
+    struct test *test = argument;
+    while (!atomic_load_explicit(&test->over, memory_order_relaxed)) {
+        pthread_mutex_lock(&test->lock);
+        if (atomic_load(&test->bell.rung)) {
+            REQUIRE(test->bell.queue.prod == test->bell.queue.cons && test->bell.armed);
+            atomic_store(&test->bell.rung, false);
+        }
+        pthread_mutex_unlock(&test->lock);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void make_doorbell(struct test *test)
+{
+    REQUIRE(!pthread_mutex_init(&test->lock, NULL) && vi_mirror_make(&test->registers, 8));
+    test->registers.plain = true;
+    test->bell = (struct vi_doorbell){
+        .lock = &test->lock,
+        .core = test->core,
+        .mirror = &test->registers,
+        .prod_at = PROD,
+        .cons_at = CONS,
+        .burst = 100,
+        .armed = true,
+        .writable = INDEX_MASK,
+        .queue = {RAM_BASE + QUEUE, QUEUE_LOG2SIZE, 0, 0, 0xFFFF, true, VI_SIGNALS_IN_RAM},
+    };
+}
+
 /* Software's ways of saying that the first page's translation changed. */
 static void invalidate(struct test *test, uint64_t change)
 {
     struct vi_core *core = test->core;
-    switch (change % 5) {
+    switch (change % 7) {
     case 0:
         vi_invalidate_range(core, VI_WORLD_EL1, IOVA, 0x1000, VI_ANY, 0xFFFF, ASID, 12, 3);
         vi_invalidate_range(core, VI_WORLD_STAGE2, RAM_BASE + PAGES, 0x1000, VMID, 0xFFFF, VI_ANY, 12, 3);
@@ -145,11 +226,15 @@ static void invalidate(struct test *test, uint64_t change)
     case 3:
         vi_invalidate_tlbs(core);
         break;
-    default:
+    case 4:
         vi_invalidate_configuration(core);
         vi_invalidate_tlbs(core);
         break;
+    default:
+        invalidate_by_queue(test, change);
+        return; /* which waits for requests that are under way */
     }
+    vi_quiesce(core);
 }
 
 /* Give change n's page to the first page of all streams, and take it from change n - 1. */
@@ -161,7 +246,6 @@ static void remap(struct test *test, uint64_t change)
     atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage1_at(0)), page_descriptor(pa));
     atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage2_at(0)), stage2_descriptor(pa, 3));
     invalidate(test, change);
-    vi_quiesce(test->core);
     atomic_store(&test->completed, change);
     /* Nobody is there any more: a plain write races with whoever is. */
     memset(test->ram + page_at(old) + 64, 0, 64 * READERS);
@@ -186,6 +270,10 @@ int main(int count, char **arguments)
     set_windows(&test, NULL);
     struct vi_parameters set = parameters();
     vi_set_parameters(test.core, &set);
+
+    make_doorbell(&test);
+    pthread_t owner;
+    REQUIRE(!pthread_create(&owner, NULL, own, &test));
 
     struct reader readers[READERS];
     static const unsigned sids[READERS] = {STAGE1_STREAM, STAGE2_STREAM, NESTED_STREAM};
@@ -212,10 +300,12 @@ int main(int count, char **arguments)
     atomic_store(&test.over, true);
     for (unsigned lane = 0; lane < READERS; lane++)
         pthread_join(readers[lane].thread, NULL);
-    printf("stress: %llu changes, %llu requests, %llu reads of memory that came and went\n",
-           (unsigned long long)change, (unsigned long long)test.requests, (unsigned long long)test.plugged);
+    pthread_join(owner, NULL);
+    printf("stress: %llu changes, %llu by the doorbell, %llu requests, %llu reads of memory that came and went\n",
+           (unsigned long long)change, (unsigned long long)test.rings, (unsigned long long)test.requests, (unsigned long long)test.plugged);
     REQUIRE(change && test.requests);
     vi_core_free(test.core);
+    vi_mirror_free(&test.registers);
     free(test.ram);
     return 0;
 }
