@@ -520,14 +520,14 @@ class History:
         return shown
 
     def _global_scene(self, c: Choices) -> object:
-        """A leaf becomes global, or ceases to be, and leads elsewhere while the TLB has it as it was."""
+        """A leaf becomes global or ceases to be, leads elsewhere or permits more, while the TLB has it as it was."""
         self.page = c.of((0, 1, 2, 3))
         shown = []
         for n in range(4):
             for slot in self.slots:
                 if slot.table is self.tables_of[ONE][0] and slot.level == 3 and self._of_page(slot, self.page):
                     moved = slot.value ^ (n & 1) << slot.table.granule_bits
-                    slot.table.write(slot.at, moved & ~(1 << 11) | c.below(2) << 11)
+                    slot.table.write(slot.at, moved & ~(1 << 11) ^ c.below(2) << 7 | c.below(2) << 11)
             for sid in (c.of((ONE, OTHER)), c.of((ONE, OTHER)), ONE):
                 shown.append(self._use(sid, None, 0, c.below(4)))
         return shown

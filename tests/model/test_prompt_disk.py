@@ -235,6 +235,16 @@ def test_many_requests_of_one_notification_are_told_of_once() -> None:
     assert (world.pulses, world.notified) == (before + 1, 1)
 
 
+def test_the_driver_is_asked_to_notify_of_what_comes_next() -> None:
+    world = World()
+    ring = world.driver.queues[0]
+    for served in range(1, 4):
+        world.driver.request(v.IN, 0, room=512)
+        avail_event = world.driver.peek(ring.used + 4 + 8 * ring.size, 2)
+        assert int.from_bytes(avail_event, "little") == served
+    assert world.notified == 3
+
+
 def test_what_is_counted_is_the_same_wherever_it_is_done() -> None:
     world = World()
     for _ in range(3):
