@@ -200,7 +200,9 @@ class Bench:
         **options: Any,
     ) -> None:
         if pumped:
-            options["lock"] = _core.lock()
+            door = _core.built()
+            assert door is not None
+            options["lock"] = door.Lock()
         self.ram = ram or Ram()
         #: Wired interrupts by source, in order; and posted writes that left RAM (such as MSIs): (address, data).
         self.wires: list[str] = []

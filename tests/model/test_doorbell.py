@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.smmu_builder import Bench
-from vhost_iommu import server
+from vhost_iommu import _core, server
 from vhost_iommu.smmu.v3.commands import CMD_CFGI_STE, CMD_RESUME, CMD_SYNC, CMD_TLBI_NH_ALL, Command, CompletionSignal
 from vhost_iommu.smmu.v3.instance import COMMAND_BURST
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, GERROR, CommandError
@@ -22,6 +22,12 @@ from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, GERROR, Com
 pytestmark = pytest.mark.usefixtures("core_is_built")
 
 TIMEOUT = 60
+
+
+@pytest.fixture(autouse=True)
+def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core, whatever the environment asks for."""
+    monkeypatch.delenv(_core.PURE, raising=False)
 
 
 def machine(**options: Any) -> Bench:
