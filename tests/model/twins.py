@@ -98,8 +98,8 @@ def _registers(smmu: Smmu) -> dict[str, int]:
 
 def _counts(smmu: Smmu) -> dict[str, int]:
     counts = {each.name: getattr(smmu.counters, each.name) for each in fields(Counters) if each.type == "int"}
-    del counts["reads_seen"]
-    counts["mmio_reads"] = smmu.counters.mmio_reads
+    del counts["reads_seen"], counts["writes_seen"]
+    counts["mmio_reads"], counts["mmio_writes"] = smmu.counters.mmio_reads, smmu.counters.mmio_writes
     for tlb, suffix in ((smmu.tlb, ""), (smmu.tlb2, " 2")):
         counters = tlb.counters
         counts["hits" + suffix], counts["misses" + suffix] = counters.hits, counters.misses

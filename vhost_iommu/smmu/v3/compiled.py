@@ -262,7 +262,6 @@ _SHARED: dict[str, Callable[[CompiledCounters], int]] = {
     "transactions": lambda c: c._core.counts()[0],
     "translations": lambda c: c._core.counts()[1],
     "walks": lambda c: c._core.counts()[2],
-    "mmio_writes": lambda c: c.by_doorbell()[0],
     "commands": lambda c: c.by_doorbell()[1],
     "syncs": lambda c: c.by_doorbell()[2],
 }

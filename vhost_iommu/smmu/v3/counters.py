@@ -23,11 +23,17 @@ class Counters:
     events: int = 0
     events_lost: int = 0
     interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
-    mmio_writes: int = 0
     reads_seen: int = 0  #: of registers, by the model
     #: … and those that were answered from its mirror.
     reads_mirrored: Callable[[], int] = lambda: 0
+    writes_seen: int = 0  #: likewise
+    #: … and those that its doorbell has carried out.
+    writes_carried_out: Callable[[], int] = lambda: 0
 
     @property
     def mmio_reads(self) -> int:
         return self.reads_seen + self.reads_mirrored()
+
+    @property
+    def mmio_writes(self) -> int:
+        return self.writes_seen + self.writes_carried_out()

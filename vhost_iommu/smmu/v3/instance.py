@@ -284,7 +284,7 @@ class Smmu:
             name = self.registers.named(offset)
             self.trace.emit(self.name, "mmio", f"write {name}", offset=offset, size=size, value=value)
         with self.lock:
-            self.counters.mmio_writes += 1
+            self.counters.writes_seen += 1
             self.registers.write(offset, size, value)
 
     def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
@@ -301,7 +301,8 @@ class Smmu:
                     self._doorbell = doorbell(self.lock, self.core, made, COMMAND_BURST, self._rung)
                     if self._doorbell is not None:
                         assert isinstance(self.counters, CompiledCounters)
-                        self.counters.by_doorbell = self._doorbell.counts
+                        self.counters.by_doorbell = counts = self._doorbell.counts
+                        self.counters.writes_carried_out = lambda: counts()[0]
             return self._mirror
 
     def _rung(self, prod: int, cons: int, aborted: bool) -> None:
