@@ -49,6 +49,9 @@ class Mirror(Protocol):
     def carry_out(self, offset: int, value: int) -> bool:
         """Whether a write of 4 bytes has been carried out without the block; if not, the block is to do all of it."""
 
+    def post(self) -> bool:
+        """Whether that write wants a posted write sent, which the caller then does."""
+
 
 @runtime_checkable
 class Mirrored(MmioDevice, Protocol):

@@ -19,14 +19,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define HOLE_BASE UINT64_C(0x50000000)
 enum { MOST_STEPS = 200, MOST_BYTES = 0x2000 };
 
-#define REQUIRE(what)                                                                                                 \
-    do {                                                                                                              \
-        if (!(what)) {                                                                                                \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                                        \
-            abort();                                                                                                  \
-        }                                                                                                             \
-    } while (0)
-
 struct machine {
     const uint8_t *input;
     size_t left;
