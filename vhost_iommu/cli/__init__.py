@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``vhost-iommu``: serve a machine, run a guest on it, read what either says. One module for each verb.
+
+Law: an operator's mistake is one line on standard error that says the mend, and exit code 2; a fault of ours is a
+traceback and 70. Results go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from vhost_iommu import __version__
+from vhost_iommu.cli import assets, decode, machine, run, serve
+from vhost_iommu.cli.common import EXIT_OK, EXIT_OURS, EXIT_USAGE
+from vhost_iommu.errors import UsageError
+
+_INTERRUPTED = 130
+
+_EPILOG = """\
+examples:
+  vhost-iommu doctor                              what is here, and how to get what is not
+  vhost-iommu run smmuv3-bare                     a bare-metal guest, in about a second
+  vhost-iommu run smmuv3-linux --trace t.json     a Debian kernel; open t.json in ui.perfetto.dev
+  vhost-iommu serve two-smmus --socket-dir /run/x for a QEMU of your own
+  vhost-iommu decode event 0x0000010000000010 0 0xffffffffc000
+                                                  the words of an "event 0x10 received" in a kernel log
+
+MACHINE is a name in qemu-configs/ or a path to a machine file.
+exit codes: 0 passed, 1 a test in the guest failed or something needed is missing, 2 your mistake,
+  3 the guest died or its time was over, 70 a fault of vhost-iommu itself
+environment: VI_QEMU, VI_KERNEL_6_12, VI_BUSYBOX, VI_CROSS name things by hand, VI_CACHE the folder for
+  downloads; NO_COLOR turns colour off; VHOST_IOMMU_PURE=1 leaves the compiled core aside
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv``; the exit code."""
+    try:
+        args = _parse(sys.argv[1:] if argv is None else argv)
+        logging.basicConfig(level=args.log_level.upper(), format="vhost-iommu: %(name)s: %(message)s")
+        command: Callable[[argparse.Namespace], int] = args.command
+        return command(args)
+    except UsageError as error:
+        print(f"vhost-iommu: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; keep the interpreter from complaining at its end, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception:
+        traceback.print_exc()
+        print("vhost-iommu: this is a fault of vhost-iommu itself; please report the lines above", file=sys.stderr)
+        return EXIT_OURS
+
+
+# -- what may be said ----------------------------------------------------------------------------------------------
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    # What follows "--" is QEMU's. argparse alone would take it only right after MACHINE.
+    cut = list(argv).index("--") if "--" in argv else len(argv)
+    args = _parser().parse_args(argv[:cut])
+    args.qemu_args = tuple(argv[cut + 1 :])
+    if args.qemu_args and not args.takes_qemu_args:
+        raise UsageError("only 'run' passes on what follows '--'; leave that out")
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vhost-iommu",
+        description="ARM SMMUs with DMA masters behind them, served to QEMU guests over vfio-user.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vhost-iommu {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.set_defaults(command=run, takes_qemu_args=False)
+        made.add_argument(
+            "--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="default: warning"
+        )
+        return made
+
+    for verb in (serve, run, decode, machine, assets):
+        verb.add(command)
+    command("demo", _demo, "Run the guests one after the other and tell what happened.")
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from vhost_iommu.demo import demo
+
+    return demo()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: exit codes, how a command is declared, and options that several of them have."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vhost_iommu.errors import UsageError
+
+if TYPE_CHECKING:
+    from vhost_iommu.trace import Trace
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_DIED, EXIT_OURS = 0, 1, 2, 3, 70
+
+
+class Add(Protocol):
+    """Declares one command: its name, the function that carries it out, and what it does in a sentence."""
+
+    def __call__(self, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser: ...
+
+
+def trace_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace", type=Path, metavar="F", help="each access, command, translation: F.json for ui.perfetto.dev, or text"
+    )
+
+
+def seconds(text: str) -> float:
+    with suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+
+
+@contextmanager
+def tracing(path: Path | None) -> Iterator[Trace | None]:
+    """The trace that the operator asked for; whole on disk afterwards, whatever happened."""
+    if path is None:
+        yield None
+        return
+    from vhost_iommu.trace import Trace
+
+    try:
+        trace = Trace.file(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name another file with --trace") from error
+    with trace:
+        yield trace

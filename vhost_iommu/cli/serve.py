@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vhost-iommu serve``: a machine for a QEMU that the operator starts."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from vhost_iommu.cli.common import EXIT_OK, Add, trace_option, tracing
+from vhost_iommu.errors import UsageError
+
+
+def add(command: Add) -> None:
+    serve = command("serve", _serve, "Serve a machine's PCI functions to a QEMU that you start.")
+    serve.add_argument("machine", metavar="MACHINE")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket-dir", type=Path, metavar="D", help="listen at D/NAME.sock for each SMMU")
+    where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")
+    where.add_argument("--fd", type=int, metavar="N", help="an inherited socket, listening or connected (likewise)")
+    trace_option(serve)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from vhost_iommu.config import load_machine
+    from vhost_iommu.daemon import Daemon
+    from vhost_iommu.guest.mapping import platform_of, wires_of
+    from vhost_iommu.guest.qemu import vfio_user
+    from vhost_iommu.server import serve_forever
+
+    config = load_machine(args.machine)
+    platform = platform_of(config)
+    if args.socket_dir is not None:
+        try:
+            args.socket_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{args.socket_dir}: {error.strerror}; name another folder") from error
+    with tracing(args.trace) as trace:
+        daemon = Daemon(
+            config,
+            args.socket_dir,
+            paths=[] if args.socket_path is None else [args.socket_path],
+            fds=[] if args.fd is None else [args.fd],
+            wires=wires_of(platform),
+            trace=trace,
+        )
+
+        def ready() -> None:
+            if daemon.sockets:
+                print(f"{config.name}: guest RAM must be shared; QEMU's arguments:", file=sys.stderr)
+            for function, path in zip(platform.functions, daemon.sockets, strict=False):
+                print(shlex.join(vfio_user(path.absolute(), function.slot)), flush=True)
+
+        try:
+            serve_forever(daemon.server, ready)
+        finally:
+            daemon.stop()
+        if daemon.failure is not None:
+            raise daemon.failure
+    return EXIT_OK
