@@ -16,7 +16,8 @@ from .daemon import Daemon
 from .guest.assets import Assets
 from .guest.ktap import Ktap
 from .guest.launch import Launch
-from .guest.run import Report, Verdict, disk_checksums
+from .guest.report import Report, disk_checksums
+from .guest.verdict import Verdict
 from .masters.virtio_blk import VirtioBlk
 from .smmu.v3 import Smmu
 from .terminal import Progress, paint

@@ -16,7 +16,8 @@ from vhost_iommu.config import BlockOptions, MachineConfig, load_machine
 from vhost_iommu.guest import linux
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes, hardware_of
-from vhost_iommu.guest.run import GuestRun, LinuxGuest, Options, Report
+from vhost_iommu.guest.report import Report
+from vhost_iommu.guest.run import GuestRun, LinuxGuest, Options
 
 MACHINE = Path(__file__).with_name("guest.toml")
 MODULE = "vt_maps"

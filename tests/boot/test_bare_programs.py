@@ -17,7 +17,7 @@ from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, Wishes
-from vhost_iommu.guest.run import Report
+from vhost_iommu.guest.report import Report
 from vhost_iommu.smmu.v3 import Smmu, events
 from vhost_iommu.trace import Record, Trace
 

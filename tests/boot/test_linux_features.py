@@ -21,7 +21,8 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap, Result
 from vhost_iommu.guest.launch import Launch, Wishes
-from vhost_iommu.guest.run import Report, Verdict, disk_checksums
+from vhost_iommu.guest.report import Report, disk_checksums
+from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.masters.engine import BURST, random_bytes
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.v3 import Smmu

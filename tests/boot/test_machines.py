@@ -12,7 +12,8 @@ from tests.conftest import missing
 from vhost_iommu.config import MachineConfig, load_machine, parse_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
-from vhost_iommu.guest.run import Report, Verdict, disk_checksums
+from vhost_iommu.guest.report import Report, disk_checksums
+from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.v3 import Features
 from vhost_iommu.smmu.v3.registers import IDR0

@@ -18,7 +18,9 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.initramfs import Initramfs
-from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options, Report, Verdict, disk_checksums
+from vhost_iommu.guest.report import Report, disk_checksums
+from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.verdict import Verdict
 
 SMALL = qemu.Hardware(memory=64)
 MIB = 1 << 20

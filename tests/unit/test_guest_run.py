@@ -16,7 +16,7 @@ from vhost_iommu.guest import bare, folder, linux, qemu, shim
 from vhost_iommu.guest.console import End
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.platform import GuestMaster, GuestSmmu, Platform
-from vhost_iommu.guest.run import Verdict, judge
+from vhost_iommu.guest.verdict import Verdict, judge
 
 TOP = Path(__file__).resolve().parents[2]
 MACHINE = Platform(

@@ -39,7 +39,8 @@ def _run(args: argparse.Namespace) -> int:
     from vhost_iommu.guest.assets import Assets
     from vhost_iommu.guest.ktap import Ktap
     from vhost_iommu.guest.launch import Launch, Wishes
-    from vhost_iommu.guest.run import Verdict, to_json
+    from vhost_iommu.guest.report import to_json
+    from vhost_iommu.guest.verdict import Verdict
 
     config = load_machine(args.machine)
     wishes = Wishes(

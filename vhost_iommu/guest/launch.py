@@ -19,7 +19,8 @@ from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.mapping import platform_of, wires_of
 from vhost_iommu.guest.platform import Platform
-from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options, Report
+from vhost_iommu.guest.report import Report
+from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options
 from vhost_iommu.trace import Trace
 
 

@@ -8,12 +8,10 @@ ends QEMU, and nothing that a run leaves behind stops the next.
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,21 +22,15 @@ from vhost_iommu.guest.build import Toolchain, share
 from vhost_iommu.guest.console import Console, End
 from vhost_iommu.guest.folder import RunFolder
 from vhost_iommu.guest.kernel import KernelImage, KernelTree
-from vhost_iommu.guest.ktap import Ktap, Result
+from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.platform import RAM, Platform
+from vhost_iommu.guest.report import Report
+from vhost_iommu.guest.verdict import Verdict, judge
 
 #: For a panic to end QEMU at once instead of at the deadline.
 APPEND = "console=ttyAMA0 panic=-1 oops=panic"
 #: QEMU puts the initial RAM file system at half of RAM, or here.
 INITRD_OFFSET = 128 << 20
-
-
-class Verdict(IntEnum):
-    """What the guest says; the exit code of ``vhost-iommu run``."""
-
-    PASSED = 0
-    FAILED = 1  #: a test failed
-    DIED = 3  #: the guest died, ended early, or its time was over
 
 
 class Served(Protocol):
@@ -87,26 +79,6 @@ class Options:
     keep: Path | None = None
     qemu: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of a run. ``folder`` holds the artefacts, if they were kept."""
-
-    verdict: Verdict
-    why: str
-    ktap: Ktap
-    console: str
-    seconds: float
-    seconds_to_first_test: float | None
-    folder: Path | None
-
-    def passed(self, name: str) -> bool:
-        return self.ktap.passed(name)
-
-    @property
-    def results(self) -> list[Result]:
-        return self.ktap.results
 
 
 class GuestRun:
@@ -285,7 +257,7 @@ class GuestRun:
             raise
         finally:
             kept = folder.close(failed)
-        return report if kept is not None else _without_folder(report)
+        return report if kept is not None else replace(report, folder=None)
 
     def _watch(self, folder: RunFolder, command: Sequence[str], served: Served | None) -> Report:
         started = time.monotonic()
@@ -334,65 +306,3 @@ def _source(name: str) -> Path:
 
 def _last_line(path: Path) -> str:
     return (path.read_text(errors="replace").splitlines() or [""])[-1]
-
-
-def judge(
-    end: End, status: int, ktap: Ktap, death: str | None = None, expected: Sequence[str] = ()
-) -> tuple[Verdict, str]:
-    """What the guest's words and its end mean together; ``expected`` are tests that it must have reported."""
-    if death is not None:
-        return Verdict.DIED, f"the guest died: {death.strip()}"
-    if end is End.TIMEOUT:
-        return Verdict.DIED, f"the guest's time was over after {_so_far(ktap)}"
-    if end is End.FLOOD:
-        return Verdict.DIED, f"the guest said too much, with {_so_far(ktap)}"
-    if end is not End.CLOSED or status:
-        return Verdict.DIED, f"QEMU ended with status {status} after {_so_far(ktap)}"
-    if not ktap.complete:
-        if ktap.bailed is not None:
-            return Verdict.DIED, f"the guest gave up: {ktap.bailed}"
-        return Verdict.DIED, f"the guest ended early, after {_so_far(ktap)}"
-    said = {result.name for result in ktap.results}
-    if missing := [name for name in expected if name not in said]:
-        return Verdict.DIED, f"the guest did not report {', '.join(missing)}"
-    if ktap.failures:
-        names = ", ".join(result.name for result in ktap.failures)
-        return Verdict.FAILED, f"{len(ktap.failures)} of {ktap.planned} tests: {names}"
-    return Verdict.PASSED, _so_far(ktap)
-
-
-def _so_far(ktap: Ktap) -> str:
-    if ktap.planned is None:
-        return "no word of any test"
-    skipped = sum(result.skipped is not None for result in ktap.results)
-    text = f"{len(ktap.results)} of {ktap.planned} tests"
-    return f"{text}, {skipped} skipped" if skipped else text
-
-
-def _without_folder(report: Report) -> Report:
-    return Report(
-        report.verdict, report.why, report.ktap, report.console, report.seconds, report.seconds_to_first_test, None
-    )
-
-
-def disk_checksums(report: Report) -> dict[str, list[dict[str, str]]]:
-    """What the guest says its disks hold at the end, by disk: sha256, offset and bytes."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for fact in report.ktap.facts("checksum"):
-        found.setdefault(fact.get("", ""), []).append(fact)
-    return found
-
-
-def to_json(report: Report) -> str:
-    """The report for other programs."""
-    return json.dumps(
-        {
-            "verdict": report.verdict.name.lower(),
-            "why": report.why,
-            "seconds": round(report.seconds, 3),
-            "tests": [
-                {"name": result.name, "passed": result.passed, "skipped": result.skipped} for result in report.results
-            ],
-        },
-        indent=1,
-    )
