@@ -86,6 +86,11 @@ def test_the_shims_table_is_entry_count_and_stores() -> None:
     assert words.tolist() == [0x4020_0000, 1, 0x40_1000_8010, 0x1000_0000]
 
 
+def test_the_shims_table_is_aligned_behind_its_code() -> None:
+    assert len(shim.code()) % 8 == 0
+    assert shim.binary(1, [(4, 2)]) == shim.code() + shim.table(1, [(4, 2)])
+
+
 @pytest.mark.parametrize("write", [(2, 0), (4, 1 << 32)])
 def test_the_shim_takes_32_bit_stores_only(write: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no 32-bit store"):

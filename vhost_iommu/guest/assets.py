@@ -62,14 +62,13 @@ class Qemu:
 
 @dataclass(frozen=True)
 class Cross:
-    """Compiles, links and copies freestanding AArch64 code.
+    """Compiles and links freestanding AArch64 code.
 
     ``prefix`` is what GNU makefiles call CROSS_COMPILE, or None with clang; ``env`` goes on top of the
     environment of each command.
     """
 
     cc: tuple[str, ...]
-    objcopy: tuple[str, ...]
     prefix: str | None
     origin: str
     env: Mapping[str, str] = field(default_factory=dict)
@@ -270,23 +269,21 @@ class Assets:
         for prefix in ("aarch64-linux-gnu-", *([""] if os.uname().machine == "aarch64" else [])):
             if (path := shutil.which(f"{prefix}gcc")) and shutil.which(f"{prefix}objcopy"):
                 candidates.append(_gnu(prefix, path))
-        if not gnu and (path := shutil.which("clang")) and shutil.which("ld.lld") and shutil.which("llvm-objcopy"):
+        if not gnu and (path := shutil.which("clang")) and shutil.which("ld.lld"):
             target = ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
-            candidates.append(Cross(target, ("llvm-objcopy",), None, path))
+            candidates.append(Cross(target, None, path))
         return next((cross for cross in candidates if not self._lack(cross)), None)
 
     def _lack(self, cross: Cross) -> str:
-        """What keeps ``cross`` from making a raw binary of freestanding C and assembly; empty if nothing."""
+        """What keeps ``cross`` from making a program of freestanding C and assembly; empty if nothing."""
         with tempfile.TemporaryDirectory(prefix="vi-cross-") as name:
             folder = Path(name)
             (folder / "a.S").write_text(".global _start\n_start: mrs x0, currentel\n b main\n")
             (folder / "b.c").write_text("unsigned long a; void main(void) { for (;;) a += 1; }\n")
             link = [*cross.cc, "-ffreestanding", "-nostdlib", "-static", "-o", "c.elf", "a.S", "b.c"]
-            copy = [*cross.objcopy, "-O", "binary", "c.elf", "c.bin"]
-            for argv in (link, copy):
-                done = self._run(argv, cwd=folder, env=cross.env)
-                if done.code != 0:
-                    return f"does not compile for AArch64 ({(done.err.splitlines() or ['no reason given'])[0]})"
+            done = self._run(link, cwd=folder, env=cross.env)
+            if done.code != 0:
+                return f"does not compile for AArch64 ({(done.err.splitlines() or ['no reason given'])[0]})"
         return ""
 
     def _make_cross(self, folder: Path) -> dict[str, str]:
@@ -454,13 +451,13 @@ def _private_qemu_command(folder: Path) -> tuple[str, ...]:
 
 
 def _gnu(prefix: str, origin: str) -> Cross:
-    return Cross((f"{prefix}gcc",), (f"{prefix}objcopy",), prefix, origin)
+    return Cross((f"{prefix}gcc",), prefix, origin)
 
 
 def _private_cross(folder: Path) -> Cross:
     prefix = str(folder / "usr/bin/aarch64-linux-gnu-")
     libraries = ":".join(map(str, _library_folders(folder)))
-    return Cross((f"{prefix}gcc",), (f"{prefix}objcopy",), prefix, str(folder), {"LD_LIBRARY_PATH": libraries})
+    return Cross((f"{prefix}gcc",), prefix, str(folder), {"LD_LIBRARY_PATH": libraries})
 
 
 def _atomic() -> Prerequisite:

@@ -45,33 +45,25 @@ class Toolchain:
     def _cross(self) -> Cross:
         return self._assets.cross()
 
-    def raw(self, sources: Sequence[Path]) -> bytes:
-        """Position-independent code as a raw binary that is entered at its first byte."""
-        return self._built("shim", sources, (), ".bin").read_bytes()
-
     def program(self, main: Path) -> Path:
         """The ELF of the bare-metal program ``main``, a C file, linked with guest/bare/lib."""
         library = share("bare/lib")
         sources = [main, *sorted(library.glob("*.S")), *sorted(library.glob("*.c"))]
         script = share("bare/bare.ld")
-        return self._built(main.stem, sources, (f"-I{library}", f"-Wl,-T,{script}"), ".elf", script)
+        return self._built(main.stem, sources, (f"-I{library}", f"-Wl,-T,{script}"), script)
 
-    def _built(self, name: str, sources: Sequence[Path], flags: Sequence[str], suffix: str, *extra: Path) -> Path:
+    def _built(self, name: str, sources: Sequence[Path], flags: Sequence[str], *extra: Path) -> Path:
         hashed = hashlib.sha256(repr(FLAGS).encode())
         for file in (*sources, *extra, *sorted({h for each in sources for h in each.parent.glob("*.h")})):
             hashed.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-        final = self.folder / f"{name}-{hashed.hexdigest()[:16]}{suffix}"
+        final = self.folder / f"{name}-{hashed.hexdigest()[:16]}.elf"
         if final.exists():
             return final
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=self.folder) as new:
             elf = Path(new) / f"{name}.elf"
             self._run([*self._cross.cc, *FLAGS, *flags, "-o", str(elf), *map(str, sources)], name)
-            made = elf
-            if suffix == ".bin":
-                made = Path(new) / f"{name}.bin"
-                self._run([*self._cross.objcopy, "-O", "binary", "-j", ".text", str(elf), str(made)], name)
-            os.replace(made, final)
+            os.replace(elf, final)
         return final
 
     def _run(self, command: Sequence[str], name: str) -> None:

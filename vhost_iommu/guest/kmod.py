@@ -57,7 +57,7 @@ class Modules:
             # What a make around us says to its own is nothing to this one.
             quiet = dict.fromkeys(("MAKEFLAGS", "MFLAGS", "MAKELEVEL"), "")
             made = Path(folder) / f"{name}.ko"
-            for argv in ([*command, "modules"], [*cross.objcopy, "--strip-debug", str(made)]):
+            for argv in ([*command, "modules"], [f"{cross.prefix}objcopy", "--strip-debug", str(made)]):
                 done = self._run(argv, env={**quiet, **cross.env})
                 if done.code:
                     raise UsageError(f"{name} does not compile; mend it:\n{(done.out + done.err).rstrip()}")

@@ -177,7 +177,7 @@ class GuestRun:
         # An aligned Image ignores text_offset since 3.17, but it names it all the same.
         entry = shim.KERNEL_ADDRESS + image.text_offset
         writes = self.platform.writes() if self._serve is not None else []
-        shim.build(self._toolchain, entry, writes, folder.file("shim.bin"))
+        folder.file("shim.bin").write_bytes(shim.binary(entry, writes))
         initrd = guest.initrd
         if initrd is None:
             initrd = folder.file("initrd.gz")
