@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TLB lookups, walks, permissions and updates of both stages (§3.3, §3.4; walk.py and translation.py). */
+/* TLB lookups, walks, permissions and updates of both stages (§3.3, §3.4; walk.py and stages.py). */
 #include "translate.h"
 
 /* A guest that wins every race for a descriptor gets no translation. */

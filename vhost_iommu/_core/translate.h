@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One address through the stages of its context (translation.py), for those who need no more than where it goes. */
+/* One address through the stages of its context (stages.py), for those who need no more than where it goes. */
 #ifndef VI_TRANSLATE_H
 #define VI_TRANSLATE_H
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from ...layout import Layout
 from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus
+from ..context import Context
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
-from .configuration import CdFault, Context, Refusal, record
+from .configuration import CdFault, Refusal
 from .registers import CR0ACK, CR2, IDR0, IDR1, IDR3, IDR5
 from .structures import EATS, S1DSS, STE, STE_CONFIG
 
@@ -86,7 +87,7 @@ class Ats:
         """What the endpoint may do at ``address`` (§13.7.1); a Fault: one of _ERRORS."""
         privileged = self._privileged(context, r)
         wants_execution = r.execute and r.ssid is not None
-        translate = self.smmu.translation.translate
+        translate = self.smmu.stages.translate
         found = None
         granted = []
         for wanted, access in (
@@ -140,14 +141,14 @@ class Ats:
         values = {"PnU": self._privileged(context, r), "RnW": 1, "InputAddr": address, "S2": fault.stage - 1}
         if fault.kind is FaultKind.WALK_EABT:
             cause = Cause.TT if fault.stage == 1 else fault.cause
-            event = record(events.F_WALK_EABT, r.sid, r.ssid, **values, CLASS=cause, FetchAddr=fault.fetch)
+            event = events.record(events.F_WALK_EABT, r.sid, r.ssid, **values, CLASS=cause, FetchAddr=fault.fetch)
         else:
-            event = record(events.F_TLB_CONFLICT, r.sid, r.ssid, **values, IPA=fault.ipa & ~0xFFF)
+            event = events.record(events.F_TLB_CONFLICT, r.sid, r.ssid, **values, IPA=fault.ipa & ~0xFFF)
         self.maybe_record(event, completion.events, recinvsid=True)
         return completion
 
     def _refused(self, r: AtsRequest, completion: AtsCompletion) -> AtsCompletion:
-        event = record(events.F_BAD_ATS_TREQ, r.sid, r.ssid, InputAddr=r.iova & ~0xFFF)
+        event = events.record(events.F_BAD_ATS_TREQ, r.sid, r.ssid, InputAddr=r.iova & ~0xFFF)
         completion.status = AtsStatus.UR
         completion.events.append(event)
         self.smmu.write_event(event)
@@ -220,7 +221,7 @@ class Ats:
             return None if isinstance(found, Context) else found
         substreams = ste.Config & 1 and ste.S1CDMax and self.smmu.registers[IDR1].SSIDSIZE
         if substreams and ste.S1DSS not in (S1DSS.BYPASS, S1DSS.SSID0):
-            return Refusal(record(events.F_STREAM_DISABLED, t.sid, None))
+            return Refusal(events.record(events.F_STREAM_DISABLED, t.sid, None))
         return None
 
     def _terminated(self, refusal: Refusal, answer: Answer) -> None:

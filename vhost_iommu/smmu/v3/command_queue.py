@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..ats import PageResponse, PrgResponse
+from ..context import Context
 from ..queue import Ring
+from ..stages import STAGE2_WORLD
 from ..tlb import Tlb
 from ..walk import Access, Mapping
 from . import commands
-from .configuration import Context
 from .registers import (
     CMDQ_BASE,
     CMDQ_CONS,
@@ -29,7 +30,6 @@ from .registers import (
     CommandError,
     StallModel,
 )
-from .translation import STAGE2_WORLD
 from .validity import StreamWorld
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class CommandQueue:
         if isinstance(context, Context):
             for n in range(min(1 << command.Size, MOST_PREFETCHED)):
                 address = command.Address + (n << 12 + command.Stride) & 2**64 - 1
-                smmu.translation.translate(context, address, Access())
+                smmu.stages.translate(context, address, Access())
         return OK
 
     def CMD_CFGI_STE(self, command: commands.CMD_CFGI_STE) -> CommandError:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from ... import _core
 from ...memory import Buffer, Memory, Window
 from ...mmio import Mirror
+from ..context import Context
 from ..memory_type import MemoryType
 from ..register_file import RegisterFile
+from ..stages import STAGE2_WORLD, Output, Stages
 from ..tlb import Space, Tlb, TlbCounters
 from ..transaction import Mpam, Transaction
 from ..walk import Access, Cause, Fault, FaultKind, Mapping
 from . import events
-from .configuration import CdFault, Configuration, Context, Refusal
+from .configuration import CdFault, Configuration, Refusal
 from .counters import Counters
 from .registers import (
     CMDQ_BASE,
@@ -40,7 +42,6 @@ from .registers import (
     STRTAB_BASE_CFG,
 )
 from .structures import CD, STE
-from .translation import STAGE2_WORLD, Output, Translation
 from .validity import StreamWorld, Validity
 
 if TYPE_CHECKING:
@@ -165,9 +166,9 @@ class CompiledConfiguration(Configuration):
 
     def context(self, held: door.Held) -> Context:
         """The reference's view of a context of the core."""
-        base = super().bare_context(STE(held.ste))
-        cd = held.cd
-        stage1 = None if cd is None else self._stage1(base, CD(cd))
+        ste, cd = STE(held.ste), held.cd
+        base = super().bare_context(ste)
+        stage1 = None if cd is None else self._stage1(ste, CD(cd))
         return replace(base, stage1=stage1, mpam=Mpam(*held.mpam), held=held)
 
 
@@ -222,16 +223,12 @@ class CompiledTlb(Tlb[Mapping]):
         self._core.invalidate_range(world, start, min(size, 2**64 - 1), vmid, vmid_mask, asid, granule_bits, level)
 
 
-class CompiledTranslation(Translation):
+class CompiledStages(Stages):
     """Single translations by the core; whole requests go past this."""
 
-    def __init__(
-        self, core: door.Core, registers: RegisterFile, memory: Memory, validity: Validity, counters: Counters
-    ) -> None:
+    def __init__(self, core: door.Core, memory: Memory, counters: Counters) -> None:
         self._core = core
-        self.registers = registers
         self.memory = memory
-        self._validity = validity
         self.counters = counters
         self.tlb = CompiledTlb(core, 1)
         self.tlb2 = CompiledTlb(core, 2)

@@ -8,13 +8,14 @@ immutable snapshot made of cached structures. Not modelled: permission indirecti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
+from ..context import Context, HalfContext, Stage1, Stage2
 from ..register_file import RegisterFile
-from ..transaction import NO_MPAM, Mpam
+from ..transaction import Mpam
 from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
 from . import events
 from .registers import (
@@ -25,62 +26,6 @@ from .registers import (
 )
 from .structures import CD, L1CD, L1STD, S1DSS, STE, STE_CONFIG, VMS, S1Fmt
 from .validity import StreamWorld, Validity
-
-
-@dataclass(frozen=True, slots=True)
-class HalfContext:
-    """One half of the address space: what CD.TTB0 or CD.TTB1 and the fields beside it say."""
-
-    table: Table
-    top_byte_ignored: bool
-    no_unprivileged: bool  #: E0PDx
-
-
-@dataclass(frozen=True, slots=True)
-class Stage1:
-    """Stage 1 of a context: a CD's fields in effective form."""
-
-    #: By VA[55] (AArch64) or as ``select32`` finds (AArch32); None where translation is disabled.
-    halves: tuple[HalfContext | None, HalfContext | None]
-    regime: Regime
-    asid: int
-    aset: int  #: 0 where there are no ASIDs
-    aarch32: bool
-    sizes32: tuple[int, int]  #: T0SZ and T1SZ of AArch32 tables
-    abort: bool  #: a terminated transaction aborts (CD.A), else it is RAZ/WI
-    record: bool  #: CD.R
-    stall: bool  #: CD.S
-
-
-@dataclass(frozen=True, slots=True)
-class Stage2:
-    """Stage 2 of a context: an STE's fields in effective form."""
-
-    table: Table
-    protected_walks: bool  #: S2PTW
-    forced_writeback: bool  #: S2FWB
-    record: bool  #: S2R
-    stall: bool  #: S2S
-    execute_needs_read: bool = False  #: AArch32
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """All that a translation needs to know of its stream; a stage is None where it is bypassed."""
-
-    ste: STE
-    world: StreamWorld
-    vmid: int = 0
-    stage1: Stage1 | None = None
-    stage2: Stage2 | None = None
-    #: What STE.PRIVCFG and INSTCFG make of a transaction; None: as it came.
-    privileged: bool | None = None
-    instruction: bool | None = None
-    #: STE.MTCFG, MemAttr and SHCFG; SHCFG 1 and MTCFG 0 leave a memory type as it came.
-    overrides: tuple[bool, int, int] = (False, 0, 1)
-    mpam: Mpam = NO_MPAM
-    #: The compiled core's own form of this, where that found it.
-    held: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +146,7 @@ class Configuration:
         self.misses += 1
 
         def event(kind: type[events.Event], **values: int) -> events.Event:
-            return record(kind, sid, ssid, **values)
+            return events.record(kind, sid, ssid, **values)
 
         ste = self.valid_ste(sid, ssid)
         if isinstance(ste, Refusal):
@@ -220,7 +165,7 @@ class Configuration:
         """The STE of a stream, if it is legal, even one that aborts."""
 
         def event(kind: type[events.Event], **values: int) -> events.Event:
-            return record(kind, sid, ssid, **values)
+            return events.record(kind, sid, ssid, **values)
 
         ste = self._ste(sid, event)
         if isinstance(ste, Refusal):
@@ -243,23 +188,26 @@ class Configuration:
                 return Refusal(event(events.F_STREAM_DISABLED))
         if not stage1:
             return base
-        cd = self._cd(base, sid, ssid or 0, cd_bits, event)
+        cd = self._cd(base, ste, sid, ssid or 0, cd_bits, event)
         if not isinstance(cd, CD):
             return cd
         if self.validity.cd_illegal(ste, cd):
             return Refusal(event(events.C_BAD_CD))
         # The VMS comes last, once it is known which PARTID is wanted of it (§7.3.22 leaves its place open).
-        mpam = self._mpam(base, sid, cd, event)
+        mpam = self._mpam(base, ste, sid, cd, event)
         if isinstance(mpam, Refusal):
             return mpam
-        return replace(base, stage1=self._stage1(base, cd), mpam=mpam)
+        return replace(base, stage1=self._stage1(ste, cd), mpam=mpam)
 
     def bare_context(self, ste: STE) -> Context:
         """The context without stage 1."""
         overrides = self.validity.idr1.ATTR_PERMS_OVR
+        validity = self.validity
         return Context(
-            ste,
-            world=self.validity.stream_world(ste),
+            validity.stream_world(ste),
+            validity.output_bits,
+            # Of the IPA, or of the PA where the STE bypasses both stages.
+            validity.output_bits if ste.Config == STE_CONFIG.BYPASS else validity.input_bits,
             vmid=0 if self.validity.vmid_ignored(ste) else ste.S2VMID,
             stage2=self._stage2(ste) if ste.Config & 2 else None,
             privileged=bool(ste.PRIVCFG & 1) if overrides and ste.PRIVCFG & 2 else None,
@@ -268,24 +216,23 @@ class Configuration:
             mpam=self.validity.mpam(ste.PARTID, ste.PMG),
         )
 
-    def _mpam(self, context: Context, sid: int, cd: CD, event: _Maker) -> Mpam | Refusal:
+    def _mpam(self, context: Context, ste: STE, sid: int, cd: CD, event: _Maker) -> Mpam | Refusal:
         """The MPAM identifiers of what stage 1 translates (§17.2)."""
-        ste = context.ste
         if not ste.S1MPAM:
             return context.mpam
         partid = cd.PARTID
         if self.validity.vms_enabled(ste):
-            partids = self._partid_map(context, sid, event)
+            partids = self._partid_map(context, ste, sid, event)
             if isinstance(partids, Refusal):
                 return partids
             partid = partids[partid % len(partids)]  # its upper bits are RES0 here
         return self.validity.mpam(partid, cd.PMG)
 
-    def _stage1(self, context: Context, cd: CD) -> Stage1:
-        el2 = context.world is StreamWorld.NS_EL2
+    def _stage1(self, ste: STE, cd: CD) -> Stage1:
+        el2 = self.validity.stream_world(ste) is StreamWorld.NS_EL2
         aarch32 = not cd.AA64
         return Stage1(
-            halves=(self._half(context.ste, cd, 0), self._half(context.ste, cd, 1)),
+            halves=(self._half(ste, cd, 0), self._half(ste, cd, 1)),
             regime=Regime(
                 unprivileged=not el2,
                 wxn=bool(cd.WXN),
@@ -361,6 +308,7 @@ class Configuration:
             table,
             protected_walks=bool(ste.S2PTW),
             forced_writeback=bool(ste.S2FWB) and bool(self.validity.idr3.FWB),
+            two_bit_xn=bool(self.validity.idr3.XNX),
             record=bool(ste.S2R),
             stall=bool(ste.S2S),
             execute_needs_read=not ste.S2AA64,
@@ -413,11 +361,12 @@ class Configuration:
             return self._not_fetched(events.F_STE_FETCH, at, event)
         return _keep(self._stes, sid, STE(fetched.raw))
 
-    def _cd(self, context: Context, sid: int, index: int, cd_bits: int, event: _Maker) -> CD | Refusal | CdFault:
+    def _cd(
+        self, context: Context, ste: STE, sid: int, index: int, cd_bits: int, event: _Maker
+    ) -> CD | Refusal | CdFault:
         cd = self._cds.get((sid, index))
         if cd is not None:
             return cd
-        ste = context.ste
         # Tables are aligned to their size, leaves to theirs; low bits of a pointer that say otherwise do not count.
         at = _aligned(ste.S1ContextPtr, cd_bits + 6) + index * CD.size
         leaf_bits = _CD_LEAF_BITS.get(ste.S1Fmt)
@@ -450,14 +399,14 @@ class Configuration:
             return CdFault(context, found)
         return self._not_fetched(events.F_CD_FETCH, found, event)
 
-    def _partid_map(self, context: Context, sid: int, event: _Maker) -> tuple[int, ...] | Refusal:
+    def _partid_map(self, context: Context, ste: STE, sid: int, event: _Maker) -> tuple[int, ...] | Refusal:
         """VMS.PARTID_MAP of a stream; no other part of a VMS is read."""
         partids = self._partids.get(sid)
         if partids is not None:
             return partids
         partids = self._vm_partids.get(context.vmid)
         if partids is None:
-            at, partid_map = context.ste.VMSPtr, VMS.PARTID_MAP
+            at, partid_map = ste.VMSPtr, VMS.PARTID_MAP
             data = self.memory.read(at, partid_map.width // 8)
             if data is None:
                 return self._not_fetched(events.F_VMS_FETCH, at, event)
@@ -501,10 +450,3 @@ def _first_block_level(granule: int, wide: Wide) -> int:
 def _aligned(pa: int, bits: int) -> int:
     """``pa`` aligned down to 2^``bits`` bytes; a negative number of bits is none."""
     return pa >> bits << bits if bits > 0 else pa
-
-
-def record(kind: type[events.Event], sid: int, ssid: int | None, **values: int) -> events.Event:
-    """An event of ``kind`` with the stream's fields, as far as the kind has them."""
-    if ssid is not None and any(f.name == "SSV" for f in kind.fields):
-        values.update(SSV=1, SSID=ssid)
-    return kind.of(SID=sid, **values)

@@ -254,3 +254,10 @@ class PRIEntry(Layout, size=16, section="8"):
 
 
 LAYOUTS: tuple[type[Layout], ...] = (*EVENTS.values(), PRIEntry)
+
+
+def record(kind: type[Event], sid: int, ssid: int | None, **values: int) -> Event:
+    """An event of ``kind`` with the stream's fields, as far as the kind has them."""
+    if ssid is not None and any(each.name == "SSV" for each in kind.fields):
+        values.update(SSV=1, SSID=ssid)
+    return kind.of(SID=sid, **values)

@@ -21,9 +21,11 @@ from ...memory import Memory, MemoryLike
 from ...mmio import Mirror
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
+from ..context import Context
 from ..memory_type import MemoryType, override
 from ..queue import Ring
 from ..register_file import RegisterFile
+from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
@@ -36,7 +38,7 @@ from .compiled import (
     PARAMETERS,
     CompiledConfiguration,
     CompiledCounters,
-    CompiledTranslation,
+    CompiledStages,
     access_bits,
     doorbell,
     fault_of,
@@ -45,7 +47,7 @@ from .compiled import (
     refusal,
     windows_of,
 )
-from .configuration import CdFault, Configuration, Context, Refusal, StrictConfiguration, record
+from .configuration import CdFault, Configuration, Refusal, StrictConfiguration
 from .counters import Counters
 from .features import Features
 from .pri import PriQueue
@@ -85,7 +87,6 @@ from .registers import (
     met,
 )
 from .stalls import Stalls
-from .translation import Translation
 from .validity import Validity
 
 if TYPE_CHECKING:
@@ -210,28 +211,22 @@ class Smmu:
         #: The compiled core, which needs memory that it can reach by itself.
         core = None if door is None or strict or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
         self.core: Core | None = core
-        self.translation: Translation
+        self.stages: Stages
         self.configuration: Configuration
         if core is None:
-            self.translation = Translation(
-                self.registers,
-                memory,
-                self.validity,
-                self.counters,
-                tlb_entries,
-                tlb_conflicts=tlb_conflicts,
-            )
+            level = self.registers[IDR3].BBML if tlb_conflicts else None
+            self.stages = Stages(memory, self.counters, tlb_entries, conflict_level=level)
             lookup = StrictConfiguration if configuration_conflicts else Configuration
-            self.configuration = lookup(self.registers, self.validity, memory, self.translation.read_ipa)
+            self.configuration = lookup(self.registers, self.validity, memory, self.stages.read_ipa)
         else:
             assert isinstance(memory, Memory)
             self.counters = CompiledCounters(core)
-            self.translation = CompiledTranslation(core, self.registers, memory, self.validity, self.counters)
+            self.stages = CompiledStages(core, memory, self.counters)
             self.configuration = CompiledConfiguration(core, self.registers, self.validity)
             memory.watch(lambda windows: core.set_windows(windows_of(windows)))
             self.registers.watch(PARAMETERS, self._parameters_changed)
             self.registers.watch(DOORBELL_REGISTERS, self.disarm)
-        self.tlb, self.tlb2 = self.translation.tlb, self.translation.tlb2
+        self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         self.stalls = Stalls(self)
         self.ats, self.pri = Ats(self), PriQueue(self)
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
@@ -514,7 +509,7 @@ class Smmu:
             self.counters.faults += 1
             if not t.translated:
                 attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
-                self._record(record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
+                self._record(events.record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
             if self.trace is not None:
                 self._trace_answer(t, answer)
         return answer
@@ -526,7 +521,7 @@ class Smmu:
         with self.lock:
             if self.registers[CR0ACK].SMMUEN:
                 where = {"InputAddr": hint.address & ~0xFFF, "Span": hint.npages}
-                self.write_event(record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
+                self.write_event(events.record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
 
     def ats_request(self, request: AtsRequest) -> AtsCompletion:
         """Answer a PCIe ATS translation request (§3.9.1.2)."""
@@ -622,12 +617,12 @@ class Smmu:
         address, left = t.iova, t.size
         while left > 0:
             self.counters.translations += 1
-            found = self.translation.translate(context, address, access)
+            found = self.stages.translate(context, address, access)
             if isinstance(found, Fault):
                 self._fault(context, t, address, access, found, answer)
                 return answer
             size = min(found.size, left)
-            memory = self.translation.memory_of(context, found, t.memory)
+            memory = self.stages.memory_of(context, found, t.memory)
             last = answer.pieces[-1] if answer.pieces else None
             if last is not None and last.pa + last.size == found.pa and answer.memory[-1] == memory:
                 answer.pieces[-1] = Piece(last.pa, last.size + size)
@@ -679,9 +674,9 @@ class Smmu:
                 answer.outcome = Outcome.ABORT if context.stage1.abort else Outcome.RAZ_WI
         kind = FAULT_EVENTS[fault.kind]
         if stalls:
-            self.stalls.add(t, address, record(kind, t.sid, t.ssid, **values, STALL=1), answer)
+            self.stalls.add(t, address, events.record(kind, t.sid, t.ssid, **values, STALL=1), answer)
         elif recorded:
-            self._record(record(kind, t.sid, t.ssid, **values), answer)
+            self._record(events.record(kind, t.sid, t.ssid, **values), answer)
 
     def _trace_answer(self, t: Transaction, answer: Answer) -> None:
         assert self.trace is not None

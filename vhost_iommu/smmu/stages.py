@@ -8,19 +8,14 @@ walk of stage 1 reads goes through stage 2. Addresses of faults are values all t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ...memory import MemoryLike
-from ..descriptors import S1LeafDescriptor
-from ..memory_type import MemoryType, combine, combine_forced, override
-from ..register_file import RegisterFile
-from ..tlb import Space, StrictTlb, Tlb
-from ..walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
-from .configuration import Context, HalfContext, Stage1, Stage2
-from .counters import Counters
-from .registers import IDR3
-from .structures import STE_CONFIG
-from .validity import Validity
+from ..memory import MemoryLike
+from .context import Context, HalfContext, Stage1, Stage2
+from .descriptors import S1LeafDescriptor
+from .memory_type import MemoryType, combine, combine_forced, override
+from .tlb import Space, StrictTlb, Tlb
+from .walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
 
 #: World of stage 2 entries, which are tagged by VMID alone.
 STAGE2_WORLD = 0
@@ -43,61 +38,56 @@ class Output(NamedTuple):
     stage2: Mapping | None = None
 
 
-class Translation:
-    """The translation of one SMMU, with its TLBs."""
+class Walks(Protocol):
+    """Whoever counts the walks of an instance."""
+
+    walks: int
+
+
+class Stages:
+    """Both stages of one SMMU, with their TLBs."""
 
     def __init__(
-        self,
-        registers: RegisterFile,
-        memory: MemoryLike,
-        validity: Validity,
-        counters: Counters,
-        tlb_entries: int,
-        *,
-        tlb_conflicts: bool,
+        self, memory: MemoryLike, counters: Walks, tlb_entries: int, *, conflict_level: int | None = None
     ) -> None:
-        """``tlb_conflicts``: entries that overlap are found out, as far as IDR3.BBML lets them conflict."""
-        self.registers = registers
+        """``conflict_level``: overlapping entries are found out, as far as this level of BBM lets them conflict."""
         self.memory = memory
-        self._validity = validity
         self.counters = counters
-        level = registers[IDR3].BBML
 
         def made() -> Tlb[Mapping]:
-            return StrictTlb(tlb_entries, resolves_sizes=level == 2) if tlb_conflicts else Tlb(tlb_entries)
+            return (
+                Tlb(tlb_entries)
+                if conflict_level is None
+                else StrictTlb(tlb_entries, resolves_sizes=conflict_level == 2)
+            )
 
         self.tlb = made()  #: stage 1
         self.tlb2 = made()  #: stage 2
         #: At level 1 a block with nT must make no conflict: it is not cached.
-        self._minds_nt = tlb_conflicts and level == 1
+        self._minds_nt = conflict_level == 1
 
     def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
         """Translate ``address`` through the stages that ``context`` has."""
         stage1 = None
         if context.stage1 is None:
-            # A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both.
-            bits = self._validity.output_bits if context.ste.Config == STE_CONFIG.BYPASS else self._validity.input_bits
-            if address >> bits:
+            # A bypassed stage 1 still checks the size of the address.
+            if address >> context.bypass_bits:
                 return Fault(FaultKind.ADDR_SIZE)
             if context.stage2 is None:
-                pa = self._truncated(address)
-                return Output(pa, (1 << self._validity.output_bits) - pa)
-            ipa, size = address, (1 << bits) - address
+                pa = _truncated(context, address)
+                return Output(pa, (1 << context.output_bits) - pa)
+            ipa, size = address, (1 << context.bypass_bits) - address
         else:
             found = self._stage1(context, context.stage1, address, access)
             if isinstance(found, Fault):
                 return found
             stage1, ipa, size = found
             if context.stage2 is None:
-                return Output(self._truncated(ipa), size, stage1)
+                return Output(_truncated(context, ipa), size, stage1)
         stage2 = self._stage2(context, context.stage2, ipa, access, Cause.IN)
         if isinstance(stage2, Fault):
             return stage2
-        return Output(self._truncated(stage2.translate(ipa)), min(size, _left(stage2, ipa)), stage1, stage2)
-
-    def _truncated(self, pa: int) -> int:
-        """AArch32 tables and bypassed IPAs may be wider than physical addresses: no fault (§3.4)."""
-        return pa & (1 << self._validity.output_bits) - 1
+        return Output(_truncated(context, stage2.translate(ipa)), min(size, _left(stage2, ipa)), stage1, stage2)
 
     def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
         """``size`` bytes of a CD table; the physical address where that aborts."""
@@ -105,7 +95,7 @@ class Translation:
         found = self._stage2(context, context.stage2, ipa, _READ, Cause.CD)
         if isinstance(found, Fault):
             return found
-        pa = self._truncated(found.translate(ipa))
+        pa = _truncated(context, found.translate(ipa))
         data = self.memory.read(pa, size)
         return pa if data is None else data
 
@@ -144,7 +134,7 @@ class Translation:
                 if self.tlb.conflict(context.world, context.vmid, stage1.asid, canonical, stage1.aset):
                     return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
-                found = walk(half.table, canonical, _Descriptors(self, context))
+                found = walk(half.table, canonical, _Descriptors(self, context, context.stage2))
                 if isinstance(found, Fault):
                     return found
                 mapping = found
@@ -153,7 +143,7 @@ class Translation:
                 return Fault(FaultKind.PERMISSION, mapping.level)
             if not (access.write and mapping.clean and not mapping.writable):
                 return mapping, mapping.translate(canonical), _left(mapping, canonical)
-            marked = mark_dirty(half.table, mapping, _Descriptors(self, context))
+            marked = mark_dirty(half.table, mapping, _Descriptors(self, context, context.stage2))
             if isinstance(marked, Fault):
                 return marked
             mapping = marked
@@ -192,19 +182,18 @@ class Translation:
                 if self.tlb2.conflict(STAGE2_WORLD, context.vmid, 0, ipa):
                     return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
-                found = walk(stage2.table, ipa, _Descriptors(self, None))
+                found = walk(stage2.table, ipa, _Descriptors(self, context, None))
                 if isinstance(found, Fault):
                     return found
                 mapping = found
                 self._keep(self.tlb2, space, mapping)
-            two_bit_xn = bool(self.registers[IDR3].XNX)
             protected = cause is not Cause.IN and stage2.protected_walks and _is_device(mapping, stage2)
             readable = stage2.execute_needs_read
-            if protected or not permitted2(mapping, access, two_bit_xn=two_bit_xn, execute_needs_read=readable):
+            if protected or not permitted2(mapping, access, two_bit_xn=stage2.two_bit_xn, execute_needs_read=readable):
                 return Fault(FaultKind.PERMISSION, mapping.level)
             if not (access.write and mapping.clean and not mapping.writable):
                 return mapping
-            marked = mark_dirty(stage2.table, mapping, _Descriptors(self, None))
+            marked = mark_dirty(stage2.table, mapping, _Descriptors(self, context, None))
             if isinstance(marked, Fault):
                 return marked
             mapping = marked
@@ -214,20 +203,20 @@ class Translation:
 
 
 class _Descriptors:
-    """A walk's way to memory: physical, or through stage 2 for stage 1 of a context that has both."""
+    """A walk's way to memory: physical, or through ``stage2``, for stage 1 of a context that has both."""
 
-    __slots__ = ("_context", "_stage2", "_translation")
+    __slots__ = ("_context", "_stage2", "_stages")
 
-    def __init__(self, translation: Translation, context: Context | None) -> None:
-        self._translation = translation
+    def __init__(self, stages: Stages, context: Context, stage2: Stage2 | None) -> None:
+        self._stages = stages
         self._context = context
-        self._stage2 = None if context is None else context.stage2
+        self._stage2 = stage2
 
     def fetch(self, address: int) -> int | Fault | None:
         pa = self._physical(address, _READ)
         if isinstance(pa, Fault):
             return pa
-        data = self._translation.memory.read(pa, 8)
+        data = self._stages.memory.read(pa, 8)
         if data is None:
             return None if pa == address else self._abort(pa)
         return int.from_bytes(data, "little")
@@ -236,20 +225,27 @@ class _Descriptors:
         pa = self._physical(address, _WRITE)
         if isinstance(pa, Fault):
             return pa
-        swapped = self._translation.memory.compare_and_swap_u64(pa, old, new)
+        swapped = self._stages.memory.compare_and_swap_u64(pa, old, new)
         return self._abort(pa) if swapped is None and pa != address else swapped
 
     def _physical(self, address: int, access: Access) -> int | Fault:
-        if self._stage2 is None or self._context is None:
-            # AArch32 tables may be beyond the physical addresses, which truncates the fetch (§7.3.12).
-            return self._translation._truncated(address)
-        found = self._translation._stage2(self._context, self._stage2, address, access, Cause.TT)
-        return found if isinstance(found, Fault) else self._translation._truncated(found.translate(address))
+        if self._stage2 is not None:
+            found = self._stages._stage2(self._context, self._stage2, address, access, Cause.TT)
+            if isinstance(found, Fault):
+                return found
+            address = found.translate(address)
+        # AArch32 tables may be beyond the physical addresses, which truncates the fetch (§7.3.12).
+        return _truncated(self._context, address)
 
     @staticmethod
     def _abort(pa: int) -> Fault:
         """The stage 1 walk's own access aborted at a physical address that is not its IPA."""
         return Fault(FaultKind.WALK_EABT, cause=Cause.TT, fetch=pa)
+
+
+def _truncated(context: Context, pa: int) -> int:
+    """AArch32 tables and bypassed IPAs may be wider than physical addresses: no fault (§3.4)."""
+    return pa & (1 << context.output_bits) - 1
 
 
 def _left(mapping: Mapping, address: int) -> int:
