@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt as apt_module
 from vhost_iommu.guest.apt import Apt, Done, debian_mirror, host_suite, run_command
+from vhost_iommu.guest.cache import locked
 
 MIRROR = "mirror://here/debian"
 KERNELS = """
@@ -254,3 +256,18 @@ def test_a_commands_lines_are_seen_as_they_come() -> None:
     seen: list[str] = []
     done = run_command(["printf", "a\\nb\\n"], line=seen.append)
     assert (done, seen) == (Done(0, "a\nb\n", ""), ["a", "b"])
+
+
+def test_two_entries_that_one_state_fetches_do_so_one_after_the_other(apt: Apt, fake: FakeApt, tmp_path: Path) -> None:
+    apt.folder.mkdir()
+    waiting = threading.Event()
+    other = Apt(
+        apt.folder, MIRROR, ["bookworm"], "arm64", lambda text: waiting.set(), fake, keyring=tmp_path / "keys.gpg"
+    )
+    second = threading.Thread(target=other.download, args=("busybox", ["busybox-static"], tmp_path / "debs"))
+    with locked(apt.folder / "lock"):
+        second.start()
+        assert waiting.wait(5), "the second one did not wait"
+        assert not fake.calls
+    second.join()
+    assert fake.count("install") == 2

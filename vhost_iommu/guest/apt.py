@@ -14,11 +14,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.cache import locked
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 DEBIAN_SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
@@ -189,11 +191,12 @@ class Apt:
 
     def newest(self, pattern: str, what: str) -> str:
         """The package whose name matches ``pattern`` and carries the highest version numbers."""
-        self._prepare()
-        names = [name for name in self._names() if re.fullmatch(pattern, name)]
-        if not names:
-            self._update()
+        with self._alone():
+            self._prepare()
             names = [name for name in self._names() if re.fullmatch(pattern, name)]
+            if not names:
+                self._update()
+                names = [name for name in self._names() if re.fullmatch(pattern, name)]
         if not names:
             raise UsageError(
                 f"the Debian mirror {self.mirror} has no {what} in {', '.join(self.suites)}; "
@@ -216,16 +219,25 @@ class Apt:
         on comes too, as if nothing were installed here; without, ``present`` are further packages that count
         as installed, each ``name`` or ``name (= version)``.
         """
-        self._prepare()
         stand_in = (
             "" if dependencies else STAND_IN.replace("Provides: ", "Provides: " + "".join(f"{p}, " for p in present))
         )
-        try:
-            return self._download(what, packages, archives, dependencies, stand_in)
-        except _StaleError:
-            # The mirror no longer has what our index names: the index is old.
-            self._update()
-            return self._download(what, packages, archives, dependencies, stand_in)
+        with self._alone():
+            self._prepare()
+            try:
+                return self._download(what, packages, archives, dependencies, stand_in)
+            except _StaleError:
+                # The mirror no longer has what our index names: the index is old.
+                self._update()
+                return self._download(what, packages, archives, dependencies, stand_in)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process uses this state meanwhile: two entries of the cache may be fetched by one state."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        waiting = lambda: self._progress(f"waiting for another process that uses {self.folder}…")  # noqa: E731
+        with locked(self.folder / "lock", waiting):
+            yield
 
     def _download(self, what: str, packages: Sequence[str], archives: Path, closure: bool, stand_in: str) -> list[Path]:
         (archives / "partial").mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of things that were fetched once.
 
-Law: an entry appears under its name whole or not at all, whenever the process is killed, and of two
-processes that want it one makes it while the other waits.
+Law: an entry appears under its name whole or not at all, whenever the process is killed; of two processes that want
+the same one makes it while the other waits, and who wants another does not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 
 STAMP = "stamp.json"
+_NEW, _OLD = ".new-", ".old-"
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -48,13 +49,18 @@ class Cache:
         return {str(key): str(value) for key, value in facts.items()} if isinstance(facts, dict) else None
 
     def entry(self, name: str, make: Callable[[Path], dict[str, str]]) -> Path:
-        """The folder ``name``; if it is not there, ``make`` fills a new one and returns its facts."""
+        """The folder ``name``; if it is not there, ``make`` fills a new one and returns its facts.
+
+        ``make`` may ask for other entries, but not for ``name``.
+        """
         final = self.folder / name
         if self.stamp(name) is not None:
             return final
         try:
-            with self._locked():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self._lock(name), lambda: self._progress(f"waiting for another process that makes {final}…")):
                 if self.stamp(name) is None:
+                    self._sweep()
                     self._make(name, make)
         except OSError as why:
             raise UsageError(
@@ -64,7 +70,7 @@ class Cache:
         return final
 
     def _make(self, name: str, make: Callable[[Path], dict[str, str]]) -> None:
-        final, new, old = self.folder / name, self.folder / f".new-{name}", self.folder / f".old-{name}"
+        final, new, old = self.folder / name, self.folder / f"{_NEW}{name}", self.folder / f"{_OLD}{name}"
         for leftover in (new, old):
             if leftover.exists():
                 shutil.rmtree(leftover)
@@ -80,21 +86,37 @@ class Cache:
         os.rename(new, final)
         shutil.rmtree(old, ignore_errors=True)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the cache's one lock; the kernel releases it when its last holder dies.
+    def _sweep(self) -> None:
+        """Remove what makers of other entries left when they were killed: a build can be large."""
+        for leftover in (*self.folder.glob(f"{_NEW}*"), *self.folder.glob(f"{_OLD}*")):
+            name = leftover.name.removeprefix(_NEW).removeprefix(_OLD)
+            with suppress(BlockingIOError), locked(self._lock(name)):
+                shutil.rmtree(leftover, ignore_errors=True)
 
-        A child that outlives a killed process inherits it, so a download is never done twice at once.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def _lock(self, name: str) -> Path:
+        """Each entry has its own: one that takes long to make keeps nobody from another."""
+        return self.folder / f".lock-{name}"
+
+
+@contextmanager
+def locked(file: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock ``file``, which is made if need be.
+
+    If somebody else has it, ``waiting`` is called before we wait; without it, BlockingIOError.
+
+    The kernel releases a lock when its last holder dies. A child that outlives a killed process inherits it, so a
+    download is never done twice at once.
+    """
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._progress(f"waiting for another process that is fetching into {self.folder}…")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            os.set_inheritable(file, True)
-            yield
-        finally:
-            os.close(file)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is None:
+                raise
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock, True)
+        yield
+    finally:
+        os.close(lock)
