@@ -44,6 +44,15 @@ def core_is_built() -> None:
         missing("the compiled core; 'make core' says why")
 
 
+@pytest.fixture(params=[False, True], ids=["reference", "core"])
+def built(request: pytest.FixtureRequest) -> bool:
+    """Whether the compiled core translates; a test that asks for this runs with both translators."""
+    chosen: bool = request.param
+    if chosen:
+        request.getfixturevalue("core_is_built")
+    return chosen
+
+
 @pytest.fixture(scope="session")
 def assets(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Assets:
     """QEMU, kernels, busybox and the cross compiler; fetched now when they are not here yet.

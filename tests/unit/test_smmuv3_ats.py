@@ -363,6 +363,26 @@ def test_a_bypassed_stage_1_is_answered_one_to_one(bench: Bench) -> None:
     assert (found.pa, found.iova, found.read, found.write, found.execute) == (PA, PA, True, True, False)
 
 
+@pytest.mark.parametrize("ste", [{}, {"INSTCFG": 3}, {"PRIVCFG": 3}])
+def test_where_nothing_is_translated_reading_and_writing_are_granted_whatever_was_asked_for(
+    built: bool, ste: dict[str, int]
+) -> None:
+    bench = Bench({**FULL, "permission_overrides": True}, pure=not built)
+    ats_stream(bench, S1CDMax=4, S1DSS=1, **ste)
+    assert entry(bench, PA, no_write=True) == AtsEntry(PA, 0x1000, PA, True, True, False)
+
+
+@pytest.mark.parametrize("eats", [EATS.FULL, EATS.SPLIT])
+def test_a_bypassed_stage_1_grants_what_stage_2_has_and_was_asked_for(built: bool, eats: EATS) -> None:
+    bench = Bench({**SPLIT, "substream_id_bits": 4}, pure=not built)
+    bench.set(CR0, ATSCHK=1)
+    _, second = bench.nested(EATS=eats, S1CDMax=4, S1DSS=1)
+    second.map(IPA, PA)
+    pa = PA if eats == EATS.FULL else IPA
+    assert entry(bench, IPA, no_write=True) == AtsEntry(IPA, 0x1000, pa, True, False, False)
+    assert entry(bench, IPA) == AtsEntry(IPA, 0x1000, pa, True, True, False)
+
+
 # -- updates of descriptors (§3.13.7) ------------------------------------------------------------------------
 
 
@@ -667,6 +687,14 @@ def test_an_invalidation_reaches_its_endpoint_with_an_aligned_span(
     bench.submit(c.CMD_ATC_INV.of(SID=7, **fields))
     (told,) = device.invalidations
     assert (told.sid, told.ssid, told.address, told.size, told.everywhere) == (7, *expected)
+
+
+def test_without_substreams_an_invalidation_has_no_pasid_whatever_ssv_says(built: bool) -> None:
+    bench, device = Bench({**FULL, "substream_id_bits": 0}, pure=not built), Device()
+    bench.smmu.endpoints[7] = device
+    bench.submit(c.CMD_ATC_INV.of(SID=7, SSV=1, SSID=9, Global=1, Address=0x5000))
+    (told,) = device.invalidations
+    assert (told.ssid, told.everywhere, told.address, told.size) == (None, False, 0x5000, 0x1000)
 
 
 def test_an_endpoint_that_is_not_there_has_nothing_to_forget(bench: Bench, device: Device) -> None:

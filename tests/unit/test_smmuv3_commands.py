@@ -563,6 +563,13 @@ def test_prefetches_record_nothing_of_what_they_do_not_find(bench: Bench) -> Non
     assert bench.events() == []
 
 
+def test_without_substreams_a_prefetch_with_one_has_no_effect_and_records_nothing(built: bool) -> None:
+    bench = Bench({"substream_id_bits": 0}, pure=not built)
+    bench.stream(0).map(0x1000, PA)
+    bench.submit(c.CMD_PREFETCH_CONFIG.of(SID=0, SSV=1), c.CMD_PREFETCH_ADDR.of(SID=0, SSV=1, Address=0x1000))
+    assert (bench.events(), bench.smmu.counters.walks) == ([], 0)
+
+
 def test_prefetches_leave_nothing_to_look_up(bench: Bench) -> None:
     bench.stream(0).map(0x1000, PA)
     bench.submit(c.CMD_PREFETCH_CONFIG.of(SID=0), c.CMD_PREFETCH_ADDR.of(SID=0, Address=0x1000))

@@ -51,8 +51,10 @@ class Device:
 class Requests:
     """A bench whose PRI queue of 2^``bits`` entries is on, and an endpoint behind it."""
 
-    def __init__(self, features: dict[str, Any] | None = None, *, bits: int = 2, **cr2: int) -> None:
-        self.bench = bench = Bench({**PRI, **(features or {})}, start=False)
+    def __init__(
+        self, features: dict[str, Any] | None = None, *, bits: int = 2, pure: bool | None = None, **cr2: int
+    ) -> None:
+        self.bench = bench = Bench({**PRI, **(features or {})}, start=False, pure=pure)
         self.bits = bits
         self.at = bench.ram.alloc(max(16 << bits, 32))
         bench[PRIQ_BASE] = PRIQ_BASE.of(ADDR=self.at, LOG2SIZE=bits)
@@ -390,6 +392,12 @@ def test_software_answers_a_group(
 ) -> None:
     pri.bench.invalidate(c.CMD_PRI_RESP.of(SID=SID, PRGIndex=0x1AB, Resp=resp, **fields))
     assert pri.device.responses == [PageResponse(SID, 0x1AB, code, ssid)]
+
+
+def test_without_substreams_an_answer_has_no_pasid_whatever_ssv_says(built: bool) -> None:
+    pri = Requests({"substream_id_bits": 0}, pure=not built)
+    pri.bench.invalidate(c.CMD_PRI_RESP.of(SID=SID, PRGIndex=1, Resp=2, SSV=1, SSID=4))
+    assert pri.device.responses == [PageResponse(SID, 1, SUCCESS, None)]
 
 
 def test_the_codes_are_those_of_pcie() -> None:

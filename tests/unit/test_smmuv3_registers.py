@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.smmu_builder import Bench
+from tests.smmu_builder import RAM_BASE, Bench
 from vhost_iommu.layout import Access, Register
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.transaction import Outcome, Transaction
@@ -64,6 +64,13 @@ def running() -> Bench:
 
 
 # -- identification ------------------------------------------------------------------------------------------
+
+
+def test_an_smmu_that_says_it_is_not_coherent_sees_what_software_wrote_all_the_same(built: bool) -> None:
+    bench = Bench({"coherent": False}, pure=not built)
+    assert not bench[IDR0].COHACC
+    bench.stream(0).map(0x1000, RAM_BASE)
+    assert bench.pa(0x1000) == RAM_BASE
 
 
 def test_the_id_registers_tell_the_features() -> None:

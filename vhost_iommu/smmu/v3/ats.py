@@ -87,13 +87,15 @@ class Ats:
         """What the endpoint may do at ``address`` (§13.7.1); a Fault: one of _ERRORS."""
         privileged = self._privileged(context, r)
         wants_execution = r.execute and r.ssid is not None
+        # Where no stage translates all is granted, asked for or not (§3.9.1.2, §13.6.4).
+        wants_writing = not r.no_write or (context.stage1 is None and context.stage2 is None)
         translate = self.smmu.stages.translate
         found = None
         granted = []
         for wanted, access in (
             # With STE.INSTCFG all reads are instruction fetches, or none is.
             (True, Access(privileged=privileged, instruction=context.instruction is True)),
-            (not r.no_write, Access(write=True, privileged=privileged)),
+            (wants_writing, Access(write=True, privileged=privileged)),
             (wants_execution, Access(privileged=privileged, instruction=context.instruction is not False)),
         ):
             output = translate(context, address, access) if wanted else None

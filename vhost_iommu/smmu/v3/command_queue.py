@@ -25,6 +25,7 @@ from .registers import (
     CR2,
     GERROR,
     IDR0,
+    IDR1,
     IDR3,
     IDR5,
     CommandError,
@@ -323,8 +324,8 @@ class CommandQueue:
         if not registers[IDR0].ATS or command.Size > 52:
             return ILL
         if registers[CR0ACK].SMMUEN:
-            ssid = command.SSID if command.SSV else None
-            everywhere = bool(command.SSV and command.Global)
+            ssid = self._pasid(command)
+            everywhere = ssid is not None and bool(command.Global)
             self.smmu.ats.invalidate(command.SID, ssid, command.Address, command.Size, everywhere=everywhere)
         return OK
 
@@ -333,8 +334,8 @@ class CommandQueue:
         if not registers[IDR0].PRI or command.Resp not in _PRI_CODES:
             return ILL
         if registers[CR0ACK].SMMUEN:
-            ssid = command.SSID if command.SSV else None
-            self.smmu.pri.respond(PageResponse(command.SID, command.PRGIndex, _PRI_CODES[command.Resp], ssid))
+            code = _PRI_CODES[command.Resp]
+            self.smmu.pri.respond(PageResponse(command.SID, command.PRGIndex, code, self._pasid(command)))
         return OK
 
     def CMD_SYNC(self, command: commands.CMD_SYNC) -> CommandError:
@@ -348,6 +349,10 @@ class CommandQueue:
         return OK
 
     # -- what they share -------------------------------------------------------------------------------------
+
+    def _pasid(self, command: commands.CMD_ATC_INV | commands.CMD_PRI_RESP) -> int | None:
+        """The PASID of a message to an endpoint; where there are no PASIDs, SSV counts as 0 (§4.5.1, §4.5.2)."""
+        return command.SSID if command.SSV and self.smmu.registers[IDR1].SSIDSIZE else None
 
     def _hyp(self) -> bool:
         idr0 = self.smmu.registers[IDR0]

@@ -85,7 +85,8 @@ class Features:
     msi: bool = True
     #: Wake-up events; a CMD_SYNC that asks for one completes silently.
     sev: bool = True
-    #: Table walks, queues and MSIs are coherent (IDR0.COHACC).
+    #: Table walks, queues and MSIs are coherent (IDR0.COHACC). They are without it, too: guest memory is shared with
+    #: QEMU, so a driver's missing cache maintenance never shows.
     coherent: bool = True
     #: Range invalidation and level hints.
     range_invalidation: bool = True
