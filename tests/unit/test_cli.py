@@ -39,7 +39,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"vhost-iommu {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "run", "decode", "dtb", "doctor", "fetch", "demo"])
+@pytest.mark.parametrize("command", ["serve", "run", "decode", "map", "dtb", "doctor", "fetch", "demo"])
 def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: vhost-iommu {command}")
@@ -62,6 +62,7 @@ def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys
         (["serve", "two-smmus", "--socket-dir", "/dev/null/x"], "name another folder"),
         (["decode", "evnt", "0x10"], "did you mean"),
         (["decode", "event", "0x10", "--", "-d"], "only 'run' passes on what follows"),
+        (["map", "smmuv3-bare", "--dts", "--json"], "not allowed with"),
         (["runn"], "invalid choice: 'runn'"),
     ],
 )

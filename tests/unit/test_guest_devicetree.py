@@ -19,6 +19,8 @@ def virt(ecam: int = 0x40_1000_0000, v2m: int = 0x0802_0000) -> bytes:
         tree.set_property(name, 2)
     tree.set_property("kaslr-seed", [1, 2], "/chosen")
     tree.set_property("reg", [ecam >> 32, ecam & 0xFFFF_FFFF, 0, 0x1000_0000], "/pcie@10000000")
+    tree.set_property("reg", [0, 0x0900_0000, 0, 0x1000], "/pl011@9000000")
+    tree.set_property("reg", [0, 0x0800_0000, 0, 0x1_0000, 0, 0x0801_0000, 0, 0x1_0000], "/intc@8000000")
     tree.set_property("reg", [0, v2m, 0, 0x1000], f"/intc@8000000/v2m@{v2m:x}")
     tree.set_property("phandle", 0x8003, f"/intc@8000000/v2m@{v2m:x}")
     made: bytes = tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0)
@@ -105,3 +107,25 @@ def test_phandles_are_unique() -> None:
 def test_another_machine_than_the_one_we_know_is_noticed(moved: dict[str, int]) -> None:
     with pytest.raises(devicetree.UnknownMachineError):
         devicetree.add_machine(virt(**moved), MACHINE)
+
+
+def test_the_source_of_what_is_added_is_what_is_added() -> None:
+    added, whole = fdt.parse_dts(devicetree.source(MACHINE)), edited(MACHINE)
+    for tree in (added, whole):
+        assert tree.get_property("arm,msi-num-spis", "/intc@8000000/v2m@8020000").value == 60
+    nodes = [node for node in whole.root.nodes if node.get_property("label") is not None]
+    assert len(nodes) == 4
+    for node in nodes:
+        ours = added.get_node(f"/{node.name}")
+        for prop in node.props:
+            if prop.name not in ("phandle", "iommus", "msi-parent"):
+                assert ours.get_property(prop.name) == prop
+
+
+def test_the_source_refers_by_labels() -> None:
+    lines = devicetree.source(MACHINE).splitlines()
+    assert "\tsmmu0: iommu@10000000 {" in lines
+    assert "\t\tmsi-parent = <&virt_v2m>;" in lines
+    assert "\t\tiommus = <&smmu0 0x20 &smmu0 0x21>;" in lines
+    assert "\tinterrupt-parent = <&virt_gic>;" in lines
+    assert not any("phandle" in line for line in lines)

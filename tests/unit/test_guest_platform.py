@@ -72,9 +72,9 @@ def test_wired_interrupts_and_msis_are_different_numbers(sizes: list[list[int]])
 def test_the_map_of_a_small_machine_is_this() -> None:
     platform = Platform([GuestSmmu("smmu0")], [GuestMaster("disk0", "virtio,mmio", "smmu0", (1,))])
     assert platform.writes() == [
-        (ECAM + 0x8010, 0x1000_0000),
-        (ECAM + 0x8018, 0x1002_0000),
-        (ECAM + 0x8004, 6),
+        (ECAM + 0xF_8010, 0x1000_0000),
+        (ECAM + 0xF_8018, 0x1002_0000),
+        (ECAM + 0xF_8004, 6),
     ]
     assert platform.placed("disk0").window.base == 0x1002_0000
     assert platform.intid("disk0") == 143

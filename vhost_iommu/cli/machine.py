@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vhost-iommu dtb``: what of a machine file a guest of one's own needs to know."""
+"""``vhost-iommu map`` and ``dtb``: what of a machine file a guest of one's own needs to know."""
 
 from __future__ import annotations
 
@@ -12,9 +12,29 @@ from vhost_iommu.terminal import Progress
 
 
 def add(command: Add) -> None:
+    where = command("map", _map, "Say where all of a machine is in its guest, and what must be written first.")
+    where.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+    form = where.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the same for other programs")
+    form.add_argument("--c-header", action="store_true", help="the same for C and assembly")
+    form.add_argument("--dts", action="store_true", help="what to add to the source of QEMU's own device tree")
     tree = command("dtb", _dtb, "Write the device tree with which a Linux guest finds the machine.")
-    tree.add_argument("machine", metavar="MACHINE")
+    tree.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
     tree.add_argument("-o", "--output", type=Path, required=True, metavar="F")
+
+
+def _map(args: argparse.Namespace) -> int:
+    from vhost_iommu.config import load_machine
+    from vhost_iommu.guest import addresses, devicetree
+    from vhost_iommu.guest.mapping import platform_of
+
+    config = load_machine(args.machine)
+    if args.dts:
+        print(devicetree.source(platform_of(config)), end="")
+        return EXIT_OK
+    form = addresses.as_json if args.json else addresses.as_header if args.c_header else addresses.as_text
+    print(form(addresses.address_map(config)))
+    return EXIT_OK
 
 
 def _dtb(args: argparse.Namespace) -> int:

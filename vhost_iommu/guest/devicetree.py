@@ -2,12 +2,13 @@
 """The guest's device tree: QEMU's own, plus SMMUs, the masters behind them, and what was taken from the v2m frame.
 
 Law: every node comes from the platform's description, none is written by hand, and what platform.py assumes of
-QEMU's machine is compared with the tree that QEMU made.
+QEMU's machine is compared with the tree that QEMU made. As source text it is the part that is added alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import fdt
@@ -17,6 +18,8 @@ from vhost_iommu.guest.platform import Function, Placed, Platform, Property
 
 IRQ_EDGE_RISING = 1
 GIC_SPI = 0
+#: Properties that refer to nodes, and by how many cells each time.
+_REFERENCES = {"interrupt-parent": 1, "msi-parent": 1, "iommus": 2}
 _NODES = {"virtio,mmio": "virtio_mmio", "arm,smmute": "smmute"}
 
 
@@ -34,17 +37,83 @@ def add_machine(dtb: bytes, platform: Platform) -> bytes:
     _fixed_seed(tree)
 
     frame = tree.get_node(v2m)
-    msi_parent = frame.get_property("phandle").value
+    _tell_frame(frame, platform)
+    for node in _added(platform, phandle, frame.get_property("phandle").value):
+        tree.add_item(node)
+    written: bytes = tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0)
+    return written
+
+
+def source(platform: Platform) -> str:
+    """What add_machine adds, as text for dtc with labels; the GIC, to which it refers, is there as QEMU has it.
+
+    Nodes of the same path are one to dtc: behind the source of QEMU's own tree it adds to that.
+    """
+    gic, v2m = 1, 2
+    labels = {gic: "virt_gic", v2m: "virt_v2m"}  # no part of a machine has a _ in its name
+    root, controller, frame = fdt.Node("/"), fdt.Node(f"intc@{at.GICD:x}"), fdt.Node(f"v2m@{at.V2M:x}")
+    _set(root, "#address-cells", 2)
+    _set(root, "#size-cells", 2)
+    _set(root, "interrupt-parent", gic)
+    _set(controller, "compatible", "arm,cortex-a15-gic")
+    _set(controller, "reg", [*_cells(at.GICD, 0x1_0000), *_cells(at.GICC, 0x1_0000)])
+    _set(controller, "#interrupt-cells", 3)
+    _set(controller, "interrupt-controller", None)
+    _set(controller, "#address-cells", 2)
+    _set(controller, "#size-cells", 2)
+    _set(controller, "ranges", None)
+    _set(controller, "phandle", gic)
+    _set(frame, "compatible", "arm,gic-v2m-frame")
+    _set(frame, "reg", _cells(at.V2M, 0x1000))
+    _set(frame, "msi-controller", None)
+    _set(frame, "phandle", v2m)
+    _tell_frame(frame, platform)
+    controller.append(frame)
+    chosen = fdt.Node("chosen")
+    _set(chosen, "linux,pci-probe-only", 1)
+    for node in (controller, chosen, *_added(platform, v2m, v2m)):
+        root.append(node)
+        if node.get_property("#iommu-cells") is not None:
+            labels[node.get_property("phandle").value] = re.sub(r"\W", "_", node.get_property("label").value)
+    return "/dts-v1/;\n\n" + "\n".join(_lines(root, labels)) + "\n"
+
+
+def _lines(node: Any, labels: Mapping[int, str]) -> Iterator[str]:
+    """The text of a node; who has a label is named by it."""
+    handle = node.get_property("phandle")
+    yield f"{f'{labels[handle.value]}: ' if handle is not None else ''}{node.name} {{"
+    for prop in node.props:
+        if prop.name != "phandle":
+            yield f"\t{prop.name}{_value(prop, labels)};"
+    for child in node.nodes:
+        yield ""
+        yield from (f"\t{line}".rstrip() for line in _lines(child, labels))
+    yield "};"
+
+
+def _value(prop: Any, labels: Mapping[int, str]) -> str:
+    if isinstance(prop, fdt.PropStrings):
+        return " = " + ", ".join(f'"{text}"' for text in prop.data)
+    if not isinstance(prop, fdt.PropWords):
+        return ""
+    every = _REFERENCES.get(prop.name, 0)  # of how many cells the first is a phandle
+    cells = (
+        f"&{labels[word]}" if every and index % every == 0 else f"{word:#x}" for index, word in enumerate(prop.data)
+    )
+    return f" = <{' '.join(cells)}>"
+
+
+def _tell_frame(frame: Any, platform: Platform) -> None:
     frame.set_property("arm,msi-base-spi", platform.msi_intids.start)
     frame.set_property("arm,msi-num-spis", len(platform.msi_intids))
 
-    for function in platform.functions:
-        phandle += 1
-        tree.add_item(_smmu_node(function, phandle, msi_parent))
+
+def _added(platform: Platform, last_phandle: int, msi_parent: int) -> Iterator[Any]:
+    """The nodes of SMMUs and masters, with the phandles that follow ``last_phandle``."""
+    for phandle, function in enumerate(platform.functions, last_phandle + 1):
+        yield _smmu_node(function, phandle, msi_parent)
         for placed in function.masters:
-            tree.add_item(_master_node(placed, phandle))
-    written: bytes = tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0)
-    return written
+            yield _master_node(placed, phandle)
 
 
 def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
@@ -120,9 +189,14 @@ def _checked(tree: Any) -> str:
     frame = next((node for node in gic.nodes if node.name.startswith("v2m@")), None) if gic is not None else None
     if gic is None or frame is None:
         raise UnknownMachineError("there is no GICv2m frame")
-    base = frame.get_property("reg")[1]
-    if base != at.V2M:
-        raise UnknownMachineError(f"the GICv2m frame is at {base:#x}, not {at.V2M:#x}")
+    for node, where, expected in (
+        ("the GIC's distributor", gic.get_property("reg")[1], at.GICD),
+        ("its CPU interface", gic.get_property("reg")[5], at.GICC),
+        ("the GICv2m frame", frame.get_property("reg")[1], at.V2M),
+        ("the console", _reg(tree, f"pl011@{at.UART:x}"), at.UART),
+    ):
+        if where != expected:
+            raise UnknownMachineError(f"{node} is at {where:#x}, not {expected:#x}")
     if tree.root.get_property("#address-cells").value != 2 or tree.root.get_property("#size-cells").value != 2:
         raise UnknownMachineError("addresses of the device tree do not have two cells")
     return f"/{gic.name}/{frame.name}"

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from vhost_iommu.errors import UsageError
 
 RAM = 0x4000_0000
+GICD, GICC = 0x0800_0000, 0x0801_0000  #: distributor and CPU interface of the GICv2
+UART = 0x0900_0000  #: a PL011, the console
 ECAM = 0x40_1000_0000  #: configuration space of bus 0, with highmem
 PCI_MEMORY = range(0x1000_0000, 0x3EFF_0000)  #: the 32-bit window, addresses as the CPU sees them
-V2M = 0x0802_0000
+V2M = 0x0802_0000  #: the GICv2m frame
 V2M_DOORBELL = V2M + 0x40  #: a 4-byte write of an INTID here raises that interrupt
 V2M_INTIDS = range(80, 144)
 SPI_BASE = 32  #: INTID of SPI 0
 
-FIRST_SLOT = 1  #: slot 0 is the host bridge
-LAST_SLOT = 31
+#: From the last one down: slot 0 is the host bridge, and QEMU fills the next ones with what has no address, its own
+#: network card first, so that ours collide with nothing.
+SLOTS = range(31, 0, -1)
 WINDOW_ALIGNMENT = 0x1_0000  #: the largest page of any kernel, so that two windows never share one
 
 #: Interrupts of an SMMU that Linux's binding knows, in its order.
@@ -124,13 +127,13 @@ class Platform:
         for master in masters:
             if master.smmu not in known:
                 raise UsageError(f"{master.name} is behind {master.smmu}, which is not there; name an SMMU")
-        if len(smmus) > LAST_SLOT - FIRST_SLOT + 1:
-            raise UsageError(f"{len(smmus)} SMMUs need more PCI slots than {LAST_SLOT}; take fewer")
+        if len(smmus) > len(SLOTS):
+            raise UsageError(f"{len(smmus)} SMMUs need more PCI slots than {len(SLOTS)}; take fewer")
 
         intids = self._intids(smmus, masters)
         functions = []
         at = PCI_MEMORY.start
-        for slot, smmu in enumerate(smmus, FIRST_SLOT):
+        for slot, smmu in zip(SLOTS, smmus, strict=False):
             bar0 = _place(at, _power_of_two(max(smmu.registers_size, WINDOW_ALIGNMENT)))
             offsets = _offsets([master for master in masters if master.smmu == smmu.name])
             bar2 = None
