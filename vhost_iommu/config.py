@@ -54,8 +54,12 @@ class GuestConfig:
     kernel: str = "6.12"
     #: Of the kernel, where the file knows it; ``check_kernel`` is for one that is known later.
     page_size: Size | None = None
-    #: Seconds until a guest that says nothing more is taken for dead.
+    #: Seconds that a whole run of the guest may take, from QEMU's start to its end; then it is taken for dead.
     timeout: int = 120
+    #: What makes a guest pass that does not speak KTAP: a pattern of a console line, or that it turns itself off.
+    success: str | None = None
+    failure: str | None = None
+    exit_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,13 @@ def _guest(where: _Where, table: object) -> GuestConfig:
         raise where.error("'smp' is the number of CPUs; make it 1 or more")
     if guest.timeout <= 0:
         raise where.error("'timeout' is in seconds; make it 1 or more")
+    for key, pattern in (("success", guest.success), ("failure", guest.failure)):
+        try:
+            re.compile(pattern or "")
+        except re.error as why:
+            raise where.error(f"'{key}' is no regular expression ({why}); correct it") from why
+    if guest.exit_only and guest.success is not None:
+        raise where.error("'success' and 'exit_only' are two ways to pass; leave one out")
     if guest.kind == "bare" and guest.elf is None:
         raise where.error("a bare guest runs a program; name it in 'elf'")
     return guest

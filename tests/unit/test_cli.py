@@ -58,6 +58,11 @@ def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys
         (["run", "smmuv3-bare", "--timeout", "soon"], "is no number of seconds above 0"),
         (["run", "smmuv3-bare", "--trace", "no/such/folder/t.json"], "name another file with --trace"),
         (["serve", "two-smmus", "--socket-path", "x.sock"], "needs a socket for each"),
+        (["run", "smmuv3-bare", "--kernal", "x"], "did you mean '--kernel'?"),
+        (["run", "smmuv3-bare", "-s", "-S"], "what is QEMU's goes behind '--': -- -s -S"),
+        (["run", "smmuv3-bare", "--success", "("], "is no regular expression"),
+        (["run", "smmuv3-bare", "--success", "x", "--exit-only"], "not allowed with argument --success"),
+        (["doctor", "--jsom"], "did you mean '--json'?"),
         (["serve", "two-smmus"], "is required"),
         (["serve", "two-smmus", "--socket-dir", "/dev/null/x"], "name another folder"),
         (["decode", "evnt", "0x10"], "did you mean"),
@@ -70,6 +75,34 @@ def test_a_mistake_is_one_line_that_says_the_mend(
     argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in mistake(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["smmuv3-bear"],  # a mistake of ours
+        ["smmuv3-bare", "--timeout", "soon"],  # … that argparse finds
+        ["smmuv3-bare", "--kernal", "x"],
+        ["--help"],
+        ["smmuv3-linux", "--kernel", "./no/such/Image"],  # a kernel that did not build
+        ["smmuv3-bare", "--dry-run"],
+    ],
+)
+def test_what_judges_no_revision_has_git_skip_it(argv: list[str]) -> None:
+    assert run("run", *argv, "--bisect") == 125
+
+
+def test_a_bisect_of_qemus_is_none_of_ours() -> None:
+    assert run("run", "smmuv3-bear", "--", "--bisect") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(0, 0), (1, 1), (3, 1), (2, 125), (4, 125), (70, 125), (141, 125), (130, 130)]
+)
+def test_git_is_told_good_bad_or_skip(code: int, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_main", lambda argv: code)
+    assert cli.main(["run", "smmuv3-bare", "--bisect"]) == told
+    assert cli.main(["run", "smmuv3-bare"]) == code
 
 
 def test_a_fault_of_ours_is_a_traceback_and_70(

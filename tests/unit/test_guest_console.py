@@ -11,6 +11,7 @@ import pytest
 
 from vhost_iommu.guest import console
 from vhost_iommu.guest.console import Console, End
+from vhost_iommu.guest.verdict import Contract
 
 
 def listen(said: bytes, *, seconds: float = 5.0, close: bool = True) -> tuple[list[str | End], Console, str]:
@@ -90,3 +91,44 @@ def test_what_is_sent_arrives() -> None:
         listener.send("poweroff")
         assert guest.recv(64) == b"poweroff\n"
         listener.close()
+
+
+# -- lines that are waited for -----------------------------------------------------------------------------------------
+
+
+def await_line(said: bytes, *, close: bool) -> list[str | End]:
+    ours, guest = socket.socketpair()
+    listener = Console(ours, io.StringIO())
+    with guest:
+        guest.sendall(said)
+        if close:
+            guest.close()
+        contract = Contract(success="login:", failure="lost")
+        lines = list(listener.lines(time.monotonic() + 30, awaited=contract.end))
+    listener.close()
+    return lines
+
+
+def test_the_run_ends_at_the_line_that_is_waited_for() -> None:
+    assert await_line(b"one\nlogin: \nmore\n", close=False) == ["one", "login: ", End.SUCCESS]
+    assert await_line(b"one\nlost\nlogin:\n", close=False) == ["one", "lost", End.FAILURE]
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_a_prompt_is_a_line_that_is_not_ended(close: bool) -> None:
+    assert await_line(b"one\nlogin: ", close=close) == ["one", "login: ", End.SUCCESS]
+
+
+def test_a_panic_that_is_waited_for_is_no_death() -> None:
+    ours, guest = socket.socketpair()
+    listener = Console(ours, io.StringIO())
+    with guest:
+        guest.sendall(b"Kernel panic - not syncing: VFS\n")
+        lines = list(listener.lines(time.monotonic() + 30, awaited=Contract(success="syncing: VFS").end))
+    listener.close()
+    assert (lines[-1], listener.death) == (End.SUCCESS, None)
+
+
+def test_what_was_not_ended_is_told_when_the_time_is_over() -> None:
+    lines, _, _ = listen(b"one\ntw", seconds=0.2, close=False)
+    assert lines == ["one", "tw", End.TIMEOUT]

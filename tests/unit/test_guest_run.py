@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict, QEMU's line, the shim's table, the configuration of a bare program, and folders of runs."""
+"""QEMU's line, the shim's table, the configuration of a bare program, and folders of runs."""
 
 from __future__ import annotations
 
@@ -13,48 +13,13 @@ import pytest
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import bare, folder, linux, qemu, shim
-from vhost_iommu.guest.console import End
-from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.platform import GuestMaster, GuestSmmu, Platform
-from vhost_iommu.guest.verdict import Verdict, judge
 
 TOP = Path(__file__).resolve().parents[2]
 MACHINE = Platform(
     [GuestSmmu("smmu0"), GuestSmmu("smmu1", wired=("eventq",))],
     [GuestMaster("disk0", "virtio,mmio", "smmu0", (1,)), GuestMaster("disk1", "virtio,mmio", "smmu1", (2, 3))],
 )
-PASSED = "KTAP version 1\n1..1\nok 1 a\n"
-
-
-# -- the verdict -------------------------------------------------------------------------------------------------
-
-
-def test_every_promised_test_passed_is_a_pass() -> None:
-    assert judge(End.CLOSED, 0, Ktap.of(PASSED), None, ["a"])[0] is Verdict.PASSED
-
-
-def test_one_failure_is_a_failure() -> None:
-    ktap = Ktap.of("KTAP version 1\n1..2\nok 1 a\nnot ok 2 b\n")
-    assert judge(End.CLOSED, 0, ktap) == (Verdict.FAILED, "1 of 2 tests: b")
-
-
-@pytest.mark.parametrize(
-    ("end", "status", "said", "death", "expected"),
-    [
-        (End.CLOSED, 0, "", None, ()),
-        (End.CLOSED, 0, "KTAP version 1\n1..2\nok 1 a\n", None, ()),
-        (End.CLOSED, 0, PASSED, None, ("a", "b")),
-        (End.CLOSED, 1, PASSED, None, ()),
-        (End.TIMEOUT, -9, PASSED, None, ()),
-        (End.STOPPED, -9, PASSED, None, ()),
-        (End.DIED, -9, PASSED, "Kernel panic", ()),
-        (End.CLOSED, 0, PASSED, "BUG: ", ()),
-    ],
-)
-def test_a_guest_that_did_not_end_well_has_not_passed(
-    end: End, status: int, said: str, death: str | None, expected: tuple[str, ...]
-) -> None:
-    assert judge(end, status, Ktap.of(said), death, expected)[0] is Verdict.DIED
 
 
 # -- QEMU's line ---------------------------------------------------------------------------------------------------
@@ -76,6 +41,12 @@ def test_a_function_is_pinned_to_its_slot() -> None:
 
 def test_a_comma_in_a_path_does_not_end_it() -> None:
     assert qemu.loader(Path("/a,b"), 16)[1] == "loader,file=/a,,b,addr=0x10,force-raw=on"
+
+
+def test_more_memory_than_the_machine_file_gives_is_refused() -> None:
+    qemu.refuse(["-s", "-S"])
+    with pytest.raises(UsageError, match="'memory' in"):
+        qemu.refuse(["-s", "-m", "1G"])
 
 
 # -- the shim and the configuration ----------------------------------------------------------------------------------

@@ -8,18 +8,22 @@ traceback and 70. Results go to standard output, progress to standard error.
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from vhost_iommu import __version__
 from vhost_iommu.cli import assets, decode, machine, run, serve
-from vhost_iommu.cli.common import EXIT_OK, EXIT_OURS, EXIT_USAGE
+from vhost_iommu.cli.common import EXIT_INTERRUPTED, EXIT_OURS, EXIT_UNREAD, EXIT_UNTESTABLE, EXIT_USAGE
 from vhost_iommu.errors import UsageError
 
-_INTERRUPTED = 130
+#: Of a run's exit codes, those that judge a revision, as ``git bisect run`` takes them; Ctrl-C ends the bisection.
+_BISECT = {0: 0, 1: 1, 3: 1, EXIT_INTERRUPTED: EXIT_INTERRUPTED}
 
 _EPILOG = """\
 examples:
@@ -32,7 +36,8 @@ examples:
 
 MACHINE is a name in qemu-configs/ or a path to a machine file.
 exit codes: 0 passed, 1 a test in the guest failed or something needed is missing, 2 your mistake,
-  3 the guest died or its time was over, 70 a fault of vhost-iommu itself
+  3 the guest died or its time was over, 4 the guest skipped all of its tests, 70 a fault of vhost-iommu
+  itself, 130 Ctrl-C, 141 nobody read the output to its end; 'run --bisect' has git's
 environment: VI_QEMU, VI_KERNEL_6_12, VI_BUSYBOX, VI_CROSS name things by hand, VI_CACHE the folder for
   downloads; NO_COLOR turns colour off; VHOST_IOMMU_PURE=1 leaves the compiled core aside
 """
@@ -40,8 +45,18 @@ environment: VI_QEMU, VI_KERNEL_6_12, VI_BUSYBOX, VI_CROSS name things by hand, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "--bisect" not in _ours(argv):
+        return _main(argv)
     try:
-        args = _parse(sys.argv[1:] if argv is None else argv)
+        return _BISECT.get(_main(argv), EXIT_UNTESTABLE)
+    except SystemExit:  # argparse has explained something
+        return EXIT_UNTESTABLE
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        args = _parse(argv)
         logging.basicConfig(level=args.log_level.upper(), format="vhost-iommu: %(name)s: %(message)s")
         command: Callable[[argparse.Namespace], int] = args.command
         return command(args)
@@ -49,11 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vhost-iommu: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        print("vhost-iommu: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough of it; keep the interpreter from complaining at its end, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_UNREAD
     except Exception:
         traceback.print_exc()
         print("vhost-iommu: this is a fault of vhost-iommu itself; please report the lines above", file=sys.stderr)
@@ -63,14 +79,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -- what may be said ----------------------------------------------------------------------------------------------
 
 
+def _ours(argv: Sequence[str]) -> Sequence[str]:
+    """What is before "--": the rest is QEMU's."""
+    return argv[: list(argv).index("--")] if "--" in argv else argv
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    # What follows "--" is QEMU's. argparse alone would take it only right after MACHINE.
-    cut = list(argv).index("--") if "--" in argv else len(argv)
-    args = _parser().parse_args(argv[:cut])
-    args.qemu_args = tuple(argv[cut + 1 :])
+    # argparse alone would take what follows "--" only right after MACHINE.
+    ours = _ours(argv)
+    args, unknown = _parser().parse_known_args(ours)
+    if unknown:
+        raise UsageError(_not_ours(unknown, args))
+    args.qemu_args = tuple(argv[len(ours) + 1 :])
     if args.qemu_args and not args.takes_qemu_args:
         raise UsageError("only 'run' passes on what follows '--'; leave that out")
     return args
+
+
+def _not_ours(unknown: Sequence[str], args: argparse.Namespace) -> str:
+    """What is to be done about arguments that the command does not have."""
+    usage = args.parser.format_usage()
+    said = f"'{args.parser.prog.split()[-1]}' takes no {unknown[0]!r}"
+    if near := difflib.get_close_matches(unknown[0].partition("=")[0], re.findall(r"--[a-z-]+\b", usage), 1):
+        return f"{said}; did you mean '{near[0]}'?"
+    if args.takes_qemu_args:
+        return f"{said}; what is QEMU's goes behind '--': {shlex.join(['--', *unknown])}"
+    return f"{said}; see {args.parser.prog} --help"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        made.set_defaults(command=run, takes_qemu_args=False)
+        made.set_defaults(command=run, parser=made, takes_qemu_args=False)
         made.add_argument(
             "--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="default: warning"
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from vhost_iommu.trace import Trace
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_DIED, EXIT_OURS = 0, 1, 2, 3, 70
+#: As of a program that a signal ended: Ctrl-C; and who read our output has gone before its end.
+EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
+#: To ``git bisect run``: this revision cannot be judged.
+EXIT_UNTESTABLE = 125
 
 
 class Add(Protocol):
@@ -23,17 +28,20 @@ class Add(Protocol):
     def __call__(self, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser: ...
 
 
-def trace_option(parser: argparse.ArgumentParser) -> None:
+def trace_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trace", type=Path, metavar="F", help="each access, command, translation: F.json for ui.perfetto.dev, or text"
     )
 
 
 def seconds(text: str) -> float:
+    """A limit; infinite for "none"."""
+    if text == "none":
+        return math.inf
     with suppress(ValueError):
-        if float(text) > 0:
+        if 0 < float(text) < math.inf:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, nor 'none'")
 
 
 @contextmanager

@@ -33,6 +33,8 @@ LAST_WORDS = 5.0
 LIMIT = 32 << 20
 #: Seconds between two looks at what else may have failed.
 TICK = 0.5
+#: What was found of Console._line: a line, the end, or no more in a TICK.
+_LINE, _END, _NOTHING = range(3)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9])|\x00")
 
 
@@ -44,6 +46,9 @@ class End(Enum):
     TIMEOUT = "the guest's time is over"
     STOPPED = "the host ended it"
     FLOOD = "the guest said too much"
+    SUCCESS = "the guest said that it has passed"
+    FAILURE = "the guest said that it has failed"
+    INTERRUPTED = "it was ended by hand"
 
 
 class Console:
@@ -64,30 +69,42 @@ class Console:
         """Type ``line`` and Enter."""
         self._spawn.sendline(line)
 
-    def lines(self, deadline: float, stopped: Callable[[], bool] = lambda: False) -> Iterator[str | End]:
-        """Each line as it comes, at last an End. ``deadline`` is of time.monotonic(); ``stopped`` is asked often."""
+    def lines(
+        self,
+        deadline: float,
+        stopped: Callable[[], bool] = lambda: False,
+        awaited: Callable[[str], End | None] = lambda line: None,
+    ) -> Iterator[str | End]:
+        """Each line as it comes, at last an End. ``deadline`` is of time.monotonic(); ``stopped`` is asked often.
+
+        ``awaited`` says whether a line is the end, and how; it is asked of a prompt too, a line that is not ended.
+        """
         said = 0
         while said < LIMIT:
             left = deadline - time.monotonic()
             if left <= 0:
+                if rest := _clean(self._spawn.buffer):
+                    yield rest
                 yield End.DIED if self.death else End.TIMEOUT
                 return
             if stopped():
                 yield End.STOPPED
                 return
-            index = self._spawn.expect_list(self._line, timeout=min(left, TICK))
-            if index == 1:
-                if rest := _clean(self._spawn.before or ""):
-                    self._judge(rest)
-                    yield rest
-                yield End.DIED if self.death else End.CLOSED
-                return
-            if index == 0:
-                said += len(self._spawn.after)
-                line = _clean(self._spawn.after)
-                if self._judge(line):
-                    deadline = min(deadline, time.monotonic() + LAST_WORDS)
+            found = self._spawn.expect_list(self._line, timeout=min(left, TICK))
+            line = _clean(self._spawn.after if found == _LINE else self._spawn.before or "")
+            end = awaited(line)
+            if found == _NOTHING and end is None:
+                continue
+            said += len(line) + 1
+            if end is None and self._judge(line):
+                deadline = min(deadline, time.monotonic() + LAST_WORDS)
+            if end is None and found == _END:
+                end = End.DIED if self.death else End.CLOSED
+            if line or found == _LINE:
                 yield line
+            if end is not None:
+                yield end
+                return
         yield End.FLOOD
 
     def _judge(self, line: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? ?")
 _VERSION = re.compile(r"^(\s*)K?TAP version \d+\s*$")
@@ -29,6 +29,7 @@ class Result:
     passed: bool
     skipped: str | None = None  #: the reason
     notes: tuple[str, ...] = ()  #: diagnostic lines that came before it, since the last result
+    parent: bool = False  #: it sums up subtests, which have results of their own
 
     def __str__(self) -> str:
         if self.skipped is not None:
@@ -67,7 +68,8 @@ class Ktap:
         if match := _VERSION.match(line):
             self._open(len(match[1]))
         elif match := _PLAN.match(line):
-            self._level(len(match[1])).planned = int(match[2])
+            level = self._level(len(match[1]))
+            level.planned = (level.planned or 0) + int(match[2])
         elif match := _BAIL.match(line):
             self.bailed = match[1] or "no reason given"
         elif match := _NOTE.match(line):
@@ -105,8 +107,8 @@ class Ktap:
         name = text.strip() or str(level.count + 1)
         for index, child in enumerate(self.results):
             if any(child is each for each in inner):
-                self.results[index] = Result(f"{name}.{child.name}", child.passed, child.skipped, child.notes)
-        result = Result(name, ok, skipped, tuple(self._pending))
+                self.results[index] = replace(child, name=f"{name}.{child.name}")
+        result = Result(name, ok, skipped, tuple(self._pending), parent=bool(inner))
         self._pending.clear()
         level.count += 1
         level.children.append(result)
@@ -124,6 +126,21 @@ class Ktap:
     def complete(self) -> bool:
         """Whether as many results of the outermost level came as were promised, which is at least one."""
         return bool(self.planned) and self.bailed is None and self._levels[0].count == self.planned
+
+    @property
+    def begun(self) -> int:
+        """How many results of the outermost level came."""
+        return self._levels[0].count if self._levels else 0
+
+    @property
+    def tests(self) -> list[Result]:
+        """The results that stand for themselves: all but those that sum up subtests."""
+        return [result for result in self.results if not result.parent]
+
+    @property
+    def ran(self) -> list[Result]:
+        """The tests that ran."""
+        return [result for result in self.tests if result.skipped is None]
 
     @property
     def failures(self) -> list[Result]:

@@ -21,6 +21,7 @@ from vhost_iommu.guest.mapping import platform_of, wires_of
 from vhost_iommu.guest.platform import Platform
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.verdict import Contract
 from vhost_iommu.trace import Trace
 
 
@@ -33,7 +34,10 @@ class Wishes:
     append: str | None = None  #: more of a kernel's command line, or a program's arguments
     elf: str | None = None
     qemu: Path | None = None
-    timeout: float | None = None  #: seconds
+    timeout: float | None = None  #: seconds for the whole run; infinite: without end
+    success: str | None = None
+    failure: str | None = None
+    exit_only: bool | None = None
     keep: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
 
@@ -63,6 +67,7 @@ class Launch:
             options=Options(
                 hardware=hardware_of(config),
                 timeout=wishes.timeout or config.guest.timeout,
+                contract=_contract(config, wishes),
                 keep=wishes.keep,
                 qemu=wishes.qemu,
                 extra=wishes.extra,
@@ -95,6 +100,15 @@ def device_tree(config: MachineConfig, assets: Assets, named_qemu: Path | None =
     platform: Platform = platform_of(config)
     made = qemu.dump_device_tree(assets.qemu(named_qemu), hardware_of(config), Toolchain(assets).folder)
     return devicetree.add_machine(made, platform)
+
+
+def _contract(config: MachineConfig, wishes: Wishes) -> Contract:
+    """How the guest passes; one way that is wished for replaces the machine file's other one."""
+    guest = config.guest
+    exit_only, success = wishes.exit_only, wishes.success
+    if success is None and not exit_only:
+        success, exit_only = guest.success, guest.exit_only
+    return Contract(success, guest.failure if wishes.failure is None else wishes.failure, bool(exit_only))
 
 
 def _guest(config: MachineConfig, wishes: Wishes) -> LinuxGuest | BareGuest:

@@ -85,6 +85,12 @@ def disk(path: Path, serial: str) -> list[str]:
     ]  # fmt: skip
 
 
+def refuse(extra: Sequence[str]) -> None:
+    """UsageError: an argument of the operator's is for what the machine file says."""
+    if "-m" in extra:
+        raise UsageError("-m is QEMU's word for 'memory' in [guest] of the machine file; set it there and leave -m out")
+
+
 def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 

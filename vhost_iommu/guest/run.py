@@ -25,7 +25,7 @@ from vhost_iommu.guest.kernel import KernelImage, KernelTree
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.verdict import Verdict, judge
+from vhost_iommu.guest.verdict import Contract, Story, Verdict, judge
 
 #: For a panic to end QEMU at once instead of at the deadline.
 APPEND = "console=ttyAMA0 panic=-1 oops=panic"
@@ -75,7 +75,8 @@ class Options:
     """How to run, whatever the guest is."""
 
     hardware: qemu.Hardware = field(default_factory=qemu.Hardware)
-    timeout: float = 120.0  #: seconds until the guest must have ended
+    timeout: float = 120.0  #: seconds that the guest may take, from QEMU's start to its end; infinite: without end
+    contract: Contract = field(default_factory=Contract)
     keep: Path | None = None
     qemu: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
@@ -152,6 +153,7 @@ class GuestRun:
         if served is not None:
             for function, path in zip(self.platform.functions, served.sockets, strict=True):
                 command += qemu.vfio_user(path, function.slot)
+        qemu.refuse(self.options.extra)
         command += self.options.extra
         folder.file("qemu.cmd").write_text(shlex.join(command) + "\n")
         return command
@@ -186,7 +188,7 @@ class GuestRun:
             raise UsageError(f"{initrd} is no file; name an initial RAM file system")
         command = [
             "-kernel", str(folder.file("shim.bin")), *qemu.loader(folder.file("Image"), entry),
-            "-initrd", str(initrd), "-append", f"{APPEND} {guest.append}".rstrip(),
+            "-initrd", str(initrd.absolute()), "-append", f"{APPEND} {guest.append}".rstrip(),
         ]  # fmt: skip
         for serial, path in guest.baseline:
             command += qemu.disk(path, serial)
@@ -231,7 +233,7 @@ class GuestRun:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
         program = bare.Program.read(path)
         self.expected = program.chosen(guest.arguments)
-        command = ["-kernel", str(path)]
+        command = ["-kernel", str(path.absolute())]
         if program.config is not None:
             platform = self.platform if self._serve is not None else Platform(())
             folder.file("config.bin").write_bytes(bare.configuration(platform, guest.arguments))
@@ -265,12 +267,13 @@ class GuestRun:
         first: float | None = None
         text: list[str] = []
         end = End.CLOSED
+        limit, contract = self.options.timeout, self.options.contract
         with folder.file("console.log").open("w", encoding="utf-8", buffering=1) as log:
             process = qemu.Process(command, folder.file("qemu.log"))
             console = Console(process.console, log)
             try:
                 stopped = lambda: served is not None and served.failure is not None  # noqa: E731
-                for line in console.lines(started + self.options.timeout, stopped):
+                for line in console.lines(started + limit, stopped, contract.end):
                     if isinstance(line, End):
                         end = line
                         break
@@ -284,7 +287,9 @@ class GuestRun:
                 console.close()
         if served is not None and served.failure is not None:
             raise served.failure
-        verdict, why = judge(end, status, ktap, console.death, self.expected)
+        last = next((line for line in reversed(text) if line.strip()), "")
+        story = Story(end, ktap, status, console.death, last, limit)
+        verdict, why = judge(story, self.expected, contract)
         if end is End.CLOSED and status:
             said = _last_line(folder.file("qemu.log"))
             if not text:
