@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -41,10 +42,12 @@ def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(2)]
-        for name, line in zip(("smmu0", "smmu1"), lines, strict=True):
+        line = shlex.split(process.stdout.readline())
+        assert "qemu-system-aarch64" in " ".join(line)
+        devices = [json.loads(line[at + 1]) for at, word in enumerate(line) if word == "-device"]
+        for name, device in zip(("smmu0", "smmu1"), devices, strict=True):
             path = tmp_path / "s" / f"{name}.sock"
-            assert str(path) in line
+            assert device["socket"]["path"] == str(path)
             with TestClient.connect(path) as client:
                 client.version()
         process.send_signal(signal.SIGTERM)

@@ -11,10 +11,15 @@ from pathlib import Path
 from vhost_iommu.cli.common import EXIT_OK, Add, trace_option, tracing
 from vhost_iommu.errors import UsageError
 
+_READY = """\
+{0}: ready; a QEMU line for a program of yours follows. Beside -device it needs shared RAM (-M memory-backend, -object).
+'vhost-iommu map {0}' says what the program must write first, and where all is.\
+"""
+
 
 def add(command: Add) -> None:
     serve = command("serve", _serve, "Serve a machine's PCI functions to a QEMU that you start.")
-    serve.add_argument("machine", metavar="MACHINE")
+    serve.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
     where = serve.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket-dir", type=Path, metavar="D", help="listen at D/NAME.sock for each SMMU")
     where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")
@@ -25,12 +30,15 @@ def add(command: Add) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.config import load_machine
     from vhost_iommu.daemon import Daemon
+    from vhost_iommu.guest.assets import Assets
+    from vhost_iommu.guest.launch import hardware_of
     from vhost_iommu.guest.mapping import platform_of, wires_of
-    from vhost_iommu.guest.qemu import vfio_user
+    from vhost_iommu.guest.qemu import own_line
     from vhost_iommu.server import serve_forever
 
     config = load_machine(args.machine)
     platform = platform_of(config)
+    qemu = None if args.fd is not None else Assets().qemu_here()
     if args.socket_dir is not None:
         try:
             args.socket_dir.mkdir(parents=True, exist_ok=True)
@@ -47,10 +55,12 @@ def _serve(args: argparse.Namespace) -> int:
         )
 
         def ready() -> None:
-            if daemon.sockets:
-                print(f"{config.name}: guest RAM must be shared; QEMU's arguments:", file=sys.stderr)
-            for function, path in zip(platform.functions, daemon.sockets, strict=False):
-                print(shlex.join(vfio_user(path.absolute(), function.slot)), flush=True)
+            if not daemon.sockets:
+                return
+            slots = [function.slot for function in platform.functions]
+            sockets = [(path.absolute(), slot) for path, slot in zip(daemon.sockets, slots, strict=True)]
+            print(_READY.format(config.name), file=sys.stderr)
+            print(shlex.join(own_line(qemu, hardware_of(config), sockets)), flush=True)
 
         try:
             serve_forever(daemon.server, ready)

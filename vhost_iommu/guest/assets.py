@@ -106,6 +106,12 @@ class Assets:
         folder = self._cache.entry("qemu", self._make_qemu)
         return self._private_qemu(folder)
 
+    def qemu_here(self) -> Qemu | None:
+        """As qemu(), but nothing is fetched."""
+        if (found := self._local_qemu(None)) is not None:
+            return found
+        return None if self._cache.stamp("qemu") is None else self._private_qemu(self.folder / "qemu")
+
     def _local_qemu(self, named: Path | None) -> Qemu | None:
         if named is None:
             named = _named("VI_QEMU")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.assets import Qemu
+from vhost_iommu.guest.assets import QEMU, Qemu
 
 #: A core that every kernel since 6.1 knows, that has 4K, 16K and 64K pages, and that TCG runs quickly.
 CPU = "cortex-a76"
@@ -57,6 +57,13 @@ class Hardware:
 def serial() -> list[str]:
     """The first serial port on QEMU's own input and output."""
     return ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+
+
+def own_line(qemu: Qemu | None, hardware: Hardware, sockets: Sequence[tuple[Path, int]]) -> list[str]:
+    """A whole line for a program of one's own that finds the functions at ``sockets`` (path, slot) in its guest."""
+    start = qemu.command if qemu is not None else (QEMU,)
+    devices = [argument for path, slot in sockets for argument in vfio_user(path, slot)]
+    return [*start, *hardware.arguments(), "-serial", "mon:stdio", *devices, "-kernel", "YOUR.elf"]
 
 
 def vfio_user(path: Path, slot: int) -> list[str]:
