@@ -35,6 +35,8 @@ class Size(int):
 _DAY = 24 * 60 * 60
 #: Of the engine's address translation cache; an invalidation looks at each.
 MOST_ATC_ENTRIES = 4096
+#: Of which a disk has a whole number.
+_SECTOR = 512
 _1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
@@ -93,8 +95,12 @@ class Options:
 class BlockOptions(Options):
     """A virtio-blk disk, in the file ``image`` or, without one, in memory that is lost with the daemon."""
 
-    size: Size = _16M
+    #: None: as large as ``image``; there always is one or the other.
+    size: Size | None = None
+    #: A path; a relative one is from where the command was given.
     image: str | None = None
+    #: Make the file, or lengthen it, where it is not there or shorter than ``size``.
+    create: bool = False
     read_only: bool = False
     #: Request queues.
     queues: int = 1
@@ -285,7 +291,24 @@ def _master(where: _Where, table: object) -> MasterConfig:
     options = where.fill(options_class, {key: value for key, value in table.items() if key in settable})
     if isinstance(options, EngineOptions) and not 0 <= options.atc_entries <= MOST_ATC_ENTRIES:
         raise where.error(f"{master.name}: 'atc_entries' is {options.atc_entries}; make it 0 to {MOST_ATC_ENTRIES}")
+    if isinstance(options, BlockOptions):
+        options = _disk(where, master.name, options)
     return dataclasses.replace(master, options=options)
+
+
+def _disk(where: _Where, name: str, disk: BlockOptions) -> BlockOptions:
+    """``disk`` as it will be; whether its image is there is seen when it is opened."""
+    if disk.size is not None and (disk.size <= 0 or disk.size % _SECTOR):
+        raise where.error(f"{name}: a disk of {disk.size} bytes is not of whole sectors; make 'size' n times {_SECTOR}")
+    if disk.image is None:
+        if disk.create:
+            raise where.error(f"{name}: 'create' makes a file, and none is named; name it in 'image' or leave it out")
+        return disk if disk.size is not None else dataclasses.replace(disk, size=_16M)
+    if disk.create and disk.size is None:
+        raise where.error(f"{name}: 'create' cannot know how large to make {disk.image}; say it in 'size'")
+    if disk.create and disk.read_only:
+        raise where.error(f"{name}: a disk that is made blank is of no use when 'read_only'; leave out one of the two")
+    return disk
 
 
 # -- whether it can work -----------------------------------------------------------------------------------------

@@ -144,8 +144,11 @@ class Machine:
             common["wake"] = lambda: None
         master: Master
         match config.options:
-            case BlockOptions(size=size, image=image, read_only=read_only, queues=queues):
-                storage = open_storage(image, size, read_only)
+            case BlockOptions(size=size, image=image, create=create, read_only=read_only, queues=queues):
+                try:
+                    storage = open_storage(image, size, read_only, create=create)
+                except UsageError as error:
+                    raise UsageError(f"{self.config.path}: [[master]] {config.name}: {error}") from error
                 self._storages.append(storage)
                 master = VirtioBlk(config.name, port, storage, queues=queues, **common)
             case options:

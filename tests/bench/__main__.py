@@ -197,7 +197,7 @@ def linux_first_io(assets: Assets, rounds: int = 5) -> Figure:
         image = Path(folder) / "disk0"
         (options,) = (master.options for master in config.masters if isinstance(master.options, BlockOptions))
         image.touch()
-        os.truncate(image, options.size)
+        os.truncate(image, options.size or 0)
 
         def theirs(on_line: Callable[[str], None]) -> GuestRun:
             guest = LinuxGuest(config.guest.kernel, cases, baseline=[("disk0", image)])

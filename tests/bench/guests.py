@@ -81,7 +81,7 @@ def compare(assets: Assets) -> list[Figure]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         image = Path(folder) / "disk0"
-        image.write_bytes(os.urandom(1 << 20) * (options.size >> 20))
+        image.write_bytes(os.urandom(1 << 20) * ((options.size or 0) >> 20))
         for _ in range(ROUNDS):
             for kind, append in kinds.items():
                 pair = _times(_theirs(config, assets, append, image)), _times(_ours(config, assets, append))

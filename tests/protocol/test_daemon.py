@@ -481,7 +481,7 @@ def test_a_daemon_that_never_starts_leaves_nothing_open(folder: Path) -> None:
 
 def test_a_disk_that_cannot_be_opened_leaves_nothing_open(folder: Path) -> None:
     fds = open_fds()
-    with pytest.raises(UsageError, match="cannot open the disk"):
+    with pytest.raises(UsageError, match=r"\[\[master\]\] disk1: there is no folder for the disk"):
         Daemon(with_disks(f'image = "{folder.absolute() / "none" / "there"}"'), folder)
     assert open_fds() == fds
 

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import missing
 from tests.model import virtio_driver as v
 from tests.model.virtio_driver import BlkDriver
+from tests.protocol.client import TIMEOUT
 from tests.protocol.test_daemon import BAR2, DOORBELL, IOVA, Guest, GuestRam, eventually
 from vhost_iommu import _core
 from vhost_iommu.config import parse_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.masters.virtio_blk import RequestType, VirtioBlk
+from vhost_iommu.smmu.v3.registers import IDR0
 from vhost_iommu.vfio.wire import Region
 
 MACHINE = """
@@ -132,3 +137,109 @@ def test_the_next_client_finds_the_disk_as_it_was_left(daemon: Daemon) -> None:
                 assert driver.request(v.IN, 0, room=4096)[0] == v.OK
             guest.client.reset()
         ram.close()
+
+
+# -- a host whose disk is slow ---------------------------------------------------------------------------------------
+
+
+class Slow:
+    """An action of the disk's storage that the host does not end until it may."""
+
+    def __init__(self, disk: VirtioBlk, name: str, patch: pytest.MonkeyPatch) -> None:
+        self.began, self.may_end = threading.Event(), threading.Event()
+        self.action = getattr(disk.storage, name)
+        patch.setattr(disk.storage, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.began.set()
+        assert self.may_end.wait(TIMEOUT)
+        return self.action(*args, **kwargs)
+
+
+@pytest.fixture(params=["core", "reference"])
+def filed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A daemon whose disk is a file, which reads come from without the interpreter, if at all."""
+    monkeypatch.setenv(_core.PURE, "0" if request.param == "core" else "1")
+    if request.param == "core" and _core.built() is None:
+        missing("the compiled core; install the package again")
+    image = tmp_path / "image"
+    image.write_bytes(b"\x11" * (1 << 20))
+    config = parse_machine(MACHINE + f'image = "{image}"\n')
+    made = Daemon(config, tmp_path, wires={("disk0", ""): (DOORBELL, INTID)})
+    made.start()
+    yield made
+    made.stop()
+    assert made.failure is None
+
+
+def start(driver: Driver, kind: int, sector: int, data: bytes) -> int:
+    """Notify of a request, for whose end nobody waits: where its status will be."""
+    header, body, status = driver.alloc(16), driver.alloc(len(data)), driver.alloc(1)
+    driver.poke(header, kind.to_bytes(8, "little") + sector.to_bytes(8, "little"))
+    driver.poke(body, data)
+    driver.poke(status, b"\xee")
+    driver.add(driver.queues[0], [(header, 16, False), (body, len(data), False), (status, 1, True)])
+    driver.store(0x50, 0)
+    return status
+
+
+ERASE = (8).to_bytes(8, "little") + (8).to_bytes(4, "little") + bytes(4)
+CHANGES = {
+    "write": (v.OUT, 8, b"\x22" * 4096, b"\x22" * 4096),
+    "discard": (v.DISCARD, 0, ERASE, bytes(4096)),
+    "zero": (v.WRITE_ZEROES, 0, ERASE, bytes(4096)),
+}
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "flush"])
+def test_registers_answer_while_the_host_is_slow_with_the_disk(
+    filed: Daemon, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ram = GuestRam()
+    guest = Guest(Path(filed.sockets[0]), ram)
+    with guest.client:
+        driver = Driver(guest)
+        driver.probe(v.VERSION_1 | v.ACCESS_PLATFORM | 0xFFFF)
+        slow = Slow(disk(filed), name, monkeypatch)
+        kind, sector, data, _ = CHANGES.get(name, (v.FLUSH, 0, b"\0", b""))
+        status = start(driver, kind, sector, data)
+        assert slow.began.wait(TIMEOUT)
+        assert guest[IDR0].raw
+        assert driver.status == 15
+        assert driver.load(0x60) == 0
+        assert driver.peek(status, 1) == b"\xee", "the request has not ended"
+        slow.may_end.set()
+        assert eventually(lambda: driver.peek(status, 1) == b"\0")
+    ram.close()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_before_a_reset_is_there_when_the_next_drivers_first_request_is_served(
+    filed: Daemon, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ram = GuestRam()
+    guest = Guest(Path(filed.sockets[0]), ram)
+    kind, sector, data, expected = CHANGES[name]
+    with guest.client:
+        driver = Driver(guest)
+        driver.probe(v.VERSION_1 | v.ACCESS_PLATFORM | 0xFFFF)
+        assert driver.request(v.IN, 8, room=4096)[1] == b"\x11" * 4096  # the file is in the cache
+        slow = Slow(disk(filed), name, monkeypatch)
+        status = start(driver, kind, sector, data)
+        assert slow.began.wait(TIMEOUT)
+        driver.probe(v.VERSION_1 | v.ACCESS_PLATFORM | 0xFFFF)  # begins with a reset, which does not wait either
+        again, body, header = driver.alloc(1), driver.alloc(4096), driver.alloc(16)
+        driver.poke(header, bytes(8) + (8).to_bytes(8, "little"))
+        driver.poke(again, b"\xee")
+        driver.add(driver.queues[0], [(header, 16, False), (body, 4096, True), (again, 1, True)])
+        driver.store(0x50, 0)
+        assert driver.status == 15  # the notification, sent before, has been taken
+        assert driver.peek(again, 1) == b"\xee", "it overtook the change"
+        slow.may_end.set()
+        assert guest.client.wait_dma_write() == (DOORBELL, INTID.to_bytes(4, "little"))
+        driver.interrupt()
+        assert len(driver.used(driver.queues[0])) == 1
+        assert (driver.peek(again, 1), driver.peek(body, 4096)) == (b"\0", expected)
+        assert driver.peek(status, 1) == b"\xee", "a request of before the reset was answered after it"
+        assert driver.request(v.IN, 8, room=4096)[1] == expected  # and it goes on
+    ram.close()

@@ -12,6 +12,7 @@ from vhost_iommu.config import (
     EngineOptions,
     MachineConfig,
     Options,
+    Size,
     check_kernel,
     granules,
     load_machine,
@@ -80,6 +81,31 @@ def test_sizes_may_have_units_and_numbers_may_be_hex() -> None:
     assert disk.stream_ids == (0x2A,)
     assert isinstance(disk.options, BlockOptions)
     assert disk.options.size == 8192
+
+
+def test_a_disk_is_memory_of_some_size_or_a_file_of_its_own() -> None:
+    def disk(lines: str) -> Options:
+        return parsed(GUEST + SMMU + DISK + lines).masters[0].options
+
+    assert disk("") == BlockOptions(size=Size(16 << 20))
+    assert disk('size = "1M"') == BlockOptions(size=Size(1 << 20))
+    assert disk('image = "a"') == BlockOptions(size=None, image="a")
+    assert disk('image = "a"\nread_only = true') == BlockOptions(size=None, image="a", read_only=True)
+    assert disk('image = "a"\nsize = 512\ncreate = true') == BlockOptions(size=Size(512), image="a", create=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "mend"),
+    [
+        ("create = true", "name it in 'image' or leave it out"),
+        ('image = "a"\ncreate = true', "say it in 'size'"),
+        ('image = "a"\nsize = "1M"\ncreate = true\nread_only = true', "leave out one of the two"),
+        ("size = 513", "make 'size' n times 512"),
+        ("size = 0", "make 'size' n times 512"),
+    ],
+)
+def test_a_disk_that_cannot_be_made_as_it_says_is_refused(lines: str, mend: str) -> None:
+    assert mend in refusal(GUEST + SMMU + DISK + lines)
 
 
 def test_a_bare_size_is_bytes() -> None:

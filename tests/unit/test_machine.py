@@ -420,3 +420,10 @@ def test_two_machines_of_one_file_share_nothing(config: MachineConfig) -> None:
     first.functions[0].write(0, CR0.at, CR0.of(CMDQEN=1).to_bytes())
     assert second.functions[0].memory.windows == ()
     assert second.smmus["smmu0"].read(CR0.at, 4) == 0
+
+
+def test_a_disk_that_is_not_there_is_named_with_the_machine_file_and_the_master() -> None:
+    text = TWO_SMMUS.replace('size = "64K"', 'image = "no-such-folder/disk.img"')
+    with pytest.raises(UsageError) as caught:
+        Machine(parse_machine(text))
+    assert str(caught.value).startswith("machine.toml: [[master]] disk0: there is no folder for the disk no-such-f")

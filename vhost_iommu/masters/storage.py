@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a disk keeps its bytes in: a file, or memory that is lost with the process.
 
-Law: the caller keeps within [0, size). The host's I/O error is a value (None or False); only opening raises,
-and then UsageError.
+Law: the caller keeps within [0, size). The host's I/O error is a value (None or False), and after a failed flush
+every flush fails: what was lost stays lost. Only opening raises, and then UsageError; it makes or lengthens a file
+only where it is told to.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
+
+log = logging.getLogger("vhost_iommu.storage")
+
+#: What sizes are multiples of.
+SECTOR = 512
 
 _ZEROS = bytes(1 << 20)
 
@@ -59,10 +68,14 @@ class Storage(Protocol):
 class _Descriptor:
     """Storage in an open file, which it owns."""
 
-    def __init__(self, fd: int, size: int, readonly: bool) -> None:
+    def __init__(self, name: str, fd: int, size: int, readonly: bool) -> None:
+        """``name`` is what the log calls it."""
+        self.name = name
         self.fd = fd
         self.size = size
         self.readonly = readonly
+        #: The host tells of a write-back that failed once, whoever asks next.
+        self._lost = False
 
     @property
     def prompt(self) -> Prompt | None:
@@ -90,11 +103,14 @@ class _Descriptor:
         return True
 
     def flush(self) -> bool:
+        if self._lost:
+            return False
         try:
             os.fdatasync(self.fd)
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            self._lost = True
+            log.error("%s: the host could not write it back (%s): flushes fail from now on", self.name, error.strerror)
+        return not self._lost
 
     def discard(self, offset: int, size: int) -> bool:
         """Give the bytes back to the host, when it takes them; what they hold then is theirs to say."""
@@ -123,39 +139,84 @@ class _Descriptor:
 
 
 class FileStorage(_Descriptor):
-    """The file or block device at ``path``; a file that is not there is made when ``size`` is given.
+    """The file or block device at ``path``.
 
-    ``size`` None: as large as the file. A shorter file grows to ``size``, sparse, unless it is readonly.
+    ``size`` None: as large as it is; else so many bytes at its begin. With ``create``, which needs a ``size``, a file
+    that is not there is made, and a shorter one lengthened, sparse.
     """
 
-    def __init__(self, path: str | os.PathLike[str], size: int | None = None, readonly: bool = False) -> None:
-        flags = os.O_RDONLY if readonly else os.O_RDWR
-        if size is not None and not readonly:
-            flags |= os.O_CREAT
+    def __init__(
+        self, path: str | os.PathLike[str], size: int | None = None, readonly: bool = False, *, create: bool = False
+    ) -> None:
+        name = os.fspath(path)
+        if create and (readonly or not size):
+            raise UsageError(f"the disk {name} cannot be made read-only or without a size")
+        made = create and not os.path.lexists(path)
         try:
-            fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+            if not made and not _is_disk(os.stat(path).st_mode):
+                raise UsageError(f"the disk {name} is neither a file nor a block device; name one that is")
+            access = os.O_RDONLY if readonly else os.O_RDWR
+            fd = os.open(path, access | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if made else 0), 0o644)
+        except FileNotFoundError as error:
+            if not Path(path).parent.is_dir():
+                raise UsageError(f"there is no folder for the disk {name}; correct its name or make it") from error
+            mend = "correct its name, or give it a size and create = true to have a blank one made"
+            raise UsageError(f"there is no disk {name}; {mend}") from error
         except OSError as error:
-            raise UsageError(f"cannot open the disk {os.fspath(path)}: {error.strerror}") from error
+            raise UsageError(f"cannot open the disk {name}: {error.strerror}") from error
         try:
-            has = os.lseek(fd, 0, os.SEEK_END)
-            if size is None:
-                size = has
-            elif has < size:
-                if readonly or not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise UsageError(f"the disk {os.fspath(path)} has {has} bytes; give it a size of at most that")
-                os.truncate(fd, size)
-        except OSError as error:
+            size = _fitted(name, fd, size, create)
+            if made:
+                _sync_entry(Path(path))
+                log.warning("%s: made, blank, of %d bytes", name, size)
+        except (OSError, UsageError) as error:
             os.close(fd)
-            raise UsageError(f"cannot use the disk {os.fspath(path)}: {error.strerror}") from error
-        except UsageError:
-            os.close(fd)
-            raise
-        super().__init__(fd, size, readonly)
+            if made:
+                os.unlink(path)
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"cannot use the disk {name}: {error.strerror}") from error
+        super().__init__(name, fd, size, readonly)
         self._nowait = _reads_without_waiting(fd)
 
     @property
     def prompt(self) -> Prompt | None:
         return Prompt(self.fd, os.RWF_NOWAIT, False) if self._nowait and self.fd >= 0 else None
+
+
+def _is_disk(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+
+
+def _fitted(name: str, fd: int, size: int | None, create: bool) -> int:
+    """The size of the disk in ``fd``, which is lengthened to ``size`` if it may be."""
+    has = os.lseek(fd, 0, os.SEEK_END)
+    if size is None:
+        if has and has % SECTOR == 0:
+            return has
+        whole = max(SECTOR, -(-has // SECTOR) * SECTOR)
+        raise UsageError(
+            f"the disk {name} has {has} bytes, which are no whole sectors of {SECTOR}; "
+            f"lengthen it ('truncate -s {whole} {name}') or give it a size below that"
+        )
+    if has < size:
+        if not create or not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UsageError(
+                f"the disk {name} has {has} bytes and not {size}; leave the size out, "
+                f"or lengthen the file ('truncate -s {size} {name}', or create = true)"
+            )
+        os.truncate(fd, size)
+    return size
+
+
+def _sync_entry(path: Path) -> None:
+    """Have the folder keep a new file's name, which to sync the file itself need not do."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _reads_without_waiting(fd: int) -> bool:
@@ -179,7 +240,7 @@ class MemoryStorage(_Descriptor):
         except OSError as error:
             os.close(fd)
             raise UsageError(f"a disk of {size} bytes cannot be in memory: {error.strerror}") from error
-        super().__init__(fd, size, readonly)
+        super().__init__("memory", fd, size, readonly)
 
     @property
     def prompt(self) -> Prompt | None:
@@ -189,10 +250,12 @@ class MemoryStorage(_Descriptor):
         return True
 
 
-def open_storage(path: str | None = None, size: int | None = None, readonly: bool = False) -> Storage:
+def open_storage(
+    path: str | None = None, size: int | None = None, readonly: bool = False, *, create: bool = False
+) -> Storage:
     """As a machine file says it: a file at ``path``, or without one ``size`` bytes of memory."""
     if path is not None:
-        return FileStorage(path, size, readonly)
+        return FileStorage(path, size, readonly, create=create)
     if size is None:
         raise UsageError("a disk needs a path or a size")
     return MemoryStorage(size, readonly)

@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import IntEnum
+from functools import partial
 
 from ..layout import Access, Layout, bit, field
 from .master import nothing
 from .port import CHUNK, Abort, Port, Steps
-from .storage import Storage
+from .storage import SECTOR, Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
 from .virtio_mmio import VirtioMmio
 
-SECTOR = 512
 #: Largest range, in sectors, of a discard or write zeroes, and how many ranges a request may have.
 MAX_ERASE_SECTORS = (16 << 20) // SECTOR
 MAX_ERASE_SEGMENTS = 16
@@ -109,7 +109,7 @@ _UNSUPP: Done = (RequestStatus.UNSUPP, 0)
 class VirtioBlk(VirtioMmio):
     """A disk of ``storage``, whose size is rounded down to whole sectors.
 
-    Machine file, besides what ``storage.open_storage`` takes (``path``, ``size``, ``readonly``):
+    Machine file, besides what says of what ``storage`` is (``config.BlockOptions``):
     ``queues`` (int, default 1), ``queue_size`` (int, a power of two, default 256), ``serial`` (str, up to 20
     ASCII characters, what GET_ID answers, default the name), ``block_size`` (int, default 512).
     """
@@ -248,10 +248,8 @@ class VirtioBlk(VirtioMmio):
             data = yield from gather(ring.gate, buffer.take(CHUNK))
             if isinstance(data, Abort):
                 return _IOERR
-            # A write that comes after the reset could undo what the next driver wrote.
-            with ring.gate as is_open:
-                if not is_open or not self.storage.write(offset, data):
-                    return _IOERR
+            if not self.change(ring.gate, partial(self.storage.write, offset, data)):
+                return _IOERR
             offset += len(data)
         return self._settle()
 
@@ -300,7 +298,6 @@ class VirtioBlk(VirtioMmio):
                 return _IOERR
             todo.append((sector * SECTOR, count * SECTOR, flags))
         for at, size, flags in todo:
-            with ring.gate as is_open:
-                if not is_open or (size and not action(at, size, flags)):
-                    return _IOERR
+            if size and not self.change(ring.gate, partial(action, at, size, flags)):
+                return _IOERR
         return self._settle()

@@ -223,6 +223,8 @@ class VirtioMmio(Master):
             if store is not None:
                 self._stores[register.at] = store
         self._pulse = self._wake = False
+        #: Of a change outside of guest memory that is under way, without the lock.
+        self._changing: Gate | None = None
         self._interrupts: _Interrupts | DiskBell = _Interrupts()
         self._bell: DiskBell | None = None
         self._mirror: Mirror | None = None
@@ -253,6 +255,22 @@ class VirtioMmio(Master):
 
     def promptly(self, reads: int, writes: int) -> None:
         """So many requests were served by Port.serve."""
+
+    def change(self, gate: Gate, action: Callable[[], bool]) -> bool:
+        """For ``serve``: whether ``action``, which may take long, changed what is kept outside of guest memory.
+
+        No register access waits for it, nor does a reset, after which none begins. The next driver's first request
+        waits until one that had begun has ended: the worker is still at it, and no request overtakes the worker.
+        """
+        with gate as is_open:
+            if not is_open:
+                return False
+            self._changing = gate
+        try:
+            return action()
+        finally:
+            with gate:
+                self._changing = None
 
     # -- register accesses -----------------------------------------------------------------------------------------
 
@@ -529,7 +547,7 @@ class VirtioMmio(Master):
 
     def _promptly(self, ring: Virtqueue) -> bool | None:
         """Whether there may be more in ``ring``; None: what is next has to be served by itself. Holds the lock."""
-        disk = self.prompt_disk if ring.gate.passes else None
+        disk = self.prompt_disk if ring.gate.passes and not self._outlived else None
         if disk is None:
             return None
         served = self.port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, _BATCH_CHAINS, _BATCH_BYTES)
@@ -578,6 +596,11 @@ class VirtioMmio(Master):
             if is_open:
                 self.interrupt()
         return None
+
+    @property
+    def _outlived(self) -> bool:
+        """Whether a change is under way that began before a reset; holds the lock."""
+        return self._changing is not None and not self._changing.passes
 
     def _broken(self, why: str) -> None:
         """The driver must reset us; holds the lock."""
