@@ -500,6 +500,55 @@ static void an_smmu_that_is_off_lets_all_pass_or_aborts(void)
 	VT_CHECK(VT_WAIT(!(vt_smmu_get(smmu, GBPA) & GBPA_UPDATE), 1), "GBPA.Update stays set");
 }
 
+/* -- what the engine does only when it is asked to -- */
+
+static void an_unsupported_transaction_is_f_uut(void)
+{
+	uint64_t id;
+	uint32_t user;
+
+	if (!vt_scene_begin(&scene))
+		return;
+	id = VT_EVENT(VT_F_UUT, engine->sid);
+	user = engine->attributes;
+	engine->special = VT_UNSUPPORTED;
+	VT_FAULTS(write, VT_TARGET, id, 0, VT_TARGET, 0);
+	if (smmu->idr1 >> 26 & 1) { /* ATTR_PERMS_OVR, which is not asked */
+		scene.ste[1] |= STE_PRIVCFG_UNPRIVILEGED | STE_INSTCFG_DATA;
+		vt_scene_ste(&scene);
+	}
+	engine->attributes = user | VT_PRIVILEGED | VT_INSTRUCTION;
+	VT_FAULTS(read, VT_SOURCE + 8, id, EVENT_PNU | EVENT_IND | EVENT_RNW, VT_SOURCE + 8, 0);
+	engine->attributes = user;
+	engine->ssid = 5;
+	VT_FAULTS(read, VT_SOURCE, VT_EVENT_SSID(VT_F_UUT, engine->sid, 5), EVENT_RNW, VT_SOURCE, 0);
+	engine->ssid = VT_NO_SSID;
+	vt_smmu_enable(smmu, false); /* recorded all the same (§7.3.2) */
+	VT_FAULTS(write, (uint64_t)scene.target, id, 0, (uint64_t)scene.target, 0);
+	vt_smmu_enable(smmu, true);
+	engine->special = 0;
+	VT_WORKS(read, VT_SOURCE);
+}
+
+static void a_hint_is_e_page_request(void)
+{
+	uint64_t id, at = VT_TARGET + 0x28;
+
+	if (!vt_scene_begin(&scene))
+		return;
+	id = VT_EVENT(VT_E_PAGE_REQUEST, engine->sid);
+	engine->special = VT_HINTS;
+	VT_CHECK(vt_engine_write(engine, at, 64) == VT_ENGINE_HALTED, "a write that a hint precedes fails");
+	VT_EXPECT(smmu, id, HINT_UW | HINT_SPAN(1), VT_TARGET, 0);
+	vt_map(&scene.space, VT_SOURCE + VT_PAGE, (uint64_t)scene.source, VT_PAGE, VT_READ);
+	engine->attributes |= VT_PRIVILEGED | VT_INSTRUCTION;
+	VT_CHECK(vt_engine_read(engine, VT_SOURCE + VT_PAGE - 8, 16) == VT_ENGINE_HALTED, "a read that a hint precedes fails");
+	VT_EXPECT(smmu, id, HINT_PR | HINT_PX | HINT_SPAN(2), VT_SOURCE, 0);
+	vt_smmu_enable(smmu, false); /* there is none while translation is off */
+	VT_WORKS(write, (uint64_t)scene.target);
+	vt_smmu_enable(smmu, true);
+}
+
 /* -- the queue -- */
 
 /* One fault, whose address tells which it is. */
@@ -628,6 +677,8 @@ VT_CASES(
 	{"without_r_a_fault_is_not_recorded", without_r_a_fault_is_not_recorded},
 	{"without_a_a_fault_reads_zero_and_ignores_writes", without_a_a_fault_reads_zero_and_ignores_writes},
 	{"an_smmu_that_is_off_lets_all_pass_or_aborts", an_smmu_that_is_off_lets_all_pass_or_aborts},
+	{"an_unsupported_transaction_is_f_uut", an_unsupported_transaction_is_f_uut},
+	{"a_hint_is_e_page_request", a_hint_is_e_page_request},
 	{"a_full_queue_overflows", a_full_queue_overflows},
 	{"a_disabled_queue_takes_nothing", a_disabled_queue_takes_nothing},
 	{"an_unwritable_queue_is_eventq_abt_err", an_unwritable_queue_is_eventq_abt_err},

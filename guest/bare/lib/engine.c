@@ -21,6 +21,7 @@
 
 /* extension frame */
 #define STALLS_NOW 0x18
+#define SPECIAL 0x4c
 
 #define WRITE_BACK_SHAREABLE 0x42ff42ff
 
@@ -33,6 +34,7 @@ void vt_engine_init_frame(struct vt_engine *engine, const struct vt_master_confi
 	engine->ssid = VT_NO_SSID;
 	engine->attributes = WRITE_BACK_SHAREABLE;
 	engine->pctrl = 0;
+	engine->special = 0;
 }
 
 void vt_engine_init(struct vt_engine *engine, const struct vt_master_config *config)
@@ -46,6 +48,7 @@ static void start(struct vt_engine *engine, uint32_t command, uint64_t at, uint6
 	vt_write32(engine->privileged + PCTRL, engine->pctrl);
 	vt_write32(engine->privileged + STREAMID, engine->sid);
 	vt_write32(engine->privileged + SUBSTREAMID, ssid);
+	vt_write32(engine->extension + SPECIAL, engine->special);
 	vt_write64(engine->user + MSIADDRESS, 0);
 	vt_write32(engine->user + ATTRIBUTES, engine->attributes);
 	vt_write32(engine->user + SEED, seed);

@@ -54,6 +54,7 @@
 #define IDR1_PRIQS(idr1) ((idr1) >> 11 & 31)
 #define IDR1_SSIDSIZE(idr1) ((idr1) >> 6 & 31)
 #define IDR3_RIL (1U << 10)
+#define IDR3_BBML(idr3) ((idr3) >> 11 & 3)
 #define IDR5_OAS(idr5) ((idr5) & 7)
 #define MPAMIDR_PARTID_MAX(mpamidr) ((mpamidr) & 0xffff)
 
@@ -143,6 +144,13 @@
 #define EVENT_CLASS_IN (2UL << 40)
 #define EVENT_TTRNW (1UL << 44)
 
+/* of a hint (§7.3.19) */
+#define HINT_UW (1UL << 34)
+#define HINT_UR (1UL << 35)
+#define HINT_PX (1UL << 37)
+#define HINT_PR (1UL << 39)
+#define HINT_SPAN(pages) ((uint64_t)(pages) << 44)
+
 /* -- PRI queue entries (chapter 8), word 0 -- */
 #define PRI_PRIV (1UL << 58)
 #define PRI_X (1UL << 59)
@@ -170,6 +178,7 @@
 #define STE_S1MPAM (1UL << 26)
 #define STE_S1STALLD (1UL << 27)
 #define STE_EATS_FULL (1UL << 28)
+#define STE_CONT(bits) ((uint64_t)(bits) << 13)
 #define STE_SHCFG_INCOMING (1UL << 44)
 #define STE_PRIVCFG_UNPRIVILEGED (2UL << 48)
 #define STE_PRIVCFG_PRIVILEGED (3UL << 48)
@@ -214,6 +223,7 @@
 #define DESC_TABLE 2UL /* a page at level 3, a table above it; a block without */
 #define DESC_SH_INNER (3UL << 8)
 #define DESC_AF (1UL << 10)
+#define DESC_NT (1UL << 16) /* of a block */
 #define DESC_DBM (1UL << 51)
 #define DESC_ADDRESS 0xfffffffff000UL
 /* stage 1 */

@@ -154,6 +154,7 @@ struct vt_smmu {
 
 enum vt_config_kind { VT_ABORT = 0, VT_BYPASS = 4, VT_STAGE1 = 5, VT_STAGE2 = 6, VT_NESTED = 7 };
 enum vt_event_id {
+	VT_F_UUT = 0x01,
 	VT_C_BAD_STREAMID = 0x02,
 	VT_F_STE_FETCH = 0x03,
 	VT_C_BAD_STE = 0x04,
@@ -168,6 +169,9 @@ enum vt_event_id {
 	VT_F_ADDR_SIZE = 0x11,
 	VT_F_ACCESS = 0x12,
 	VT_F_PERMISSION = 0x13,
+	VT_F_TLB_CONFLICT = 0x20,
+	VT_F_CFG_CONFLICT = 0x21,
+	VT_E_PAGE_REQUEST = 0x24,
 	VT_F_VMS_FETCH = 0x25,
 };
 
@@ -274,11 +278,14 @@ struct vt_engine {
 	uint32_t sid, ssid;
 	uint32_t attributes; /* of both sides; vt_engine_init makes them unprivileged data accesses */
 	uint32_t pctrl; /* VT_ATS, VT_PRI; none by default */
+	uint32_t special; /* VT_UNSUPPORTED, VT_HINTS; none by default */
 };
 #define VT_PRIVILEGED 0x01000100
 #define VT_INSTRUCTION 0x04000400
 #define VT_ATS 0x100 /* transactions go by way of the engine's translation cache (ATC) */
 #define VT_PRI 0x200 /* and what that is denied is a page request, whose group is the frame's number */
+#define VT_UNSUPPORTED 1 /* transactions are of a type that no SMMU supports */
+#define VT_HINTS 2 /* a command begins with a hint of what it will access, for each side */
 enum vt_engine_status {
 	VT_ENGINE_NO_FRAME = 0,
 	VT_ENGINE_HALTED = 1,
