@@ -179,7 +179,7 @@ class BentMachine:
             self.memory.write(ring.slot(prod), command.to_bytes())
             self._store(o.CMDQ_PROD, ring.next(prod))
             answers.append(smmu.registers.raw(CMDQ_CONS))
-            if smmu.error_active(GERROR.CMDQ_ERR.mask):
+            if smmu.reports.error_active(GERROR.CMDQ_ERR.mask):
                 self.memory.write(ring.slot(prod), commands.CMD_SYNC.of().to_bytes())
                 self._store(GERRORN.at, smmu.registers.raw(GERROR))
         return answers

@@ -755,7 +755,7 @@ def test_a_handler_that_answers_within_the_request_is_not_lost(world: World) -> 
             world.map((entry.Address - IOVA) // PAGE)
             world.respond(entry)
 
-    world.smmu.interrupt = handler
+    world.smmu.reports.interrupt = handler
     world.bench[IRQ_CTRL] = IRQ_CTRL.of(PRIQ_IRQEN=1)
     world.use(ATS | PRI)
     expected = world.data(0, 4 * PAGE)

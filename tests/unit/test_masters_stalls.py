@@ -215,7 +215,7 @@ def test_a_handler_that_resumes_before_the_translation_has_returned_is_not_lost(
             world.map((event.InputAddr - IOVA) // PAGE)
             world.resume(event.STAG, Ac=1)
 
-    world.smmu.interrupt = handler
+    world.smmu.reports.interrupt = handler
     world.bench[IRQ_CTRL] = IRQ_CTRL.of(EVENTQ_IRQEN=1)
     expected = world.bytes(0, 4 * PAGE)
     world.run(Cmd.MEMCPY, 0, 4 * PAGE, to=0x8000)

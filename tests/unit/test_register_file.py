@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vhost_iommu.layout import Access, Register, bit, field
-from vhost_iommu.smmu.register_file import RegisterFile
+from vhost_iommu.smmu.register_file import RegisterFile, on_store
 
 
 class MODE(Register, at=0x10):
@@ -60,8 +60,11 @@ class File(RegisterFile):
             implemented=lambda needs: not needs or needs in have,
             guards={"LOCK": lambda old, new: not self.locked},
         )
-        for register in REGISTERS:
-            self.on_store(register, lambda old, new: self.told.append((type(new).__name__, int(old), int(new))))
+        self.attach(self)
+
+    @on_store(*REGISTERS)
+    def _stored(self, old: Register, new: Register) -> None:
+        self.told.append((type(new).__name__, int(old), int(new)))
 
 
 @pytest.fixture
@@ -247,3 +250,12 @@ def test_two_files_of_the_same_registers_share_no_value(file: File) -> None:
 )
 def test_an_offset_has_a_name_for_people(file: File, offset: int, name: str) -> None:
     assert file.named(offset) == name
+
+
+def test_a_store_has_one_method_that_says_what_it_does(file: File) -> None:
+    class Second:
+        @on_store(MODE)
+        def stored(self, old: MODE, new: MODE) -> None: ...
+
+    with pytest.raises(ValueError, match="MODE"):
+        file.attach(Second())

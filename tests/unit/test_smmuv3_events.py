@@ -558,7 +558,7 @@ def test_without_msi_every_interrupt_is_wired() -> None:
 def test_a_global_error_interrupts_once_until_it_is_acknowledged(bench: Bench) -> None:
     with_msis(bench).interrupts_on()
     bench.submit(BAD)
-    bench.smmu.raise_error(GERROR.CMDQ_ERR.mask)
+    bench.smmu.reports.raise_error(GERROR.CMDQ_ERR.mask)
     assert bench.posted == [GERROR_MSI]
     bench.acknowledge()
     assert bench.posted == [GERROR_MSI] * 2  # the command is as bad as before

@@ -235,7 +235,7 @@ UPDATE = GMPAM.Update.mask
 
 def in_effect(bench: Bench, register: type[Register]) -> Mpam:
     if register is GMPAM:
-        return bench.smmu.own_mpam
+        return bench.smmu.enables.own_mpam
     answer = bench.translate(0x5000, 1)
     assert answer.pieces[0].pa == 0x5000
     return answer.mpam

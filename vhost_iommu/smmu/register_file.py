@@ -20,6 +20,19 @@ Hook = Callable[[Any, Any], None]
 GuardCheck = Callable[[int, int], bool]
 
 
+_Method = TypeVar("_Method", bound=Callable[..., None])
+
+
+def on_store(*registers: type[Register]) -> Callable[[_Method], _Method]:
+    """Marks the method that says what a store to ``registers`` does beyond their bits; see ``RegisterFile.attach``."""
+
+    def mark(method: _Method) -> _Method:
+        method.__dict__["stored"] = registers
+        return method
+
+    return mark
+
+
 class RegisterFile:
     """Registers by offset, one copy of each.
 
@@ -61,9 +74,16 @@ class RegisterFile:
                 self._at[register.at + half] = (register, half * 8, visible)
         self.reset()
 
-    def on_store(self, register: type[R], hook: Callable[[R, R], None]) -> None:
-        """Call ``hook(old, new)`` after each store that software makes to ``register``, changed or not."""
-        self._hooks[register] = hook
+    def attach(self, part: object) -> None:
+        """Call the methods of ``part`` that are marked ``on_store`` (old, new) after each store that software makes.
+
+        ValueError: a register has a method already, since one says all that a store does.
+        """
+        for name, method in vars(type(part)).items():
+            for register in getattr(method, "stored", ()):
+                if register in self._hooks:
+                    raise ValueError(f"two methods are marked on_store({register.__name__})")
+                self._hooks[register] = getattr(part, name)
 
     def watch(self, registers: Iterable[type[Register]], changed: Callable[[], None]) -> None:
         """Call ``changed`` now, and whenever one of ``registers`` may have changed, after its hook."""

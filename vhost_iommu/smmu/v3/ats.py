@@ -7,21 +7,25 @@ errors. Not modelled: the device permission table (EATS 3), T, TE and XT bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...layout import Layout
-from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus
+from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus, Endpoint
 from ..context import Context
+from ..register_file import RegisterFile
+from ..stages import Stages
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
-from .configuration import CdFault, Refusal
+from .configuration import CdFault, Configuration, Refusal
+from .enables import Enables
 from .registers import CR0ACK, CR2, IDR0, IDR1, IDR3, IDR5
+from .reports import Reports
 from .structures import EATS, S1DSS, STE, STE_CONFIG
-
-if TYPE_CHECKING:
-    from .instance import Smmu
+from .validity import Validity
 
 #: Entries of one completion: what fits in the smallest read completion boundary, 64 bytes of 8 each.
 MOST_ENTRIES = 8
@@ -33,8 +37,28 @@ _ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 class Ats:
     """The ATS interface of one SMMU."""
 
-    def __init__(self, smmu: Smmu) -> None:
-        self.smmu = smmu
+    def __init__(
+        self,
+        registers: RegisterFile,
+        validity: Validity,
+        configuration: Configuration,
+        stages: Stages,
+        reports: Reports,
+        enables: Enables,
+        endpoints: Mapping[int, Endpoint],
+        lock: AbstractContextManager[Any],
+        completed: Callable[[], None],
+    ) -> None:
+        """``completed`` is told, with the lock held, once no invalidation is pending."""
+        self.registers = registers
+        self.validity = validity
+        self.configuration = configuration
+        self.stages = stages
+        self.reports = reports
+        self.enables = enables
+        self.endpoints = endpoints
+        self.lock = lock
+        self._completed = completed
         #: Invalidations that no CMD_SYNC has waited for yet and that have not completed.
         self.pending: set[AtsInvalidation] = set()
         self.timed_out = False
@@ -42,16 +66,15 @@ class Ats:
     # -- translation requests (§3.9.1.2) ---------------------------------------------------------------------
 
     def request(self, r: AtsRequest) -> AtsCompletion:
-        smmu = self.smmu
         completion = AtsCompletion()
-        if not smmu.registers[CR0ACK].SMMUEN:
+        if not self.registers[CR0ACK].SMMUEN:
             return self._refused(r, completion)
-        ste = smmu.configuration.valid_ste(r.sid, r.ssid)
+        ste = self.configuration.valid_ste(r.sid, r.ssid)
         if isinstance(ste, Refusal):
             return self._configuration_error(ste, completion, recinvsid=True)
         if ste.Config == STE_CONFIG.BYPASS or self.eats(ste) == EATS.ABORT:
             return self._refused(r, completion)
-        context = smmu.configuration.lookup(r.sid, r.ssid)
+        context = self.configuration.lookup(r.sid, r.ssid)
         if isinstance(context, Refusal):
             return self._configuration_error(context, completion, recinvsid=True)
         if isinstance(context, CdFault):
@@ -74,7 +97,7 @@ class Ats:
 
     def eats(self, ste: STE) -> int:
         """The effective STE.EATS: nothing where ATS is absent, and split-stage only with CR0.ATSCHK."""
-        registers = self.smmu.registers
+        registers = self.registers
         if not registers[IDR0].ATS or ste.Config <= STE_CONFIG.BYPASS:
             return EATS.ABORT
         if ste.EATS == EATS.FULL:
@@ -89,7 +112,7 @@ class Ats:
         wants_execution = r.execute and r.ssid is not None
         # Where no stage translates all is granted, asked for or not (§3.9.1.2, §13.6.4).
         wants_writing = not r.no_write or (context.stage1 is None and context.stage2 is None)
-        translate = self.smmu.stages.translate
+        translate = self.stages.translate
         found = None
         granted = []
         for wanted, access in (
@@ -127,7 +150,7 @@ class Ats:
 
     def _stu(self) -> int:
         """log2 of the smallest translation unit: of the smallest granule."""
-        idr5 = self.smmu.registers[IDR5]
+        idr5 = self.registers[IDR5]
         return 12 if idr5.GRAN4K else 14 if idr5.GRAN16K else 16
 
     @staticmethod
@@ -153,7 +176,7 @@ class Ats:
         event = events.record(events.F_BAD_ATS_TREQ, r.sid, r.ssid, InputAddr=r.iova & ~0xFFF)
         completion.status = AtsStatus.UR
         completion.events.append(event)
-        self.smmu.write_event(event)
+        self.reports.write(event)
         return completion
 
     def _configuration_error(self, refusal: Refusal, completion: AtsCompletion, *, recinvsid: bool) -> AtsCompletion:
@@ -166,11 +189,11 @@ class Ats:
         return completion
 
     def maybe_record(self, event: events.Event, kept: list[Layout], *, recinvsid: bool) -> None:
-        cr2 = self.smmu.registers[CR2]
+        cr2 = self.registers[CR2]
         hidden = recinvsid and isinstance(event, events.C_BAD_STREAMID) and not cr2.RECINVSID
         if cr2.REC_CFG_ATS and not hidden:
             kept.append(event)
-            self.smmu.write_event(event)
+            self.reports.write(event)
 
     # -- translated transactions (§3.9.1.3) ------------------------------------------------------------------
 
@@ -180,17 +203,16 @@ class Ats:
         None: ``answer`` is final. A context: stage 2 has yet to translate it (split-stage ATS). A CdFault: stage 2
         did not translate the address of its CD.
         """
-        smmu = self.smmu
-        registers = smmu.registers
+        registers = self.registers
         answer.outcome = Outcome.ABORT
         if not registers[IDR0].ATS:
             return None
         if not registers[CR0ACK].SMMUEN:
             self._forbidden(t, answer)
             return None
-        mpam = smmu.bypass_mpam
+        mpam = self.enables.bypass_mpam
         if registers[CR0ACK].ATSCHK:
-            ste = smmu.configuration.valid_ste(t.sid, t.ssid)
+            ste = self.configuration.valid_ste(t.sid, t.ssid)
             if isinstance(ste, Refusal):
                 self._terminated(ste, answer)
                 return None
@@ -207,9 +229,9 @@ class Ats:
             if effective == EATS.SPLIT:
                 answer.outcome = Outcome.OK
                 # The STE's memory type is not for them (table 13.5).
-                return replace(smmu.configuration.bare_context(ste), overrides=(False, 0, 1))
-            mpam = smmu.validity.mpam(ste.PARTID, ste.PMG)
-        if not (t.iova + t.size - 1) >> smmu.validity.output_bits:
+                return replace(self.configuration.bare_context(ste), overrides=(False, 0, 1))
+            mpam = self.validity.mpam(ste.PARTID, ste.PMG)
+        if not (t.iova + t.size - 1) >> self.validity.output_bits:
             answer.outcome = Outcome.OK
             answer.mpam = mpam
             answer.pieces.append(Piece(t.iova, t.size))
@@ -219,9 +241,9 @@ class Ats:
     def _substream(self, t: Transaction, ste: STE) -> Refusal | CdFault | None:
         """What is wrong with the SubstreamID, or its CD, where translated transactions may have one; None: nothing."""
         if t.ssid is not None:
-            found = self.smmu.configuration.lookup(t.sid, t.ssid)
+            found = self.configuration.lookup(t.sid, t.ssid)
             return None if isinstance(found, Context) else found
-        substreams = ste.Config & 1 and ste.S1CDMax and self.smmu.registers[IDR1].SSIDSIZE
+        substreams = ste.Config & 1 and ste.S1CDMax and self.registers[IDR1].SSIDSIZE
         if substreams and ste.S1DSS not in (S1DSS.BYPASS, S1DSS.SSID0):
             return Refusal(events.record(events.F_STREAM_DISABLED, t.sid, None))
         return None
@@ -233,13 +255,13 @@ class Ats:
     def _forbidden(self, t: Transaction, answer: Answer) -> None:
         event = events.F_TRANSL_FORBIDDEN.of(SID=t.sid, RnW=not t.write, InputAddr=t.iova)
         answer.events.append(event)
-        self.smmu.write_event(event)
+        self.reports.write(event)
 
     # -- invalidations (§4.5.1, §3.9.1.4) --------------------------------------------------------------------
 
     def invalidate(self, sid: int, ssid: int | None, address: int, size_bits: int, *, everywhere: bool) -> None:
         """Send CMD_ATC_INV's request; an endpoint that is not there has nothing to forget."""
-        endpoint = self.smmu.endpoints.get(sid)
+        endpoint = self.endpoints.get(sid)
         if endpoint is None:
             return
         size = 1 << min(12 + size_bits, 64)
@@ -253,11 +275,10 @@ class Ats:
         self.timed_out = False
 
     def _ended(self, invalidation: AtsInvalidation, completed: bool) -> None:
-        smmu = self.smmu
-        with smmu.lock:
+        with self.lock:
             if invalidation not in self.pending:
                 return
             self.pending.discard(invalidation)
             self.timed_out = self.timed_out or not completed
             if not self.pending:
-                smmu.consume_commands()
+                self._completed()

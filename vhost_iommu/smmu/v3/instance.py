@@ -7,24 +7,22 @@ ATOS, DPT, enhanced command queues, permission indirection, 128-bit descriptors,
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ... import _core
 from ...errors import UsageError
-from ...layout import Layout, Register
+from ...layout import Register
 from ...memory import Memory, MemoryLike
 from ...mmio import Mirror
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..context import Context
 from ..memory_type import MemoryType, override
-from ..queue import Ring
-from ..register_file import RegisterFile
+from ..register_file import RegisterFile, on_store
 from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
@@ -33,14 +31,12 @@ from .ats import Ats
 from .command_queue import CommandQueue
 from .compiled import (
     CONTEXTS,
-    DOORBELL_REGISTERS,
     NO_CONTEXT,
     PARAMETERS,
     CompiledConfiguration,
     CompiledCounters,
     CompiledStages,
     access_bits,
-    doorbell,
     fault_of,
     memory_type,
     packed_type,
@@ -49,8 +45,11 @@ from .compiled import (
 )
 from .configuration import CdFault, Configuration, Refusal, StrictConfiguration
 from .counters import Counters
+from .enables import MSI_SOURCES, Enables, guards
+from .execution import Execution
 from .features import Features
 from .pri import PriQueue
+from .prompt import Prompt
 from .registers import (
     BY_NAME,
     CMDQ_BASE,
@@ -61,36 +60,26 @@ from .registers import (
     CR2,
     EVENTQ_BASE,
     EVENTQ_CONS,
-    EVENTQ_IRQ_CFG0,
-    EVENTQ_IRQ_CFG1,
     EVENTQ_PROD,
-    GBPA,
-    GBPMPAM,
     GERROR,
-    GERROR_IRQ_CFG0,
-    GERROR_IRQ_CFG1,
     GERRORN,
-    GMPAM,
     IDR0,
     IDR1,
     IDR3,
     IDR5,
-    IRQ_CTRL,
-    IRQ_CTRLACK,
     PRIQ_BASE,
-    PRIQ_IRQ_CFG0,
     PRIQ_PROD,
     REGISTERS,
     STRTAB_BASE,
     STRTAB_BASE_CFG,
-    Guard,
     met,
 )
+from .reports import Reports
 from .stalls import Stalls
 from .validity import Validity
 
 if TYPE_CHECKING:
-    from ..._core.door import Core, Doorbell
+    from ..._core.door import Core
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -98,9 +87,6 @@ COMMAND_BURST = 128
 
 #: Every access there is, made once.
 _ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
-
-#: Who sends the MSIs that a field of IRQ_CTRL enables.
-MSI_SOURCES = {"gerror": IRQ_CTRL.GERROR_IRQEN, "priq": IRQ_CTRL.PRIQ_IRQEN, "eventq": IRQ_CTRL.EVENTQ_IRQEN}
 
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
@@ -111,20 +97,6 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.WALK_EABT: events.F_WALK_EABT,
     FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
 }
-
-
-def _ones(value: int) -> int:
-    """As many low bits as ``value`` has."""
-    return (1 << value.bit_length()) - 1
-
-
-@dataclass(slots=True)
-class Update:
-    """Fields of ``register`` that software has altered, and the register reads until that is acknowledged."""
-
-    register: type[Register]
-    mask: int
-    reads: int
 
 
 class Smmu:
@@ -164,21 +136,8 @@ class Smmu:
         self.name = name
         self.memory = memory
         self.trace = trace
-        self._mirror: Mirror | None = None
-        self._doorbell: Doorbell | None = None
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
-        self._epoch = 0  #: counts resets
-        self._acknowledge_after = acknowledge_after
-        #: What stores have asked for and is not in effect yet, in order.
-        self._updates: deque[Update] = deque()
-        #: MSIs that were sent and have neither been written nor aborted yet, by source.
-        self.unanswered: Counter[str] = Counter()
-        self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
-        #: GBPMPAM, and GMPAM (of L1STDs, STEs, VMSs, queues and MSIs), as far as they are in effect (§17.2, §17.4).
-        self.bypass_mpam = self.own_mpam = NO_MPAM
-        self.clock = clock
-        self.interrupt = interrupt
         self.counters = Counters()
         ids: dict[type[Register], int] = {}
         if features is not None or id_registers is None:
@@ -188,23 +147,13 @@ class Smmu:
                 known = "IDR0 to IDR5, MPAMIDR, IIDR and AIDR"
                 raise UsageError(f"there is no register {register_name}; ID registers are {known}")
             ids[BY_NAME[register_name]] = value
-        self.registers = RegisterFile(
+        self.registers: RegisterFile = RegisterFile(
             REGISTERS,
             implemented=lambda needs: met(needs, lambda register: ids.get(register, 0)),
-            guards=self._guards(),
+            guards=guards(lambda register: self.registers.raw(register)),
         )
         for register, value in ids.items():
             self.registers.set_reset(register, value)
-        self.registers.on_store(CR0, self._enables_stored)
-        self.registers.on_store(IRQ_CTRL, self._enables_stored)
-        self.registers.on_store(GBPA, self._gbpa_stored)
-        self.registers.on_store(GMPAM, self._mpam_stored)
-        self.registers.on_store(GBPMPAM, self._mpam_stored)
-        self.registers.on_store(GERRORN, self._gerrorn_stored)
-        self.registers.on_store(CMDQ_PROD, self._cmdq_prod_stored)
-        for base_or_index in (CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD):
-            self.registers.on_store(base_or_index, self._index_stored)
-        self.registers.on_store(EVENTQ_CONS, self._eventq_cons_stored)
         self.validity = Validity(self.registers)
         door = _core.chosen() if pure is None else None if pure else _core.built()
         strict = tlb_conflicts or configuration_conflicts
@@ -224,14 +173,36 @@ class Smmu:
             self.stages = CompiledStages(core, memory, self.counters)
             self.configuration = CompiledConfiguration(core, self.registers, self.validity)
             memory.watch(lambda windows: core.set_windows(windows_of(windows)))
-            self.registers.watch(PARAMETERS, self._parameters_changed)
-            self.registers.watch(DOORBELL_REGISTERS, self.disarm)
+        registers, validity, counters = self.registers, self.validity, self.counters
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
-        self.stalls = Stalls(self)
-        self.ats, self.pri = Ats(self), PriQueue(self)
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
-        self.commands = CommandQueue(self)
+        self.reports = Reports(name, registers, validity, memory, counters, self.lock, trace)
+        self.reports.interrupt = interrupt
+        self.reports.answered = self._msis_answered
+        self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after)
+        self.prompt = Prompt(registers, counters, self.lock, core, self._sync_msi_aborted)
+        self.enables.in_effect = self._cr0_in_effect
+        self.enables.gate = self.prompt.gate
+        self.stalls = Stalls(registers, self.reports, counters, clock, self.retranslate)
+        self.ats = Ats(
+            registers, validity, self.configuration, self.stages, self.reports, self.enables, self.endpoints,
+            self.lock, self.consume_commands,
+        )  # fmt: skip
+        self.pri = PriQueue(
+            registers, validity, memory, self.configuration, self.reports, self.ats, self.endpoints, counters
+        )
+        self.execution = Execution(
+            registers, validity, self.configuration, self.stages, self.stalls, self.ats, self.pri, core
+        )
+        self.commands = CommandQueue(
+            name, registers, validity, memory, self.execution, self.stages, self.ats, self.reports, counters,
+            self.prompt, core, trace,
+        )  # fmt: skip
+        registers.attach(self.enables)
+        registers.attach(self)
+        if core is not None:
+            registers.watch(PARAMETERS, self._parameters_changed)
 
     def _parameters_changed(self) -> None:
         """Tell the core; returns when no request of masters is under way that began before."""
@@ -247,7 +218,7 @@ class Smmu:
             strtab_base=registers.raw(STRTAB_BASE),
             strtab_base_cfg=registers.raw(STRTAB_BASE_CFG),
             enabled=bool(registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask),
-            gbpa=self.gbpa().raw,
+            gbpa=self.enables.gbpa().raw,
         )
 
     @property
@@ -260,14 +231,12 @@ class Smmu:
     def read(self, offset: int, size: int) -> int:
         """A register read of ``size`` bytes at ``offset`` in the 128 KiB of pages 0 and 1."""
         self.counters.reads_seen += 1
-        if self._doorbell is not None and self._doorbell.rung:
-            with self.lock:  # which has us told
-                pass
+        self.prompt.catch_up()
         # One word is read whole without the lock, so a CPU that polls never waits behind a master.
         value = self.registers.read(offset, size)
-        if self._updates:
+        if self.enables.updates:
             with self.lock:
-                self._count_read()
+                self.enables.count_read()
         if self.trace is not None:
             name = self.registers.named(offset)
             self.trace.emit(self.name, "mmio", f"read {name}", offset=offset, size=size, value=value)
@@ -287,61 +256,14 @@ class Smmu:
         if self.trace is not None:
             return None
         with self.lock:
-            if self._mirror is None:
-                self._mirror = made = make(self.size)
-                self.registers.mirror(made)
-                self.counters.reads_mirrored = lambda: made.reads
-                self._gate_mirror()
-                if self.core is not None:
-                    self._doorbell = doorbell(self.lock, self.core, made, COMMAND_BURST, self._rung)
-                    if self._doorbell is not None:
-                        assert isinstance(self.counters, CompiledCounters)
-                        self.counters.by_doorbell = counts = self._doorbell.counts
-                        self.counters.writes_carried_out = lambda: counts()[0]
-            return self._mirror
-
-    def _rung(self, prod: int, cons: int, aborted: bool) -> None:
-        """The core has carried out writes of CMDQ_PROD; ``aborted``: a CMD_SYNC's MSI was."""
-        self.registers[CMDQ_PROD] = prod
-        self.registers[CMDQ_CONS] = cons
-        if aborted:
-            self.raise_error(GERROR.MSI_CMDQ_ABT_ERR.mask)
-
-    def disarm(self) -> None:
-        """Have writes of CMDQ_PROD come here again."""
-        if self._doorbell is not None:
-            self._doorbell.disarm()
-
-    def arm(self) -> None:
-        """For who has consumed all commands: let the core carry out writes of CMDQ_PROD, if it may."""
-        bell, registers, commands = self._doorbell, self.registers, self.commands
-        if bell is None or not (commands.running() and commands.may_sync()):
-            return
-        ring = commands.ring()
-        bell.arm(
-            registers.raw(CMDQ_PROD),
-            CMDQ_PROD.write_mask,
-            registers.raw(CMDQ_CONS),
-            ring.base,
-            ring.bits,
-            commands.vmid_mask(),
-            self.interrupt is None,
-        )
-
-    def _gate_mirror(self) -> None:
-        """While updates are under way each read counts, and must be seen."""
-        if self._mirror is not None:
-            self._mirror.plain = not self._updates
+            return self.prompt.mirror(make, self.size, COMMAND_BURST)
 
     def reset(self) -> None:
         """Registers take their reset values and the caches are empty, as after power-on."""
         with self.lock:
-            self._epoch += 1
             self.registers.reset()
-            self._updates.clear()
-            self._gate_mirror()
-            self.bypass_mpam = self.own_mpam = NO_MPAM
-            self.unanswered.clear()
+            self.enables.reset()
+            self.reports.reset()
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()
@@ -353,93 +275,17 @@ class Smmu:
         with self.lock:
             return self.commands.consume(COMMAND_BURST)
 
-    # -- stores with a meaning (§6.3) ------------------------------------------------------------------------
+    # -- stores that concern several parts (§6.3) ---------------------------------------------------------------
 
-    def _guards(self) -> dict[str, Callable[[int, int], bool]]:
-        """Which guards are open (§6.3; those of features that are absent never matter)."""
+    def _msis_answered(self, source: str) -> None:
+        """No MSI of ``source`` is under way any more: what waited for that goes on (§3.18.1)."""
+        if source in MSI_SOURCES:
+            self.enables.acknowledge_due()
+        else:
+            self.consume_commands()
 
-        def enabled(mask: int) -> bool:
-            return bool((self.registers.raw(CR0) | self.registers.raw(CR0ACK)) & mask)
-
-        def irq_enabled(mask: int) -> bool:
-            return bool((self.registers.raw(IRQ_CTRL) | self.registers.raw(IRQ_CTRLACK)) & mask)
-
-        queues = CR0.CMDQEN.mask | CR0.EVENTQEN.mask | CR0.PRIQEN.mask
-        return {
-            Guard.SMMUEN: lambda old, new: not enabled(CR0.SMMUEN.mask),
-            Guard.CMDQEN: lambda old, new: not enabled(CR0.CMDQEN.mask),
-            Guard.EVENTQEN: lambda old, new: not enabled(CR0.EVENTQEN.mask),
-            Guard.PRIQEN: lambda old, new: not enabled(CR0.PRIQEN.mask),
-            Guard.QUEUES: lambda old, new: not enabled(queues),
-            Guard.IRQ_GERROR: lambda old, new: not irq_enabled(IRQ_CTRL.GERROR_IRQEN.mask),
-            Guard.IRQ_EVENTQ: lambda old, new: not irq_enabled(IRQ_CTRL.EVENTQ_IRQEN.mask),
-            Guard.IRQ_PRIQ: lambda old, new: not irq_enabled(IRQ_CTRL.PRIQ_IRQEN.mask),
-            Guard.UPDATE: lambda old, new: bool(new & GBPA.Update.mask) and not old & GBPA.Update.mask,
-        }
-
-    def _in_effect(self, register: type[Register], mask: int) -> None:
-        """Have a store to fields take effect: now, or after as many register reads as the machine wants."""
-        self._updates.append(Update(register, mask, self._acknowledge_after))
-        self._acknowledge_due()
-
-    def _count_read(self) -> None:
-        for update in self._updates:
-            update.reads -= 1
-        self._acknowledge_due()
-
-    def _acknowledge_due(self) -> None:
-        """Acknowledge what is due, in order, but for MSIs that are being disabled before they were answered."""
-        for update in [each for each in self._updates if each.reads <= 0]:
-            waits = self._unanswered_enables() if update.register is IRQ_CTRL else 0
-            due, update.mask = update.mask & ~waits, update.mask & waits
-            if due:
-                self._acknowledge(update.register, due)
-        self._updates = deque(each for each in self._updates if each.mask or each.reads > 0)
-        self._gate_mirror()
-
-    def _unanswered_enables(self) -> int:
-        """Fields of IRQ_CTRL that are to fall and whose MSIs' aborts may not be visible yet (§3.18.1)."""
-        falling = self.registers.raw(IRQ_CTRLACK) & ~self.registers.raw(IRQ_CTRL)
-        return sum(field.mask for source, field in MSI_SOURCES.items() if self.unanswered[source]) & falling
-
-    def _acknowledge(self, register: type[Register], mask: int) -> None:
-        """Fields of CR0, IRQ_CTRL or a register with Update are in effect as they are stored."""
-        registers = self.registers
-        if register in (GBPA, GMPAM, GBPMPAM):
-            registers[register] = registers.raw(register) & ~GBPA.Update.mask
-            if register is GMPAM:
-                own = registers[GMPAM]
-                self.own_mpam = self.validity.mpam(own.SO_PARTID, own.SO_PMG)
-            elif register is GBPMPAM:
-                bypass = registers[GBPMPAM]
-                self.bypass_mpam = self.validity.mpam(bypass.GBP_PARTID, bypass.GBP_PMG)
-            return
-        ack = CR0ACK if register is CR0 else IRQ_CTRLACK
-        old = registers.raw(ack)
-        registers[ack] = old & ~mask | registers.raw(register) & mask
-        if register is CR0:
-            self._cr0_in_effect(CR0(old), CR0(registers.raw(ack)))
-
-    def _enables_stored(self, old: CR0 | IRQ_CTRL, new: CR0 | IRQ_CTRL) -> None:
-        """Each field is updated by itself, once at a time (§6.3.9).
-
-        A field that gets its former value again while it is being updated ceases to be; another value is ignored.
-        """
-        register, registers = type(new), self.registers
-        acked = registers.raw(CR0ACK if register is CR0 else IRQ_CTRLACK)
-        altered = 0
-        for each in register.fields:
-            if not (old.raw ^ new.raw) & each.mask:
-                continue
-            under_way = next((u for u in self._updates if u.register is register and u.mask & each.mask), None)
-            if under_way is None:
-                altered |= each.mask
-            elif not (new.raw ^ acked) & each.mask:
-                under_way.mask &= ~each.mask
-            else:
-                registers[register] = registers.raw(register) & ~each.mask | old.raw & each.mask
-        if altered:
-            self._in_effect(register, altered)
+    def _sync_msi_aborted(self) -> None:
+        self.reports.raise_error(GERROR.MSI_CMDQ_ABT_ERR.mask)
 
     def _cr0_in_effect(self, old: CR0, new: CR0) -> None:
         if old.SMMUEN and not new.SMMUEN:
@@ -449,40 +295,27 @@ class Smmu:
         if new.CMDQEN and not old.CMDQEN:
             self.consume_commands()
 
-    def _gbpa_stored(self, old: GBPA, new: GBPA) -> None:
-        if new.Update:
-            self._gbpa = old
-            self._in_effect(GBPA, GBPA.write_mask)
-
-    def _mpam_stored(self, old: GMPAM | GBPMPAM, new: GMPAM | GBPMPAM) -> None:
-        """As GBPA; an identifier has as many bits as its largest value (§6.3.42, §6.3.43)."""
-        register, most = type(new), self.validity.mpamidr
-        widths = GMPAM.of(SO_PARTID=_ones(most.PARTID_MAX), SO_PMG=_ones(most.PMG_MAX), Update=1)
-        self.registers[register] = new.raw & widths.raw
-        self._in_effect(register, register.write_mask)
-
-    def gbpa(self) -> GBPA:
-        """What transactions go by; while an update is under way, what was there before (§6.3.14.1)."""
-        gbpa = self.registers[GBPA]
-        return self._gbpa if gbpa.Update else gbpa
-
+    @on_store(GERRORN)
     def _gerrorn_stored(self, old: GERRORN, new: GERRORN) -> None:
-        if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.error_active(GERROR.CMDQ_ERR.mask):
+        if (old.CMDQ_ERR ^ new.CMDQ_ERR) and not self.reports.error_active(GERROR.CMDQ_ERR.mask):
             self.consume_commands()
-        if (old.EVENTQ_ABT_ERR ^ new.EVENTQ_ABT_ERR) and not self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+        if (old.EVENTQ_ABT_ERR ^ new.EVENTQ_ABT_ERR) and not self.reports.error_active(GERROR.EVENTQ_ABT_ERR.mask):
             self.stalls.retry_unrecorded()
 
+    @on_store(EVENTQ_CONS)
     def _eventq_cons_stored(self, old: EVENTQ_CONS, new: EVENTQ_CONS) -> None:
         self.stalls.retry_unrecorded()
 
+    @on_store(CMDQ_PROD)
     def _cmdq_prod_stored(self, old: CMDQ_PROD, new: CMDQ_PROD) -> None:
         self.consume_commands()
 
+    @on_store(CMDQ_BASE, CMDQ_CONS, EVENTQ_BASE, EVENTQ_PROD, PRIQ_BASE, PRIQ_PROD)
     def _index_stored(self, old: Register, new: Register) -> None:
         """Of our own indices, bits above the wrap flag read as zero (§6.3.28, §6.3.95)."""
         registers = self.registers
         registers[CMDQ_CONS] = registers.raw(CMDQ_CONS) & ~(CMDQ_CONS.RD.mask & ~self.commands.ring().index_mask)
-        registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.event_ring().index_mask)
+        registers[EVENTQ_PROD] = registers.raw(EVENTQ_PROD) & ~(EVENTQ_PROD.WR.mask & ~self.reports.ring().index_mask)
         registers[PRIQ_PROD] = registers.raw(PRIQ_PROD) & ~(PRIQ_PROD.WR.mask & ~self.pri.ring().index_mask)
 
     def consume_commands(self) -> None:
@@ -521,7 +354,7 @@ class Smmu:
         with self.lock:
             if self.registers[CR0ACK].SMMUEN:
                 where = {"InputAddr": hint.address & ~0xFFF, "Span": hint.npages}
-                self.write_event(events.record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
+                self.reports.write(events.record(events.E_PAGE_REQUEST, hint.sid, hint.ssid, **wanted, **where))
 
     def ats_request(self, request: AtsRequest) -> AtsCompletion:
         """Answer a PCIe ATS translation request (§3.9.1.2)."""
@@ -557,12 +390,12 @@ class Smmu:
         if self.core is not None:
             return self._translate_compiled(t, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
-            if self.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
+            if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
                 answer.pieces.append(Piece(t.iova, t.size))
                 answer.memory.append(self._bypass_memory(t))
-                answer.mpam = self.bypass_mpam
+                answer.mpam = self.enables.bypass_mpam
             return answer
         context = self.configuration.lookup(t.sid, t.ssid)
         if isinstance(context, Refusal):
@@ -587,7 +420,7 @@ class Smmu:
         pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access_bits(t), packed_type(t.memory))
         answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
         answer.memory = [memory_type(packed) for _, _, packed in pieces]
-        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.bypass_mpam
+        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.enables.bypass_mpam
         if ended is None:
             return answer
         _, done, access, event, ssid, fetch, fault, held = ended
@@ -607,7 +440,7 @@ class Smmu:
         """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
         if not self.registers[IDR1].ATTR_TYPES_OVR:
             return t.memory.consistent()
-        gbpa = self.gbpa()
+        gbpa = self.enables.gbpa()
         return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
 
     def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
@@ -688,110 +521,6 @@ class Smmu:
         name = "write" if t.write else "read"
         self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
 
-    # -- events (§7.2, §7.4) ---------------------------------------------------------------------------------
-
-    def event_ring(self) -> Ring:
-        base = self.registers[EVENTQ_BASE]
-        address = base.ADDR & (1 << self.validity.output_bits) - 1
-        return Ring.at(address, min(base.LOG2SIZE, self.registers[IDR1].EVENTQS), events.Event.size)
-
-    def event_queue_writable(self) -> bool:
-        """Whether a record can be written now (§7.2.1)."""
-        registers = self.registers
-        if not registers[CR0ACK].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
-            return False
-        return not self.event_ring().full(registers.raw(EVENTQ_PROD), registers.raw(EVENTQ_CONS))
-
     def _record(self, event: events.Event, answer: Answer) -> None:
         answer.events.append(event)
-        self.write_event(event)
-
-    def write_event(self, event: Layout) -> None:
-        """Put ``event`` into the queue, or lose it (§7.2.1, §7.4)."""
-        if self.trace is not None:
-            shown = {name: value for name, value in event.values().items() if name != "TYPE"}
-            self.trace.emit(self.name, "fault", type(event).__name__, **shown)
-        registers = self.registers
-        prod, cons = registers[EVENTQ_PROD], registers[EVENTQ_CONS]
-        if not self.event_queue_writable():
-            self.counters.events_lost += 1
-            full = self.event_ring().full(prod.WR, cons.RD)
-            aborted = self.error_active(GERROR.EVENTQ_ABT_ERR.mask)
-            if registers[CR0ACK].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
-                registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
-            return
-        ring = self.event_ring()
-        if not self.memory.write(ring.slot(prod.WR), event.to_bytes()):
-            self.raise_error(GERROR.EVENTQ_ABT_ERR.mask)
-            return
-        self.counters.events += 1
-        was_empty = ring.empty(prod.WR, cons.RD)
-        registers[EVENTQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
-        if was_empty and registers[IRQ_CTRLACK].EVENTQ_IRQEN:
-            self.interrupt_by("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
-
-    # -- global errors and interrupts (§7.5, §3.18) ----------------------------------------------------------
-
-    def error_active(self, mask: int) -> bool:
-        return bool((self.registers.raw(GERROR) ^ self.registers.raw(GERRORN)) & mask)
-
-    def raise_error(self, mask: int) -> None:
-        """Activate a global error unless it is active already."""
-        with self.lock:
-            if self.error_active(mask):
-                return
-            self.registers[GERROR] = self.registers.raw(GERROR) ^ mask
-            if self.trace is not None:
-                self.trace.emit(self.name, "fault", "GERROR", value=self.registers.raw(GERROR))
-            # Telling of an aborted GERROR MSI by another one would only abort again.
-            if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRLACK].GERROR_IRQEN:
-                self.interrupt_by("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
-
-    def interrupt_by(
-        self,
-        source: str,
-        cfg0: type[GERROR_IRQ_CFG0 | EVENTQ_IRQ_CFG0 | PRIQ_IRQ_CFG0],
-        cfg1: type[Register],
-        abort: int,
-    ) -> None:
-        """An MSI where one is configured, and the wire; each only where it exists."""
-        self.counters.interrupts += 1
-        address = self.registers[cfg0].ADDR
-        if self.registers[IDR0].MSI and address:
-            self.send_msi(source, address, self.registers.raw(cfg1), abort)
-        self.wire(source)
-
-    def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
-        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later.
-
-        What waits for the MSI goes on when it has been written, or when its abort is visible in GERROR (§3.18.1).
-        """
-        if self.trace is not None:
-            self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
-        address &= (1 << self.validity.output_bits) - 1
-        epoch = self._epoch
-        self.unanswered[source] += 1
-
-        def ended(aborted: bool) -> None:
-            with self.lock:
-                # What a reset has made past is nobody's error any more.
-                if epoch != self._epoch:
-                    return
-                if aborted:
-                    self.raise_error(abort)
-                self.unanswered[source] -= 1
-                if self.unanswered[source]:
-                    return
-                if source in MSI_SOURCES:
-                    self._acknowledge_due()
-                else:
-                    self.consume_commands()
-
-        self.memory.post(address, data.to_bytes(4, "little"), ended)
-
-    def wire(self, source: str) -> None:
-        """Pulse the wired interrupt of ``source``, where the machine has wires."""
-        if self.interrupt is not None:
-            if self.trace is not None:
-                self.trace.emit(self.name, "interrupt", f"wire {source}")
-            self.interrupt(source)
+        self.reports.write(event)

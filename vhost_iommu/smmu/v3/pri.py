@@ -7,13 +7,17 @@ as §8.1 and §8.2 say, a stop marker never.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from ..ats import PageRequest, PageResponse, PrgResponse
+from ...memory import MemoryLike
+from ..ats import Endpoint, PageRequest, PageResponse, PrgResponse
 from ..queue import Ring
+from ..register_file import RegisterFile
 from . import events
-from .configuration import Refusal
+from .ats import Ats
+from .configuration import Configuration, Refusal
+from .counters import Counters
 from .registers import (
     CR0ACK,
     GERROR,
@@ -27,36 +31,51 @@ from .registers import (
     PRIQ_IRQ_CFG2,
     PRIQ_PROD,
 )
-
-if TYPE_CHECKING:
-    from .instance import Smmu
+from .reports import Reports
+from .validity import Validity
 
 
 class PriQueue:
     """Page requests of one SMMU."""
 
-    def __init__(self, smmu: Smmu) -> None:
-        self.smmu = smmu
+    def __init__(
+        self,
+        registers: RegisterFile,
+        validity: Validity,
+        memory: MemoryLike,
+        configuration: Configuration,
+        reports: Reports,
+        ats: Ats,
+        endpoints: Mapping[int, Endpoint],
+        counters: Counters,
+    ) -> None:
+        self.registers = registers
+        self.validity = validity
+        self.memory = memory
+        self.configuration = configuration
+        self.reports = reports
+        self.ats = ats
+        self.endpoints = endpoints
+        self.counters = counters
 
     def ring(self) -> Ring:
-        base = self.smmu.registers[PRIQ_BASE]
-        address = base.ADDR & (1 << self.smmu.validity.output_bits) - 1
-        return Ring.at(address, min(base.LOG2SIZE, self.smmu.registers[IDR1].PRIQS), events.PRIEntry.size)
+        base = self.registers[PRIQ_BASE]
+        address = base.ADDR & (1 << self.validity.output_bits) - 1
+        return Ring.at(address, min(base.LOG2SIZE, self.registers[IDR1].PRIQS), events.PRIEntry.size)
 
     @property
     def enabled(self) -> bool:
         """The effective PRIQEN (§6.3.9.5)."""
-        cr0 = self.smmu.registers[CR0ACK]
+        cr0 = self.registers[CR0ACK]
         return bool(cr0.PRIQEN and cr0.SMMUEN)
 
     def request(self, request: PageRequest) -> None:
         """Take a page request or a stop marker."""
-        smmu = self.smmu
-        registers = smmu.registers
-        smmu.counters.page_requests += 1
+        registers = self.registers
+        self.counters.page_requests += 1
         if not registers[IDR1].SSIDSIZE:
             request = replace(request, ssid=None)
-        if not self.enabled or smmu.error_active(GERROR.PRIQ_ABT_ERR.mask):
+        if not self.enabled or self.reports.error_active(GERROR.PRIQ_ABT_ERR.mask):
             self._answer(request, PrgResponse.FAILURE, None)
             return
         ring = self.ring()
@@ -70,8 +89,8 @@ class PriQueue:
             if request.last and registers[PRIQ_IRQ_CFG2].LO:
                 self._interrupt()
             return
-        if not smmu.memory.write(ring.slot(prod.WR), _entry(request).to_bytes()):
-            smmu.raise_error(GERROR.PRIQ_ABT_ERR.mask)
+        if not self.memory.write(ring.slot(prod.WR), _entry(request).to_bytes()):
+            self.reports.raise_error(GERROR.PRIQ_ABT_ERR.mask)
             self._answer(request, PrgResponse.FAILURE, None)
             return
         was_empty = ring.empty(prod.WR, cons.RD)
@@ -81,18 +100,17 @@ class PriQueue:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        smmu = self.smmu
-        if smmu.registers[IRQ_CTRLACK].PRIQ_IRQEN:
-            smmu.interrupt_by("priq", PRIQ_IRQ_CFG0, PRIQ_IRQ_CFG1, GERROR.MSI_PRIQ_ABT_ERR.mask)
+        if self.registers[IRQ_CTRLACK].PRIQ_IRQEN:
+            self.reports.interrupt_by("priq", PRIQ_IRQ_CFG0, PRIQ_IRQ_CFG1, GERROR.MSI_PRIQ_ABT_ERR.mask)
 
     def _answer_overflow(self, request: PageRequest) -> None:
         """Success, so that the endpoint tries again; with its PASID where that is wanted (§8.1)."""
         ssid = request.ssid
-        if ssid is not None and not self.smmu.registers[IDR3].PPS:
-            ste = self.smmu.configuration.legal_ste(request.sid, None)
+        if ssid is not None and not self.registers[IDR3].PPS:
+            ste = self.configuration.legal_ste(request.sid, None)
             if isinstance(ste, Refusal):
                 if ste.event is not None:
-                    self.smmu.ats.maybe_record(ste.event, [], recinvsid=True)
+                    self.ats.maybe_record(ste.event, [], recinvsid=True)
                 self._answer(request, PrgResponse.FAILURE, None)
                 return
             if not ste.PPAR:
@@ -105,7 +123,7 @@ class PriQueue:
 
     def respond(self, response: PageResponse) -> None:
         """Send a response to the endpoint, if there is one."""
-        endpoint = self.smmu.endpoints.get(response.sid)
+        endpoint = self.endpoints.get(response.sid)
         if endpoint is not None:
             endpoint.page_response(response)
 

@@ -8,22 +8,34 @@ is room, as though it had just arrived; none is ever lost. A STAG is free again 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from ..register_file import RegisterFile
 from ..transaction import Answer, Outcome, Stall, Transaction
+from .counters import Counters
 from .events import Event
 from .registers import IDR0, IDR5
-
-if TYPE_CHECKING:
-    from .instance import Smmu
+from .reports import Reports
 
 
 class Stalls:
     """The stalled transactions of one SMMU."""
 
-    def __init__(self, smmu: Smmu) -> None:
-        self.smmu = smmu
+    def __init__(
+        self,
+        registers: RegisterFile,
+        reports: Reports,
+        counters: Counters,
+        clock: Callable[[], float],
+        retranslate: Callable[[Transaction], Answer],
+    ) -> None:
+        """``retranslate`` translates a transaction once more; the caller holds the lock."""
+        self.registers = registers
+        self.reports = reports
+        self.counters = counters
+        self._clock = clock
+        self._retranslate = retranslate
         self.recorded: dict[int, Stall] = {}
         self.unrecorded: deque[Stall] = deque()
         self._next_stag = 0
@@ -35,24 +47,23 @@ class Stalls:
     @property
     def limit(self) -> int:
         """How many can be told to software at a time; a STAG has 16 bits."""
-        return self.smmu.registers[IDR5].STALL_MAX or 0x10000
+        return self.registers[IDR5].STALL_MAX or 0x10000
 
     def add(self, t: Transaction, address: int, event: Event, answer: Answer) -> None:
         """``t`` faulted at ``address`` and stalls: ``answer`` says so and carries the Stall."""
         left = replace(t, iova=address, size=t.size - (address - t.iova & 2**64 - 1))
         stall = self._retrying
         if stall is None:
-            stall = Stall(left, event, self.smmu.clock())
+            stall = Stall(left, event, self._clock())
         else:
             stall.transaction, stall.event = left, event
         answer.outcome = Outcome.STALLED
         answer.stall = stall
-        self.smmu.counters.stalls += 1
+        self.counters.stalls += 1
         self._tell(stall, answer)
 
     def _tell(self, stall: Stall, answer: Answer) -> None:
-        smmu = self.smmu
-        if len(self.recorded) >= self.limit or not smmu.event_queue_writable():
+        if len(self.recorded) >= self.limit or not self.reports.writable():
             self.unrecorded.append(stall)
             return
         while self._next_stag in self.recorded:
@@ -62,7 +73,7 @@ class Stalls:
         self.recorded[stall.stag] = stall
         stall.event = stall.event.replace(STAG=stall.stag)
         answer.events.append(stall.event)
-        smmu.write_event(stall.event)
+        self.reports.write(stall.event)
 
     # -- what software says ----------------------------------------------------------------------------------
 
@@ -75,7 +86,7 @@ class Stalls:
         if retry:
             self._retry(stall)
         else:
-            self._end(stall, abort or bool(self.smmu.registers[IDR0].TERM_MODEL))
+            self._end(stall, abort or bool(self.registers[IDR0].TERM_MODEL))
         self.retry_unrecorded()
 
     def terminate(self, sid: int | None = None) -> None:
@@ -90,7 +101,7 @@ class Stalls:
     def retry_unrecorded(self) -> None:
         """There may be room for records: retry those that wait for it, each at most once."""
         for _ in range(len(self.unrecorded)):
-            if not self.unrecorded or len(self.recorded) >= self.limit or not self.smmu.event_queue_writable():
+            if not self.unrecorded or len(self.recorded) >= self.limit or not self.reports.writable():
                 return
             self._retry(self.unrecorded.popleft())
 
@@ -99,7 +110,7 @@ class Stalls:
         stall.stag = None
         outer, self._retrying = self._retrying, stall
         try:
-            answer = self.smmu.retranslate(stall.transaction)
+            answer = self._retranslate(stall.transaction)
         finally:
             self._retrying = outer
         if answer.outcome is not Outcome.STALLED:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Register accesses that the thread which receives them carries out: reads of a mirror, writes of CMDQ_PROD.
+
+Law: the one place that knows the mirror and the doorbell. Both hold what the registers hold: whoever takes the
+instance's lock is told first what the doorbell has done, and a mirror is plain only while no read counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from ...mmio import Mirror
+from ..queue import Ring
+from ..register_file import RegisterFile
+from .compiled import DOORBELL_REGISTERS, CompiledCounters, doorbell
+from .counters import Counters
+from .registers import CMDQ_CONS, CMDQ_PROD
+
+if TYPE_CHECKING:
+    from ..._core.door import Core, Doorbell
+
+
+class Prompt:
+    """The mirror and the doorbell of one SMMU; neither is there before a client's thread asks for the mirror."""
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        counters: Counters,
+        lock: AbstractContextManager[Any],
+        core: Core | None,
+        aborted: Callable[[], None],
+    ) -> None:
+        """``aborted`` is told that the MSI of a CMD_SYNC that the doorbell has carried out was."""
+        self.registers = registers
+        self.counters = counters
+        self.lock = lock
+        self.core = core
+        self._aborted = aborted
+        self._mirror: Mirror | None = None
+        self._doorbell: Doorbell | None = None
+        self._plain = True
+        if core is not None:
+            registers.watch(DOORBELL_REGISTERS, self.disarm)
+
+    def mirror(self, make: Callable[[int], Mirror], size: int, burst: int) -> Mirror:
+        """The mirror of ``size`` bytes; a doorbell consumes at most ``burst`` commands for one write."""
+        if self._mirror is None:
+            self._mirror = made = make(size)
+            self.registers.mirror(made)
+            self.counters.reads_mirrored = lambda: made.reads
+            self.gate(self._plain)
+            if self.core is not None:
+                self._hang(doorbell(self.lock, self.core, made, burst, self._rung))
+        return self._mirror
+
+    def _hang(self, bell: Doorbell | None) -> None:
+        self._doorbell = bell
+        if bell is not None:
+            assert isinstance(self.counters, CompiledCounters)
+            self.counters.by_doorbell = counts = bell.counts
+            self.counters.writes_carried_out = lambda: counts()[0]
+
+    def gate(self, plain: bool) -> None:
+        """``plain``: reads of the mirror may go unseen."""
+        self._plain = plain
+        if self._mirror is not None:
+            self._mirror.plain = plain
+
+    def catch_up(self) -> None:
+        """Before a read without the lock: the registers are as the doorbell has left them."""
+        if self._doorbell is not None and self._doorbell.rung:
+            with self.lock:  # whoever takes it is told
+                pass
+
+    def _rung(self, prod: int, cons: int, aborted: bool) -> None:
+        """The core has carried out writes of CMDQ_PROD."""
+        self.registers[CMDQ_PROD] = prod
+        self.registers[CMDQ_CONS] = cons
+        if aborted:
+            self._aborted()
+
+    def disarm(self) -> None:
+        """Have writes of CMDQ_PROD come to the command queue again."""
+        if self._doorbell is not None:
+            self._doorbell.disarm()
+
+    def arm(self, ring: Ring, vmid_mask: int, *, wired: bool) -> None:
+        """Let the core carry out writes of CMDQ_PROD, while the queue is empty; ``wired``: CMD_SYNCs pulse a wire."""
+        if self._doorbell is not None:
+            registers = self.registers
+            self._doorbell.arm(
+                registers.raw(CMDQ_PROD),
+                CMDQ_PROD.write_mask,
+                registers.raw(CMDQ_CONS),
+                ring.base,
+                ring.bits,
+                vmid_mask,
+                not wired,
+            )
