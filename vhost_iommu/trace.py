@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trace: one line for each register access, command, translation, fault, interrupt and DMA transfer.
 
-Law: models hold ``Trace | None`` and pay one comparison when it is off. Whatever happens to the process, the
-file holds whole records only; it never grows beyond its limit and says so in its last record.
+Law: models hold ``Trace | None`` and pay one comparison when it is off. Whatever happens to the process or the disk,
+the file holds whole records only; where it ends too early, by its limit or a full disk, its last record says so.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
+
+log = logging.getLogger("vhost_iommu.trace")
 
 #: What a record may be about.
 KINDS = ("mmio", "command", "translation", "fault", "interrupt", "dma")
@@ -126,6 +131,7 @@ class Trace:
         """``clock`` returns seconds."""
         self._sink, self._close, self._clock = sink, close, clock
         self._began = clock()
+        self._incomplete: Callable[[], str | None] = lambda: None
         #: What ``memory()`` collected.
         self.records: list[Record] = []
 
@@ -136,7 +142,9 @@ class Trace:
         OSError when the file cannot be written.
         """
         writer = _Writer(Path(path), Chrome() if Path(path).suffix == ".json" else Text(), limit)
-        return cls(writer.write, writer.close, clock)
+        trace = cls(writer.write, writer.close, clock)
+        trace._incomplete = lambda: writer.ended
+        return trace
 
     @classmethod
     def memory(cls) -> Self:
@@ -159,6 +167,11 @@ class Trace:
         """Write what is left; later records are dropped. May be called twice."""
         self._close()
 
+    @property
+    def incomplete(self) -> str | None:
+        """Why later records were lost, if they were."""
+        return self._incomplete()
+
     def __enter__(self) -> Self:
         return self
 
@@ -172,48 +185,101 @@ class _Writer:
     """Whole records to a file, each in one write, up to a limit."""
 
     def __init__(self, path: Path, format: Format, limit: int) -> None:
-        self._format, self._limit = format, limit
+        self._path, self._format, self._limit = path, format, limit
         self._lock = threading.Lock()
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._pending = [format.begin()]
         self._size = self._pending_size = len(self._pending[0])
+        #: Where records end in the file, back to one before which there is room for a last record instead.
+        self._ends = deque([self._size])
+        self._written = 0
         self._flushed = 0.0
-        self._full = self._closed = False
-        self._flush(0.0)
+        self._closed = self._cut_off = False
+        #: Why records are lost from here on.
+        self.ended: str | None = None
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            if regular:  # where not even a last record fits, nothing is begun
+                os.posix_fallocate(self._fd, 0, self._size + _RESERVE)
+            self._put()
+            if regular:
+                os.ftruncate(self._fd, self._written)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def write(self, record: Record) -> None:
         with self._lock:
-            if self._full or self._closed:
+            if self.ended is not None or self._closed:
                 return
             line = self._format.record(record)
-            self._full = self._size + len(line) + _RESERVE > self._limit
-            if self._full:
-                reached = {"limit": f"{self._limit} bytes", "lost": "all that follows"}
-                line = self._format.record(Record(record.time, "trace", "trace", "LIMIT_REACHED", reached))
+            full = self._size + len(line) + _RESERVE > self._limit
+            if full:
+                self._end(f"its limit of {self._limit} bytes is reached")
+                line = self._last(record.time, "LIMIT_REACHED", f"{self._limit} bytes")
             self._pending.append(line)
             self._pending_size += len(line)
             self._size += len(line)
-            if self._full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US:
+            self._ends.append(self._size)
+            if full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US:
                 self._flush(record.time)
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
-                self._closed = True
+            if self._closed:
+                return
+            self._closed = True
+            if not self._cut_off:
                 self._pending.append(self._format.end())
-                self._flush(0.0)
+                self._flush(self._flushed)
+            try:
                 os.close(self._fd)
+            except OSError as error:  # a file system of the network may tell only now
+                self._end(error.strerror)
 
     def _flush(self, now: float) -> None:
-        data = memoryview(b"".join(self._pending))
-        self._pending.clear()
-        self._pending_size, self._flushed = 0, now
+        self._flushed = now
         # A full disk ends the trace, not the machine that is traced.
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            self._full = True
+            self._put()
+        except OSError as error:
+            self._end(error.strerror)
+            self._cut(now, error.strerror)
+        else:
+            while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
+                self._ends.popleft()
+
+    def _put(self) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
+        self._pending_size = 0
+        while data:
+            done = os.write(self._fd, data)
+            self._written += done
+            data = data[done:]
+
+    def _cut(self, now: float, why: str) -> None:
+        """Put a last record in the place of what could not be written, and of as much before it as it takes."""
+        self._cut_off = True
+        at = self._ends.popleft()
+        while self._ends and self._ends[0] + _RESERVE <= self._written:
+            at = self._ends.popleft()
+        for last in self._last(now, "WRITE_FAILED", why), b"":
+            # A pipe cannot be cut, and a broken disk may take nothing at all.
+            with suppress(OSError):
+                os.ftruncate(self._fd, at)
+                os.lseek(self._fd, at, os.SEEK_SET)
+                self._pending = [last, self._format.end()]
+                self._put()
+                return
+
+    def _last(self, now: float, name: str, why: str) -> bytes:
+        return self._format.record(Record(now, "trace", "trace", name, {"why": why, "lost": "all that follows"}))
+
+    def _end(self, why: str) -> None:
+        if self.ended is None:
+            self.ended = why
+            log.error("%s: the trace ends here: %s", self._path, why)
 
 
 def load_chrome(text: str) -> list[dict[str, Any]]:

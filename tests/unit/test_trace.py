@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from vhost_iommu.cli.common import tracing
 from vhost_iommu.trace import Trace, load_chrome
 
 
@@ -161,13 +164,133 @@ def test_what_comes_after_close_is_dropped(tmp_path: Path) -> None:
     assert len(json.loads(path.read_text())) == 1
 
 
-def test_a_full_disk_does_not_end_the_machine() -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full here")
-    seconds = count()
-    with Trace.file("/dev/full", clock=lambda: float(next(seconds))) as trace:
-        for value in range(10):
-            trace.emit("smmu0", "mmio", "CR0", value=value)
+class FullDisk:
+    """Lets the process write ``room`` bytes to files, and then as a full disk does: what still fits, then none."""
+
+    def __init__(self, room: int, patch: pytest.MonkeyPatch, cut_fails: int = 0) -> None:
+        self.room, self.cut_fails = room, cut_fails
+        self._write, self._truncate = os.write, os.ftruncate
+        patch.setattr(os, "write", self.write)
+        patch.setattr(os, "ftruncate", self.truncate)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if data and not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = self._write(fd, data[: self.room])
+        self.room -= done
+        return done
+
+    def truncate(self, fd: int, size: int) -> None:
+        if not self.room and self.cut_fails:
+            self.cut_fails -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.room += os.fstat(fd).st_size - size if not self.room else 0
+        self._truncate(fd, size)
+
+
+def last_name(text: str, suffix: str) -> str:
+    return str(json.loads(text)[-1]["name"]) if suffix == "json" else text.splitlines()[-1].split()[3]
+
+
+@pytest.mark.parametrize("suffix", ["json", "txt"])
+@pytest.mark.parametrize("room", [700, 1500, 5000, 5001, 5010, 5050, 5100, 200_000])
+def test_a_trace_onto_a_full_disk_is_whole_records_and_says_so_in_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, suffix: str, room: int
+) -> None:
+    path, seconds = tmp_path / f"trace.{suffix}", count()
+    FullDisk(room, monkeypatch)
+    with Trace.file(path, clock=lambda: next(seconds) / 100) as trace:
+        for sid in range(5000):
+            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    text = path.read_text()
+    assert len(text) <= room
+    assert last_name(text, suffix) == "WRITE_FAILED"
+    seen = [int(sid, 16) for sid in re.findall(r'SID"?[=:]"?(0x[0-9a-f]+)', text)]
+    assert seen == list(range(len(seen)))
+    assert len(text) >= room - 2048
+    assert all(len(line.split()) == 5 for line in text.splitlines()[:-1] if suffix == "txt")
+    assert trace.incomplete == "No space left on device"
+    (record,) = caplog.records
+    assert record.getMessage() == f"{path}: the trace ends here: No space left on device"
+
+
+@pytest.mark.parametrize("suffix", ["json", "txt"])
+def test_a_disk_that_is_full_only_at_the_end_is_told_of_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"trace.{suffix}"
+    disk = FullDisk(1 << 20, monkeypatch)
+    trace = Trace.file(path, clock=lambda: 0.0)
+    for sid in range(100):
+        trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    disk.room = 2000
+    trace.close()
+    assert last_name(path.read_text(), suffix) == "WRITE_FAILED"
+    assert trace.incomplete == "No space left on device"
+
+
+def test_a_last_record_that_does_not_fit_leaves_a_file_that_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace.json"
+    FullDisk(3000, monkeypatch, cut_fails=1)
+    with Trace.file(path) as trace:
+        for sid in range(100):
+            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    assert len(json.loads(path.read_text())) > 5
+    assert trace.incomplete is not None
+
+
+def test_a_disk_on_which_not_even_a_last_record_fits_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    fds = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No space left"):
+        Trace.file(tmp_path / "trace.json")
+    assert os.listdir("/proc/self/fd") == fds
+
+
+def test_a_command_says_at_its_end_that_a_trace_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for room, said in (1 << 20, ""), (3000, "not the whole trace (No space left on device); its last record says"):
+        with monkeypatch.context() as patch:
+            FullDisk(room, patch)
+            with tracing(tmp_path / "trace.txt") as trace:
+                assert trace is not None
+                for sid in range(100):
+                    trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert said in err and bool(said) == bool(err)
+
+
+def test_the_limit_is_told_of_as_a_full_disk_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Trace.file(tmp_path / "trace.txt", 3000) as trace:
+        assert trace.incomplete is None
+        for sid in range(100):
+            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+    assert trace.incomplete == "its limit of 3000 bytes is reached"
+    assert len(caplog.records) == 1
+
+
+def test_a_file_system_that_tells_only_when_it_is_closed_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, close = Trace.file(tmp_path / "trace.txt"), os.close
+
+    def telling(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "close", telling)
+    trace.close()
+    monkeypatch.undo()
+    assert trace.incomplete == os.strerror(errno.EDQUOT)
 
 
 def test_a_memory_trace_keeps_what_was_reported() -> None:

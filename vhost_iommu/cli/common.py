@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def seconds(text: str) -> float:
 
 @contextmanager
 def tracing(path: Path | None) -> Iterator[Trace | None]:
-    """The trace that the operator asked for; whole on disk afterwards, whatever happened."""
+    """The trace that the operator asked for; afterwards it is on disk, and where it is not whole that is told."""
     if path is None:
         yield None
         return
@@ -56,5 +57,12 @@ def tracing(path: Path | None) -> Iterator[Trace | None]:
         trace = Trace.file(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); name another file with --trace") from error
-    with trace:
-        yield trace
+    try:
+        with trace:
+            yield trace
+    finally:
+        if trace.incomplete is not None:
+            print(
+                f"vhost-iommu: {path} is not the whole trace ({trace.incomplete}); its last record says from when on",
+                file=sys.stderr,
+            )
