@@ -192,7 +192,8 @@ class _Writer:
         #: Where records end in the file, back to one before which there is room for a last record instead.
         self._ends = deque([self._size])
         self._written = 0
-        self._flushed = 0.0
+        #: Times of the latest record, and of when what there was was last written.
+        self._now = self._flushed = 0.0
         self._closed = self._cut_off = False
         #: Why records are lost from here on.
         self.ended: str | None = None
@@ -212,17 +213,18 @@ class _Writer:
         with self._lock:
             if self.ended is not None or self._closed:
                 return
+            self._now = max(self._now, record.time)
             line = self._format.record(record)
             full = self._size + len(line) + _RESERVE > self._limit
             if full:
                 self._end(f"its limit of {self._limit} bytes is reached")
-                line = self._last(record.time, "LIMIT_REACHED", f"{self._limit} bytes")
+                line = self._last("LIMIT_REACHED", f"{self._limit} bytes")
             self._pending.append(line)
             self._pending_size += len(line)
             self._size += len(line)
             self._ends.append(self._size)
             if full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US:
-                self._flush(record.time)
+                self._flush()
 
     def close(self) -> None:
         with self._lock:
@@ -231,20 +233,20 @@ class _Writer:
             self._closed = True
             if not self._cut_off:
                 self._pending.append(self._format.end())
-                self._flush(self._flushed)
+                self._flush()
             try:
                 os.close(self._fd)
             except OSError as error:  # a file system of the network may tell only now
-                self._end(error.strerror)
+                self._end(error.strerror or str(error))
 
-    def _flush(self, now: float) -> None:
-        self._flushed = now
+    def _flush(self) -> None:
+        self._flushed = self._now
         # A full disk ends the trace, not the machine that is traced.
         try:
             self._put()
         except OSError as error:
-            self._end(error.strerror)
-            self._cut(now, error.strerror)
+            self._end(error.strerror or str(error))
+            self._cut(error.strerror or str(error))
         else:
             while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
                 self._ends.popleft()
@@ -258,13 +260,13 @@ class _Writer:
             self._written += done
             data = data[done:]
 
-    def _cut(self, now: float, why: str) -> None:
+    def _cut(self, why: str) -> None:
         """Put a last record in the place of what could not be written, and of as much before it as it takes."""
         self._cut_off = True
         at = self._ends.popleft()
         while self._ends and self._ends[0] + _RESERVE <= self._written:
             at = self._ends.popleft()
-        for last in self._last(now, "WRITE_FAILED", why), b"":
+        for last in self._last("WRITE_FAILED", why), b"":
             # A pipe cannot be cut, and a broken disk may take nothing at all.
             with suppress(OSError):
                 os.ftruncate(self._fd, at)
@@ -273,8 +275,8 @@ class _Writer:
                 self._put()
                 return
 
-    def _last(self, now: float, name: str, why: str) -> bytes:
-        return self._format.record(Record(now, "trace", "trace", name, {"why": why, "lost": "all that follows"}))
+    def _last(self, name: str, why: str) -> bytes:
+        return self._format.record(Record(self._now, "trace", "trace", name, {"why": why, "lost": "all that follows"}))
 
     def _end(self, why: str) -> None:
         if self.ended is None:
