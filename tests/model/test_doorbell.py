@@ -213,3 +213,25 @@ def test_an_instance_with_another_lock_carries_out_nothing_natively() -> None:
     bench.invalidate()
     assert mirror is not None
     assert not mirror.carry_out(CMDQ_PROD.at, bench.place(CMD_SYNC.of()))
+
+
+@pytest.mark.parametrize("kind", ["doorbell", "core", "reference"])
+def test_commands_are_counted_by_kind_whoever_carries_them_out(kind: str) -> None:
+    features = {"stall_model": "both"}
+    bench = machine(features=features) if kind == "doorbell" else Bench(features, pure=kind == "reference")
+    before = bench.smmu.counters.commands_by_kind
+    for _ in range(2):
+        bench.submit(CMD_TLBI_NH_ALL.of(), CMD_RESUME.of(SID=1, STAG=1), CMD_TLBI_NH_ALL.of(), CMD_SYNC.of())
+        bench.submit(CMD_TLBI_NH_ALL.of(), Command.of(OPCODE=0xFF))
+        bench.ram.put(bench.cmdq + 16 * bench[CMDQ_CONS].RD, CMD_SYNC.of())
+        bench.acknowledge()
+    counters = bench.smmu.counters
+    by_kind = {name: count - before.get(name, 0) for name, count in counters.commands_by_kind.items()}
+    assert {name: count for name, count in by_kind.items() if count} == {
+        "CMD_TLBI_NH_ALL": 6,
+        "CMD_SYNC": 4,
+        "CMD_RESUME": 2,
+    }
+    assert sum(counters.commands_by_kind.values()) == counters.commands
+    assert counters.commands_by_kind["CMD_SYNC"] == counters.syncs
+    assert counters.command_errors == 2

@@ -673,3 +673,14 @@ def test_what_is_read_from_the_queue_decodes_to_the_event_that_was_raised(bench:
     (event,) = bench.events()
     assert isinstance(event, events.F_TRANSLATION)
     assert event.problems() == []
+
+
+def test_the_first_events_of_each_type_are_kept_also_those_that_were_lost() -> None:
+    bench = Bench(event_bits=1)
+    for iova in range(0x1000, 0x6000, 0x1000):
+        provoke(bench, iova)
+    provoke(bench, sid=64)
+    counters = bench.smmu.counters
+    assert (counters.events, counters.events_lost) == (2, 4)
+    assert counters.events_by_kind == {"C_BAD_STE": 5, "C_BAD_STREAMID": 1}
+    assert [type(event).__name__ for event in counters.first_events] == ["C_BAD_STE"] * 3 + ["C_BAD_STREAMID"]

@@ -170,6 +170,7 @@ uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, 
             bool sync = Command_OPCODE(command) == VI_Opcode_CMD_SYNC;
             if (sync ? !may_sync(core, queue, command) : execute(&scope, command) != DONE)
                 return done;
+            VI_COUNT(core->commands[Command_OPCODE(command)]);
             so_far->cons = (so_far->cons + 1) & index_mask;
             done++;
             if (!sync)
@@ -185,4 +186,10 @@ uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, 
         }
     }
     return done;
+}
+
+void vi_count_commands(struct vi_core *core, uint64_t counts[256])
+{
+    for (unsigned opcode = 0; opcode < 256; opcode++)
+        counts[opcode] = VI_GET(core->commands[opcode]);
 }

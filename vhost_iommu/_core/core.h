@@ -419,5 +419,7 @@ void vi_visit_tlb(struct vi_core *core, int stage, void *to,
                   void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping));
 /* The sums over all slots. */
 void vi_count(struct vi_core *core, uint64_t counts[9]); /* in the order of struct vi_counters */
+/* How many commands of each opcode vi_consume has carried out. */
+void vi_count_commands(struct vi_core *core, uint64_t counts[256]);
 
 #endif

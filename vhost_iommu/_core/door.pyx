@@ -151,6 +151,7 @@ cdef extern from "core.h" nogil:
     void vi_visit_tlb(vi_core *core, int stage, void *to,
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
     void vi_count(vi_core *core, uint64_t *counts)
+    void vi_count_commands(vi_core *core, uint64_t *counts)
 
 
 cdef extern from "guard.h" nogil:
@@ -644,6 +645,12 @@ cdef class Core:
         cdef uint64_t counts[9]
         vi_count(self.core, counts)
         return tuple([counts[at] for at in range(9)])
+
+    def commands(self):
+        """How many commands ``consume`` and a doorbell have carried out, by opcode."""
+        cdef uint64_t counts[256]
+        vi_count_commands(self.core, counts)
+        return {opcode: counts[opcode] for opcode in range(256) if counts[opcode]}
 
 
 def is_mirror(mirror):

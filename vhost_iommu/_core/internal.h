@@ -142,6 +142,7 @@ struct vi_core {
     _Atomic(struct vi_retired *) retired;
     _Atomic bool crowded; /* so much is retired that whoever enters next is to wait for the others first */
     pthread_mutex_t quiescing;
+    _Atomic uint64_t commands[256]; /* that were carried out, by opcode; of one queue, so that one thread counts */
 };
 
 /* The window that holds `pa`, else an empty one. */

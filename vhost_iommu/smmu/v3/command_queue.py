@@ -138,6 +138,7 @@ class CommandQueue:
                 return False
             registers[CMDQ_CONS] = registers[CMDQ_CONS].replace(RD=ring.next(cons))
             self.counters.commands += 1
+            self.counters.executed[command.OPCODE] += 1
             if isinstance(command, commands.CMD_SYNC):
                 self._signal(command)
         return self.ready()

@@ -251,7 +251,7 @@ class CompiledCounters(Counters):
         #: (Writes of CMDQ_PROD, commands, CMD_SYNCs) that a doorbell has carried out.
         self.by_doorbell: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._own = dict.fromkeys(_SHARED, 0)
-        super().__init__()
+        super().__init__(executed_compiled=core.commands)
 
 
 #: Counters that are the sum of the core's and of what is counted here, and the core's share.

@@ -3,8 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ...layout import Layout
+from .commands import COMMANDS
+
+#: Of each type of event so many are kept, to be told of: the first show the cause.
+FIRST_EVENTS = 3
 
 
 @dataclass(slots=True)
@@ -22,6 +29,13 @@ class Counters:
     page_requests: int = 0
     events: int = 0
     events_lost: int = 0
+    #: Commands that the model executed, by opcode …
+    executed: Counter[int] = field(default_factory=Counter)
+    #: … and those that the core did.
+    executed_compiled: Callable[[], dict[int, int]] = dict
+    #: Events by type, also those that were lost, and the first of each type in the order in which they came.
+    made: Counter[str] = field(default_factory=Counter)
+    first_events: list[Layout] = field(default_factory=list)
     interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
     reads_seen: int = 0  #: of registers, by the model
     #: … and those that were answered from its mirror.
@@ -29,6 +43,24 @@ class Counters:
     writes_seen: int = 0  #: likewise
     #: … and those that its doorbell has carried out.
     writes_carried_out: Callable[[], int] = lambda: 0
+
+    def event_made(self, event: Layout) -> None:
+        """Before it is recorded, or lost."""
+        kind = type(event).__name__
+        self.made[kind] += 1
+        if self.made[kind] <= FIRST_EVENTS:
+            self.first_events.append(event)
+
+    @property
+    def commands_by_kind(self) -> dict[str, int]:
+        """Most first."""
+        total = self.executed + Counter(self.executed_compiled())
+        return {COMMANDS[opcode].__name__: count for opcode, count in total.most_common()}
+
+    @property
+    def events_by_kind(self) -> dict[str, int]:
+        """Most first."""
+        return dict(self.made.most_common())
 
     @property
     def mmio_reads(self) -> int:

@@ -86,6 +86,7 @@ class Reports:
 
     def write(self, event: Layout) -> None:
         """Put ``event`` into the queue, or lose it (§7.2.1, §7.4)."""
+        self.counters.event_made(event)
         if self.trace is not None:
             shown = {name: value for name, value in event.values().items() if name != "TYPE"}
             self.trace.emit(self.name, "fault", type(event).__name__, **shown)
