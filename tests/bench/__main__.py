@@ -31,7 +31,8 @@ from vhost_iommu.guest import linux
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, hardware_of
-from vhost_iommu.guest.run import GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.payload import LinuxGuest
+from vhost_iommu.guest.run import GuestRun, Options
 from vhost_iommu.layout import Register
 from vhost_iommu.smmu.v3.registers import CR1, IDR0
 from vhost_iommu.terminal import Progress, paint

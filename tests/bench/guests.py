@@ -16,8 +16,9 @@ from vhost_iommu.config import BlockOptions, MachineConfig, load_machine
 from vhost_iommu.guest import linux
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes, hardware_of
+from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.run import GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.run import GuestRun, Options
 
 MACHINE = Path(__file__).with_name("guest.toml")
 MODULE = "vt_maps"

@@ -18,8 +18,9 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.initramfs import Initramfs
+from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.report import Report, disk_checksums
-from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.run import BareGuest, GuestRun, Options
 from vhost_iommu.guest.verdict import Verdict
 
 SMALL = qemu.Hardware(memory=64)
@@ -143,8 +144,8 @@ def test_a_stock_kernel_keeps_files_on_qemus_own_disks(assets: Assets, tmp_path:
 
 
 def test_a_kernel_without_a_root_to_start_is_dead(assets: Assets, tmp_path: Path) -> None:
-    empty = tmp_path / "empty.gz"
-    empty.write_bytes(Initramfs().compressed())
+    empty = tmp_path / "empty.cpio"
+    empty.write_bytes(Initramfs().archive())
     report = GuestRun(LinuxGuest(initrd=empty), options=Options(timeout=200), assets=assets).run()
     assert report.verdict is Verdict.DIED
     assert "Kernel panic" in report.why

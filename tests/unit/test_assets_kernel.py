@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.kernel import KernelImage, KernelTree, load_image
+from vhost_iommu.guest.kernel import KernelImage, KernelTree, Wanted, load_image
 
 VERSION = "6.12.95+deb12-arm64"
 
@@ -120,32 +120,33 @@ def packages(tmp_path: Path) -> Path:
 
 
 def test_unpacked_packages_give_the_kernel(packages: Path) -> None:
-    assert KernelTree(packages).image().version == VERSION
+    assert KernelTree(packages).image.version == VERSION
 
 
 def test_modules_come_before_those_that_need_them(packages: Path) -> None:
-    found = KernelTree(packages).modules(["ext4"])
+    found = KernelTree(packages).modules(["ext4"]).files
     assert [name for name, _ in found] == ["crc32c_generic", "jbd2", "mbcache", "ext4"]
     assert all(data.startswith(b"\x7fELF") for _, data in found)
 
 
 def test_a_module_asked_for_twice_comes_once(packages: Path) -> None:
-    found = KernelTree(packages).modules(["nvme-core", "nvme", "nvme_core", "nvme"])
+    found = KernelTree(packages).modules(["nvme-core", "nvme", "nvme_core", "nvme"]).files
     assert [name for name, _ in found] == ["nvme_core", "nvme"]
 
 
 def test_a_builtin_module_is_silently_fine(packages: Path) -> None:
-    assert KernelTree(packages).modules(["virtio_ring", "virtio-ring", "crc16"]) == []
+    assert KernelTree(packages).modules(["virtio_ring", "virtio-ring", "crc16"]) == Wanted([], [])
 
 
 def test_modules_that_need_each_other_come_to_an_end(packages: Path) -> None:
-    assert sorted(name for name, _ in KernelTree(packages).modules(["round"])) == ["about", "round"]
+    assert sorted(name for name, _ in KernelTree(packages).modules(["round"]).files) == ["about", "round"]
 
 
-@pytest.mark.parametrize(("asked", "named"), [("nope", "nope"), ("odd", "missing")])
-def test_a_module_that_is_nowhere_is_named(packages: Path, asked: str, named: str) -> None:
-    with pytest.raises(UsageError, match=f"no module {named};"):
-        KernelTree(packages).modules([asked])
+def test_what_is_absent_is_named_and_the_rest_is_there(packages: Path) -> None:
+    found = KernelTree(packages).modules(["nope", "nvme", "odd", "nope"])
+    assert found.absent == ["nope", "odd (which needs missing)"]
+    assert [name for name, _ in found.files] == ["nvme_core", "nvme"]
+    assert [KernelTree(packages).has(name) for name in ("crc16", "ext4", "nope", "odd")] == [True, True, False, False]
 
 
 def test_a_file_that_is_no_module_is_named(packages: Path) -> None:
@@ -155,14 +156,14 @@ def test_a_file_that_is_no_module_is_named(packages: Path) -> None:
 
 
 def test_the_newer_layout_of_packages_is_known(tmp_path: Path) -> None:
-    modules = tmp_path / "usr/lib/modules/7.3.4"
+    modules = tmp_path / "usr/lib/modules" / VERSION
     modules.mkdir(parents=True)
     (modules / "vmlinuz").write_bytes(raw_image(2))
     (modules / "modules.order").write_text("")
     (modules / "a.ko").write_bytes(module("depends="))
     tree = KernelTree(tmp_path)
-    assert tree.image().page_size == 16384
-    assert tree.modules(["a"]) == [("a", module("depends="))]
+    assert tree.image.page_size == 16384
+    assert tree.modules(["a"]).files == [("a", module("depends="))]
 
 
 def test_a_build_folder_gives_what_its_list_of_modules_names(tmp_path: Path) -> None:
@@ -173,25 +174,23 @@ def test_a_build_folder_gives_what_its_list_of_modules_names(tmp_path: Path) -> 
         (tmp_path / f"drivers/{name}.ko").write_bytes(module("depends="))
     (tmp_path / "modules.order").write_text("drivers/new.o\ndrivers/old.ko\ndrivers/gone.o\n")
     tree = KernelTree(tmp_path)
-    assert tree.image().version == VERSION
-    assert [name for name, _ in tree.modules(["new", "old"])] == ["new", "old"]
-    for absent in ("stale", "gone"):
-        with pytest.raises(UsageError, match=absent):
-            tree.modules([absent])
+    assert tree.image.version == VERSION
+    assert [name for name, _ in tree.modules(["new", "old"]).files] == ["new", "old"]
+    assert tree.modules(["stale", "gone"]) == Wanted([], ["stale", "gone"])
+    assert tree.header_folders() == [tmp_path]
 
 
-def test_a_kernel_file_has_an_image_and_no_modules(tmp_path: Path) -> None:
+def test_of_a_lone_kernel_file_nothing_more_is_known(tmp_path: Path) -> None:
     (tmp_path / "Image").write_bytes(raw_image())
     tree = KernelTree(tmp_path / "Image")
-    assert tree.image().image == raw_image()
-    assert tree.modules([]) == []
-    with pytest.raises(UsageError, match="no module ext4"):
-        tree.modules(["ext4"])
+    assert tree.image.image == raw_image()
+    assert not tree.knows_modules
+    assert tree.header_folders() == []
 
 
 def test_a_kernel_file_finds_the_modules_that_its_package_put_beside_it(packages: Path) -> None:
     (file,) = packages.glob("boot/vmlinuz-*")
-    assert [name for name, _ in KernelTree(file).modules(["nvme"])] == ["nvme_core", "nvme"]
+    assert [name for name, _ in KernelTree(file).modules(["nvme"]).files] == ["nvme_core", "nvme"]
 
 
 def test_a_kernel_file_among_its_modules_finds_them(tmp_path: Path) -> None:
@@ -200,11 +199,74 @@ def test_a_kernel_file_among_its_modules_finds_them(tmp_path: Path) -> None:
     (modules / "vmlinuz").write_bytes(raw_image())
     (modules / "modules.order").write_text("")
     (modules / "a.ko").write_bytes(module("depends="))
-    assert [name for name, _ in KernelTree(modules / "vmlinuz").modules(["a"])] == ["a"]
+    assert [name for name, _ in KernelTree(modules / "vmlinuz").modules(["a"]).files] == ["a"]
 
 
 def test_an_empty_folder_holds_no_kernel(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no kernel"):
-        KernelTree(tmp_path).image()
+        KernelTree(tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
         KernelTree(tmp_path / "none")
+
+
+def installed(top: Path, *releases: str) -> None:
+    """A tree with kernels of these releases, whose modules of the same name differ."""
+    for release in releases:
+        modules = top / "lib/modules" / release
+        modules.mkdir(parents=True)
+        (modules / "modules.order").write_text("")
+        (modules / "a.ko").write_bytes(module(f"version={release}"))
+        (top / "boot").mkdir(exist_ok=True)
+        (top / f"boot/vmlinuz-{release}").write_bytes(raw_image().replace(VERSION.encode(), release.encode()))
+
+
+def test_of_several_installed_kernels_the_newest_is_taken_and_said(tmp_path: Path) -> None:
+    installed(tmp_path, "6.9.12-arm64", "6.12.0-rc1-arm64", "6.12.0-arm64", "6.1.0-50-arm64")
+    tree = KernelTree(tmp_path)
+    assert tree.image.version == "6.12.0-arm64"
+    assert "holds 4 kernels; boot/vmlinuz-6.12.0-arm64 is taken" in tree.choice
+    assert tree.modules(["a"]).files == [("a", module("version=6.12.0-arm64"))]
+
+
+def test_links_copies_and_older_builds_of_a_kernel_are_not_newer_ones(tmp_path: Path) -> None:
+    installed(tmp_path, "6.12.9", "6.12.10")
+    (tmp_path / "boot/vmlinuz").symlink_to("vmlinuz-6.12.9")
+    (tmp_path / "boot/vmlinuz-6.12.10.old").write_bytes(b"")
+    (tmp_path / "lib/modules/6.12.10/vmlinuz").write_bytes(raw_image().replace(VERSION.encode(), b"6.12.10"))
+    tree = KernelTree(tmp_path)
+    assert tree.image.version == "6.12.10"
+    assert "holds 3 kernels" in tree.choice
+
+
+def test_one_kernel_needs_no_word_about_a_choice(packages: Path) -> None:
+    assert KernelTree(packages).choice == ""
+
+
+def test_modules_of_another_kernel_are_not_taken(tmp_path: Path) -> None:
+    installed(tmp_path, "6.12.9")
+    (tmp_path / "lib/modules/6.12.9").rename(tmp_path / "lib/modules/6.12.8")
+    assert not KernelTree(tmp_path).knows_modules
+
+
+def test_the_folder_of_kernels_alone_finds_modules_beside_it(tmp_path: Path) -> None:
+    installed(tmp_path, "6.12.9")
+    assert KernelTree(tmp_path / "boot").modules(["a"]).files == [("a", module("version=6.12.9"))]
+    assert KernelTree(tmp_path / "boot/vmlinuz-6.12.9").modules(["a"]).files == [("a", module("version=6.12.9"))]
+
+
+def test_links_among_modules_are_not_followed(packages: Path) -> None:
+    build = packages / "elsewhere"
+    build.mkdir()
+    (build / "far.ko").write_bytes(module("depends="))
+    (packages / "lib/modules" / VERSION / "build").symlink_to(build)
+    tree = KernelTree(packages)
+    assert tree.modules(["far"]).absent == ["far"]
+    assert tree.header_folders()[0].resolve() == build
+
+
+def test_headers_that_packages_unpacked_are_found(packages: Path) -> None:
+    headers = packages / f"usr/src/linux-headers-{VERSION}"
+    headers.mkdir(parents=True)
+    (packages / "lib/modules" / VERSION / "build").symlink_to(f"/usr/src/linux-headers-{VERSION}-nowhere")
+    assert KernelTree(packages).header_folders() == [headers]
+    assert KernelTree(packages / f"boot/vmlinuz-{VERSION}").header_folders() == [headers]

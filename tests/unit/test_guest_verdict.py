@@ -54,17 +54,23 @@ def test_a_guest_that_did_not_end_well_has_not_passed(
 
 def test_what_was_skipped_is_counted_beside_what_ran() -> None:
     said = "KTAP version 1\n1..3\nok 1 a\nok 2 b # SKIP no disk\nok 3 c # SKIP no disk\n"
-    assert judge(story(said)) == (Verdict.PASSED, "1 of 3 tests ran, 2 skipped")
+    assert judge(story(said)) == (Verdict.PASSED, "1 of 3 tests ran, 2 skipped (no disk)")
+
+
+def test_reasons_are_repeated_while_they_are_few() -> None:
+    lines = ["KTAP version 1", "1..4", "ok 1 a", "ok 2 b # SKIP no disk", "ok 3 c # SKIP no PASIDs"]
+    assert judge(story("\n".join([*lines, "ok 4 d"])))[1] == "2 of 4 tests ran, 2 skipped (no disk; no PASIDs)"
+    assert judge(story("\n".join([*lines, "ok 4 d # SKIP no stalls"])))[1] == "1 of 4 tests ran, 3 skipped"
 
 
 def test_a_guest_that_skipped_every_test_has_not_passed() -> None:
     said = "KTAP version 1\n1..2\nok 1 a # SKIP no disk\nok 2 b # SKIP no disk\n"
-    assert judge(story(said)) == (Verdict.SKIPPED, "none of 2 tests ran")
+    assert judge(story(said)) == (Verdict.SKIPPED, "none of 2 tests ran (no disk)")
 
 
 def test_a_suite_whose_subtests_were_all_skipped_has_not_passed() -> None:
     said = "KTAP version 1\n1..1\n  KTAP version 1\n  1..1\n  ok 1 a # SKIP no disk\nok 1 suite\n"
-    assert judge(story(said)) == (Verdict.SKIPPED, "none of 1 tests ran")
+    assert judge(story(said)) == (Verdict.SKIPPED, "none of 1 tests ran (no disk)")
 
 
 def test_a_suite_and_its_subtest_that_failed_are_one_failure() -> None:

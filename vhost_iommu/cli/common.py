@@ -35,6 +35,10 @@ def trace_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def machine_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+
+
 def seconds(text: str) -> float:
     """A limit; infinite for "none"."""
     if text == "none":

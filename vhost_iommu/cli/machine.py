@@ -6,20 +6,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vhost_iommu.cli.common import EXIT_OK, Add
+from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress
 
 
 def add(command: Add) -> None:
     where = command("map", _map, "Say where all of a machine is in its guest, and what must be written first.")
-    where.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+    machine_argument(where)
     form = where.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the same for other programs")
     form.add_argument("--c-header", action="store_true", help="the same for C and assembly")
     form.add_argument("--dts", action="store_true", help="what to add to the source of QEMU's own device tree")
     tree = command("dtb", _dtb, "Write the device tree with which a Linux guest finds the machine.")
-    tree.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+    machine_argument(tree)
     tree.add_argument("-o", "--output", type=Path, required=True, metavar="F")
 
 

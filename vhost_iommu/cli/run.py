@@ -10,12 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhost_iommu.cli.common import EXIT_OK, Add, seconds, trace_option, tracing
+from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, seconds, trace_option, tracing
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
 if TYPE_CHECKING:
     from vhost_iommu.guest.ktap import Result
+    from vhost_iommu.guest.launch import Launch
+    from vhost_iommu.guest.report import Report
+    from vhost_iommu.trace import Trace
 
 
 _EPILOG = """\
@@ -35,14 +38,63 @@ exit codes: 0 passed, 1 a test failed, 3 the guest died, 4 each test was skipped
 
 def add(command: Add) -> None:
     run = command("run", _run, "Run a guest on a machine and say what it says of itself.")
-    run.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+    machine_argument(run)
 
     guest = run.add_argument_group("what runs")
-    guest.add_argument("--kernel", metavar="K", help="an arm64 Image, or a Debian kernel such as 6.1 (linux)")
+    guest.add_argument(
+        "--kernel",
+        metavar="K",
+        help="an arm64 Image or vmlinuz, a build folder, a folder of unpacked packages, an installed tree, or a "
+        "Debian kernel such as 6.1 (linux)",
+    )
+    guest.add_argument(
+        "--headers",
+        type=Path,
+        metavar="DIR",
+        help="where to build the engine's module for that kernel: its build folder, or unpacked linux-headers; "
+        "default: what lies beside the kernel (linux)",
+    )
+    guest.add_argument(
+        "--module",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="F.ko",
+        help="a kernel module of yours, inserted after the kernel's own; may be repeated (linux)",
+    )
     guest.add_argument("--initrd", type=Path, metavar="F", help="an initial RAM file system of yours (linux)")
+    guest.add_argument(
+        "--initrd-extra",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="F",
+        help="a cpio archive that is unpacked over the initial RAM file system; may be repeated (linux)",
+    )
     guest.add_argument("--append", metavar="S", help="more of the kernel's command line, or a program's arguments")
     guest.add_argument("--elf", metavar="F", help="another program (bare)")
     guest.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
+
+    cases = run.add_argument_group("which of its cases")
+    cases.add_argument("--list", action="store_true", help="print each case's name and what it is about; run none")
+    cases.add_argument(
+        "--cases",
+        type=_patterns,
+        action="extend",
+        default=[],
+        metavar="A,B*",
+        help="these alone, and those that they need; * stands for anything",
+    )
+    cases.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="NAME=LINE",
+        help="one more: a line for the guest's shell; exit status 0 is passed, 4 skipped, any other failed; may be "
+        "repeated (linux)",
+    )
+    cases.add_argument("--repeat", type=_count, metavar="N", help="N runs, up to the first that does not pass")
+    cases.add_argument("--keep-going", action="store_true", help="with --repeat: N runs, whatever comes of them")
 
     verdict = run.add_argument_group("what passes", "without these: every test that the guest's KTAP promises")
     ways = verdict.add_mutually_exclusive_group()
@@ -68,62 +120,147 @@ def add(command: Add) -> None:
     run.set_defaults(takes_qemu_args=True)
 
 
+def _patterns(text: str) -> list[str]:
+    return [each for each in text.split(",") if each]
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of runs above 0")
+
+
 def _run(args: argparse.Namespace) -> int:
+    if args.bisect and (args.dry_run or args.list):
+        raise UsageError("--bisect judges a run, and --dry-run and --list make none; leave one out")
+    if args.keep_going and args.repeat is None:
+        raise UsageError("--keep-going is for many runs; say how many with --repeat")
+    with Progress() as progress:
+        if args.list:
+            return _list(args, progress)
+        if args.dry_run:
+            return _dry_run(args, progress)
+        if args.repeat is not None:
+            return _repeat(args, progress)
+        report = _once(args, progress, args.keep)
+    _tell(args, report)
+    return int(report.verdict)
+
+
+def _launch(args: argparse.Namespace, progress: Progress, keep: Path | None, trace: Trace | None = None) -> Launch:
+    """The launch that the command line asks for, which tells of itself as it goes on."""
     from vhost_iommu.config import load_machine
     from vhost_iommu.guest.assets import Assets
     from vhost_iommu.guest.ktap import Ktap
     from vhost_iommu.guest.launch import Launch, Wishes
+
+    ktap = Ktap()
+
+    def line_came(line: str) -> None:
+        if args.console:
+            progress.clear()
+            print(line, flush=True, file=sys.stderr if args.json else sys.stdout)
+        result = ktap.feed(line)
+        # Of many runs each is a line, and what did not pass.
+        told = result is not None and (args.repeat is None or not result.passed)
+        if result is None or args.json or not told:
+            progress.live(line)
+        elif not args.console:
+            progress.clear()
+            print(_result_line(result), flush=True)
+
+    def note_came(text: str) -> None:
+        progress.clear()
+        print(f"{paint('note', 'yellow', sys.stderr)}  {text}", file=sys.stderr, flush=True)
+
+    return Launch(
+        load_machine(args.machine),
+        Wishes(
+            kernel=args.kernel,
+            initrd=args.initrd,
+            append=args.append,
+            elf=args.elf,
+            qemu=args.qemu,
+            timeout=args.timeout,
+            success=args.success,
+            failure=args.failure,
+            exit_only=args.exit_only,
+            keep=keep,
+            extra=args.qemu_args,
+            headers=args.headers,
+            modules=tuple(args.module),
+            initrd_extra=tuple(args.initrd_extra),
+            own_cases=tuple(args.case),
+            cases=tuple(args.cases),
+        ),
+        trace=trace,
+        assets=Assets(progress=progress.say),
+        on_line=line_came,
+        on_note=note_came,
+    )
+
+
+def _list(args: argparse.Namespace, progress: Progress) -> int:
+    with closing(_launch(args, progress, args.keep)) as launch:
+        cases = launch.guest_run.cases()
+    progress.clear()
+    if args.json:
+        print(json.dumps([{"name": name, "about": about} for name, about in cases], indent=1))
+        return EXIT_OK
+    width = max((len(name) for name, _ in cases), default=0)
+    for name, about in cases:
+        print(f"{name:{width}}  {about}".rstrip())
+    return EXIT_OK
+
+
+def _dry_run(args: argparse.Namespace, progress: Progress) -> int:
+    with closing(_launch(args, progress, args.keep)) as launch:
+        line, folder = launch.guest_run.dry_run()
+    progress.clear()
+    print(json.dumps({"command": line, "folder": str(folder)}) if args.json else line)
+    return EXIT_OK
+
+
+def _once(args: argparse.Namespace, progress: Progress, keep: Path | None) -> Report:
+    with tracing(args.trace) as trace, closing(_launch(args, progress, keep, trace)) as launch:
+        return launch.run()
+
+
+def _repeat(args: argparse.Namespace, progress: Progress) -> int:
+    """Run after run; a trace is that of the last, and what is kept has a folder for each."""
     from vhost_iommu.guest.report import to_json
     from vhost_iommu.guest.verdict import Verdict
 
-    if args.bisect and args.dry_run:
-        raise UsageError("--bisect judges a run, and --dry-run makes none; leave one out")
-    config = load_machine(args.machine)
-    wishes = Wishes(
-        kernel=args.kernel,
-        initrd=args.initrd,
-        append=args.append,
-        elf=args.elf,
-        qemu=args.qemu,
-        timeout=args.timeout,
-        success=args.success,
-        failure=args.failure,
-        exit_only=args.exit_only,
-        keep=args.keep,
-        extra=args.qemu_args,
-    )
-    with Progress() as progress, tracing(args.trace) as trace:
-        ktap = Ktap()
-
-        def line_came(line: str) -> None:
-            if args.console:
-                progress.clear()
-                print(line, flush=True, file=sys.stderr if args.json else sys.stdout)
-            result = ktap.feed(line)
-            if result is None or args.json:
-                progress.live(line)
-            elif not args.console:
-                progress.clear()
-                print(_result_line(result), flush=True)
-
-        launch = Launch(config, wishes, trace=trace, assets=Assets(progress=progress.say), on_line=line_came)
-        if args.dry_run:
-            with closing(launch):
-                line, folder = launch.guest_run.dry_run()
+    reports: list[Report] = []
+    for number in range(1, args.repeat + 1):
+        report = _once(args, progress, args.keep / str(number) if args.keep is not None else None)
+        reports.append(report)
+        if not args.json:
             progress.clear()
-            print(json.dumps({"command": line, "folder": str(folder)}) if args.json else line)
-            return EXIT_OK
-        with closing(launch):
-            report = launch.run()
+            print(f"run {number}: ", end="")
+            _tell(args, report)
+        if report.verdict is not Verdict.PASSED and not args.keep_going:
+            break
+    passed = sum(report.verdict is Verdict.PASSED for report in reports)
+    if args.json:
+        print(json.dumps({"asked": args.repeat, "passed": passed, "runs": [json.loads(to_json(r)) for r in reports]}))
+    else:
+        early = f"; {args.repeat} were asked for" if len(reports) < args.repeat else ""
+        print(f"{passed} of {len(reports)} runs passed{early}")
+    return next((int(report.verdict) for report in reports if report.verdict is not Verdict.PASSED), EXIT_OK)
+
+
+def _tell(args: argparse.Namespace, report: Report) -> None:
+    from vhost_iommu.guest.report import to_json
+    from vhost_iommu.guest.verdict import Verdict
+
     if args.json:
         print(to_json(report))
-    else:
-        verdict = report.verdict
-        colour = "green" if verdict is Verdict.PASSED else "red"
-        print(f"{paint(verdict.name.lower(), colour)}: {report.why}, in {report.seconds:.1f} s")
-        if report.folder is not None:
-            print(f"the console and all else is in {report.folder}")
-    return int(report.verdict)
+        return
+    colour = "green" if report.verdict is Verdict.PASSED else "red"
+    print(f"{paint(report.verdict.name.lower(), colour)}: {report.why}, in {report.seconds:.1f} s", flush=True)
+    if report.folder is not None:
+        print(f"the console and all else is in {report.folder}")
 
 
 def _result_line(result: Result) -> str:

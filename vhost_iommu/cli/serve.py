@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from vhost_iommu.cli.common import EXIT_OK, Add, trace_option, tracing
+from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, trace_option, tracing
 from vhost_iommu.errors import UsageError
 
 _READY = """\
@@ -19,7 +19,7 @@ _READY = """\
 
 def add(command: Add) -> None:
     serve = command("serve", _serve, "Serve a machine's PCI functions to a QEMU that you start.")
-    serve.add_argument("machine", metavar="MACHINE", help="a name in qemu-configs/, or a path to a machine file")
+    machine_argument(serve)
     where = serve.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket-dir", type=Path, metavar="D", help="listen at D/NAME.sock for each SMMU")
     where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")

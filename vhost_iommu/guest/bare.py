@@ -7,6 +7,7 @@ guest/bare/lib/vt.h; magic and size, which the program checks, tell when the two
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.choice import chosen_of
 from vhost_iommu.guest.platform import SMMU_INTERRUPTS, Platform
 
 MAGIC = 0x31435456
@@ -67,16 +69,20 @@ class Program:
     cases: tuple[str, ...]
     config: int | None  #: where struct vt_config is
 
+    def arguments(self, arguments: str, patterns: Sequence[str]) -> str:
+        """The arguments with the chosen cases among them."""
+        if not patterns:
+            return arguments
+        if self.config is None or not self.cases:
+            raise UsageError(f"{self.path} is a program of yours, which lists no cases; leave --cases out")
+        if _patterns(arguments):
+            raise UsageError("cases are chosen twice; leave 'cases=' out of --append, or --cases")
+        return f"{arguments} cases={','.join(patterns)}".lstrip()
+
     def chosen(self, arguments: str) -> tuple[str, ...]:
         """The cases that the program will run with these arguments; UsageError when they name one it lacks."""
-        for argument in arguments.split():
-            name, mark, value = argument.partition("=")
-            if name == "cases" and mark:
-                wanted = value.split(",")
-                if unknown := [case for case in wanted if case not in self.cases]:
-                    raise UsageError(f"the program has no case {unknown[0]!r}; take {', '.join(self.cases)}")
-                return tuple(case for case in self.cases if case in wanted)
-        return self.cases
+        patterns = _patterns(arguments)
+        return chosen_of(patterns, self.cases) if patterns else self.cases
 
     @classmethod
     def read(cls, path: Path) -> Program:
@@ -102,6 +108,14 @@ class Program:
                 raise UsageError(f"{path} was built for another version of this package; build it again")
             config = section["sh_addr"]
         return cls(path, elf["e_entry"], min(loads), _cases(elf), config)
+
+
+def _patterns(arguments: str) -> list[str]:
+    """What the program's argument "cases" names; none: all."""
+    for argument in arguments.split():
+        if argument.startswith("cases="):
+            return argument.removeprefix("cases=").split(",")
+    return []
 
 
 def _cases(elf: ELFFile) -> tuple[str, ...]:

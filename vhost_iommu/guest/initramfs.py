@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Initial RAM file systems: newc cpio archives in pure Python, gzip compressed.
+"""Initial RAM file systems: newc cpio archives in pure Python.
 
 Law: the same content gives the same bytes on every host (no time, no owner, no inode of the host), and folders
 appear before what is in them. The format is the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
@@ -7,7 +7,6 @@ appear before what is in them. The format is the kernel's Documentation/driver-a
 
 from __future__ import annotations
 
-import gzip
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,12 +59,8 @@ class Initramfs:
         self._entries[path] = entry
 
     def archive(self) -> bytes:
-        """The cpio archive, not compressed."""
+        """The cpio archive. Not compressed: any kernel takes it, and unpacking costs a guest more than reading."""
         return b"".join(self._parts())
-
-    def compressed(self) -> bytes:
-        """The archive as a kernel takes it; level 1, because time to boot counts and size does not."""
-        return gzip.compress(self.archive(), compresslevel=1, mtime=0)
 
     def _parts(self) -> Iterator[bytes]:
         paths = sorted(self._entries)
@@ -77,6 +72,11 @@ class Initramfs:
         end = _record(TRAILER, Entry(0), 0)
         yield end
         yield bytes(-(size + len(end)) % 512)
+
+
+def joined(first: bytes, further: Sequence[bytes]) -> bytes:
+    """Archives behind each other, of which a kernel unpacks each over those before it."""
+    return b"".join(map(_padded, (first, *further)))
 
 
 def _record(name: str, entry: Entry, inode: int) -> bytes:
@@ -100,10 +100,11 @@ def linux_guest(
     modules: Sequence[tuple[str, bytes]] = (),
     parameters: Mapping[str, str] | None = None,
     test_modules: Mapping[str, bytes] | None = None,
+    own_modules: Mapping[str, bytes] | None = None,
 ) -> Initramfs:
     """A guest of busybox: ``init`` as /init, modules numbered in the order of insertion, parameters in /etc/vt.
 
-    ``test_modules`` are inserted by cases only.
+    ``test_modules`` and the operator's ``own_modules`` are inserted by cases only.
     """
     root = Initramfs()
     for folder in ("/dev", "/proc", "/sys", "/mnt", "/tmp", "/etc/vt", "/lib/vt-modules", "/root"):
@@ -116,8 +117,10 @@ def linux_guest(
     root.file("/init", init, 0o755)
     for index, (name, data) in enumerate(modules):
         root.file(f"/lib/vt-modules/{index:03}-{name}.ko", data)
-    for name, data in (test_modules or {}).items():
-        root.file(f"/lib/vt-tests/{name}.ko", data)
+    root.character_device("/dev/urandom", 1, 9, 0o666)
+    for folder, files in (("vt-tests", test_modules), ("vt-own", own_modules)):
+        for name, data in (files or {}).items():
+            root.file(f"/lib/{folder}/{name}.ko", data)
     for name, value in (parameters or {}).items():
         root.file(f"/etc/vt/{name}", value if value.endswith("\n") else f"{value}\n")
     return root

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arm64 kernels as they lie on disk: the raw Image inside a file, and the modules beside it.
+"""Arm64 kernels as they lie on disk: the raw Image inside a file, the modules and the headers beside it.
 
-Law: whatever the form, a caller gets the raw Image and decompressed modules in the order of insertion, or
-a UsageError that names what is wrong with the path he gave.
+Law: whatever the form, a caller gets the raw Image, or a UsageError that names what is wrong with the path he gave.
+Modules are wishes: those that are there come decompressed and in the order of insertion, the others are named.
 """
 
 from __future__ import annotations
 
 import lzma
+import os
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -75,10 +77,10 @@ def _unwrap(data: bytes, path: Path) -> bytes | None:
             if offset + size > len(data):
                 raise UsageError(f"{path} is cut short; copy it again")
             data = data[offset : offset + size]
-    return _decompress(data, path)
+    return decompressed(data, path)
 
 
-def _decompress(data: bytes, path: Path) -> bytes | None:
+def decompressed(data: bytes, path: Path) -> bytes | None:
     """``data`` decompressed by the method that its first bytes name, or None if they name none.
 
     What follows the compressed stream (a zboot payload's size, say) is ignored.
@@ -107,42 +109,77 @@ def _module_name(file: str) -> str:
     return re.sub(r"\.(ko|o)(\.\w+)?$", "", file.rpartition("/")[2]).replace("-", "_")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a kernel has of the modules that were asked for."""
+
+    files: list[tuple[str, bytes]]  #: (name, bytes), each after those that it needs
+    absent: list[str]  #: neither there nor built in
+
+
 class KernelTree:
-    """A kernel given as a file, a build folder, or a folder with a distribution's packages unpacked."""
+    """A kernel given as a file, a build folder, a folder with packages unpacked, or a tree that it is installed in.
+
+    ``choice`` says which kernel was taken, where there are several.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise UsageError(f"{path} does not exist; name a kernel file, a build folder or unpacked packages")
+            raise UsageError(
+                f"{path} does not exist; name a kernel file, a build folder, unpacked packages or an installed tree"
+            )
         self.path = path
+        self.choice = ""
+        self.file = path if path.is_file() else self._find()
 
+    @cached_property
     def image(self) -> KernelImage:
         """The kernel itself."""
-        return KernelImage.parse(load_image(self._image_file()))
+        return KernelImage.parse(load_image(self.file))
 
-    def modules(self, names: list[str]) -> list[tuple[str, bytes]]:
-        """The modules ``names`` and what they need, each before those that need it, as (name, bytes).
+    @property
+    def knows_modules(self) -> bool:
+        """Whether there is anything that says which modules the kernel has."""
+        return self._module_root is not None
 
-        A module that is built in is left out. Dependencies come from the modules themselves, from which
-        depmod would make modules.dep too: unpacked packages have none.
+    def modules(self, names: Iterable[str]) -> Wanted:
+        """Of the modules ``names`` those that are there, with what they need; what is built in is left out.
+
+        Dependencies come from the modules themselves, from which depmod would make modules.dep too: unpacked
+        packages have none.
         """
-        chosen: dict[str, bytes] = {}
-        entered: set[str] = set()
+        wanted = Wanted([], [])
+        entered: dict[str, str] = {}
         for name in names:
-            self._choose(name, chosen, entered)
-        return list(chosen.items())
+            lack = self._choose(_module_name(name), wanted.files, entered)
+            if lack and lack not in wanted.absent:
+                wanted.absent.append(lack)
+        return wanted
 
-    def _choose(self, name: str, chosen: dict[str, bytes], entered: set[str]) -> None:
-        name = _module_name(name)
-        if name in entered or name in self._builtin:
-            return
-        entered.add(name)
+    def has(self, name: str) -> bool:
+        """Whether a module is there, with all that it needs, or built in."""
+        return not self.modules([name]).absent
+
+    def _choose(self, name: str, chosen: list[tuple[str, bytes]], entered: dict[str, str]) -> str:
+        """Add the module and what it needs; what is absent of these, or ""."""
+        if name in self._builtin:
+            return ""
+        if name in entered:
+            return entered[name]
         if name not in self._files:
-            raise UsageError(f"{self.path} has no module {name}; build it or take a kernel that has it")
+            entered[name] = name
+            return name
+        entered[name] = ""  # modules that need each other come to an end
         data = self._read(self._files[name])
-        info = _modinfo(data, self._files[name])
-        for needed in [*self._wished(info), *_needed(info)]:
-            self._choose(needed, chosen, entered)
-        chosen[name] = data
+        info = modinfo(data, self._files[name])
+        for wished in self._wished(info):
+            self._choose(wished, chosen, entered)
+        for needed in needed_modules(info):
+            if lack := self._choose(_module_name(needed), chosen, entered):
+                entered[name] = f"{name} (which needs {lack})"
+                return entered[name]
+        chosen.append((name, data))
+        return ""
 
     def _wished(self, info: list[str]) -> list[str]:
         """Modules that one asks for by softdep: it works without, so they may be missing.
@@ -159,42 +196,69 @@ class KernelTree:
                     found += [each for each in (name, f"{name}_generic") if each in self._files][:1]
         return found
 
-    def _image_file(self) -> Path:
-        if self.path.is_file():
-            return self.path
-        patterns = ("arch/arm64/boot/Image", "arch/arm64/boot/Image.*", "arch/arm64/boot/vmlinuz*",
-                    "boot/vmlinuz*", "boot/Image*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz",
-                    "vmlinuz*", "Image*")  # fmt: skip
-        for pattern in patterns:
-            # -dbg and .old files sort behind the one that counts.
-            found = sorted(file for file in self.path.glob(pattern) if file.is_file())
+    def _find(self) -> Path:
+        """The kernel in the folder: what was built there, else the newest of those that are installed."""
+        for pattern in ("arch/arm64/boot/Image", "arch/arm64/boot/Image.*", "arch/arm64/boot/vmlinuz*"):
+            if built := sorted(file for file in self.path.glob(pattern) if file.is_file()):
+                return built[0]
+        for patterns in (
+            ("boot/vmlinuz-*", "boot/Image-*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz"),
+            ("boot/vmlinuz*", "boot/Image*", "vmlinuz*", "Image*"),
+        ):
+            # Links (vmlinuz, vmlinuz.old) and copies beside the modules are kernels that are there already.
+            files = (file for each in patterns for file in sorted(self.path.glob(each)) if file.is_file())
+            named = {_named_release(file.resolve()): file for file in files}
+            found = [named[release] for release in sorted(named, key=_newness)]
             if found:
-                return found[0]
+                if len(found) > 1:
+                    self.choice = (
+                        f"{self.path} holds {len(found)} kernels; {found[-1].relative_to(self.path)} is taken, which "
+                        "is the newest; name another by its file"
+                    )
+                return found[-1]
         raise UsageError(
-            f"{self.path} holds no kernel; build one there (make ARCH=arm64 Image) or name the folder "
-            "into which its packages were unpacked"
+            f"{self.path} holds no kernel; build one there (make ARCH=arm64 Image), or name the folder into which "
+            "packages were unpacked or installed"
         )
 
     @cached_property
     def _module_root(self) -> Path | None:
-        """The folder with modules.builtin, or None if there are no modules."""
+        """The folder with modules.builtin and modules.order of this very kernel, or None if there is none."""
         for folder in self._module_roots():
             if (folder / "modules.order").exists() or (folder / "modules.builtin").exists():
                 return folder
         return None
 
     def _module_roots(self) -> list[Path]:
-        """Where modules may be: in the folder, or, for a file, where its package or build has put them beside it."""
-        if self.path.is_dir():
-            return [self.path, *self.path.glob("lib/modules/*"), *self.path.glob("usr/lib/modules/*")]
-        release = self.image().version
-        above = self.path.resolve().parents
-        roots = [up / name / release for up in above[:2] for name in ("lib/modules", "usr/lib/modules")]
-        if above[0].name == release:  # usr/lib/modules/RELEASE/vmlinuz
-            roots.append(above[0])
-        if above[0].parts[-3:] == ("arch", "arm64", "boot"):
-            roots.append(above[3])
-        return roots
+        """Where its modules may be: its build put them beside it, its package under its release."""
+        if (build := self.build_folder) is not None:
+            return [build]
+        release = self.image.version
+        beside = self.file.resolve().parent
+        roots = [top / name / release for top in self._tops for name in ("lib/modules", "usr/lib/modules")]
+        return [beside, *roots] if beside.name == release else roots  # usr/lib/modules/RELEASE/vmlinuz
+
+    @property
+    def _tops(self) -> list[Path]:
+        """Folders that hold a kernel's tree, or would: the one that was given, and those around the kernel's file."""
+        around = self.file.resolve().parents[:2]
+        return list(dict.fromkeys([self.path, *around])) if self.path.is_dir() else list(around)
+
+    @cached_property
+    def build_folder(self) -> Path | None:
+        """Where the kernel was built, if it still lies there."""
+        file = self.file.resolve()
+        return file.parents[3] if file.parts[-4:-1] == ("arch", "arm64", "boot") else None
+
+    def header_folders(self) -> list[Path]:
+        """Where modules for this very kernel may be built, the likeliest first."""
+        if (build := self.build_folder) is not None:
+            return [build]
+        release = self.image.version
+        found = [] if self._module_root is None else [self._module_root / "build"]
+        # In a tree that is installed elsewhere than at / that link leads astray, and what it means is below the top.
+        found += [top / name / f"linux-headers-{release}" for top in self._tops for name in ("usr/src", "")]
+        return [folder for folder in found if folder.is_dir()]
 
     @cached_property
     def _builtin(self) -> set[str]:
@@ -205,10 +269,16 @@ class KernelTree:
         root = self._module_root
         if root is None:
             return {}
-        if (root / "arch/arm64").is_dir():  # a build folder: its list is quicker than a walk over the source
+        if root == self.build_folder:  # its list is quicker than a walk over the source
             listed = (root / re.sub(r"\.o$", ".ko", line) for line in self._lines("modules.order"))
             return {_module_name(file.name): file for file in listed if file.is_file()}
-        return {_module_name(file.name): file for file in root.rglob("*.ko*")}
+        # "build" and "source" are links to much else, which a walk does not follow.
+        return {
+            _module_name(name): Path(folder, name)
+            for folder, _, names in os.walk(root)
+            for name in names
+            if re.search(r"\.ko(\.\w+)?$", name)
+        }
 
     def _lines(self, name: str) -> list[str]:
         root = self._module_root
@@ -218,11 +288,26 @@ class KernelTree:
     @staticmethod
     def _read(file: Path) -> bytes:
         data = file.read_bytes()
-        inner = _decompress(data, file)
+        inner = decompressed(data, file)
         return data if inner is None else inner
 
 
-def _modinfo(module: bytes, file: Path) -> list[str]:
+def _named_release(file: Path) -> str:
+    """The release that a kernel's file is named by: boot/vmlinuz-RELEASE, modules/RELEASE/vmlinuz."""
+    _, mark, release = file.name.partition("-")
+    return release if mark else file.parent.name
+
+
+def _newness(release: str) -> list[tuple[int, int, str]]:
+    """A key that sorts releases by age: 6.9 before 6.12-rc1 before 6.12.old before 6.12 before 6.12.1."""
+    parts: list[tuple[int, int, str]] = []
+    for digits, text in re.findall(r"(\d+)|(\D+)", release):
+        kind = 3 if digits else 0 if text.startswith(("-rc", ".old")) else 2
+        parts.append((kind, int(digits or 0), text))
+    return [*parts, (1, 0, "")]
+
+
+def modinfo(module: bytes, file: Path) -> list[str]:
     """The key=value texts of a module's .modinfo section."""
     try:
         section = ELFFile(BytesIO(module)).get_section_by_name(".modinfo")
@@ -232,5 +317,10 @@ def _modinfo(module: bytes, file: Path) -> list[str]:
     return [entry.decode("latin-1") for entry in data.split(b"\0") if entry]
 
 
-def _needed(info: list[str]) -> list[str]:
+def needed_modules(info: list[str]) -> list[str]:
     return [name for entry in info if entry.startswith("depends=") for name in entry[8:].split(",") if name]
+
+
+def is_for_arm64(module: bytes) -> bool:
+    """Whether an ELF file is for AArch64."""
+    return str(ELFFile(BytesIO(module))["e_machine"]) == "EM_AARCH64"

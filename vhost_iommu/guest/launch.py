@@ -7,20 +7,22 @@ is decided twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vhost_iommu.config import MachineConfig
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest import devicetree, qemu
-from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest import devicetree, linux, qemu
+from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.mapping import platform_of, wires_of
+from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.platform import Platform
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.run import BareGuest, GuestRun, LinuxGuest, Options
+from vhost_iommu.guest.run import BareGuest, GuestRun, Options
 from vhost_iommu.guest.verdict import Contract
 from vhost_iommu.trace import Trace
 
@@ -40,6 +42,11 @@ class Wishes:
     exit_only: bool | None = None
     keep: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
+    headers: Path | None = None  #: where to build modules for the kernel
+    modules: tuple[Path, ...] = ()  #: more kernel modules, inserted after the kernel's own
+    initrd_extra: tuple[Path, ...] = ()  #: archives that are unpacked over the initial RAM file system
+    own_cases: tuple[str, ...] = ()  #: NAME=LINE: more cases, each a line for the guest's shell
+    cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
 
 
 class Launch:
@@ -53,6 +60,7 @@ class Launch:
         trace: Trace | None = None,
         assets: Assets | None = None,
         on_line: Callable[[str], None] = lambda line: None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """UsageError: a wish does not fit the machine."""
         wishes = wishes or Wishes()
@@ -74,7 +82,10 @@ class Launch:
             ),
             assets=assets,
             on_line=on_line,
+            on_note=on_note,
         )
+        if wishes.kernel is not None and wishes.kernel in FLAVOURS and Path(wishes.kernel).exists():
+            self.guest_run.note(f"{wishes.kernel} is Debian's kernel; write ./{wishes.kernel} for what lies here")
 
     def run(self) -> Report:
         """As GuestRun.run."""
@@ -114,26 +125,56 @@ def _contract(config: MachineConfig, wishes: Wishes) -> Contract:
 def _guest(config: MachineConfig, wishes: Wishes) -> LinuxGuest | BareGuest:
     append = " ".join(text for text in (config.guest.append, wishes.append) if text)
     if config.guest.kind == "bare":
-        for name in ("kernel", "initrd"):
-            if getattr(wishes, name) is not None:
-                raise UsageError(
-                    f"{config.name} runs a bare-metal program; leave --{name} out, or name another machine"
-                )
-        return BareGuest(_path_or_name(wishes.elf, Path.cwd()) or _named(config, config.guest.elf or ""), append)
+        _leave_out(wishes, _LINUX_ONLY, f"{config.name} runs a bare-metal program", "or name another machine")
+        elf = wishes.elf or config.guest.elf or ""
+        return BareGuest(_program(elf, Path.cwd() if wishes.elf else config.path.parent), append, wishes.cases)
     if wishes.elf is not None:
         raise UsageError(f"{config.name} runs Linux; leave --elf out, or name another machine")
-    kernel = _path_or_name(wishes.kernel, Path.cwd()) or _named(config, config.guest.kernel)
-    return LinuxGuest(kernel, append=append, initrd=wishes.initrd)
+    if wishes.initrd is not None:
+        _leave_out(wishes, _OUR_INITRD, "a file system of yours runs what it likes", "or --initrd")
+    elif any(word.startswith("cases=") for word in append.split()):
+        raise UsageError("Linux has no parameter 'cases'; choose cases with --cases")
+    return LinuxGuest(
+        _kernel(wishes.kernel, Path.cwd()) if wishes.kernel else _kernel(config.guest.kernel, config.path.parent),
+        append=append,
+        initrd=wishes.initrd,
+        headers=wishes.headers,
+        own_modules=wishes.modules,
+        own_cases=tuple(map(linux.shell_case, wishes.own_cases)),
+        extra=wishes.initrd_extra,
+        chosen=wishes.cases,
+    )
 
 
-def _named(config: MachineConfig, name: str) -> Path | str:
-    """Paths in a machine file are relative to it."""
-    return _path_or_name(name, config.path.parent) or name
+#: Options by the wishes that they are: for Linux, and for the initial RAM file system that we make.
+_OUR_INITRD = {"headers": "--headers", "modules": "--module", "own_cases": "--case", "cases": "--cases"}
+_LINUX_ONLY = {
+    "kernel": "--kernel",
+    "initrd": "--initrd",
+    "initrd_extra": "--initrd-extra",
+    **{name: option for name, option in _OUR_INITRD.items() if name != "cases"},
+}
 
 
-def _path_or_name(text: str | None, folder: Path) -> Path | str | None:
-    """A path when it looks like one or is one, else the name it is."""
-    if text is None:
-        return None
+def _leave_out(wishes: Wishes, options: Mapping[str, str], why: str, otherwise: str) -> None:
+    for name, option in options.items():
+        if getattr(wishes, name):
+            raise UsageError(f"{why}; leave {option} out, {otherwise}")
+
+
+def _kernel(text: str, folder: Path) -> Path | str:
+    """A Debian flavour that is fetched, or else a path; one of a flavour's name is written with ./ before it."""
+    if text in FLAVOURS:
+        return text
+    path = folder / text
+    if "/" not in text and not path.exists():
+        near = difflib.get_close_matches(text, FLAVOURS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(FLAVOURS)}, or the path of a kernel"
+        raise UsageError(f"there is no kernel {text!r}, neither as a file or folder nor in Debian; {hint}")
+    return path
+
+
+def _program(text: str, folder: Path) -> Path | str:
+    """A path when it looks like one or is one, else the name of a program of guest/bare."""
     path = folder / text
     return path if "/" in text or path.is_file() else text

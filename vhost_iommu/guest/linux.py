@@ -2,32 +2,68 @@
 """What a Linux guest is asked to do: its test cases, as the parameters that guest/linux/init reads.
 
 Law: the host knows every case before the guest starts, in order and by name; the guest adds none and leaves none out.
+What a kernel lacks, the guest finds out: it skips the case by the name of what is lacking.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.build import share
+from vhost_iommu.guest.choice import comment_above
 from vhost_iommu.guest.devicetree import node_name
 from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, Placed, Platform
 
 DISK, ENGINE = "virtio,mmio", "arm,smmute"
 #: What the cases use, where a kernel has it as a module; each brings what it depends on.
-MODULES = ("virtio_mmio", "virtio_blk", "ext4", "vfat", "nls_ascii", "nls_cp437")
+SMMU_MODULES = ("arm_smmu_v3",)
+DISK_MODULES = ("virtio_mmio", "virtio_blk")
+#: Any of these serves; with vfat go character sets, of which a kernel's configuration says which it uses.
+FILESYSTEMS = ("ext4", "ext2", "vfat")
+VFAT_MODULES = ("nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8")
+#: The case that inserts the kernel's own modules; whatever is chosen needs it.
+LOADS = "modules_load"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test: its name, a function of guest/linux/init, and that function's arguments."""
+    """One test: its name, a function of guest/linux/init, that function's arguments, and a case that must precede."""
 
     name: str
     function: str
     arguments: tuple[str, ...] = ()
+    needs: str = ""
 
     def __str__(self) -> str:
         return " ".join((self.name, self.function, *map(shlex.quote, self.arguments)))
+
+    @property
+    def about(self) -> str:
+        """What it does, in a line: what its source says of it."""
+        if self.function == "shell":
+            return self.arguments[0]
+        if self.function == "engine":
+            return comment_above(share("kmod/vt_engine.c").read_text(), self.arguments[1])
+        return comment_above(share("linux/init").read_text(), self.function)
+
+
+def module_case(name: str) -> Case:
+    """A module of the operator's is inserted."""
+    return Case(f"module_{name}_loads", "own_module", (name,))
+
+
+def shell_case(text: str) -> Case:
+    """The case NAME=LINE: a line for the guest's shell, whose exit status is the verdict."""
+    name, mark, line = text.partition("=")
+    if not mark or not re.fullmatch(r"[\w.:-]+", name, re.ASCII) or not line.strip():
+        raise UsageError(f"{text!r} is no case; write it as NAME='line for the guest's shell', NAME without spaces")
+    if "\n" in line:
+        raise UsageError(f"the case {name} has several lines; write one, or bring a script with --initrd-extra")
+    return Case(name, "shell", (line,))
 
 
 def device_name(placed: Placed) -> str:
@@ -35,12 +71,12 @@ def device_name(placed: Placed) -> str:
     return f"{placed.window.base:x}.{node_name(placed.master.compatible)}"
 
 
-def cases(platform: Platform, lacking: str = "") -> list[Case]:
+def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> list[Case]:
     """All that the machine's parts can show. ``lacking``: why there is no kernel module to drive the engines with.
 
-    What makes events on purpose comes after the case that wants none.
+    What makes events on purpose comes after the case that wants none, and the operator's ``own`` cases before it.
     """
-    found = [Case("modules_load", "modules_load")]
+    found = []
     engines = []
     for function in platform.functions:
         base = f"{function.bar0.base:x}"
@@ -49,7 +85,8 @@ def cases(platform: Platform, lacking: str = "") -> list[Case]:
             behind = Case(f"{placed.master.name}_is_behind_{function.smmu.name}", "behind_smmu",
                           (base, device_name(placed)))  # fmt: skip
             if placed.master.compatible == DISK:
-                found.append(behind)
+                # Without its driver it is in no group.
+                found.append(replace(behind, arguments=(*behind.arguments, "virtio-mmio")))
             elif placed.master.compatible == ENGINE:
                 engines.append((placed, behind))
     found += disk_cases([placed.master.name for placed in platform.masters if placed.master.compatible == DISK])
@@ -57,13 +94,14 @@ def cases(platform: Platform, lacking: str = "") -> list[Case]:
     for placed, behind in engines:
         engine = EngineCases(placed, lacking)
         # Linux puts a device into a group when a driver is bound to it for the first time.
-        found += [*engine.working(), engine.checked(behind)]
+        found += [*engine.working(), engine.checked(replace(behind, needs=engine.first))]
         if len({each.master.smmu for each, _ in engines}) > 1:
             found += engine.tests("", "refuses_a_foreign_domain")
         revoking += engine.revoking()
+    found += own
     found.append(Case("no_smmu_warnings", "no_smmu_warnings"))
     if revoking and not lacking:
-        revoking.append(Case("no_other_warnings", "no_other_warnings"))
+        revoking.append(Case("no_other_warnings", "no_other_warnings", needs=revoking[-1].name))
     return [*found, *revoking]
 
 
@@ -73,6 +111,11 @@ class EngineCases:
 
     placed: Placed
     lacking: str = ""
+
+    @property
+    def first(self) -> str:
+        """The case that binds a driver for the first time."""
+        return f"{self.placed.master.name}_copies_coherent_memory"
 
     def working(self) -> list[Case]:
         """Without a fault: with the kernel's default domain, in bypass, and with lazy invalidation."""
@@ -101,20 +144,19 @@ class EngineCases:
         ]
 
     def tests(self, kind: str, *names: str) -> list[Case]:
-        """Tests of the module; ``kind`` only names them."""
-        prefix = f"{self.placed.master.name}_{kind}_" if kind else f"{self.placed.master.name}_"
-        return [self.checked(Case(f"{prefix}{name}", "engine", (device_name(self.placed), name))) for name in names]
+        """Tests of the module, after the group's default domain became of this ``kind``."""
+        master = self.placed.master.name
+        prefix, needs = (f"{master}_{kind}_", f"{master}_becomes_{kind}") if kind else (f"{master}_", "")
+        device = device_name(self.placed)
+        return [self.checked(Case(f"{prefix}{name}", "engine", (device, name), needs)) for name in names]
 
     def kind(self, kind: str, group: str) -> list[Case]:
         """Its group's default domain becomes of another kind."""
-        return [
-            self.checked(
-                Case(f"{self.placed.master.name}_becomes_{kind}", "becomes", (device_name(self.placed), group))
-            )
-        ]
+        name = f"{self.placed.master.name}_becomes_{kind}"
+        return [self.checked(Case(name, "becomes", (device_name(self.placed), group), self.first))]
 
     def checked(self, case: Case) -> Case:
-        return Case(case.name, "cannot", (self.lacking,)) if self.lacking else case
+        return replace(case, function="cannot", arguments=(self.lacking,)) if self.lacking else case
 
 
 def disk_cases(disks: Sequence[str]) -> list[Case]:
@@ -131,6 +173,19 @@ def disk_cases(disks: Sequence[str]) -> list[Case]:
         found.append(Case("disks_work_at_once", "work_at_once", tuple(disks)))
     found += [Case(f"{disk}_reads_back", "reads_back", (disk,)) for disk in disks]
     return found
+
+
+def with_needed(chosen: Iterable[str], every: Sequence[Case]) -> tuple[Case, ...]:
+    """Of ``every`` case those that are chosen, and those that must precede them; insertions of modules always do."""
+    names = {each.name for each in every if each.function in (LOADS, "own_module")}
+    by_name = {each.name: each for each in every}
+    waiting = list(chosen)
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += filter(None, [by_name[name].needs])
+    return tuple(each for each in every if each.name in names)
 
 
 def parameters(chosen: Iterable[Case]) -> dict[str, str]:

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Protocol
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest import assets, bare, devicetree, initramfs, kmod, linux, qemu, shim
+from vhost_iommu.guest import bare, devicetree, qemu, shim
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.build import Toolchain, share
+from vhost_iommu.guest.choice import comment_above
 from vhost_iommu.guest.console import Console, End
 from vhost_iommu.guest.folder import RunFolder
-from vhost_iommu.guest.kernel import KernelImage, KernelTree
+from vhost_iommu.guest.kernel import KernelImage
 from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.payload import LinuxGuest, Payload
 from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.verdict import Contract, Story, Verdict, judge
@@ -50,24 +52,12 @@ class Served(Protocol):
 
 
 @dataclass(frozen=True)
-class LinuxGuest:
-    """A stock kernel with an initial RAM file system: ours, which runs ``cases``, or the one that is named."""
-
-    kernel: Path | str = "6.12"  #: a path, or a flavour that assets fetches
-    cases: tuple[linux.Case, ...] | None = None  #: None: what the machine's parts can show
-    append: str = ""
-    initrd: Path | None = None
-    modules: tuple[str, ...] = linux.MODULES
-    test_modules: tuple[str, ...] = ()  #: of guest/kmod, where ``cases`` insert them
-    baseline: Sequence[tuple[str, Path]] = ()  #: QEMU's own disks (serial, image) and no SMMU, instead of the machine
-
-
-@dataclass(frozen=True)
 class BareGuest:
     """A bare-metal program: an ELF file, or the name of one under guest/bare."""
 
     elf: Path | str
     arguments: str = ""
+    chosen: tuple[str, ...] = ()  #: patterns of cases; none: all that the arguments do not exclude
 
 
 @dataclass(frozen=True)
@@ -94,9 +84,11 @@ class GuestRun:
         options: Options | None = None,
         assets: Assets | None = None,
         on_line: Callable[[str], None] = lambda line: None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``serve`` makes the served machine, with its sockets in the folder it is given; without it the guest has
-        QEMU's machine alone. ``on_line`` sees each line of the console as it comes.
+        QEMU's machine alone. ``on_line`` sees each line of the console as it comes, ``on_note`` what the operator
+        should know of what he gave, before the guest starts.
         """
         self.guest = guest
         self.platform = platform if platform is not None else Platform(())
@@ -105,6 +97,8 @@ class GuestRun:
         self._assets = assets or Assets()
         self._toolchain = Toolchain(self._assets)
         self._on_line = on_line
+        self._on_note = on_note
+        self.notes: list[str] = []
         #: Names of the tests that the guest must report, where they are known.
         self.expected: tuple[str, ...] = ()
 
@@ -144,8 +138,7 @@ class GuestRun:
             case BareGuest():
                 command += self._prepare_bare(folder, self.guest)
             case LinuxGuest():
-                image = self._image(self.guest)
-                command += self._prepare_linux(folder, self.guest, image)
+                command += self._prepare_linux(folder, self._payload(self.guest))
                 if served is not None:
                     tree = qemu.dump_device_tree(found, hardware, self._toolchain.folder)
                     folder.file("guest.dtb").write_bytes(devicetree.add_machine(tree, self.platform))
@@ -158,12 +151,16 @@ class GuestRun:
         folder.file("qemu.cmd").write_text(shlex.join(command) + "\n")
         return command
 
-    def _tree(self, guest: LinuxGuest) -> KernelTree:
-        return KernelTree(guest.kernel if isinstance(guest.kernel, Path) else self._assets.kernel(guest.kernel))
+    def note(self, text: str) -> None:
+        """Tell the operator something that he should know."""
+        self.notes.append(text)
+        self._on_note(text)
 
-    def _image(self, guest: LinuxGuest) -> KernelImage:
+    def _payload(self, guest: LinuxGuest) -> Payload:
+        return Payload(guest, self.platform, self._assets, self.note)
+
+    def _fitting(self, image: KernelImage) -> KernelImage:
         """The kernel; UsageError when the machine or its memory cannot hold it."""
-        image = self._tree(guest).image()
         if self._serve is not None:
             self.platform.require_granule(image.page_size, f"kernel {image.version}")
         cpu = self.options.hardware.cpu
@@ -174,69 +171,44 @@ class GuestRun:
             raise UsageError(f"kernel {image.version} needs more memory; give the guest 256 MiB or more")
         return image
 
-    def _prepare_linux(self, folder: RunFolder, guest: LinuxGuest, image: KernelImage) -> list[str]:
+    def _prepare_linux(self, folder: RunFolder, payload: Payload) -> list[str]:
+        guest, image = payload.guest, self._fitting(payload.tree.image)
         folder.file("Image").write_bytes(image.image)
         # An aligned Image ignores text_offset since 3.17, but it names it all the same.
         entry = shim.KERNEL_ADDRESS + image.text_offset
         writes = self.platform.writes() if self._serve is not None else []
         folder.file("shim.bin").write_bytes(shim.binary(entry, writes))
-        initrd = guest.initrd
-        if initrd is None:
-            initrd = folder.file("initrd.gz")
-            initrd.write_bytes(self._initramfs(guest).compressed())
-        elif not initrd.is_file():
-            raise UsageError(f"{initrd} is no file; name an initial RAM file system")
+        folder.file("initrd").write_bytes(payload.initrd())
+        self.expected = payload.expected
         command = [
             "-kernel", str(folder.file("shim.bin")), *qemu.loader(folder.file("Image"), entry),
-            "-initrd", str(initrd.absolute()), "-append", f"{APPEND} {guest.append}".rstrip(),
+            "-initrd", str(folder.file("initrd")), "-append", f"{APPEND} {guest.append}".rstrip(),
         ]  # fmt: skip
         for serial, path in guest.baseline:
             command += qemu.disk(path, serial)
         return command
 
-    def _initramfs(self, guest: LinuxGuest) -> initramfs.Initramfs:
-        chosen, module = guest.cases, dict[str, bytes]()
-        if chosen is None:
-            if guest.baseline:
-                disks = linux.disk_cases([serial for serial, _ in guest.baseline])
-                chosen = (linux.Case("modules_load", "modules_load"), *disks)
-            else:
-                module, lacking = self._engine_module(guest)
-                chosen = tuple(linux.cases(self.platform, lacking))
-        for name in guest.test_modules:
-            module[name] = self._module(guest, name)
-        self.expected = tuple(case.name for case in chosen)
-        return initramfs.linux_guest(
-            self._assets.busybox().read_bytes(),
-            share("linux/init").read_bytes(),
-            self._tree(guest).modules(list(guest.modules)),
-            linux.parameters(chosen),
-            module,
-        )
-
-    def _engine_module(self, guest: LinuxGuest) -> tuple[dict[str, bytes], str]:
-        """The module that drives DMA engines, by its name, or why there is none for this kernel."""
-        if all(placed.master.compatible != linux.ENGINE for placed in self.platform.masters):
-            return {}, ""
-        if isinstance(guest.kernel, Path):
-            return {}, "modules are built for a kernel that is fetched"
-        if not assets.FLAVOURS[guest.kernel].modules:
-            return {}, f"no modules are built for kernel {guest.kernel}"
-        return {kmod.ENGINE: self._module(guest, kmod.ENGINE)}, ""
-
-    def _module(self, guest: LinuxGuest, name: str) -> bytes:
-        if isinstance(guest.kernel, Path):
-            raise UsageError(f"{name} is built for a kernel that is fetched; name one of those")
-        return kmod.Modules(self._assets, guest.kernel).module(name).read_bytes()
+    def cases(self) -> list[tuple[str, str]]:
+        """What the guest would run: each case's name and what it is about; nothing is started."""
+        match self.guest:
+            case BareGuest(elf, arguments, chosen):
+                source = "" if isinstance(elf, Path) else _source(elf).read_text()
+                program = bare.Program.read(elf if isinstance(elf, Path) else self._toolchain.program(_source(elf)))
+                names = program.chosen(program.arguments(arguments, chosen))
+                return [(name, comment_above(source, name)) for name in names]
+            case LinuxGuest():
+                payload = self._payload(self.guest)
+                return [(case.name, case.about) for case in payload.chosen_cases(payload.every_case())]
 
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
         program = bare.Program.read(path)
-        self.expected = program.chosen(guest.arguments)
+        arguments = program.arguments(guest.arguments, guest.chosen)
+        self.expected = program.chosen(arguments)
         command = ["-kernel", str(path.absolute())]
         if program.config is not None:
             platform = self.platform if self._serve is not None else Platform(())
-            folder.file("config.bin").write_bytes(bare.configuration(platform, guest.arguments))
+            folder.file("config.bin").write_bytes(bare.configuration(platform, arguments))
             command += qemu.loader(folder.file("config.bin"), program.config)
         return command
 

@@ -19,6 +19,8 @@ from vhost_iommu.guest.ktap import Ktap
 
 #: Characters of a console line that a sentence quotes.
 _QUOTED = 120
+#: Reasons of skipped tests that the verdict repeats.
+_REASONS = 2
 
 
 class Verdict(IntEnum):
@@ -108,8 +110,15 @@ def judge(story: Story, expected: Sequence[str] = (), contract: Contract | None 
         return failed
     ran, skipped = len(ktap.ran), len(ktap.tests) - len(ktap.ran)
     if not ran:
-        return Verdict.SKIPPED, f"none of {skipped} tests ran"
-    return Verdict.PASSED, f"{ran} of {ran + skipped} tests ran{f', {skipped} skipped' if skipped else ''}"
+        return Verdict.SKIPPED, f"none of {skipped} tests ran{_reasons(ktap)}"
+    why = f", {skipped} skipped{_reasons(ktap)}" if skipped else ""
+    return Verdict.PASSED, f"{ran} of {ran + skipped} tests ran{why}"
+
+
+def _reasons(ktap: Ktap) -> str:
+    """Why tests were skipped, in brackets, as far as that is short."""
+    reasons = list(dict.fromkeys(result.skipped for result in ktap.tests if result.skipped))
+    return f" ({'; '.join(reasons)})" if 0 < len(reasons) <= _REASONS else ""
 
 
 def _failed(ktap: Ktap) -> tuple[Verdict, str] | None:

@@ -219,6 +219,22 @@ uint64_t vt_argument(const char *name, uint64_t otherwise)
 	return value;
 }
 
+/* Whether 'name' is what 'pattern' says up to a comma, a space or its end; a '*' there stands for anything. */
+static bool matches(const char *pattern, const char *name)
+{
+	for (; *pattern && *pattern != ',' && *pattern != ' '; pattern++, name++) {
+		if (*pattern == '*') {
+			while (!matches(pattern + 1, name))
+				if (!*name++)
+					return false;
+			return true;
+		}
+		if (*pattern != *name)
+			return false;
+	}
+	return !*name;
+}
+
 bool vt_wanted(const char *name)
 {
 	const char *at = find_argument("cases");
@@ -226,13 +242,7 @@ bool vt_wanted(const char *name)
 	if (!at || *at++ != '=')
 		return true;
 	while (*at && *at != ' ') {
-		const char *want = name;
-
-		while (*want && *at == *want) {
-			at++;
-			want++;
-		}
-		if (!*want && (*at == ',' || *at == ' ' || !*at))
+		if (matches(at, name))
 			return true;
 		while (*at && *at != ',' && *at != ' ')
 			at++;

@@ -127,7 +127,7 @@ void vt_configure(void);
 const struct vt_master_config *vt_master(const char *compatible, unsigned int index);
 /* The value of 'name=value' among the arguments, or 'otherwise'; 'name' alone is 1. */
 uint64_t vt_argument(const char *name, uint64_t otherwise);
-/* Whether 'name' is wanted: cases=a,b names those that are; without it all are. */
+/* Whether 'name' is wanted: cases=a,b*,c names those that are, * stands for anything; without it all are. */
 bool vt_wanted(const char *name);
 
 /* -- the GIC, only to see whether an interrupt came -------------------------------------------------------------- */
