@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guest physical memory: the windows that a client has mapped, and what lies outside of them.
 
-Law: the only caller of mmap. No access ever leaves a window; one that would is an external abort,
-which is a value (None or False), never an exception. A window that is unmapped while another
-thread uses it turns into an abort.
+Law: no access ever leaves a window; one that would is an external abort, which is a value (None or
+False), never an exception. A window that is unmapped while another thread uses it turns into an abort.
 """
 
 from __future__ import annotations
@@ -11,24 +10,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import functools
 import mmap
-import os
-import stat
 import struct
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from . import _core
 from .errors import ClientError
+from .shared import Guard, KernelGuard, address_of, map_file
 
-if TYPE_CHECKING:
-    from ._core import door
+Buffer = bytearray | memoryview
 
-Buffer = bytearray | mmap.mmap | memoryview
+#: Windows of one client, and bytes of files that are mapped for it (docs/limits.md).
+MAX_WINDOWS = 4096
+MAX_MAPPED = 1 << 42
 
 #: Told once how a posted write ended: whether it aborted.
 Ended = Callable[[bool], None]
@@ -62,8 +59,9 @@ class Window:
     buffer: Buffer | None
     readable: bool = True
     writable: bool = True
-    #: Of a file that may become shorter: the window ends when it did.
-    guard: door.Guard | None = None
+    #: Of a client's pages that may be cut off or withheld: the window ends when they are, and nobody waits for one with
+    #: the interpreter in hand.
+    guard: Guard | None = None
 
     @property
     def end(self) -> int:
@@ -76,8 +74,13 @@ class Memory:
     Readers take one snapshot of the window table, so they need no lock against a client that maps and unmaps.
     """
 
-    def __init__(self, *windows: tuple[int, Buffer]) -> None:
-        """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM."""
+    def __init__(self, *windows: tuple[int, Buffer], page: int = mmap.PAGESIZE) -> None:
+        """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM.
+        ``page``: of the host.
+        """
+        self._page = page
+        #: How many windows there may be, as each that is mapped is one of the process's mappings.
+        self.most = MAX_WINDOWS
         self._table: tuple[tuple[int, ...], tuple[Window, ...]] = ((), ())
         #: Takes posted writes that we cannot reach (an MSI's doorbell, a peer's BAR); None: they abort.
         self.outside: Outside | None = None
@@ -103,10 +106,12 @@ class Memory:
             changed(windows)
 
     def add(self, window: Window) -> None:
-        """Insert ``window``; ClientError(EEXIST) when it overlaps one that is there."""
+        """Insert ``window``; ClientError when it overlaps one that is there (EEXIST) or there are too many (ENOSPC)."""
         bases, windows = self._table
         if window.size <= 0 or window.base < 0 or window.end > 1 << 64:
             raise ClientError(f"window {window.base:#x}+{window.size:#x} is no address range", errno.EINVAL)
+        if len(windows) >= self.most:
+            raise ClientError(f"more than {self.most} windows", errno.ENOSPC)
         at = bisect_right(bases, window.base)
         if (at and windows[at - 1].end > window.base) or (at < len(windows) and windows[at].base < window.end):
             raise ClientError(f"window {window.base:#x}+{window.size:#x} overlaps another", errno.EEXIST)
@@ -117,31 +122,17 @@ class Memory:
     ) -> bool:
         """Map ``size`` bytes of ``fd`` at ``offset`` as guest physical ``base``; the fd stays the caller's.
 
-        False: whoever has the file may cut it short, and the next access to what is gone ends this process; where the
-        compiled core is, it is an external abort, as is then every access to the window.
-        ClientError: the range overlaps (EEXIST), is empty or misaligned (EINVAL), or the file is shorter (ENXIO).
+        False: whoever has the file may cut it short, and the next access to what is gone ends this process. Otherwise
+        that is an external abort, as is then every access to the window.
+        ClientError: as of ``add`` and ``map_file``, or more is mapped than one client may have (ENOSPC).
         """
-        if offset % mmap.ALLOCATIONGRANULARITY:
-            raise ClientError(f"file offset {offset:#x} is not page aligned", errno.EINVAL)
-        protection = (mmap.PROT_READ if readable else 0) | (mmap.PROT_WRITE if writable else 0)
-        try:
-            sealed = _seal(fd)
-            status = os.fstat(fd)
-            # A mapping beyond the file's end is a SIGBUS waiting to happen.
-            if stat.S_ISREG(status.st_mode) and offset + size > status.st_size:
-                raise ClientError(f"the file is shorter than {offset:#x}+{size:#x}", errno.ENXIO)
-            buffer = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
-        except (OSError, ValueError, OverflowError) as error:
-            raise ClientError(f"mmap: {error}", getattr(error, "errno", None) or errno.EINVAL) from error
-        sealed = sealed or not stat.S_ISREG(status.st_mode)
-        core = None if sealed else _core.chosen()
-        window = Window(base, size, buffer, readable, writable, None if core is None else core.Guard(buffer))
-        try:
-            self.add(window)
-        except ClientError:
-            _close(window)
-            raise
-        return sealed or window.guard is not None
+        mapped = sum(window.size for window in self.windows if window.buffer is not None)
+        if len(self.windows) >= self.most or mapped + size > MAX_MAPPED:
+            text = f"more than {self.most} windows or {MAX_MAPPED:#x} bytes of them"
+            raise ClientError(text, errno.ENOSPC)
+        shared = map_file(fd, offset, size, readable=readable, writable=writable, page=self._page)
+        self.add(Window(base, size, shared.view, readable, writable, shared.guard))
+        return not shared.deadly
 
     def remove(self, base: int, size: int) -> None:
         """Remove the window that is exactly [base, base + size); ClientError(ENOENT) when there is none."""
@@ -176,10 +167,12 @@ class Memory:
             return None
         start = pa - window.base
         try:
-            data = bytes(window.buffer[start : start + size])
+            if window.guard is not None and size:
+                with _part(window, start, size) as part:
+                    return window.guard.copy_out(address_of(part), size)
+            return bytes(window.buffer[start : start + size])
         except ValueError:  # unmapped by the client since we found it
             return None
-        return None if window.guard is not None and window.guard.broken else data
 
     def write(self, pa: int, data: bytes) -> bool:
         """Write ``data`` at ``pa``; False: external abort, and nothing was written."""
@@ -188,23 +181,26 @@ class Memory:
             return False
         start = pa - window.base
         try:
+            if window.guard is not None and data:
+                with _part(window, start, len(data)) as part:
+                    return window.guard.copy_in(address_of(part), data)
             window.buffer[start : start + len(data)] = data
         except ValueError:
             return False
-        return window.guard is None or not window.guard.broken
+        return True
 
     def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
         """Replace the aligned word at ``pa`` when it is ``expected``: whether it was, or None: external abort.
 
-        Atomic against guest CPUs where libatomic is here; elsewhere not even against threads that do not share
-        the caller's lock.
+        Atomic against guest CPUs where libatomic is here (without the core: in windows without a guard); elsewhere not
+        even against threads that do not share the caller's lock.
         """
         window = self.find(pa, 8)
         if window is None or window.buffer is None or not (window.readable and window.writable) or pa % 8:
             return None
         exchange = _compare_exchange()
         try:
-            if exchange is not None:
+            if exchange is not None and not isinstance(window.guard, KernelGuard):
                 word = ctypes.c_uint64.from_buffer(window.buffer, pa - window.base)
                 swapped = bool(exchange(ctypes.byref(word), ctypes.byref(ctypes.c_uint64(expected)), new, 5, 5))
                 return None if window.guard is not None and window.guard.broken else swapped
@@ -244,20 +240,14 @@ def _compare_exchange() -> Any:
     return function
 
 
-def _seal(fd: int) -> bool:
-    """See to it that the file never becomes shorter; False: it cannot be seen to, as it is no sealable memfd."""
-    try:
-        if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-    except OSError:
-        return False
-    return True
+def _part(window: Window, start: int, size: int) -> memoryview:
+    """Of a window with a guard, which is a view of a file; whoever has it keeps the file mapped."""
+    assert isinstance(window.buffer, memoryview)
+    return window.buffer[start : start + size]
 
 
 def _close(window: Window) -> None:
-    if window.guard is not None:
-        window.guard.release()
-    if isinstance(window.buffer, mmap.mmap):
-        # A compare-and-swap under way in another thread keeps the mapping until it has ended.
+    """Nobody finds it any more; what is mapped stays until whoever found it before lets go."""
+    if isinstance(window.buffer, memoryview):
         with contextlib.suppress(BufferError):
-            window.buffer.close()
+            window.buffer.release()

@@ -20,7 +20,7 @@ from tests.protocol.client import (
     open_fds,
     ram,
 )
-from vhost_iommu import _core
+from vhost_iommu import _core, shared
 from vhost_iommu.vfio import wire
 from vhost_iommu.vfio.pci import BarMap, PciFunction
 from vhost_iommu.vfio.session import Session
@@ -332,6 +332,7 @@ def test_memory_that_may_be_cut_short_is_accepted_and_one_line_names_the_danger_
     client: TestClient, function: PciFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(_core.PURE, "1")
+    monkeypatch.setattr(shared, "kernel_copies", lambda: False)
     fd = ram(2 * MiB, sealable=False)
     client.dma_map(0x4000_0000, MiB, fd)
     client.dma_map(0x5000_0000, MiB, fd, MiB)
@@ -412,8 +413,8 @@ def test_unmap_flags_that_we_cannot_honour_are_refused(client: TestClient) -> No
         assert refused(client, Command.DMA_UNMAP, request) == number
 
 
-def test_windows_are_bounded(client: TestClient, function: PciFunction, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_DMA_MAPS", 5)
+def test_windows_are_bounded(client: TestClient, function: PciFunction) -> None:
+    function.memory.most = 5
     for at in range(5):
         client.dma_map(at << 12, 0x1000)
     with pytest.raises(RefusedError) as caught:

@@ -21,12 +21,13 @@ PARTS: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
     "trace": {"layout"},
-    "memory": {"_core", "errors", "layout", "trace"},
+    "shared": {"_core", "errors"},
+    "memory": {"errors", "layout", "shared", "trace"},
     "mmio": {"layout"},
     "smmu": {"_core", "errors", "layout", "memory", "mmio", "trace"},
     "masters": {"errors", "layout", "memory", "mmio", "smmu.ats", "smmu.transaction", "trace"},
     "config": {"errors", "smmu"},
-    "vfio": {"errors", "memory", "mmio", "trace"},
+    "vfio": {"errors", "memory", "mmio", "shared", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {"_core", "config", "errors", "machine", "server", "smmu.transaction", "trace"},
@@ -47,11 +48,12 @@ BANS: dict[str, set[str]] = {
     "machine": DEVICE_BANS | {"os"},
     # Locks are needed where two threads meet; threads are started elsewhere.
     "vfio": DEVICE_BANS - {"threading", "select"},
+    "shared": DEVICE_BANS - {"mmap"},
     "memory": DEVICE_BANS - {"mmap"},
 }
 #: The only modules that may import these at all.
 ONLY = {
-    "mmap": {"memory"},
+    "mmap": {"memory", "shared"},
     "asyncio": set[str](),
     "select": {"server", "vfio"},
     "subprocess": {"guest"},

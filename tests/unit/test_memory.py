@@ -9,6 +9,8 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import missing
-from vhost_iommu import _core
+from vhost_iommu import _core, shared
+from vhost_iommu import memory as memory_module
 from vhost_iommu.errors import ClientError
 from vhost_iommu.memory import Ended, Memory, Window, atomic_updates
 
@@ -199,7 +202,7 @@ def test_a_misaligned_offset_is_refused(fd: int, offset: int) -> None:
     assert memory.windows == ()
 
 
-@pytest.mark.parametrize(("size", "offset"), [(5 * PAGE, 0), (4 * PAGE, PAGE), (PAGE, 4 * PAGE), (1 << 62, 0)])
+@pytest.mark.parametrize(("size", "offset"), [(5 * PAGE, 0), (4 * PAGE, PAGE), (PAGE, 4 * PAGE), (1 << 41, 0)])
 def test_a_file_that_is_shorter_than_claimed_is_refused(fd: int, size: int, offset: int) -> None:
     memory = Memory()
     assert refused(lambda: memory.map_fd(0, size, fd, offset)) == errno.ENXIO
@@ -208,7 +211,7 @@ def test_a_file_that_is_shorter_than_claimed_is_refused(fd: int, size: int, offs
 
 @pytest.mark.parametrize(("size", "offset"), [(0, 0), ((1 << 64) - PAGE, 0), (PAGE, (1 << 64) - PAGE)])
 def test_a_size_that_nothing_can_map_is_refused_rather_than_raised(fd: int, size: int, offset: int) -> None:
-    assert refused(lambda: Memory().map_fd(0, size, fd, offset)) in (errno.EINVAL, errno.ENXIO)
+    assert refused(lambda: Memory().map_fd(0, size, fd, offset)) in (errno.EINVAL, errno.ENOSPC)
 
 
 def test_a_descriptor_that_cannot_be_mapped_is_refused() -> None:
@@ -248,6 +251,7 @@ def test_files_that_can_be_cut_short_are_mapped_but_told_of(
     fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(_core.PURE, "1")
+    monkeypatch.setattr(shared, "kernel_copies", lambda: False)
     memory = Memory()
     assert not memory.map_fd(0, PAGE, fd), "a memfd that was made without MFD_ALLOW_SEALING"
     path = tmp_path / "ram"
@@ -440,12 +444,24 @@ def test_no_access_leaves_a_window(ranges: list[tuple[int, int, bool]], accesses
         assert memory.write(pa, data or bytes(size)) == inside
 
 
-def test_a_file_that_was_cut_short_makes_its_window_an_external_abort(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(_core.PURE, raising=False)
-    if _core.chosen() is None:
-        missing("the compiled core, without which such an access ends the process")
+# -- pages that a client may cut off or withhold -------------------------------------------------------------
+
+
+@pytest.fixture(params=["core", "pure"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who moves the bytes of a window with a guard."""
+    if request.param == "core":
+        monkeypatch.delenv(_core.PURE, raising=False)
+        if _core.chosen() is None:
+            missing("the compiled core")
+    else:
+        monkeypatch.setenv(_core.PURE, "1")
+        if not shared.kernel_copies():
+            missing("process_vm_readv, without which such an access ends a process that has no core")
+    return str(request.param)
+
+
+def test_a_file_that_was_cut_short_makes_its_window_an_external_abort(way: str, tmp_path: Path) -> None:
     file = tmp_path / "ram"
     file.write_bytes(bytes(0x4000))
     memory = Memory()
@@ -461,3 +477,153 @@ def test_a_file_that_was_cut_short_makes_its_window_an_external_abort(
         opened.truncate(0)
         assert memory.compare_and_swap_u64(0x10000, 0, 1) is None
     memory.clear()
+
+
+def test_a_window_that_was_cut_short_says_nothing_of_those_that_come_after_it(way: str, fd: int) -> None:
+    memory = Memory()
+    for _ in range(3):
+        os.truncate(fd, PAGE)
+        memory.map_fd(0, PAGE, fd)
+        assert memory.write(0, b"x")
+        os.truncate(fd, 0)
+        assert memory.read(0, 1) is None
+        memory.clear()
+
+
+def test_more_mappings_are_guarded_than_any_table_had_room_for(way: str, fd: int) -> None:
+    memories = Memory(), Memory()
+    for memory in memories:
+        for at in range(1100):
+            assert memory.map_fd(at * PAGE, PAGE, fd)
+    os.truncate(fd, 0)
+    assert memories[0].read(1099 * PAGE, 8) is None
+    for memory in memories:
+        memory.clear()
+
+
+def test_a_window_keeps_no_descriptor(way: str, fd: int) -> None:
+    before = os.listdir("/proc/self/fd")
+    memory = Memory()
+    memory.map_fd(0, 4 * PAGE, fd)
+    assert os.listdir("/proc/self/fd") == before
+    memory.clear()
+
+
+def mapped(fd: int) -> int:
+    """How often this process has the file mapped."""
+    inode = f" {os.fstat(fd).st_ino} "
+    return sum(inode in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.parametrize("sealable", [False, True])
+def test_a_window_is_unmapped_when_its_last_user_lets_go(way: str, sealable: bool) -> None:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING if sealable else 0)
+    os.truncate(fd, PAGE)
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd)
+    window = memory.windows[0]
+    assert isinstance(window.buffer, memoryview)
+    user = window.buffer[8:16]  # as an access that is under way has it
+    memory.remove(0, PAGE)
+    assert mapped(fd) == 1
+    assert bytes(user) == bytes(8)
+    user.release()
+    del window
+    assert mapped(fd) == 0
+    os.close(fd)
+
+
+def test_no_more_is_mapped_for_a_client_than_its_share(monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+    monkeypatch.setattr(memory_module, "MAX_MAPPED", 2 * PAGE)
+    memory = Memory()
+    memory.map_fd(0, PAGE, fd)
+    memory.map_fd(PAGE, PAGE, fd)
+    memory.add(Window(1 << 40, 1 << 40, None))  # which nothing is mapped for
+    assert refused(lambda: memory.map_fd(2 * PAGE, PAGE, fd)) == errno.ENOSPC
+    memory.remove(PAGE, PAGE)
+    memory.map_fd(2 * PAGE, PAGE, fd)
+    memory.clear()
+
+
+def test_no_memory_for_a_guard_is_the_clients_refusal_and_unmaps(monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+    class Full:
+        @staticmethod
+        def Guard(address: int, size: int) -> object:
+            raise MemoryError
+
+    monkeypatch.setattr(_core, "chosen", lambda: Full)
+    assert refused(lambda: Memory().map_fd(0, PAGE, fd)) == errno.ENOMEM
+    assert mapped(fd) == 0
+
+
+def test_a_file_whose_pages_another_process_gives_is_refused(monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+    monkeypatch.setattr(shared, "_file_system", lambda fd: (0x65735546, 4096))
+    assert refused(lambda: Memory().map_fd(0, PAGE, fd)) == errno.ENOTSUP
+
+
+@pytest.mark.parametrize("host_page", [0x1000, 0x4000, 0x1_0000])
+@pytest.mark.parametrize("sealable", [False, True])
+def test_offsets_are_multiples_of_4096_whatever_the_hosts_pages_are(
+    way: str, host_page: int, sealable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING if sealable else 0)
+    os.truncate(fd, 0x2_0000)
+    asked: list[tuple[int, int]] = []
+    real = shared._map
+
+    def note(fd: int, offset: int, length: int, protection: int) -> int:
+        asked.append((offset, length))
+        return real(fd, offset, length, protection)
+
+    monkeypatch.setattr(shared, "_map", note)
+    memory = Memory(page=host_page)
+    for at in range(0, 0x2_0000, 0x1000):
+        os.pwrite(fd, at.to_bytes(8, "little"), at)
+        memory.map_fd(RAM + at, 0x1000, fd, at)
+    for at in range(0, 0x2_0000, 0x1000):
+        assert memory.read(RAM + at, 8) == at.to_bytes(8, "little")
+        assert memory.write(RAM + at + 0xFF8, b"to there")
+        assert memory.compare_and_swap_u64(RAM + at, at, at + 1) is True
+        assert os.pread(fd, 8, at) == (at + 1).to_bytes(8, "little")
+        assert os.pread(fd, 8, at + 0xFF8) == b"to there"
+    assert len(asked) == 32
+    assert all(not offset % host_page and not length % host_page for offset, length in asked), (
+        "what such a host demands"
+    )
+    memory.clear()
+    assert mapped(fd) == 0
+    os.close(fd)
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_whoever_waits_for_a_clients_page_lets_go_of_the_interpreter(way: str, access: str) -> None:
+    size = 32 << 20
+    fd = os.memfd_create("test")
+    os.truncate(fd, size)
+    memory = Memory()
+    memory.map_fd(0, size, fd)
+    data = bytes(size)
+    turns = 0
+    over = threading.Event()
+
+    def work() -> None:
+        nonlocal turns
+        while not over.is_set():
+            turns += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=work)
+    interval = sys.getswitchinterval()
+    thread.start()
+    sys.setswitchinterval(60)  # so that it has the interpreter when it is let go of, and never otherwise
+    try:
+        before = turns
+        assert memory.read(0, size) == data if access == "read" else memory.write(0, data)
+        after = turns
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert after > before
+    memory.clear()
+    os.close(fd)

@@ -8,7 +8,7 @@ move with the interpreter's lock released.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -212,17 +212,16 @@ cdef extern from "pthread.h" nogil:
 
 
 cdef class Guard:
-    """Guards a mapping whose file may become shorter; ``broken`` once it did. To be released before it is unmapped."""
+    """Guards the mapping of ``size`` bytes at ``address``, whose file may become shorter; ``broken`` once it did. To be
+    released before it is unmapped, when nobody uses it.
+    """
 
     cdef void *flag
 
-    def __init__(self, buffer):
-        cdef Py_buffer view
-        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
-        self.flag = vi_guard(view.buf, view.len)
-        PyBuffer_Release(&view)
+    def __cinit__(self, uintptr_t address, size_t size):
+        self.flag = vi_guard(<void *>address, size)
         if self.flag is NULL:
-            raise MemoryError("too many mappings are guarded")
+            raise MemoryError("no memory for a guard")
 
     def __dealloc__(self):
         self.release()
@@ -235,6 +234,22 @@ cdef class Guard:
     @property
     def broken(self):
         return self.flag is not NULL and (<volatile char *>self.flag)[0] != 0
+
+    def copy_out(self, uintptr_t address, Py_ssize_t size):
+        """``size`` bytes at ``address``, which may be long in coming; None: it is broken."""
+        data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *to = PyBytes_AS_STRING(data)
+        with nogil:
+            memcpy(to, <const void *>address, size)
+        return None if self.broken else data
+
+    def copy_in(self, uintptr_t address, const uint8_t[::1] data not None):
+        """Write ``data``, not empty, at ``address``; False: it is broken."""
+        cdef const uint8_t *source = &data[0]
+        cdef size_t size = data.shape[0]
+        with nogil:
+            memcpy(<void *>address, source, size)
+        return not self.broken
 
 
 #: How a request ended (enum vi_end).
@@ -321,7 +336,7 @@ cdef class Core:
     # -- what it works on ------------------------------------------------------------------------------------
 
     def set_windows(self, windows):
-        """``windows``: (base, size, buffer or None, readable, writable, Guard or None), by base.
+        """``windows``: (base, size, buffer or None, readable, writable, guard or None), by base; only a Guard breaks.
 
         The former ones are let go of.
         """
@@ -342,7 +357,7 @@ cdef class Core:
                     if <uint64_t>buffers[at].len < table[at].size:
                         raise ValueError("a window is larger than its buffer")
                     table[at].host = <uint8_t *>buffers[at].buf
-                    table[at].broken = NULL if guard is None else (<Guard>guard).flag
+                    table[at].broken = (<Guard>guard).flag if isinstance(guard, Guard) else NULL
                     table[at].allows = (VI_MAY_READ if readable else 0) | (VI_MAY_WRITE if writable else 0)
             with nogil:
                 done = vi_set_windows(self.core, table, count)

@@ -4,43 +4,55 @@
  * the process. Here it ends the window: anonymous memory takes its place, and accesses to it are external aborts.
  *
  * A signal's disposition is the process's, and so is the list of what is guarded; it is the one state that is not an
- * instance's. The handler uses nothing but that list, mmap, and what came before it.
+ * instance's. It has no end: whoever guards bounds what it guards. The handler uses nothing but that list, mmap, and what
+ * came before it.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "guard.h"
 
-#define MOST_GUARDED 1024
-
+/* Never freed, for the handler may be looking at it; used again instead. */
 struct guarded {
-    _Atomic uintptr_t begin; /* 0: free */
-    _Atomic size_t size;     /* 0: not yet, or no more */
+    _Atomic unsigned turn; /* odd while it changes: what is read between two looks at the same even one is of one mapping */
+    _Atomic uintptr_t begin;
+    _Atomic size_t size; /* 0: of none */
     _Atomic bool broken;
+    struct guarded *next;      /* of all */
+    struct guarded *next_free; /* of those that guard none */
 };
 
-static struct guarded list[MOST_GUARDED];
+static _Atomic(struct guarded *) all;
+static struct guarded *unused; /* with `lock` held */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* Whoever faults is using its mapping, which is guarded until nobody does; so what changes meanwhile is another one. */
+static bool holds(struct guarded *each, uintptr_t at, uintptr_t *begin, size_t *size)
+{
+    unsigned turn = atomic_load(&each->turn);
+    *begin = atomic_load(&each->begin);
+    *size = atomic_load(&each->size);
+    return !(turn & 1) && atomic_load(&each->turn) == turn && at - *begin < *size;
+}
+
 static void handle(int number, siginfo_t *info, void *context)
 {
-    uintptr_t at = (uintptr_t)info->si_addr;
-    for (unsigned n = 0; n < MOST_GUARDED; n++) {
-        struct guarded *each = &list[n];
-        uintptr_t begin = atomic_load(&each->begin);
-        size_t size = atomic_load(&each->size);
-        if (begin && at - begin < size &&
+    uintptr_t begin;
+    size_t size;
+    for (struct guarded *each = atomic_load(&all); each; each = each->next)
+        if (holds(each, (uintptr_t)info->si_addr, &begin, &size) &&
             mmap((void *)begin, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
                  -1, 0) != MAP_FAILED) {
             atomic_store(&each->broken, true);
             return;
         }
-    }
     if (before.sa_flags & SA_SIGINFO)
         before.sa_sigaction(number, info, context);
     else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
@@ -56,23 +68,39 @@ static void install(void)
     sigaction(SIGBUS, &action, &before);
 }
 
+static void set(struct guarded *each, uintptr_t begin, size_t size)
+{
+    atomic_fetch_add(&each->turn, 1);
+    atomic_store(&each->begin, begin);
+    atomic_store(&each->size, size);
+    atomic_fetch_add(&each->turn, 1);
+}
+
 _Atomic bool *vi_guard(void *begin, size_t size)
 {
     pthread_once(&once, install);
-    for (unsigned n = 0; n < MOST_GUARDED; n++) {
-        uintptr_t none = 0;
-        if (atomic_compare_exchange_strong(&list[n].begin, &none, (uintptr_t)begin)) {
-            atomic_store(&list[n].broken, false);
-            atomic_store(&list[n].size, size);
-            return &list[n].broken;
-        }
+    pthread_mutex_lock(&lock);
+    struct guarded *found = unused;
+    if (found) {
+        unused = found->next_free;
+    } else if ((found = calloc(1, sizeof *found))) {
+        found->next = atomic_load(&all);
+        atomic_store(&all, found);
     }
-    return NULL;
+    if (found) {
+        atomic_store(&found->broken, false);
+        set(found, (uintptr_t)begin, size);
+    }
+    pthread_mutex_unlock(&lock);
+    return found ? &found->broken : NULL;
 }
 
 void vi_unguard(_Atomic bool *broken)
 {
     struct guarded *each = (struct guarded *)(void *)((char *)(void *)broken - offsetof(struct guarded, broken));
-    atomic_store(&each->size, 0);
-    atomic_store(&each->begin, 0);
+    pthread_mutex_lock(&lock);
+    set(each, 0, 0);
+    each->next_free = unused;
+    unused = each;
+    pthread_mutex_unlock(&lock);
 }

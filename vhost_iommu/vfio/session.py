@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ClientError
 from ..memory import Ended, Window, unheard
+from ..shared import OFFSET_ALIGNMENT
 from . import wire
 from .connection import Connection, FatalClientError, Method
 from .pci import NUM_REGIONS, PciFunction
@@ -29,7 +30,8 @@ _UNSHARED = (
 
 
 _MAY_SHRINK = (
-    "guest memory {:#x}+{:#x} is a file that can be cut short, which would end this process by SIGBUS; start QEMU with "
+    "guest memory {:#x}+{:#x} is a file that can be cut short, which would end this process by SIGBUS, as neither "
+    "the compiled core nor the kernel's copies (process_vm_readv) are here; start QEMU with "
     "-object memory-backend-memfd,id=mem,size=…,share=on -machine memory-backend=mem, which seals it (seal=on)"
 )
 
@@ -94,8 +96,8 @@ class Session:
         ours = {
             "max_msg_fds": wire.MAX_MSG_FDS,
             "max_data_xfer_size": wire.MAX_DATA_XFER_SIZE,
-            "max_dma_maps": wire.MAX_DMA_MAPS,
-            "pgsizes": wire.PGSIZES,
+            "max_dma_maps": self._function.memory.most,
+            "pgsizes": OFFSET_ALIGNMENT,
             "write_multiple": True,
         }
         # "The capability list must be a subset of those proposed"; QEMU takes none longer than its own.
@@ -121,8 +123,6 @@ class Session:
         if len(fds) > 1:
             raise ClientError(f"{len(fds)} file descriptors for one window")
         memory = self._function.memory
-        if len(memory.windows) >= wire.MAX_DMA_MAPS:
-            raise ClientError(f"more than {wire.MAX_DMA_MAPS} windows", errno.ENOSPC)
         if fds:
             at = request.address, request.size
             sealed = memory.map_fd(*at, fds[0], request.offset, readable=readable, writable=writable)

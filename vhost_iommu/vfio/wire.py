@@ -23,8 +23,6 @@ MINOR = 1
 #: Our limits, named as in the capabilities of VERSION.
 MAX_MSG_FDS = 16
 MAX_DATA_XFER_SIZE = 1 << 20
-MAX_DMA_MAPS = 4096
-PGSIZES = 4096
 
 HEADER_SIZE = 16
 #: The largest message we take: a REGION_WRITE of MAX_DATA_XFER_SIZE.

@@ -291,6 +291,6 @@ def doorbell(lock: object, core: door.Core, mirror: Mirror, burst: int, told: Ru
     return made
 
 
-def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, Buffer | None, bool, bool, door.Guard | None]]:
+def windows_of(table: tuple[Window, ...]) -> list[tuple[int, int, Buffer | None, bool, bool, object | None]]:
     """Memory's windows as the door takes them."""
     return [(w.base, w.size, w.buffer, w.readable, w.writable, w.guard) for w in table]
