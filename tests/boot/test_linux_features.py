@@ -6,7 +6,6 @@ The guest says what its CPU saw (facts of guest/kmod/vt_engine.c); the trace say
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,19 +14,16 @@ from functools import cached_property, lru_cache
 
 import pytest
 
+from tests.boot.guests import Run, Way, all_passed, disks_hold_what_the_guest_says
 from tests.conftest import missing
-from vhost_iommu.config import MachineConfig, load_machine, parse_machine
+from vhost_iommu.config import load_machine, parse_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap, Result
-from vhost_iommu.guest.launch import Launch, Wishes
-from vhost_iommu.guest.report import Report, disk_checksums
-from vhost_iommu.guest.verdict import Verdict
+from vhost_iommu.guest.launch import Wishes
 from vhost_iommu.masters.engine import BURST, random_bytes
-from vhost_iommu.masters.virtio_blk import VirtioBlk
-from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.registers import STRTAB_BASE_CFG
-from vhost_iommu.trace import Record, Trace
+from vhost_iommu.trace import Record
 
 PAGE = 4096
 #: The same kernel module drives an engine behind each; they differ in how the driver must serve them.
@@ -55,6 +51,13 @@ kind = "engine"
 smmu = "smmu1"
 stream_ids = [0x21]
 """
+STALLING = (
+    load_machine("smmuv3-pasid")
+    .path.read_text()
+    .replace("[[master]]", 'stall_model = "both"\nstall_watchdog = 0.2\n[[master]]', 1)
+    + "can_stall = true\n"
+)
+MACHINES = {"unlike": UNLIKE, "stalling": STALLING}
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,8 @@ class Fact:
         return self.values[key]
 
 
-class Boot:
+class Boot(Run):
     """A run that ended, and what both sides said of it."""
-
-    def __init__(self, machine: MachineConfig, assets: Assets, append: str) -> None:
-        self.trace = Trace.memory()
-        self.launch = Launch(machine, Wishes(append=append), trace=self.trace, assets=assets)
-        self.report: Report = self.launch.run()
 
     @cached_property
     def spans(self) -> dict[str, tuple[int, int]]:
@@ -83,11 +81,6 @@ class Boot:
         AssertionError when an access that the guest tells of is not in the trace, in the guest's order.
         """
         return dict(self._spans())
-
-    @property
-    def smmus(self) -> dict[str, Smmu]:
-        assert self.launch.daemon is not None
-        return self.launch.daemon.machine.smmus
 
     def result(self, case: str) -> Result:
         assert self.report.passed(case), f"{case}: {self.report.why}; see {self.report.folder}"
@@ -133,7 +126,7 @@ class Boot:
         end = last if end is None else end
         return [each for each in self.trace.records[first:end] if (each.track, each.kind) == (track, "command")]
 
-    def events(self, case: str = "") -> list[Record]:
+    def faults(self, case: str = "") -> list[Record]:
         """What the SMMUs recorded."""
         first, end = self.spans[case] if case else (0, len(self.trace.records))
         return [each for each in self.trace.records[first:end] if each.track in self.smmus and each.kind == "fault"]
@@ -151,19 +144,23 @@ def facts_of(result: Result, *words: str) -> list[Fact]:
 
 
 class Boots:
-    """Each machine is booted once, when a test asks for it first."""
+    """Each machine is booted once on each way, when a test asks for it first."""
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
-        self._done: dict[str, Boot] = {}
+        self._done: dict[tuple[str, Way], Boot] = {}
+
+    def of(self, name: str, way: Way = Way.USERS) -> Boot:
+        """``name``: of MACHINES or a machine file's, and what is appended to the kernel's command line."""
+        if (name, way) not in self._done:
+            machine, _, append = name.partition(" ")
+            config = parse_machine(MACHINES[machine]) if machine in MACHINES else load_machine(machine)
+            self._done[name, way] = Boot(self._assets, config, Wishes(append=append), way)
+        return self._done[name, way]
 
     def __getitem__(self, name: str) -> Boot:
-        """``name``: "unlike" or a machine file's, and what is appended to the kernel's command line."""
-        if name not in self._done:
-            machine, _, append = name.partition(" ")
-            config = parse_machine(UNLIKE) if machine == "unlike" else load_machine(machine)
-            self._done[name] = Boot(config, self._assets, append)
-        return self._done[name]
+        """Traced."""
+        return self.of(name, Way.TRACED)
 
 
 @pytest.fixture(scope="module")
@@ -209,28 +206,63 @@ def pages(fact: Fact) -> set[int]:
 
 # -- everywhere ----------------------------------------------------------------------------------------------------
 
+#: What a guest tells of that is the same in each run, but for where in its memory it happens.
+TOLD = ("wrote", "read", "copied", "gathered", "aborted", "unmapped")
 
-@pytest.mark.parametrize("name", [PASID, LAZY, PASSTHROUGH, STAGE2, "unlike"])
-def test_host_and_guest_tell_the_same_of_every_access(boots: Boots, name: str) -> None:
-    boot = boots[name]
-    assert boot.report.verdict is Verdict.PASSED, f"{boot.report.why}; see {boot.report.folder}"
-    assert [result.name for result in boot.report.results if result.skipped is not None] == []
+
+def account(boot: Boot) -> list[tuple[str, str, dict[str, int]]]:
+    """What the guest tells: by case and fact."""
+    return [
+        (result.name, fact.word, {key: value for key, value in fact.values.items() if key not in ("iova", "pa", "to")})
+        for result in boot.report.results
+        for fact in facts_of(result, *TOLD)
+    ]
+
+
+def bytes_are_the_same_on_both_sides(boot: Boot) -> None:
+    """What the engines wrote, read and copied, from what the guest asked for and what its CPU saw."""
     written, read, copied = (boot.all_facts(*words) for words in (["wrote"], ["read"], ["copied", "gathered"]))
     assert written
     assert read
     assert copied
-    assert boot.spans, "and the host saw each access, in this order"
     for fact in written:
         assert zlib.crc32(filled(fact["seed"], fact["iova"], fact["bytes"])) == fact["crc32"]
     for fact in read:
         assert sum64(pattern(fact["tag"], fact["bytes"])) == fact["sum"]
     for fact in copied:
         assert zlib.crc32(pattern(fact["tag"], fact["bytes"])) == fact["crc32"]
+    if boot.disks:
+        disks_hold_what_the_guest_says(boot)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, Way.USERS) for name in (PASID, LAZY, PASSTHROUGH, STAGE2, "unlike")), (PASID, Way.REFERENCE)],
+)
+def test_a_stock_kernel_sees_the_same_as_users_run_it(boots: Boots, name: str, way: Way) -> None:
+    boot, traced = boots.of(name, way), boots[name]
+    all_passed(boot.report)
+    bytes_are_the_same_on_both_sides(boot)
+    assert [result.name for result in boot.report.results] == [result.name for result in traced.report.results]
+    assert account(boot) == account(traced)
+    assert boot.ktap.facts("events") == traced.ktap.facts("events"), "the kinds of which its driver was told"
+    for smmu, told in boot.told.items():
+        for each in ("faults", "events", "events_lost", "stalls", "command_errors"):
+            assert told[each] == traced.told[smmu][each], each
+        assert told["commands"] > told["syncs"] > 0
+
+
+@pytest.mark.parametrize("name", [PASID, LAZY, PASSTHROUGH, STAGE2, "unlike"])
+def test_host_and_guest_tell_the_same_of_every_access(boots: Boots, name: str) -> None:
+    boot = boots[name]
+    all_passed(boot.report)
+    bytes_are_the_same_on_both_sides(boot)
+    assert boot.spans, "and the host saw each access, in this order"
     for track, smmu in boot.smmus.items():
         commands = boot.commands(track=track)
         assert smmu.counters.commands == len(commands)
         assert smmu.counters.syncs == sum(each.name == "CMD_SYNC" for each in commands)
-        assert smmu.counters.events == sum(each.track == track for each in boot.events())
+        assert smmu.counters.events == sum(each.track == track for each in boot.faults())
         assert (smmu.counters.command_errors, smmu.counters.events_lost, smmu.counters.stalls) == (0, 0, 0)
 
 
@@ -260,7 +292,7 @@ def test_pasids_are_translated_while_the_stream_itself_is_bypassed(boots: Boots,
 def test_a_revoked_pasid_ends_as_the_event_of_its_cause(boots: Boots) -> None:
     boot = boots[PASID]
     case = "engine0_strict_revokes_pasids"
-    events = [(event.name, event.args["SSID"]) for event in boot.events(case)]
+    events = [(event.name, event.args["SSID"]) for event in boot.faults(case)]
     assert events == [
         ("F_TRANSLATION", 1),  # its page unmapped
         ("C_BAD_CD", 1),  # detached
@@ -301,27 +333,27 @@ def test_accesses_never_see_tables_half_written(boots: Boots, case: str, rewritt
     (streamed,) = boot.facts(case, "streamed")
     commands = [each.name for each in boot.commands(case)]
     assert commands.count(rewritten) >= 2 * streamed["changes"] >= 32, "to attach and to detach"
-    assert boot.events(case) == []
+    assert boot.faults(case) == []
 
 
 # -- stalls --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", [Way.USERS, Way.TRACED])
 def test_a_stall_that_a_stock_kernel_never_answers_is_told_of_and_ends_with_the_machine(
-    assets: Assets, caplog: pytest.LogCaptureFixture
+    boots: Boots, caplog: pytest.LogCaptureFixture, way: Way
 ) -> None:
-    text = load_machine(PASID).path.read_text()
-    text = text.replace("[[master]]", 'stall_model = "both"\nstall_watchdog = 0.2\n[[master]]', 1)
-    boot = Boot(parse_machine(text + "can_stall = true\n"), assets, "")
-    assert boot.report.verdict is Verdict.PASSED, f"{boot.report.why}; see {boot.report.folder}"
+    boot = boots.of("stalling", way)
+    all_passed(boot.report)
     (fact,) = boot.facts("engine0_strict_stalls_for_good", "stalled")
-    stalled, told = boot.events()
-    assert (stalled.name, stalled.args["STALL"], stalled.args["InputAddr"]) == ("F_TRANSLATION", 1, fact["iova"])
-    assert (told.name, told.args["STAG"]) == ("not resumed", stalled.args["STAG"])
     assert [text for text in caplog.messages if "no CMD_RESUME: read of StreamID 0x30" in text]
-    assert not [each for each in boot.commands() if each.name in ("CMD_RESUME", "CMD_STALL_TERM")]
-    assert boot.smmus["smmu0"].counters.stalls == 1
+    assert (boot.smmu.counters.stalls, boot.smmu.counters.events) == (1, 1)
     assert boot.report.ktap.facts("events") == [{"": "0x10"}]
+    if way is Way.TRACED:
+        stalled, told = boot.faults()
+        assert (stalled.name, stalled.args["STALL"], stalled.args["InputAddr"]) == ("F_TRANSLATION", 1, fact["iova"])
+        assert (told.name, told.args["STAG"]) == ("not resumed", stalled.args["STAG"])
+        assert not [each for each in boot.commands() if each.name in ("CMD_RESUME", "CMD_STALL_TERM")]
 
 
 # -- invalidation --------------------------------------------------------------------------------------------------
@@ -334,7 +366,7 @@ def test_a_strict_kernel_invalidates_each_page_as_it_is_unmapped(boots: Boots, n
     unmapped = [pages(fact) for fact in boot.facts(case, "unmapped")]
     dropped = [named_by(each) for each in boot.commands(case) if each.name == tlbi]
     assert [named for named in dropped if named & set().union(*unmapped)][: len(unmapped)] == unmapped
-    assert [event.name for event in boot.events(case)] == ["F_TRANSLATION"], "the first access afterwards"
+    assert [event.name for event in boot.faults(case)] == ["F_TRANSLATION"], "the first access afterwards"
 
 
 @pytest.mark.parametrize(
@@ -424,7 +456,7 @@ def test_without_stage_1_all_is_translated_by_stage_2(boots: Boots) -> None:
     names = {each.name for each in boot.commands()}
     assert {"CMD_TLBI_S2_IPA", "CMD_TLBI_S12_VMALL"} <= names
     assert not {name for name in names if name.startswith(("CMD_TLBI_NH_", "CMD_CFGI_CD"))}
-    assert all(event.args["S2"] == 1 and event.args["IPA"] == event.args["InputAddr"] for event in boot.events())
+    assert all(event.args["S2"] == 1 and event.args["IPA"] == event.args["InputAddr"] for event in boot.faults())
     assert len({each.args["VMID"] for each in boot.commands() if each.name == "CMD_TLBI_S2_IPA"}) > 2, (
         "one for each domain"
     )
@@ -435,18 +467,6 @@ def test_a_domain_of_one_smmu_is_refused_to_a_device_behind_another(boots: Boots
     for engine in ("engine0", "engine1"):
         (note,) = (note for note in boot.result(f"{engine}_refuses_a_foreign_domain").notes if "foreign" in note)
         assert note.endswith("gives -22")
-
-
-def test_a_disk_behind_stage_2_holds_what_the_guest_says(boots: Boots) -> None:
-    boot = boots[STAGE2]
-    assert boot.launch.daemon is not None
-    disk = boot.launch.daemon.machine.masters["disk0"]
-    assert isinstance(disk, VirtioBlk)
-    for fact in disk_checksums(boot.report)["disk0"]:
-        held = disk.storage.read(int(fact["offset"]), int(fact["bytes"]))
-        assert held is not None
-        assert any(held)
-        assert hashlib.sha256(held).hexdigest() == fact["sha256"]
 
 
 def test_a_domain_attached_to_a_device_replaces_the_one_before(boots: Boots) -> None:
