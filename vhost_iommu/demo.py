@@ -48,7 +48,7 @@ def demo() -> int:
     passed = failed = 0
     with Progress() as progress:
         assets = Assets(progress=progress.say)
-        assets.fetch_all()
+        assets.fetch_all(modules=False)
         for name in MACHINES:
             account = _run(name, assets, progress)
             passed += account.passed

@@ -13,7 +13,7 @@ import pytest
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt as apt_module
-from vhost_iommu.guest.apt import Apt, Done, debian_mirror, host_suite, run_command
+from vhost_iommu.guest.apt import Apt, Done, debian_mirror, host_package, host_suite, run_command
 from vhost_iommu.guest.cache import locked
 
 MIRROR = "mirror://here/debian"
@@ -116,8 +116,51 @@ def test_a_disabled_or_foreign_source_is_no_mirror(tmp_path: Path) -> None:
         "Enabled: no\nTypes: deb\nURIs: http://off.example/debian\nSuites: bookworm\nComponents: main\n"
     )
     (parts / "b.list").write_text("deb http://other.example/tools stable contrib\ndeb http://u.example/u noble main\n")
-    with pytest.raises(UsageError, match="VI_MIRROR"):
-        debian_mirror(tmp_path)
+    assert debian_mirror(tmp_path, ()) is None
+
+
+def test_the_usual_mirror_of_a_distribution_serves_who_has_none_configured(tmp_path: Path) -> None:
+    usual = [(tmp_path / "missing", "(x)"), (tmp_path / "info", r"(?m)^BaseURI: *(\S+)")]
+    (tmp_path / "info").write_text("Suite: x\nBaseURI: http://usual.example/debian/\n")
+    assert debian_mirror(tmp_path, usual) == "http://usual.example/debian"
+
+
+class FakeHost:
+    """The host's own apt: with an index or without, and with or without the package on its mirror."""
+
+    def __init__(self, index: bool, package: bool = True) -> None:
+        self.index, self.package = index, package
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        line: Callable[[str], None] | None = None,
+    ) -> Done:
+        if argv[0] == "dpkg-deb":
+            (Path(argv[3]) / "keys").write_text("keys")
+            return Done(0, "", "")
+        if argv[-1] == "update":
+            self.index = True
+        elif not (self.index and self.package):
+            return Done(100, "", "E: Unable to locate package keyring")
+        else:
+            assert cwd is not None
+            (cwd / "keyring_1_all.deb").write_text("deb")
+        return Done(0, "", "")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_package_of_the_host_is_unpacked_and_nothing_else_is_left(tmp_path: Path, index: bool) -> None:
+    host_package("keyring", tmp_path / "files", FakeHost(index))
+    assert [file.name for file in (tmp_path / "files").iterdir()] == ["keys"]
+
+
+def test_a_package_that_the_host_does_not_have_says_what_root_must_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="as root: apt-get install keyring"):
+        host_package("keyring", tmp_path, FakeHost(index=False, package=False))
 
 
 def test_a_mirror_named_by_hand_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,13 +280,6 @@ def test_verification_is_asked_for_whatever_the_machine_says(apt: Apt, tmp_path:
     conf = (tmp_path / "apt/apt.conf").read_text()
     assert 'APT::Get::AllowUnauthenticated "false";' in conf
     assert 'Acquire::AllowInsecureRepositories "false";' in conf
-
-
-def test_a_missing_keyring_says_which_package_has_it(tmp_path: Path, fake: FakeApt) -> None:
-    apt = Apt(tmp_path / "apt", MIRROR, ["x"], "arm64", print, fake, keyring=tmp_path / "none.gpg")
-    with pytest.raises(UsageError, match="install the package debian-archive-keyring"):
-        apt.newest("x", "x")
-    assert not fake.calls
 
 
 def test_a_command_that_does_not_exist_is_a_result() -> None:

@@ -258,10 +258,16 @@ def test_a_cross_compiler_on_path_is_taken(assets: Assets, outside: Outside) -> 
 
 
 def test_clang_with_lld_serves_as_cross_compiler(assets: Assets, outside: Outside) -> None:
-    outside.path |= {name: f"/bin/{name}" for name in ("clang", "ld.lld", "llvm-objcopy")}
+    outside.path |= {name: f"/bin/{name}" for name in ("clang", "ld.lld")}
     cross = assets.cross()
     assert cross.cc == ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
     assert cross.prefix is None
+
+
+def test_clang_without_its_linker_is_passed_over_and_that_is_told(assets: Assets, outside: Outside) -> None:
+    outside.path["clang"] = "/bin/clang"
+    assert assets.cross_here() == "/bin/clang lacks its linker ld.lld, which the package lld has"
+    assert assets.cross().prefix is not None
 
 
 def test_a_fetched_cross_compiler_uses_the_hosts_c_library(assets: Assets, outside: Outside, tmp_path: Path) -> None:
@@ -281,50 +287,60 @@ def test_a_named_cross_compiler_that_is_unable_is_refused(
 
 
 @pytest.mark.parametrize("tool", ["apt-get", "apt-cache", "dpkg", "dpkg-deb"])
-def test_without_a_packages_tool_the_variable_is_named(assets: Assets, outside: Outside, tool: str) -> None:
-    del outside.path[tool]
-    with pytest.raises(UsageError, match=rf"no {tool}; .*\$VI_BUSYBOX"):
-        assets.busybox()
-    with pytest.raises(UsageError, match=r"\$VI_KERNEL_6_12"):
-        assets.kernel()
-
-
-def test_the_doctor_fetches_nothing_and_makes_nothing(assets: Assets, outside: Outside, tmp_path: Path) -> None:
-    report = {line.name: line for line in assets.prerequisites()}
-    assert not outside.fetched
-    assert not (tmp_path / "cache").exists()
-    assert report["python"].found
-    assert report["apt-get, dpkg-deb"].where == "mirror://here/debian"
-    for name in ("qemu", "cross compiler", "busybox", "kernel 6.12", "kernel 7-16k"):
-        assert not report[name].found
-        assert "$VI_" in report[name].mend
-
-
-def test_the_doctor_sees_what_is_cached(assets: Assets, tmp_path: Path) -> None:
-    assets.kernel()
-    report = {line.name: line for line in assets.prerequisites()}
-    assert report["kernel 6.12"].found
-    assert report["kernel 6.12"].where == f"{tmp_path}/cache/kernel-6.12 (6.12.95+deb12-arm64)"
-
-
-def test_a_doctor_told_of_a_wrong_qemu_says_why(
-    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch
+def test_without_a_packages_tool_all_that_is_missing_is_said_at_once(
+    assets: Assets, outside: Outside, tool: str
 ) -> None:
-    monkeypatch.setenv("VI_QEMU", "/bin/sh")
-    outside.qemu_version = "7.2.0"
-    report = {line.name: line for line in assets.prerequisites()}
-    assert not report["qemu"].found
-    assert "7.2 and has no vfio-user client" in report["qemu"].where
+    del outside.path[tool]
+    with pytest.raises(UsageError) as told:
+        assets.fetch_all()
+    for variable in ("$VI_QEMU", "$VI_BUSYBOX", "$VI_CROSS", "$VI_KERNEL_6_12"):
+        assert variable in str(told.value)
+    assert f"no {tool} " in str(told.value)
+    assert "vhost-iommu fetch" not in str(told.value)
 
 
-def test_a_wrong_name_by_hand_is_told_even_if_a_copy_is_cached(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_here_is_not_said_to_be_missing(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del outside.path["apt-get"]
+    (tmp_path / "busybox").touch()
+    monkeypatch.setenv("VI_BUSYBOX", str(tmp_path / "busybox"))
+    with pytest.raises(UsageError) as told:
+        assets.fetch_all()
+    assert "$VI_BUSYBOX" not in str(told.value)
+
+
+def test_without_a_mirror_its_variable_is_named(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt_module, "debian_mirror", lambda: None)
+    with pytest.raises(UsageError, match=r"\$VI_BUSYBOX.* VI_MIRROR=<a Debian mirror's address>"):
+        assets.busybox()
+
+
+def test_without_debians_keyring_the_hosts_own_package_of_it_is_taken(
+    assets: Assets, outside: Outside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(apt_module, "KEYRING", Path("/usr/share/keyrings/no-such.gpg"))
+
+    def host_package(name: str, folder: Path, run: object) -> None:
+        keys = folder / "usr/share/keyrings/no-such.gpg"
+        keys.parent.mkdir(parents=True)
+        keys.write_text(name)
+
+    monkeypatch.setattr(assets_module, "host_package", host_package)
     assets.busybox()
-    monkeypatch.setenv("VI_BUSYBOX", "/nowhere/busybox")
-    report = {line.name: line for line in assets.prerequisites()}
-    assert not report["busybox"].found
-    assert "/nowhere/busybox does not exist" in report["busybox"].where
+    keys = tmp_path / "cache/keyring/no-such.gpg"
+    assert keys.read_text() == "debian-archive-keyring"
+    (sources,) = (tmp_path / "cache/apt").glob("*/sources.list")
+    assert f"signed-by={keys}" in sources.read_text()
 
 
 def test_everything_is_fetched_at_once(assets: Assets, said: list[str]) -> None:
     assets.fetch_all()
     assert said[-1] == "ready: QEMU 11.1.3, busybox, a cross compiler, kernel 6.12"
+
+
+def test_headers_are_left_out_where_no_module_is_built(assets: Assets, tmp_path: Path) -> None:
+    assets.fetch_all(modules=False)
+    assert not list((tmp_path / "cache").glob("headers-*"))
+    assets.fetch_all()
+    assert list((tmp_path / "cache").glob("headers-*"))

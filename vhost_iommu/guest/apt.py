@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,11 @@ from vhost_iommu.guest.cache import locked
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 DEBIAN_SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")
+#: Where programs of a distribution keep the address of Debian's mirror for those who have none configured.
+USUAL_MIRRORS = (
+    (Path("/usr/share/python-apt/templates/Debian.info"), r"(?m)^BaseURI: *(\S+)"),
+    (Path("/usr/sbin/debootstrap"), r'(?m)^DEF_MIRROR="([^"]+)"'),
+)
 INDEX_AGE = 3 * 24 * 3600.0  # seconds after which an index is fetched again before it is used
 ATTEMPTS = 3  # of each apt-get command; apt itself tries each file as often
 # With this in place of the host's packages, a kernel's tools for installing it are not fetched with it.
@@ -130,8 +135,8 @@ def _deb822_entries(text: str) -> Iterator[tuple[str, str, list[str], list[str]]
                 yield kind, uri, fields.get("suites", "").split(), fields.get("components", "").split()
 
 
-def debian_mirror(etc: Path = Path("/etc/apt")) -> str:
-    """URI of the Debian mirror that the apt configuration in ``etc`` uses, or $VI_MIRROR."""
+def debian_mirror(etc: Path = Path("/etc/apt"), usual: Sequence[tuple[Path, str]] = USUAL_MIRRORS) -> str | None:
+    """URI of the Debian mirror that $VI_MIRROR names, or that apt has in ``etc``, or of the usual one."""
     if named := os.environ.get("VI_MIRROR"):
         return named
     parts = etc / "sources.list.d"
@@ -146,20 +151,46 @@ def debian_mirror(etc: Path = Path("/etc/apt")) -> str:
             debian = any(suite in DEBIAN_SUITES for suite in suites)
             if kind == "deb" and debian and "main" in components and not uri.startswith("cdrom:"):
                 return uri.rstrip("/")
-    raise UsageError(
-        f"no Debian mirror is configured in {etc}; name one in $VI_MIRROR, or name the things "
-        "themselves in $VI_QEMU, $VI_KERNEL_6_12, $VI_BUSYBOX and $VI_CROSS"
-    )
+    for file, pattern in usual:
+        with suppress(OSError):
+            if found := re.search(pattern, file.read_text(errors="replace")):
+                return found[1].rstrip("/")
+    return None
 
 
-def require_apt(thing: str, variable: str) -> None:
-    """Raise a UsageError unless this machine has what a private apt needs."""
+def obstacle() -> str | None:
+    """What keeps this machine from fetching Debian's packages; None if nothing does."""
     for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-deb"):
         if shutil.which(tool) is None:
-            raise UsageError(
-                f"{thing} cannot be fetched because this machine has no {tool}; get it by other means "
-                f"and name it in ${variable}"
-            )
+            return f"this machine has no {tool} to fetch anything with"
+    if debian_mirror() is None:
+        return "no Debian mirror is configured in /etc/apt (set VI_MIRROR=<a Debian mirror's address> to have one)"
+    return None
+
+
+def host_package(name: str, folder: Path, run: Run = run_command) -> None:
+    """Unpack a package of this machine's own distribution, which its own apt verifies, into ``folder``.
+
+    Its index may not be here; then it is fetched, and not kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".host-", dir=folder) as scratch:
+        command = ["apt-get", "--quiet=2", "-o", "APT::Sandbox::User=root"]
+        if run([*command, "download", name], cwd=Path(scratch)).code:
+            for each in ("lists/partial", "archives/partial"):
+                (Path(scratch) / each).mkdir(parents=True)
+            command += ["-o", f"Dir::State::Lists={scratch}/lists", "-o", f"Dir::Cache={scratch}",
+                        "-o", "Dir::State::status=/dev/null", "-o", "APT::Update::Post-Invoke=",
+                        "-o", "APT::Update::Post-Invoke-Success="]  # fmt: skip
+            for step in (["update"], ["download", name]):
+                done = run([*command, *step], cwd=Path(scratch))
+            if done.code:
+                raise UsageError(
+                    f"{name} is not installed and cannot be fetched ({_reason(done)}); "
+                    f"install it, as root: apt-get install {name}"
+                )
+        for deb in Path(scratch).glob(f"{name}_*.deb"):
+            unpack(deb, folder, run)
 
 
 def _quoted(value: object) -> str:
@@ -286,11 +317,6 @@ class Apt:
         newer = self.folder / "keyring.gpg"  # fetched by an earlier run that needed it
         if newer.exists():
             keyring = newer
-        if not keyring.exists():
-            raise UsageError(
-                f"{keyring} is missing, so nothing from Debian can be verified; "
-                "install the package debian-archive-keyring"
-            )
         sources = [f"deb [signed-by={keyring}] {self.mirror} {suite} main\n" for suite in self.suites]
         (self.folder / "sources.list").write_text("".join(sources))
         (self.folder / "status").touch()
@@ -315,6 +341,7 @@ class Apt:
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::AllowDowngradeToInsecureRepositories": "false",
             "Acquire::Languages": "none",
+            "Acquire::GzipIndexes": "true",  # a third of the space
             "Acquire::Retries": "2",
             "Acquire::http::Timeout": "30",
             "Acquire::https::Timeout": "30",

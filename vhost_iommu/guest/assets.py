@@ -10,21 +10,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from vhost_iommu import _core, memory
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_suite, require_apt, run_command, unpack
+from vhost_iommu.guest import apt
+from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_package, host_suite, obstacle, run_command, unpack
 from vhost_iommu.guest.cache import Cache, default_folder
 
 QEMU = "qemu-system-aarch64"
 QEMU_MINIMUM = (10, 1, 0)  # the first with a vfio-user client
-SPACE_NEEDED = 1_500_000_000  # bytes, all flavours of kernels
 # Parts of packages that nothing here reads; device trees of boards are the larger half of a kernel.
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian",
           "usr/share/bug", "usr/lib/linux-image-*", "usr/lib/modules/*/dtb",
@@ -74,14 +72,26 @@ class Cross:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Prerequisite:
-    """One line of a doctor's report; ``mend`` is one sentence that says how to get what is missing."""
+class MissingError(UsageError):
+    """Things that are neither here nor can be fetched: (what, the variable that names one)."""
 
-    name: str
-    found: bool
-    where: str
-    mend: str
+    def __init__(self, things: Iterable[tuple[str, str]], why: str) -> None:
+        self.things, self.why = tuple(things), why
+        names = ", ".join(f"{what} (${variable})" for what, variable in self.things)
+        are, each = ("is", "it") if len(self.things) == 1 else ("are", "each")
+        super().__init__(f"{names} {are} not here, and {why}; get {each} by other means and name it in its variable")
+
+
+def all_at_once(steps: Iterable[Callable[[], object]]) -> None:
+    """Take each of ``steps``; what is missing for them is told at once."""
+    missing: list[MissingError] = []
+    for step in steps:
+        try:
+            step()
+        except MissingError as why:
+            missing.append(why)
+    if missing:
+        raise MissingError(dict.fromkeys(thing for each in missing for thing in each.things), missing[0].why)
 
 
 class Assets:
@@ -97,6 +107,10 @@ class Assets:
         self._progress, self._run = progress, run
         self._cache = Cache(self.folder, progress)
 
+    def facts(self, entry: str) -> dict[str, str] | None:
+        """What is known of an entry of the cache; None if it is not there."""
+        return self._cache.stamp(entry)
+
     # QEMU
 
     def qemu(self, named: Path | None = None) -> Qemu:
@@ -110,19 +124,23 @@ class Assets:
         """As qemu(), but nothing is fetched."""
         if (found := self._local_qemu(None)) is not None:
             return found
-        return None if self._cache.stamp("qemu") is None else self._private_qemu(self.folder / "qemu")
+        return None if self.facts("qemu") is None else self._private_qemu(self.folder / "qemu")
+
+    def qemu_on_path(self) -> Qemu | str | None:
+        """The QEMU on PATH, or which it is and why it is passed over."""
+        path = shutil.which(QEMU)
+        found = None if path is None else self._probe((path,), path)
+        return f"{path} {found}" if isinstance(found, str) else found
 
     def _local_qemu(self, named: Path | None) -> Qemu | None:
         if named is None:
-            named = _named("VI_QEMU")
+            named = by_hand("VI_QEMU")
         if named is not None:
             found = self._probe((str(named),), str(named))
             if isinstance(found, str):
                 raise UsageError(f"{named} {found}; name a {QEMU} of 10.1 or newer, or none to have one fetched")
             return found
-        on_path = shutil.which(QEMU)
-        found = self._probe((on_path,), on_path) if on_path else "is not there"
-        return None if isinstance(found, str) else found
+        return on_path if isinstance(on_path := self.qemu_on_path(), Qemu) else None
 
     def _probe(self, command: tuple[str, ...], origin: str) -> Qemu | str:
         """The QEMU behind ``command``, or what it lacks."""
@@ -138,7 +156,9 @@ class Assets:
         return Qemu(command, version, origin)
 
     def _make_qemu(self, folder: Path) -> dict[str, str]:
-        require_apt("QEMU 10.1 or newer", "VI_QEMU")
+        _require_apt("QEMU 10.1 or newer", "VI_QEMU")
+        if isinstance(passed_over := self.qemu_on_path(), str):
+            self._progress(f"{passed_over}, so one is fetched")
         debs = self._fetch(
             "QEMU", ["qemu-system-arm", "qemu-system-data"], ["trixie-backports", "trixie"],
             self._host_architecture(), folder, dependencies=True,
@@ -162,16 +182,16 @@ class Assets:
         """Folder with an unpacked Debian kernel for arm64; see KernelTree for what is in it."""
         if flavour not in FLAVOURS:
             raise UsageError(f"there is no kernel flavour {flavour!r}; take one of {', '.join(FLAVOURS)}")
-        if (named := _named(kernel_variable(flavour))) is not None:
+        if (named := by_hand(kernel_variable(flavour))) is not None:
             return named
         return self._cache.entry(f"kernel-{flavour}", lambda folder: self._make_kernel(flavour, folder))
 
     def _make_kernel(self, flavour: str, folder: Path) -> dict[str, str]:
         about = FLAVOURS[flavour]
-        require_apt(f"Debian's kernel {flavour}", kernel_variable(flavour))
-        apt = self._apt([about.suite], "arm64")
+        _require_apt(f"Debian's kernel {flavour}", kernel_variable(flavour))
+        source = self._apt([about.suite], "arm64")
         first = about.packages[0]
-        version = apt.newest(re.escape(first) + about.version, f"kernel {flavour}").removeprefix(first)
+        version = source.newest(re.escape(first) + about.version, f"kernel {flavour}").removeprefix(first)
         names = [package + version for package in about.packages]
         what = f"kernel {version}"
         debs = self._fetch(what, names, [about.suite], "arm64", folder)
@@ -184,12 +204,12 @@ class Assets:
 
         A kernel that is named by hand is its own build folder, or has one named in ``headers_variable``.
         """
-        if (named := _named(headers_variable(flavour))) is not None:
+        if (named := by_hand(headers_variable(flavour))) is not None:
             return named
         if not (flavour in FLAVOURS and FLAVOURS[flavour].modules):
             raise UsageError(f"no modules are built for kernel {flavour!r}; name a build folder in "
                              f"${headers_variable(flavour)}")  # fmt: skip
-        if (kernel := _named(kernel_variable(flavour))) is not None:
+        if (kernel := by_hand(kernel_variable(flavour))) is not None:
             if (kernel / "Module.symvers").is_file():
                 return kernel
             raise UsageError(
@@ -202,7 +222,7 @@ class Assets:
         return entry / f"usr/src/linux-headers-{version}"
 
     def _make_headers(self, flavour: str, kernel: Mapping[str, str], folder: Path) -> dict[str, str]:
-        require_apt(f"the headers of Debian's kernel {flavour}", headers_variable(flavour))
+        _require_apt(f"the headers of Debian's kernel {flavour}", headers_variable(flavour))
         suite, version = FLAVOURS[flavour].suite, kernel["version"]
         base = version.removesuffix("-arm64")
         # The very build of the image: names of files have it between the underscores.
@@ -237,12 +257,12 @@ class Assets:
 
     def busybox(self) -> Path:
         """A static busybox for arm64."""
-        if (named := _named("VI_BUSYBOX")) is not None:
+        if (named := by_hand("VI_BUSYBOX")) is not None:
             return named
         return self._cache.entry("busybox", self._make_busybox) / "busybox"
 
     def _make_busybox(self, folder: Path) -> dict[str, str]:
-        require_apt("a static busybox for arm64", "VI_BUSYBOX")
+        _require_apt("a static busybox for arm64", "VI_BUSYBOX")
         debs = self._fetch("busybox", ["busybox-static"], ["bookworm"], "arm64", folder / "tree")
         found = [path for path in (folder / "tree/bin/busybox", folder / "tree/usr/bin/busybox") if path.is_file()]
         if not found:
@@ -260,12 +280,17 @@ class Assets:
 
         ``gnu``: one with a ``prefix``, as Debian builds its kernels with.
         """
-        if (found := self._local_cross(gnu)) is not None:
+        if isinstance(found := self._local_cross(gnu), Cross):
             return found
-        folder = self._cache.entry(f"cross-{host_suite()}", self._make_cross)
-        return _private_cross(folder)
+        return _private_cross(self._cache.entry(_cross_entry(), self._make_cross))
 
-    def _local_cross(self, gnu: bool = False) -> Cross | None:
+    def cross_here(self) -> Cross | str | None:
+        """As cross(), but nothing is fetched; what is on PATH may be passed over for a reason."""
+        if isinstance(found := self._local_cross(), Cross) or self.facts(_cross_entry()) is None:
+            return found
+        return _private_cross(self.folder / _cross_entry())
+
+    def _local_cross(self, gnu: bool = False) -> Cross | str | None:
         if prefix := os.environ.get("VI_CROSS"):
             cross = _gnu(prefix, f"{prefix}gcc")
             if lack := self._lack(cross):
@@ -275,10 +300,18 @@ class Assets:
         for prefix in ("aarch64-linux-gnu-", *([""] if os.uname().machine == "aarch64" else [])):
             if (path := shutil.which(f"{prefix}gcc")) and shutil.which(f"{prefix}objcopy"):
                 candidates.append(_gnu(prefix, path))
-        if not gnu and (path := shutil.which("clang")) and shutil.which("ld.lld"):
-            target = ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")
-            candidates.append(Cross(target, None, path))
-        return next((cross for cross in candidates if not self._lack(cross)), None)
+        lacks = []
+        if not gnu and (path := shutil.which("clang")):
+            if shutil.which("ld.lld"):
+                candidates.append(Cross(("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld"), None, path))
+            else:
+                lacks.append(f"{path} lacks its linker ld.lld, which the package lld has")
+        for cross in candidates:
+            lack = self._lack(cross)
+            if not lack:
+                return cross
+            lacks.append(f"{cross.origin} {lack}")
+        return "; ".join(lacks) or None
 
     def _lack(self, cross: Cross) -> str:
         """What keeps ``cross`` from making a program of freestanding C and assembly; empty if nothing."""
@@ -293,7 +326,7 @@ class Assets:
         return ""
 
     def _make_cross(self, folder: Path) -> dict[str, str]:
-        require_apt("a cross compiler for AArch64", "VI_CROSS")
+        _require_apt("a cross compiler for AArch64", "VI_CROSS")
         suite = host_suite()
         # The host's own C library serves: it is of the same suite, and must match the host's loader.
         debs = self._fetch(
@@ -308,72 +341,17 @@ class Assets:
 
     # Everything at once
 
-    def fetch_all(self, kernels: Sequence[str] = ("6.12",)) -> None:
-        """Find or fetch everything that guests need."""
-        qemu = self.qemu()
-        self.busybox()
-        self.cross()
-        for flavour in kernels:
-            self.kernel(flavour)
-            if flavour in FLAVOURS and FLAVOURS[flavour].modules and _named(kernel_variable(flavour)) is None:
+    def fetch_all(self, kernels: Sequence[str] = ("6.12",), *, modules: bool = True) -> None:
+        """Find or fetch everything that guests need; with ``modules`` what kernel modules are built with, too.
+
+        UsageError that names all that is missing.
+        """
+        all_at_once([self.qemu, self.busybox, self.cross, *(partial(self.kernel, flavour) for flavour in kernels)])
+        for flavour in kernels if modules else ():
+            if flavour in FLAVOURS and FLAVOURS[flavour].modules and by_hand(kernel_variable(flavour)) is None:
                 self.headers(flavour)
-        version = ".".join(map(str, qemu.version))
+        version = ".".join(map(str, self.qemu().version))
         self._progress(f"ready: QEMU {version}, busybox, a cross compiler, kernel {', '.join(kernels)}")
-
-    def prerequisites(self) -> list[Prerequisite]:
-        """What is here and what is not; nothing is fetched."""
-        fetch = f"run 'vhost-iommu fetch' to have it fetched into {self.folder}, or name it in"
-        report = [
-            Prerequisite("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
-            self._apt_prerequisite(),
-            self._found("qemu", "qemu", lambda: self._local_qemu(None), f"{fetch} $VI_QEMU"),
-            self._found("cross compiler", f"cross-{host_suite()}", self._local_cross,
-                        f"{fetch} $VI_CROSS, as a prefix"),
-        ]  # fmt: skip
-        by_variable = {"busybox": ("busybox", "VI_BUSYBOX")}
-        by_variable |= {f"kernel {each}": (f"kernel-{each}", kernel_variable(each)) for each in FLAVOURS}
-        for each in (each for each, flavour in FLAVOURS.items() if flavour.modules):
-            version = (self._cache.stamp(f"kernel-{each}") or {}).get("version", each)
-            by_variable[f"headers {each}"] = (f"headers-{version}", headers_variable(each))
-        for name, (entry, variable) in by_variable.items():
-            report.append(self._found(name, entry, partial(_named, variable), f"{fetch} ${variable}"))
-        return [*report, _shared_memory(), _atomic(), _compiled_core(), self._space()]
-
-    def _found(self, name: str, entry: str, look: Callable[[], Qemu | Cross | Path | None], mend: str) -> Prerequisite:
-        """What ``look`` finds on this machine, else what is cached; a wrong name by hand is told."""
-        try:
-            local = look()
-        except UsageError as why:
-            return Prerequisite(name, False, str(why), mend)
-        match local:
-            case Qemu():
-                where = f"{local.origin} ({'.'.join(map(str, local.version))})"
-                return Prerequisite(name, True, where, mend)
-            case Cross():
-                return Prerequisite(name, True, local.origin, mend)
-            case Path():
-                return Prerequisite(name, True, str(local), mend)
-        stamp = self._cache.stamp(entry)
-        if stamp is None:
-            return Prerequisite(name, False, "not here", mend)
-        version = f" ({stamp['version']})" if "version" in stamp else ""
-        return Prerequisite(name, True, f"{self.folder / entry}{version}", mend)
-
-    def _apt_prerequisite(self) -> Prerequisite:
-        mend = "install what is missing by hand and name it in $VI_QEMU, $VI_KERNEL_6_12, $VI_BUSYBOX, $VI_CROSS"
-        try:
-            require_apt("the rest", "VI_QEMU")
-            return Prerequisite("apt-get, dpkg-deb", True, debian_mirror(), mend)
-        except UsageError as why:
-            return Prerequisite("apt-get, dpkg-deb", False, str(why), mend)
-
-    def _space(self) -> Prerequisite:
-        parent = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-        free = shutil.disk_usage(parent).free
-        where = f"{free / 1e9:.1f} GB free for {self.folder}"
-        return Prerequisite(
-            "disk space", free >= SPACE_NEEDED, where, "free 1.5 GB or name another folder in $VI_CACHE"
-        )
 
     # Packages
 
@@ -382,7 +360,16 @@ class Assets:
 
     def _apt(self, suites: Sequence[str], architecture: str) -> Apt:
         folder = self.folder / "apt" / f"{architecture}-{suites[0]}"
-        return Apt(folder, debian_mirror(), suites, architecture, self._progress, self._run)
+        keyring = apt.KEYRING
+        if not keyring.exists():
+            keyring = self._cache.entry("keyring", self._make_keyring) / apt.KEYRING.name
+        return Apt(folder, debian_mirror() or "", suites, architecture, self._progress, self._run, keyring=keyring)
+
+    def _make_keyring(self, folder: Path) -> dict[str, str]:
+        host_package("debian-archive-keyring", folder / "tree", self._run)
+        shutil.copyfile(folder / "tree" / apt.KEYRING.relative_to("/"), folder / apt.KEYRING.name)
+        shutil.rmtree(folder / "tree")
+        return {}
 
     def _archives(self, what: str) -> Path:
         return self.folder / "downloads" / re.sub(r"[^\w.+-]", "-", what)
@@ -403,8 +390,8 @@ class Assets:
         present: Sequence[str] = (),
     ) -> list[str]:
         """Download and unpack into ``folder``; returns the names of the packages' files without suffix."""
-        apt = self._apt(suites, architecture)
-        debs = apt.download(what, packages, self._archives(what), dependencies=dependencies, present=present)
+        source = self._apt(suites, architecture)
+        debs = source.download(what, packages, self._archives(what), dependencies=dependencies, present=present)
         debs = [deb for deb in debs if not deb.name.startswith(leave_out or "/")]
         self._progress(f"unpacking {what}…")
         for deb in debs:
@@ -418,6 +405,12 @@ class Assets:
         return [deb.stem for deb in debs]
 
 
+def _require_apt(thing: str, variable: str) -> None:
+    """MissingError unless this machine can fetch things."""
+    if (why := obstacle()) is not None:
+        raise MissingError([(thing, variable)], why)
+
+
 def kernel_variable(flavour: str) -> str:
     """The environment variable that names a kernel of this flavour by hand."""
     return "VI_KERNEL_" + re.sub(r"\W", "_", flavour.upper())
@@ -428,7 +421,7 @@ def headers_variable(flavour: str) -> str:
     return kernel_variable(flavour).replace("KERNEL", "HEADERS")
 
 
-def _named(variable: str) -> Path | None:
+def by_hand(variable: str) -> Path | None:
     """The path that an environment variable names, if it is set."""
     name = os.environ.get(variable)
     if name and not Path(name).exists():
@@ -460,31 +453,11 @@ def _gnu(prefix: str, origin: str) -> Cross:
     return Cross((f"{prefix}gcc",), prefix, origin)
 
 
+def _cross_entry() -> str:
+    return f"cross-{host_suite()}"
+
+
 def _private_cross(folder: Path) -> Cross:
     prefix = str(folder / "usr/bin/aarch64-linux-gnu-")
     libraries = ":".join(map(str, _library_folders(folder)))
     return Cross((f"{prefix}gcc",), prefix, str(folder), {"LD_LIBRARY_PATH": libraries})
-
-
-def _atomic() -> Prerequisite:
-    if memory.atomic_updates():
-        return Prerequisite("libatomic", True, "libatomic.so.1", "")
-    race = "an SMMU's updates of page tables can race with a guest CPU's"
-    return Prerequisite("libatomic", False, race, "install Debian's libatomic1")
-
-
-def _compiled_core() -> Prerequisite:
-    if (door := _core.built()) is not None:
-        return Prerequisite("compiled core", True, str(door.__file__), "")
-    return Prerequisite(
-        "compiled core", False, "all works, but slower", "install gcc and Python's headers, then vhost-iommu again"
-    )
-
-
-def _shared_memory() -> Prerequisite:
-    mend = "run on Linux 3.17 or newer, with memfd_create allowed by any sandbox"
-    try:
-        os.close(os.memfd_create("vhost-iommu"))
-    except (AttributeError, OSError) as why:
-        return Prerequisite("memfd", False, str(why), mend)
-    return Prerequisite("memfd", True, "memfd_create", mend)

@@ -34,6 +34,12 @@ def share(name: str = "") -> Path:
     raise UsageError("the package lacks its folder of guest code; install it again")
 
 
+def checkout() -> Path | None:
+    """The top of the source tree, where make works; None in an installed package."""
+    top = Path(__file__).resolve().parents[2]
+    return top if (top / "Makefile").is_file() and (top / "hatch_build.py").is_file() else None
+
+
 class Toolchain:
     """Compiles with the cross compiler that ``assets`` finds, when something is not built yet."""
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import bare, devicetree, qemu, shim
-from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.assets import Assets, all_at_once
 from vhost_iommu.guest.build import Toolchain, share
 from vhost_iommu.guest.choice import comment_above
 from vhost_iommu.guest.console import Console, End
@@ -130,7 +130,21 @@ class GuestRun:
             text = f"{why.filename or folder.path}: {why.strerror}"
             raise UsageError(f"{text}; free some space, or name another folder in $TMPDIR") from why
 
+    def _find_all(self) -> None:
+        """Have what the guest needs; MissingError that names all that is missing."""
+        steps: list[Callable[[], object]] = [lambda: self._assets.qemu(self.options.qemu)]
+        match self.guest:
+            case BareGuest(elf=str(name)):
+                steps.append(lambda: self._toolchain.program(_source(name)))
+            case LinuxGuest(kernel=kernel, initrd=initrd):
+                if isinstance(kernel, str):
+                    steps.append(lambda: self._assets.kernel(kernel))
+                if initrd is None:
+                    steps.append(self._assets.busybox)
+        all_at_once(steps)
+
     def _prepare_files(self, folder: RunFolder, served: Served | None) -> list[str]:
+        self._find_all()
         found = self._assets.qemu(self.options.qemu)
         hardware = self.options.hardware
         command = [*found.command, *hardware.arguments(), *qemu.serial()]
