@@ -220,6 +220,7 @@ static int engine_aborts(struct vt *vt, int pasid, u64 iova)
 
 /* -- the DMA API ----------------------------------------------------------------------------------------------- */
 
+/* The engine copies what the CPU wrote, and the CPU reads the copy, without a word to caches between them. */
 static int copies_coherent_memory(struct vt *vt)
 {
 	const size_t bytes = 4 * PAGE_SIZE;
@@ -409,12 +410,13 @@ out:
 	return error;
 }
 
+/* The engine fills pages that are scattered in memory, and side by side in its addresses. */
 static int fills_scattered_pages(struct vt *vt)
 {
 	return fill_pages(vt, false);
 }
 
-/* Needs a kernel that invalidates strictly. */
+/* The same pages are unmapped in one go, and each is lost. Needs a kernel that invalidates strictly. */
 static int loses_all_of_a_range(struct vt *vt)
 {
 	return fill_pages(vt, true);

@@ -20,15 +20,15 @@ def chosen_of(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
         wanted = re.compile(".*".join(map(re.escape, pattern.split("*"))))
         matched = {name for name in names if wanted.fullmatch(name)}
         if not matched:
-            near = difflib.get_close_matches(pattern, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"take of {', '.join(names)}"
+            near = difflib.get_close_matches(pattern.replace("*", ""), names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "--list says which there are"
             raise UsageError(f"there is no case {pattern!r}; {hint}")
         found |= matched
     return tuple(name for name in names if name in found)
 
 
 def comment_above(source: str, function: str) -> str:
-    """What the comment above a C or shell function says, without the function's own name; "" if there is none."""
+    """The first sentence of the comment above a C or shell function, without its signature; "" if there is none."""
     name = re.escape(function)
     found = re.search(
         rf"/\*((?:(?!\*/).)*)\*/\nstatic \w+ {name}\(|((?:^#[^\n]*\n)+)^{name}\(\) ", source, re.DOTALL | re.MULTILINE
@@ -37,4 +37,5 @@ def comment_above(source: str, function: str) -> str:
         return ""
     text = found[1] if found[1] is not None else re.sub(r"^#", "", found[2], flags=re.MULTILINE)
     words = " ".join(re.sub(r"^\s*\*(?!/)", "", text, flags=re.MULTILINE).split())
-    return re.split(r"(?<=[.!?]) ", re.sub(rf"^{name}( \[?[A-Z]+\]?)*: ", "", words))[0]
+    first = re.split(r"(?<=[.!?]) ", re.sub(rf"^{name}( \[?[A-Z]+\]?)*: ", "", words))[0]
+    return first[:1].upper() + first[1:]

@@ -25,8 +25,6 @@ DISK_MODULES = ("virtio_mmio", "virtio_blk")
 #: Any of these serves; with vfat go character sets, of which a kernel's configuration says which it uses.
 FILESYSTEMS = ("ext4", "ext2", "vfat")
 VFAT_MODULES = ("nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8")
-#: The case that inserts the kernel's own modules; whatever is chosen needs it.
-LOADS = "modules_load"
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,10 @@ class Case:
         if self.function == "engine":
             return comment_above(share("kmod/vt_engine.c").read_text(), self.arguments[1])
         return comment_above(share("linux/init").read_text(), self.function)
+
+
+#: Inserts the kernel's own modules, where there are any; whatever is chosen needs it.
+LOADS = Case("modules_load", "modules_load")
 
 
 def module_case(name: str) -> Case:
@@ -177,7 +179,7 @@ def disk_cases(disks: Sequence[str]) -> list[Case]:
 
 def with_needed(chosen: Iterable[str], every: Sequence[Case]) -> tuple[Case, ...]:
     """Of ``every`` case those that are chosen, and those that must precede them; insertions of modules always do."""
-    names = {each.name for each in every if each.function in (LOADS, "own_module")}
+    names = {each.name for each in every if each is LOADS or each.function == "own_module"}
     by_name = {each.name: each for each in every}
     waiting = list(chosen)
     while waiting:

@@ -65,7 +65,7 @@ class Payload:
         guest = self.guest
         if guest.cases is not None:
             return list(guest.cases)
-        own = [linux.module_case(name) for name, _ in self._own_modules]
+        own = [linux.LOADS, *(linux.module_case(name) for name, _ in self._own_modules)]
         if guest.baseline:
             return [*own, *linux.disk_cases([serial for serial, _ in guest.baseline]), *guest.own_cases]
         return [*own, *linux.cases(self._platform, lacking, guest.own_cases)]
@@ -97,8 +97,8 @@ class Payload:
             test_modules |= module
             chosen = self.chosen_cases(self.every_case(lacking)) if lacking else chosen
         modules = self._modules([*engine, *(need for _, data in self._own_modules for need in _needs(data))])
-        if modules and guest.cases is None:
-            chosen = (Case(linux.LOADS, linux.LOADS), *chosen)
+        if not modules:
+            chosen = tuple(case for case in chosen if case is not linux.LOADS)
         self.expected = tuple(case.name for case in chosen)
         return initramfs.linux_guest(
             self._assets.busybox().read_bytes(),
