@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vhost_iommu import __version__, cli
-from vhost_iommu.config import load_machine
+from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import doctor
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.doctor import Prerequisite
+from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, Wishes
+from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest
+from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.terminal import Progress, paint
 
 
@@ -56,6 +60,22 @@ def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys
         (["run", "smmuv3-bare", "--kernel", "6.12"], "leave --kernel out"),
         (["run", "smmuv3-bare", "--initrd", "x"], "leave --initrd out"),
         (["run", "smmuv3-linux", "--elf", "dma"], "leave --elf out"),
+        (["run", "smmuv3-bare", "--module", "x.ko"], "leave --module out"),
+        (["run", "smmuv3-bare", "--case", "a=true"], "leave --case out"),
+        (["run", "smmuv3-bare", "--headers", "x"], "leave --headers out"),
+        (["run", "smmuv3-bare", "--initrd-extra", "x"], "leave --initrd-extra out"),
+        (["run", "smmuv3-linux", "--initrd", "x", "--cases", "a"], "leave --cases out, or --initrd"),
+        (["run", "smmuv3-linux", "--initrd", "x", "--module", "x.ko"], "leave --module out, or --initrd"),
+        (["run", "smmuv3-linux", "--append", "quiet cases=a"], "choose cases with --cases"),
+        (["run", "smmuv3-linux", "--list", "--cases", "disk0_apears"], "did you mean 'disk0_appears'?"),
+        (["run", "smmuv3-linux", "--list", "--cases", "engine*"], "there is no case 'engine*'; --list says"),
+        (["run", "smmuv3-linux", "--list", "--case", "two words=true"], "is no case; write it as NAME="),
+        (["run", "smmuv3-linux", "--list", "--case", "disk0_appears=true"], "call yours by another name"),
+        (["run", "smmuv3-linux", "--kernel", "6.13"], "did you mean '6.1'?"),
+        (["run", "smmuv3-linux", "--kernel", "bld"], "or the path of a kernel"),
+        (["run", "smmuv3-linux", "--kernel", "./bld"], "bld does not exist"),
+        (["run", "smmuv3-linux", "--repeat", "0"], "is no number of runs above 0"),
+        (["run", "smmuv3-linux", "--keep-going"], "say how many with --repeat"),
         (["run", "smmuv3-bare", "--timeout", "0"], "is no number of seconds above 0"),
         (["run", "smmuv3-bare", "--timeout", "soon"], "is no number of seconds above 0"),
         (["run", "smmuv3-bare", "--trace", "no/such/folder/t.json"], "name another file with --trace"),
@@ -220,3 +240,75 @@ def test_paths_in_a_machine_file_are_relative_to_it(tmp_path: Path) -> None:
     config = load_machine(file)
     assert Launch(config).guest_run.guest == BareGuest(tmp_path / "mine.elf")
     assert Launch(config, Wishes(elf="dma", append="x=1")).guest_run.guest == BareGuest("dma", "x=1")
+
+
+# -- which cases, and how often ----------------------------------------------------------------------------------------
+
+
+def test_cases_are_listed_with_what_they_are_about(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "smmuv3-linux", "--list", "--case", "mine=grep x /data", "--cases", "mine,disk0_app*") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "modules_load   What the other cases use of the kernel is inserted, where it has it as modules.",
+        "disk0_appears  A disk with this serial number is there, and has room.",
+        "mine           grep x /data",
+    ]
+    assert run("run", "smmuv3-linux", "--list", "--json") == 0
+    assert {"name": "no_smmu_warnings", "about": "The drivers had nothing to complain of."} in json.loads(
+        capsys.readouterr().out
+    )
+
+
+class Runs:
+    """In place of guests: runs that come out as they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *verdicts: Verdict) -> None:
+        self.wishes: list[Wishes] = []
+        self._verdicts = list(verdicts)
+        monkeypatch.setattr("vhost_iommu.guest.launch.Launch", self._launch)
+
+    def _launch(self, config: MachineConfig, wishes: Wishes, **hooks: Callable[[str], None]) -> Launch:
+        self.wishes.append(wishes)
+        launch = Launch(config, wishes)
+        verdict = self._verdicts[len(self.wishes) - 1]
+
+        def outcome() -> Report:
+            hooks["on_note"]("a word")
+            for line in ("KTAP version 1", "1..1", "ok 1 a" if verdict is Verdict.PASSED else "not ok 1 a"):
+                hooks["on_line"](line)
+            return Report(verdict, "because", Ktap(), "", 1.0, None, None, ("a word",))
+
+        vars(launch)["run"] = outcome
+        return launch
+
+
+def test_a_repeated_run_stops_at_the_first_that_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = Runs(monkeypatch, Verdict.PASSED, Verdict.FAILED, Verdict.PASSED)
+    assert run("run", "smmuv3-bare", "--repeat", "3", "--keep", str(tmp_path)) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "run 1: passed: because, in 1.0 s",
+        "FAIL  a",
+        "run 2: failed: because, in 1.0 s",
+        "1 of 2 runs passed; 3 were asked for",
+    ]
+    assert captured.err.count("a word") == 1, "what holds for all runs is said once"
+    assert [wishes.keep for wishes in runs.wishes] == [tmp_path / "1", tmp_path / "2"]
+
+
+def test_a_repeated_run_goes_on_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Runs(monkeypatch, Verdict.PASSED, Verdict.DIED, Verdict.PASSED)
+    assert run("run", "smmuv3-bare", "--repeat", "3", "--keep-going", "--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["asked"], told["passed"]) == (3, 2)
+    assert [each["verdict"] for each in told["runs"]] == ["passed", "died", "passed"]
+    assert told["runs"][0]["notes"] == ["a word"]
+
+
+def test_a_run_that_is_interrupted_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(monkeypatch, Verdict.INTERRUPTED, Verdict.PASSED)
+    assert run("run", "smmuv3-bare", "--repeat", "2", "--keep-going") == 130
+    assert len(runs.wishes) == 1

@@ -90,8 +90,19 @@ def test_only_cases_that_a_program_has_can_be_chosen() -> None:
     program = bare.Program(Path("dma.elf"), 0, 0, ("a", "b", "c"), None)
     assert program.chosen("revoke=1") == ("a", "b", "c")
     assert program.chosen("revoke=1 cases=c,a") == ("a", "c")
+    assert program.chosen("cases=*") == ("a", "b", "c")
     with pytest.raises(UsageError, match="no case 'd'"):
         program.chosen("cases=d")
+
+
+def test_a_programs_cases_are_chosen_by_its_arguments_and_once() -> None:
+    program = bare.Program(Path("dma.elf"), 0, 0, ("a", "b"), config=64)
+    assert program.arguments("revoke=1", ()) == "revoke=1"
+    assert program.arguments("revoke=1", ("a", "b*")) == "revoke=1 cases=a,b*"
+    with pytest.raises(UsageError, match="chosen twice"):
+        program.arguments("cases=a", ("b",))
+    with pytest.raises(UsageError, match="lists no cases"):
+        bare.Program(Path("mine.elf"), 0, 0, (), None).arguments("", ("a",))
 
 
 # -- cases of Linux ----------------------------------------------------------------------------------------------------
@@ -135,6 +146,46 @@ def test_without_the_module_the_engines_cases_are_there_and_cannot_run() -> None
     assert str(case) == "engine0_copies_coherent_memory cannot 'no module is built for it'"
 
 
+def test_a_chosen_case_brings_those_that_must_precede_it() -> None:
+    every = [linux.LOADS, linux.module_case("mine"), *linux.cases(with_engine(**{"pasid-num-bits": 8}))]
+    chosen = linux.with_needed(["engine0_lazy_fills_scattered_pages"], every)
+    assert [case.name for case in chosen] == [
+        "modules_load",
+        "module_mine_loads",
+        "engine0_copies_coherent_memory",  # binds a driver, without which there is no group
+        "engine0_becomes_lazy",
+        "engine0_lazy_fills_scattered_pages",
+    ]
+
+
+def test_what_a_case_needs_comes_before_it() -> None:
+    every = linux.cases(with_engine(**{"pasid-num-bits": 8}))
+    names = [case.name for case in every]
+    for index, case in enumerate(every):
+        assert not case.needs or case.needs in names[:index]
+
+
+def test_the_operators_cases_come_before_the_one_that_wants_no_warning() -> None:
+    mine = linux.shell_case("mine=grep -q x=1 /proc/cmdline && true")
+    names = [case.name for case in linux.cases(MACHINE, own=[mine])]
+    assert names[-2:] == ["mine", "no_smmu_warnings"]
+    assert str(mine) == "mine shell 'grep -q x=1 /proc/cmdline && true'"
+
+
+@pytest.mark.parametrize("text", ["", "mine", "mine=", "=true", "my case=true", "a#b=true", "mine=one\ntwo"])
+def test_what_is_no_case_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(UsageError, match=r"write (it as|one)"):
+        linux.shell_case(text)
+
+
+def test_every_case_of_linux_says_what_it_is_about() -> None:
+    engine = linux.cases(with_engine(**{"pasid-num-bits": 8}))
+    stalls = linux.cases(with_engine(**{"dma-can-stall": None}))
+    for case in [linux.LOADS, linux.module_case("mine"), *linux.cases(MACHINE), *engine, *stalls]:
+        assert case.about.endswith("."), case.name
+        assert case.about[0].isupper(), case.name
+
+
 def test_the_tests_of_the_engines_cases_are_the_modules() -> None:
     source = (TOP / "guest/kmod/vt_engine.c").read_text()
     cases = [case for case in linux.cases(with_engine(**{"pasid-num-bits": 8})) if case.function == "engine"]
@@ -145,7 +196,8 @@ def test_the_tests_of_the_engines_cases_are_the_modules() -> None:
 
 def test_every_case_calls_a_function_of_the_init_script() -> None:
     script = (TOP / "guest/linux/init").read_text()
-    for case in [*linux.cases(MACHINE), *linux.cases(with_engine()), *linux.cases(with_engine(), "for a reason")]:
+    mine = [linux.LOADS, linux.module_case("mine"), linux.shell_case("mine=true")]
+    for case in [*mine, *linux.cases(MACHINE), *linux.cases(with_engine()), *linux.cases(with_engine(), "why")]:
         assert f"\n{case.function}() {{" in script
 
 

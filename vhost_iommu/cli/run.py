@@ -147,8 +147,10 @@ def _run(args: argparse.Namespace) -> int:
     return int(report.verdict)
 
 
-def _launch(args: argparse.Namespace, progress: Progress, keep: Path | None, trace: Trace | None = None) -> Launch:
-    """The launch that the command line asks for, which tells of itself as it goes on."""
+def _launch(
+    args: argparse.Namespace, progress: Progress, *, keep: Path | None, trace: Trace | None = None, noted: bool = False
+) -> Launch:
+    """The launch that the command line asks for, which tells of itself as it goes on; of notes unless ``noted``."""
     from vhost_iommu.config import load_machine
     from vhost_iommu.guest.assets import Assets
     from vhost_iommu.guest.ktap import Ktap
@@ -170,6 +172,8 @@ def _launch(args: argparse.Namespace, progress: Progress, keep: Path | None, tra
             print(_result_line(result), flush=True)
 
     def note_came(text: str) -> None:
+        if noted:
+            return
         progress.clear()
         print(f"{paint('note', 'yellow', sys.stderr)}  {text}", file=sys.stderr, flush=True)
 
@@ -201,7 +205,7 @@ def _launch(args: argparse.Namespace, progress: Progress, keep: Path | None, tra
 
 
 def _list(args: argparse.Namespace, progress: Progress) -> int:
-    with closing(_launch(args, progress, args.keep)) as launch:
+    with closing(_launch(args, progress, keep=args.keep)) as launch:
         cases = launch.guest_run.cases()
     progress.clear()
     if args.json:
@@ -214,15 +218,18 @@ def _list(args: argparse.Namespace, progress: Progress) -> int:
 
 
 def _dry_run(args: argparse.Namespace, progress: Progress) -> int:
-    with closing(_launch(args, progress, args.keep)) as launch:
+    with closing(_launch(args, progress, keep=args.keep)) as launch:
         line, folder = launch.guest_run.dry_run()
     progress.clear()
     print(json.dumps({"command": line, "folder": str(folder)}) if args.json else line)
     return EXIT_OK
 
 
-def _once(args: argparse.Namespace, progress: Progress, keep: Path | None) -> Report:
-    with tracing(args.trace) as trace, closing(_launch(args, progress, keep, trace)) as launch:
+def _once(args: argparse.Namespace, progress: Progress, keep: Path | None, *, noted: bool = False) -> Report:
+    with (
+        tracing(args.trace) as trace,
+        closing(_launch(args, progress, keep=keep, trace=trace, noted=noted)) as launch,
+    ):
         return launch.run()
 
 
@@ -233,13 +240,14 @@ def _repeat(args: argparse.Namespace, progress: Progress) -> int:
 
     reports: list[Report] = []
     for number in range(1, args.repeat + 1):
-        report = _once(args, progress, args.keep / str(number) if args.keep is not None else None)
+        keep = args.keep / str(number) if args.keep is not None else None
+        report = _once(args, progress, keep, noted=number > 1)
         reports.append(report)
         if not args.json:
             progress.clear()
             print(f"run {number}: ", end="")
             _tell(args, report)
-        if report.verdict is not Verdict.PASSED and not args.keep_going:
+        if report.verdict is Verdict.INTERRUPTED or (report.verdict is not Verdict.PASSED and not args.keep_going):
             break
     passed = sum(report.verdict is Verdict.PASSED for report in reports)
     if args.json:

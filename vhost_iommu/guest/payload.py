@@ -184,22 +184,22 @@ class Payload:
     @cached_property
     def _own_modules(self) -> list[tuple[str, bytes]]:
         """The operator's modules by their names; UsageError for one that this kernel cannot take."""
-        return [_own_module(path, self.tree.image.version) for path in self.guest.own_modules]
+        return [self._own_module(path, self.tree.image.version) for path in self.guest.own_modules]
 
-
-def _own_module(path: Path, release: str) -> tuple[str, bytes]:
-    data = _bytes(path, "a kernel module (.ko)")
-    data = decompressed(data, path) or data
-    info = dict(entry.split("=", 1) for entry in modinfo(data, path) if "=" in entry)
-    if "vermagic" not in info:
-        raise UsageError(f"{path} is not a kernel module that was linked; name the .ko that 'make modules' made")
-    if not is_for_arm64(data):
-        raise UsageError(f"{path} is for another processor; build it with ARCH=arm64 and CROSS_COMPILE")
-    built, *marks = info["vermagic"].split()
-    # With versions of symbols the kernel looks at these instead.
-    if built != release and "modversions" not in marks:
-        raise UsageError(f"{path} was built for kernel {built}, and this is {release}; build it against its headers")
-    return info.get("name", re.sub(r"\.ko.*", "", path.name)).replace("-", "_"), data
+    def _own_module(self, path: Path, release: str) -> tuple[str, bytes]:
+        data = _bytes(path, "a kernel module (.ko)")
+        data = decompressed(data, path) or data
+        info = dict(entry.split("=", 1) for entry in modinfo(data, path) if "=" in entry)
+        if "vermagic" not in info:
+            raise UsageError(f"{path} is not a kernel module that was linked; name the .ko that 'make modules' made")
+        if not is_for_arm64(data):
+            raise UsageError(f"{path} is for another processor; build it with ARCH=arm64 and CROSS_COMPILE")
+        built, *marks = info["vermagic"].split()
+        if built != release and "modversions" not in marks:
+            raise UsageError(f"{path} was built for kernel {built}, and this is {release}; build it for this one")
+        if built != release:
+            self._note(f"{path} was built for kernel {built}: {release} takes it if the versions of its symbols agree")
+        return info.get("name", re.sub(r"\.ko.*", "", path.name)).replace("-", "_"), data
 
 
 def _needs(module: bytes) -> list[str]:

@@ -22,6 +22,7 @@ class Report:
     seconds: float
     seconds_to_first_test: float | None
     folder: Path | None
+    notes: tuple[str, ...] = ()  #: what the operator should know of the kernel and else that he gave
 
     def passed(self, name: str) -> bool:
         return self.ktap.passed(name)
@@ -46,6 +47,7 @@ def to_json(report: Report) -> str:
             "verdict": report.verdict.name.lower(),
             "why": report.why,
             "seconds": round(report.seconds, 3),
+            "notes": report.notes,
             "tests": [
                 {"name": result.name, "passed": result.passed, "skipped": result.skipped} for result in report.results
             ],

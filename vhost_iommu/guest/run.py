@@ -283,7 +283,7 @@ class GuestRun:
             why += f": {said}" if said else ""
         seconds = time.monotonic() - started
         folder.file("result.txt").write_text("".join(f"{each}\n" for each in [*ktap.results, f"{verdict.name}: {why}"]))
-        return Report(verdict, why, ktap, "\n".join(text), seconds, first, folder.path)
+        return Report(verdict, why, ktap, "\n".join(text), seconds, first, folder.path, tuple(self.notes))
 
 
 def _source(name: str) -> Path:
