@@ -2,7 +2,7 @@
 """Machine files: TOML that says which guest runs, which SMMUs it finds, and which masters are behind them.
 
 Law: what cannot work is refused here, before anything starts, in one sentence that names file, table and key
-and says the mend. Each table's keys are one declared set; an SMMU's features are the fields of ``Features``.
+and says the mend. Each table's keys are one declared set; an SMMU's are its model's features and options besides.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
-from .smmu.v3 import registers
-from .smmu.v3.features import PRESETS, Features
+from .models import DEFAULT, MODELS
+from .smmu.model import Traits
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _Table = TypeVar("_Table")
-#: What ``id_registers`` may set.
-ID_REGISTERS = ("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR", "MPAMIDR")
 
 
 class Size(int):
@@ -66,18 +64,14 @@ class GuestConfig:
 
 @dataclass(frozen=True)
 class SmmuConfig:
-    """One SMMU. ``features`` are arguments of ``Features``; ``id_registers`` override what follows from them."""
+    """One SMMU. ``features`` are arguments of its model's, ``id_registers`` override what follows from them."""
 
     name: str
-    model: Literal["smmuv3"] = "smmuv3"
-    #: Features to begin with, by a name in PRESETS; keys of the table replace single ones.
+    traits: Traits
+    options: Any  #: of its model
+    model: str = DEFAULT
+    #: Features to begin with, by a name in the model's presets; keys of the table replace single ones.
     preset: str | None = None
-    #: Register reads that still find CR0ACK, IRQ_CTRLACK and Update bits as they were before a write takes effect.
-    acknowledge_after: int = 0
-    #: Lookups that match several cached translations are F_TLB_CONFLICT, as far as 'bbm_level' lets them conflict.
-    tlb_conflicts: bool = False
-    #: Lookups that match several cached STEs, because of a wrong CONT, are F_CFG_CONFLICT.
-    configuration_conflicts: bool = False
     #: Seconds after which a stalled transaction that software has not answered is told in the log; 0: never.
     stall_watchdog: float = 5.0
     #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.
@@ -239,39 +233,56 @@ def _guest(where: _Where, table: object) -> GuestConfig:
 
 def _smmu(where: _Where, table: object) -> SmmuConfig:
     table = where.mapping(table)
-    own = [f.name for f in dataclasses.fields(SmmuConfig) if f.name not in ("features", "id_registers")]
-    hints = get_type_hints(Features)
-    settable = [f.name for f in dataclasses.fields(Features)]
-    where.check_keys(table, (*own, "id_registers", *settable))
-    preset = where.value("preset", table.get("preset", "linux"), str)
-    if preset not in PRESETS:
-        raise where.error(f"there is no preset {preset!r}; {_instead(preset, PRESETS)}")
-    named = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in settable}
-    features = {**PRESETS[preset], **named}
-    smmu = dataclasses.replace(
-        where.fill(SmmuConfig, {key: value for key, value in table.items() if key in own}),
-        features=MappingProxyType(features),
-        id_registers=MappingProxyType(_id_registers(where.at("[smmu.id_registers]"), table.get("id_registers", {}))),
-    )
+    named = where.value("model", table.get("model", DEFAULT), str)
+    if named not in MODELS:
+        raise where.error(f"there is no model {named!r}; {_instead(named, MODELS)}")
+    model = MODELS[named]
+    own = [f.name for f in dataclasses.fields(SmmuConfig) if f.name not in _MADE]
+    settable, options = (_keys(kind) for kind in (model.features, model.options))
+    where.check_keys(table, (*own, *options, "id_registers", *settable))
+    preset = where.value("preset", table.get("preset", next(iter(model.presets))), str)
+    if preset not in model.presets:
+        raise where.error(f"there is no preset {preset!r}; {_instead(preset, model.presets)}")
+    hints = get_type_hints(model.features)
+    features = dict(model.presets[preset])
+    features |= {key: where.value(key, value, hints[key]) for key, value in table.items() if key in settable}
+    ids = _id_registers(where.at("[smmu.id_registers]"), table.get("id_registers", {}), model.id_registers)
+    hints = get_type_hints(SmmuConfig)
+    said = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in own}
+    if "name" not in said:
+        raise where.error(f"'name' is missing; it is {_expected(str)}")
     try:
-        made = Features(**features)
+        made = SmmuConfig(
+            **said,
+            traits=model.traits(model.features(**features), ids),
+            options=where.fill(model.options, {key: value for key, value in table.items() if key in options}),
+            features=MappingProxyType(features),
+            id_registers=MappingProxyType(ids),
+        )
     except UsageError as error:
-        raise where.error(f"{smmu.name}: {error}") from error
-    if smmu.acknowledge_after < 0:
-        raise where.error("'acknowledge_after' counts register reads; make it 0 or more")
-    if not 0 <= smmu.stall_watchdog <= _DAY:
+        if str(error).startswith(str(where)):
+            raise
+        raise where.error(f"{said['name']}: {error}") from error
+    if not 0 <= made.stall_watchdog <= _DAY:
         raise where.error("'stall_watchdog' is in seconds; make it 0 to 86400")
-    msi = registers.IDR0(smmu.id_registers["IDR0"]).MSI == 1 if "IDR0" in smmu.id_registers else made.msi
     if "interrupts" not in table:
-        return dataclasses.replace(smmu, interrupts="msi" if msi else "wired")
-    if smmu.interrupts == "msi" and not msi:
-        raise where.error(f'{smmu.name} cannot send MSIs; set msi = true, or interrupts = "wired"')
-    return smmu
+        return dataclasses.replace(made, interrupts="msi" if made.traits.messages else "wired")
+    if made.interrupts == "msi" and not made.traits.messages:
+        raise where.error(f'{made.name} cannot send MSIs; set msi = true, or interrupts = "wired"')
+    return made
 
 
-def _id_registers(where: _Where, table: object) -> dict[str, int]:
+#: Fields of SmmuConfig that are no keys of a file, or tables of their own.
+_MADE = ("traits", "options", "features", "id_registers")
+
+
+def _keys(kind: type[Any]) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _id_registers(where: _Where, table: object, known: Iterable[str]) -> dict[str, int]:
     table = where.mapping(table)
-    where.check_keys(table, ID_REGISTERS)
+    where.check_keys(table, known)
     values = {key: int(where.value(key, value, int)) for key, value in table.items()}
     for key, value in values.items():
         if not 0 <= value < 1 << 32:
@@ -338,7 +349,7 @@ def _check(where: _Where, machine: MachineConfig) -> None:
             )
         if not master.stream_ids:
             raise where.error(f"{master.name} is behind {master.smmu} but has no StreamID; give it 'stream_ids'")
-        bits = stream_id_bits(smmus[master.smmu])
+        bits = smmus[master.smmu].traits.stream_id_bits
         for sid in master.stream_ids:
             if not 0 <= sid < 1 << bits:
                 raise where.error(
@@ -350,7 +361,7 @@ def _check(where: _Where, machine: MachineConfig) -> None:
                 raise where.error(
                     f"{other} and {master.name} both claim StreamID {sid:#x} of {master.smmu}; give one of them another"
                 )
-        bits = substream_id_bits(smmus[master.smmu])
+        bits = smmus[master.smmu].traits.substream_id_bits
         if not 0 <= master.pasid_bits <= bits:
             raise where.error(
                 f"{master.name} has {master.pasid_bits} bits of PASIDs, but {master.smmu} knows {bits} of SubstreamID; "
@@ -367,34 +378,12 @@ def check_kernel(machine: MachineConfig, page_size: int) -> None:
     granule = f"{page_size >> 10}K"
     where = _Where(_relative(machine.path), "[[smmu]]")
     for smmu in machine.smmus:
-        have = granules(smmu)
+        have = smmu.traits.granules
         if granule not in have:
             raise where.error(
                 f"{smmu.name} walks tables of {' and '.join(have)} only, and a kernel with pages of {granule} "
                 f"dies of it; add \"{granule}\" to 'granules' or take another kernel"
             )
-
-
-def stream_id_bits(smmu: SmmuConfig) -> int:
-    """Bits of a StreamID that the SMMU will have."""
-    if "IDR1" in smmu.id_registers:
-        return registers.IDR1(smmu.id_registers["IDR1"]).SIDSIZE
-    return Features(**smmu.features).stream_id_bits
-
-
-def substream_id_bits(smmu: SmmuConfig) -> int:
-    """Bits of a SubstreamID that the SMMU will have."""
-    if "IDR1" in smmu.id_registers:
-        return registers.IDR1(smmu.id_registers["IDR1"]).SSIDSIZE
-    return Features(**smmu.features).substream_id_bits
-
-
-def granules(smmu: SmmuConfig) -> tuple[str, ...]:
-    """The granules that the SMMU will have, such as ("4K", "64K")."""
-    if "IDR5" in smmu.id_registers:
-        idr5 = registers.IDR5(smmu.id_registers["IDR5"])
-        return tuple(name for name in ("4K", "16K", "64K") if idr5.values()[f"GRAN{name}"])
-    return tuple(Features(**smmu.features).granules)
 
 
 # -- tables, keys and types --------------------------------------------------------------------------------------

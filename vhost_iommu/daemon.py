@@ -84,10 +84,7 @@ class Watchdog:
     def _tell(self, stall: Stall, seconds: float) -> None:
         left, stag = stall.transaction, stall.stag
         what = f"{'write' if left.write else 'read'} of StreamID {left.sid:#x} at {left.iova:#x}"
-        if stag is None:
-            self._complain(f"stalled {seconds:.1f} s, and software cannot be told yet: no room for the event: {what}")
-        else:
-            self._complain(f"STAG {stag} stalled {seconds:.1f} s, no CMD_RESUME: {what}")
+        self._complain(f"stalled {seconds:.1f} s, {stall.waits}: {what}")
         if self._trace is not None:
             told = {} if stag is None else {"STAG": stag}
             self._trace.emit(self.name, "fault", "not resumed", **told, sid=left.sid, iova=left.iova, seconds=seconds)

@@ -14,48 +14,20 @@ from enum import IntEnum
 from pathlib import Path
 
 from .layout import Field, Layout
+from .models import MODELS
 from .smmu import descriptors
-from .smmu.v3 import commands, events, registers, structures
 
 HEADER = Path(__file__).parent / "_core" / "declared.h"
 
 #: Of these the core reads fields: structures and commands from words, registers and descriptors from one.
 LAYOUTS: tuple[type[Layout], ...] = (
-    structures.L1STD,
-    structures.STE,
-    structures.L1CD,
-    structures.CD,
     descriptors.TableDescriptor,
     descriptors.S1LeafDescriptor,
     descriptors.S2LeafDescriptor,
-    registers.IDR0,
-    registers.IDR1,
-    registers.IDR3,
-    registers.IDR5,
-    registers.MPAMIDR,
-    registers.CR2,
-    registers.GBPA,
-    registers.STRTAB_BASE,
-    registers.STRTAB_BASE_CFG,
-    commands.Command,
-    *commands.COMMANDS.values(),
+    *(layout for model in MODELS.values() for layout in model.layouts),
 )
 
-ENUMS: tuple[type[IntEnum], ...] = (
-    structures.STE_CONFIG,
-    structures.S1Fmt,
-    structures.S1DSS,
-    structures.STRW,
-    structures.EATS,
-    registers.AddressSize,
-    registers.StallModel,
-    registers.HTTU,
-    registers.TTEndian,
-    registers.StreamTableFormat,
-    commands.Opcode,
-    commands.CompletionSignal,
-    events.EventType,
-)
+ENUMS: tuple[type[IntEnum], ...] = tuple(enum for model in MODELS.values() for enum in model.enums)
 
 
 def text() -> str:

@@ -22,9 +22,9 @@ from .masters.port import Port
 from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
 from .memory import Memory, unheard
+from .models import MODELS
+from .smmu.model import Instance
 from .smmu.transaction import Stall
-from .smmu.v3 import Features, Smmu
-from .smmu.v3.registers import IDR0
 from .trace import Trace
 from .vfio.pci import BarMap, PciFunction
 
@@ -87,7 +87,8 @@ class Machine:
         self._pause = pause
         self._clock = clock
         self._on_stall = on_stall
-        self.smmus: dict[str, Smmu] = {}
+        #: Each is an Instance, and of its model's own type besides.
+        self.smmus: dict[str, Any] = {}
         self.masters: dict[str, Master] = {}
         self.functions: list[PciFunction] = []
         self._storages: list[Storage] = []
@@ -103,14 +104,12 @@ class Machine:
 
     def _add(self, config: SmmuConfig) -> None:
         memory = Memory()
-        smmu = Smmu(
+        smmu: Instance = MODELS[config.model].make(
             memory,
-            Features(**config.features),
-            id_registers=config.id_registers,
+            config.features,
+            config.id_registers,
+            config.options,
             name=config.name,
-            acknowledge_after=config.acknowledge_after,
-            tlb_conflicts=config.tlb_conflicts,
-            configuration_conflicts=config.configuration_conflicts,
             interrupt=self._smmu_interrupt(config, memory),
             lock=self._new_lock(),
             clock=self._clock,
@@ -132,7 +131,7 @@ class Machine:
         bars[0] = BarMap([(0, smmu)], wide=False)
         self.functions.append(PciFunction(config.name, bars, memory=memory))
 
-    def _master(self, config: MasterConfig, memory: Memory, smmu: Smmu) -> Master:
+    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance) -> Master:
         port = Port(config.name, memory, smmu, config.stream_ids)
         port.trace = self.trace
         port.on_stall = partial(self._on_stall, smmu.name)
@@ -162,9 +161,9 @@ class Machine:
             master.wake = self._spawn(config.name, _once(master.work))
         return master
 
-    def _atc(self, config: MasterConfig, options: EngineOptions, smmu: Smmu) -> Atc | None:
-        idr0 = smmu.registers[IDR0]
-        if not (idr0.ATS and options.atc_entries):
+    def _atc(self, config: MasterConfig, options: EngineOptions, smmu: Instance) -> Atc | None:
+        traits = self.config.smmu(smmu.name).traits
+        if not (traits.ats and options.atc_entries):
             return None
         answering = Answering[options.atc_invalidations.upper().replace("-", "_")]
         atc = Atc(
@@ -172,7 +171,7 @@ class Machine:
             smmu,
             config.stream_ids,
             capacity=options.atc_entries,
-            pri=bool(idr0.PRI),
+            pri=traits.pri,
             answering=answering,
         )
         atc.trace = self.trace

@@ -76,7 +76,8 @@ class Run:
         """The way was: registers are read from the pump's mirror, and the core's doorbell rings, for users alone."""
         smmu = self.smmus[config.name]
         # The core does not look for conflicts.
-        core = self.way is not Way.REFERENCE and not (config.tlb_conflicts or config.configuration_conflicts)
+        strict = config.options.tlb_conflicts or config.options.configuration_conflicts
+        core = self.way is not Way.REFERENCE and not strict
         users = self.way is Way.USERS
         found = (smmu.core is not None, smmu.counters.reads_mirrored() > 0, smmu.counters.writes_carried_out() > 0)
         assert found == (core, users, users and core), f"{config.name} did not run {self.way.value}: {found}"

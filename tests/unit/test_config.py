@@ -14,11 +14,9 @@ from vhost_iommu.config import (
     Options,
     Size,
     check_kernel,
-    granules,
     load_machine,
     machine_names,
     parse_machine,
-    stream_id_bits,
 )
 from vhost_iommu.errors import UsageError
 from vhost_iommu.smmu.v3 import Features
@@ -56,8 +54,8 @@ def test_the_three_machines_of_the_manual_are_there() -> None:
 def test_the_two_smmus_are_unlike_and_both_have_a_disk() -> None:
     machine = load_machine("two-smmus")
     one, other = machine.smmus
-    assert granules(one) != granules(other)
-    assert stream_id_bits(one) != stream_id_bits(other)
+    assert one.traits.granules != other.traits.granules
+    assert one.traits.stream_id_bits != other.traits.stream_id_bits
     assert one.interrupts != other.interrupts
     for key in ("oas", "stream_table_levels"):
         assert one.features[key] != other.features[key]
@@ -122,8 +120,8 @@ def test_id_registers_outweigh_features() -> None:
     smmu = parsed(
         GUEST + SMMU + "[smmu.id_registers]\nIDR1 = 0x00000005\nIDR5 = 0x14\nIDR0 = 0x2\nMPAMIDR = 0x3003f\n"
     ).smmus[0]
-    assert stream_id_bits(smmu) == 5
-    assert granules(smmu) == ("4K",)
+    assert smmu.traits.stream_id_bits == 5
+    assert smmu.traits.granules == ("4K",)
     assert smmu.interrupts == "wired"
     assert "below 0x20" in refusal(
         GUEST + SMMU + "[smmu.id_registers]\nIDR1 = 0x00000005\n" + ENGINE.replace("[1]", "[32]")

@@ -438,10 +438,12 @@ def test_a_full_queue_loses_no_stall_and_does_not_overflow_by_one(bench: Bench) 
     bench.stream(cd=S)
     full(bench)
     stall = stalled(bench)
+    assert stall.waits == "software cannot be told yet: no room for the event"
     assert bench[EVENTQ_PROD].OVFLG == 0
     assert len(bench.events()) == 8  # which makes room
     (event,) = bench.events()
     assert isinstance(event, F_TRANSLATION)
+    assert stall.waits == f"STAG {event.STAG} has no CMD_RESUME"
     bench.invalidate(terminate(event.STAG))
     assert ended(stall).outcome is Outcome.ABORT
 

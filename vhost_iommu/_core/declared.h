@@ -137,6 +137,121 @@ enum EventType {
     VI_EventType_F_VMS_FETCH = 0x25,
 };
 
+/* TableDescriptor: 8 bytes */
+#define VI_TableDescriptor_SIZE 8
+#define VI_TableDescriptor_TYPE UINT64_C(0x3)
+static inline uint64_t TableDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
+#define VI_TableDescriptor_Ignored_2 UINT64_C(0x3fc)
+static inline uint64_t TableDescriptor_Ignored_2(uint64_t raw) { return (raw >> 2) & UINT64_C(0xff); }
+#define VI_TableDescriptor_AF UINT64_C(0x400)
+static inline uint64_t TableDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
+#define VI_TableDescriptor_Ignored_11 UINT64_C(0x800)
+static inline uint64_t TableDescriptor_Ignored_11(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
+#define VI_TableDescriptor_NextTable UINT64_C(0xfffffffff000)
+static inline uint64_t TableDescriptor_NextTable(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
+#define VI_TableDescriptor_Ignored_51 UINT64_C(0x7f8000000000000)
+static inline uint64_t TableDescriptor_Ignored_51(uint64_t raw) { return (raw >> 51) & UINT64_C(0xff); }
+#define VI_TableDescriptor_PXNTable UINT64_C(0x800000000000000)
+static inline uint64_t TableDescriptor_PXNTable(uint64_t raw) { return (raw >> 59) & UINT64_C(0x1); }
+#define VI_TableDescriptor_UXNTable UINT64_C(0x1000000000000000)
+static inline uint64_t TableDescriptor_UXNTable(uint64_t raw) { return (raw >> 60) & UINT64_C(0x1); }
+#define VI_TableDescriptor_APTable UINT64_C(0x6000000000000000)
+static inline uint64_t TableDescriptor_APTable(uint64_t raw) { return (raw >> 61) & UINT64_C(0x3); }
+#define VI_TableDescriptor_NSTable UINT64_C(0x8000000000000000)
+static inline uint64_t TableDescriptor_NSTable(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
+#define VI_TableDescriptor_NextTable_51_50 UINT64_C(0x300)
+static inline uint64_t TableDescriptor_NextTable_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
+#define VI_TableDescriptor_NextTable_51_48 UINT64_C(0xf000)
+static inline uint64_t TableDescriptor_NextTable_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
+#define VI_TableDescriptor_NextTable_49_48 UINT64_C(0x3000000000000)
+static inline uint64_t TableDescriptor_NextTable_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
+
+/* S1LeafDescriptor: 8 bytes */
+#define VI_S1LeafDescriptor_SIZE 8
+#define VI_S1LeafDescriptor_TYPE UINT64_C(0x3)
+static inline uint64_t S1LeafDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
+#define VI_S1LeafDescriptor_AttrIndx UINT64_C(0x1c)
+static inline uint64_t S1LeafDescriptor_AttrIndx(uint64_t raw) { return (raw >> 2) & UINT64_C(0x7); }
+#define VI_S1LeafDescriptor_NS UINT64_C(0x20)
+static inline uint64_t S1LeafDescriptor_NS(uint64_t raw) { return (raw >> 5) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_AP UINT64_C(0xc0)
+static inline uint64_t S1LeafDescriptor_AP(uint64_t raw) { return (raw >> 6) & UINT64_C(0x3); }
+#define VI_S1LeafDescriptor_SH UINT64_C(0x300)
+static inline uint64_t S1LeafDescriptor_SH(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
+#define VI_S1LeafDescriptor_AF UINT64_C(0x400)
+static inline uint64_t S1LeafDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_nG UINT64_C(0x800)
+static inline uint64_t S1LeafDescriptor_nG(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_OA UINT64_C(0xfffffffff000)
+static inline uint64_t S1LeafDescriptor_OA(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
+#define VI_S1LeafDescriptor_GP UINT64_C(0x4000000000000)
+static inline uint64_t S1LeafDescriptor_GP(uint64_t raw) { return (raw >> 50) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_DBM UINT64_C(0x8000000000000)
+static inline uint64_t S1LeafDescriptor_DBM(uint64_t raw) { return (raw >> 51) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_Contiguous UINT64_C(0x10000000000000)
+static inline uint64_t S1LeafDescriptor_Contiguous(uint64_t raw) { return (raw >> 52) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_PXN UINT64_C(0x20000000000000)
+static inline uint64_t S1LeafDescriptor_PXN(uint64_t raw) { return (raw >> 53) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_UXN UINT64_C(0x40000000000000)
+static inline uint64_t S1LeafDescriptor_UXN(uint64_t raw) { return (raw >> 54) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_Software UINT64_C(0x780000000000000)
+static inline uint64_t S1LeafDescriptor_Software(uint64_t raw) { return (raw >> 55) & UINT64_C(0xf); }
+#define VI_S1LeafDescriptor_PBHA UINT64_C(0x7800000000000000)
+static inline uint64_t S1LeafDescriptor_PBHA(uint64_t raw) { return (raw >> 59) & UINT64_C(0xf); }
+#define VI_S1LeafDescriptor_AMEC UINT64_C(0x8000000000000000)
+static inline uint64_t S1LeafDescriptor_AMEC(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_OA_51_50 UINT64_C(0x300)
+static inline uint64_t S1LeafDescriptor_OA_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
+#define VI_S1LeafDescriptor_OA_51_48 UINT64_C(0xf000)
+static inline uint64_t S1LeafDescriptor_OA_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
+#define VI_S1LeafDescriptor_nT UINT64_C(0x10000)
+static inline uint64_t S1LeafDescriptor_nT(uint64_t raw) { return (raw >> 16) & UINT64_C(0x1); }
+#define VI_S1LeafDescriptor_OA_49_48 UINT64_C(0x3000000000000)
+static inline uint64_t S1LeafDescriptor_OA_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
+#define VI_S1LeafDescriptor_AttrIndx_3 UINT64_C(0x800000000000000)
+static inline uint64_t S1LeafDescriptor_AttrIndx_3(uint64_t raw) { return (raw >> 59) & UINT64_C(0x1); }
+
+/* S2LeafDescriptor: 8 bytes */
+#define VI_S2LeafDescriptor_SIZE 8
+#define VI_S2LeafDescriptor_TYPE UINT64_C(0x3)
+static inline uint64_t S2LeafDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
+#define VI_S2LeafDescriptor_MemAttr UINT64_C(0x3c)
+static inline uint64_t S2LeafDescriptor_MemAttr(uint64_t raw) { return (raw >> 2) & UINT64_C(0xf); }
+#define VI_S2LeafDescriptor_S2AP UINT64_C(0xc0)
+static inline uint64_t S2LeafDescriptor_S2AP(uint64_t raw) { return (raw >> 6) & UINT64_C(0x3); }
+#define VI_S2LeafDescriptor_SH UINT64_C(0x300)
+static inline uint64_t S2LeafDescriptor_SH(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
+#define VI_S2LeafDescriptor_AF UINT64_C(0x400)
+static inline uint64_t S2LeafDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_FnXS UINT64_C(0x800)
+static inline uint64_t S2LeafDescriptor_FnXS(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_OA UINT64_C(0xfffffffff000)
+static inline uint64_t S2LeafDescriptor_OA(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
+#define VI_S2LeafDescriptor_DBM UINT64_C(0x8000000000000)
+static inline uint64_t S2LeafDescriptor_DBM(uint64_t raw) { return (raw >> 51) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_Contiguous UINT64_C(0x10000000000000)
+static inline uint64_t S2LeafDescriptor_Contiguous(uint64_t raw) { return (raw >> 52) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_XN UINT64_C(0x60000000000000)
+static inline uint64_t S2LeafDescriptor_XN(uint64_t raw) { return (raw >> 53) & UINT64_C(0x3); }
+#define VI_S2LeafDescriptor_NS UINT64_C(0x80000000000000)
+static inline uint64_t S2LeafDescriptor_NS(uint64_t raw) { return (raw >> 55) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_Software UINT64_C(0x700000000000000)
+static inline uint64_t S2LeafDescriptor_Software(uint64_t raw) { return (raw >> 56) & UINT64_C(0x7); }
+#define VI_S2LeafDescriptor_PBHA UINT64_C(0x7800000000000000)
+static inline uint64_t S2LeafDescriptor_PBHA(uint64_t raw) { return (raw >> 59) & UINT64_C(0xf); }
+#define VI_S2LeafDescriptor_AMEC UINT64_C(0x8000000000000000)
+static inline uint64_t S2LeafDescriptor_AMEC(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_MemAttr_FWB UINT64_C(0x1c)
+static inline uint64_t S2LeafDescriptor_MemAttr_FWB(uint64_t raw) { return (raw >> 2) & UINT64_C(0x7); }
+#define VI_S2LeafDescriptor_OA_51_50 UINT64_C(0x300)
+static inline uint64_t S2LeafDescriptor_OA_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
+#define VI_S2LeafDescriptor_OA_51_48 UINT64_C(0xf000)
+static inline uint64_t S2LeafDescriptor_OA_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
+#define VI_S2LeafDescriptor_nT UINT64_C(0x10000)
+static inline uint64_t S2LeafDescriptor_nT(uint64_t raw) { return (raw >> 16) & UINT64_C(0x1); }
+#define VI_S2LeafDescriptor_OA_49_48 UINT64_C(0x3000000000000)
+static inline uint64_t S2LeafDescriptor_OA_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
+
 /* L1STD: 8 bytes */
 #define VI_L1STD_SIZE 8
 #define VI_L1STD_Span UINT64_C(0x1f)
@@ -298,121 +413,6 @@ static inline uint64_t CD_DisCH0(const uint64_t *words) { return (words[1] >> 1)
 static inline uint64_t CD_SKL0(const uint64_t *words) { return (words[1] >> 62) & UINT64_C(0x3); }
 static inline uint64_t CD_DisCH1(const uint64_t *words) { return (words[2] >> 1) & UINT64_C(0x1); }
 static inline uint64_t CD_SKL1(const uint64_t *words) { return (words[2] >> 62) & UINT64_C(0x3); }
-
-/* TableDescriptor: 8 bytes */
-#define VI_TableDescriptor_SIZE 8
-#define VI_TableDescriptor_TYPE UINT64_C(0x3)
-static inline uint64_t TableDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
-#define VI_TableDescriptor_Ignored_2 UINT64_C(0x3fc)
-static inline uint64_t TableDescriptor_Ignored_2(uint64_t raw) { return (raw >> 2) & UINT64_C(0xff); }
-#define VI_TableDescriptor_AF UINT64_C(0x400)
-static inline uint64_t TableDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
-#define VI_TableDescriptor_Ignored_11 UINT64_C(0x800)
-static inline uint64_t TableDescriptor_Ignored_11(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
-#define VI_TableDescriptor_NextTable UINT64_C(0xfffffffff000)
-static inline uint64_t TableDescriptor_NextTable(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
-#define VI_TableDescriptor_Ignored_51 UINT64_C(0x7f8000000000000)
-static inline uint64_t TableDescriptor_Ignored_51(uint64_t raw) { return (raw >> 51) & UINT64_C(0xff); }
-#define VI_TableDescriptor_PXNTable UINT64_C(0x800000000000000)
-static inline uint64_t TableDescriptor_PXNTable(uint64_t raw) { return (raw >> 59) & UINT64_C(0x1); }
-#define VI_TableDescriptor_UXNTable UINT64_C(0x1000000000000000)
-static inline uint64_t TableDescriptor_UXNTable(uint64_t raw) { return (raw >> 60) & UINT64_C(0x1); }
-#define VI_TableDescriptor_APTable UINT64_C(0x6000000000000000)
-static inline uint64_t TableDescriptor_APTable(uint64_t raw) { return (raw >> 61) & UINT64_C(0x3); }
-#define VI_TableDescriptor_NSTable UINT64_C(0x8000000000000000)
-static inline uint64_t TableDescriptor_NSTable(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
-#define VI_TableDescriptor_NextTable_51_50 UINT64_C(0x300)
-static inline uint64_t TableDescriptor_NextTable_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
-#define VI_TableDescriptor_NextTable_51_48 UINT64_C(0xf000)
-static inline uint64_t TableDescriptor_NextTable_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
-#define VI_TableDescriptor_NextTable_49_48 UINT64_C(0x3000000000000)
-static inline uint64_t TableDescriptor_NextTable_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
-
-/* S1LeafDescriptor: 8 bytes */
-#define VI_S1LeafDescriptor_SIZE 8
-#define VI_S1LeafDescriptor_TYPE UINT64_C(0x3)
-static inline uint64_t S1LeafDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
-#define VI_S1LeafDescriptor_AttrIndx UINT64_C(0x1c)
-static inline uint64_t S1LeafDescriptor_AttrIndx(uint64_t raw) { return (raw >> 2) & UINT64_C(0x7); }
-#define VI_S1LeafDescriptor_NS UINT64_C(0x20)
-static inline uint64_t S1LeafDescriptor_NS(uint64_t raw) { return (raw >> 5) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_AP UINT64_C(0xc0)
-static inline uint64_t S1LeafDescriptor_AP(uint64_t raw) { return (raw >> 6) & UINT64_C(0x3); }
-#define VI_S1LeafDescriptor_SH UINT64_C(0x300)
-static inline uint64_t S1LeafDescriptor_SH(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
-#define VI_S1LeafDescriptor_AF UINT64_C(0x400)
-static inline uint64_t S1LeafDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_nG UINT64_C(0x800)
-static inline uint64_t S1LeafDescriptor_nG(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_OA UINT64_C(0xfffffffff000)
-static inline uint64_t S1LeafDescriptor_OA(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
-#define VI_S1LeafDescriptor_GP UINT64_C(0x4000000000000)
-static inline uint64_t S1LeafDescriptor_GP(uint64_t raw) { return (raw >> 50) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_DBM UINT64_C(0x8000000000000)
-static inline uint64_t S1LeafDescriptor_DBM(uint64_t raw) { return (raw >> 51) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_Contiguous UINT64_C(0x10000000000000)
-static inline uint64_t S1LeafDescriptor_Contiguous(uint64_t raw) { return (raw >> 52) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_PXN UINT64_C(0x20000000000000)
-static inline uint64_t S1LeafDescriptor_PXN(uint64_t raw) { return (raw >> 53) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_UXN UINT64_C(0x40000000000000)
-static inline uint64_t S1LeafDescriptor_UXN(uint64_t raw) { return (raw >> 54) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_Software UINT64_C(0x780000000000000)
-static inline uint64_t S1LeafDescriptor_Software(uint64_t raw) { return (raw >> 55) & UINT64_C(0xf); }
-#define VI_S1LeafDescriptor_PBHA UINT64_C(0x7800000000000000)
-static inline uint64_t S1LeafDescriptor_PBHA(uint64_t raw) { return (raw >> 59) & UINT64_C(0xf); }
-#define VI_S1LeafDescriptor_AMEC UINT64_C(0x8000000000000000)
-static inline uint64_t S1LeafDescriptor_AMEC(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_OA_51_50 UINT64_C(0x300)
-static inline uint64_t S1LeafDescriptor_OA_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
-#define VI_S1LeafDescriptor_OA_51_48 UINT64_C(0xf000)
-static inline uint64_t S1LeafDescriptor_OA_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
-#define VI_S1LeafDescriptor_nT UINT64_C(0x10000)
-static inline uint64_t S1LeafDescriptor_nT(uint64_t raw) { return (raw >> 16) & UINT64_C(0x1); }
-#define VI_S1LeafDescriptor_OA_49_48 UINT64_C(0x3000000000000)
-static inline uint64_t S1LeafDescriptor_OA_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
-#define VI_S1LeafDescriptor_AttrIndx_3 UINT64_C(0x800000000000000)
-static inline uint64_t S1LeafDescriptor_AttrIndx_3(uint64_t raw) { return (raw >> 59) & UINT64_C(0x1); }
-
-/* S2LeafDescriptor: 8 bytes */
-#define VI_S2LeafDescriptor_SIZE 8
-#define VI_S2LeafDescriptor_TYPE UINT64_C(0x3)
-static inline uint64_t S2LeafDescriptor_TYPE(uint64_t raw) { return (raw) & UINT64_C(0x3); }
-#define VI_S2LeafDescriptor_MemAttr UINT64_C(0x3c)
-static inline uint64_t S2LeafDescriptor_MemAttr(uint64_t raw) { return (raw >> 2) & UINT64_C(0xf); }
-#define VI_S2LeafDescriptor_S2AP UINT64_C(0xc0)
-static inline uint64_t S2LeafDescriptor_S2AP(uint64_t raw) { return (raw >> 6) & UINT64_C(0x3); }
-#define VI_S2LeafDescriptor_SH UINT64_C(0x300)
-static inline uint64_t S2LeafDescriptor_SH(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
-#define VI_S2LeafDescriptor_AF UINT64_C(0x400)
-static inline uint64_t S2LeafDescriptor_AF(uint64_t raw) { return (raw >> 10) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_FnXS UINT64_C(0x800)
-static inline uint64_t S2LeafDescriptor_FnXS(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_OA UINT64_C(0xfffffffff000)
-static inline uint64_t S2LeafDescriptor_OA(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffff)) << 12; }
-#define VI_S2LeafDescriptor_DBM UINT64_C(0x8000000000000)
-static inline uint64_t S2LeafDescriptor_DBM(uint64_t raw) { return (raw >> 51) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_Contiguous UINT64_C(0x10000000000000)
-static inline uint64_t S2LeafDescriptor_Contiguous(uint64_t raw) { return (raw >> 52) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_XN UINT64_C(0x60000000000000)
-static inline uint64_t S2LeafDescriptor_XN(uint64_t raw) { return (raw >> 53) & UINT64_C(0x3); }
-#define VI_S2LeafDescriptor_NS UINT64_C(0x80000000000000)
-static inline uint64_t S2LeafDescriptor_NS(uint64_t raw) { return (raw >> 55) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_Software UINT64_C(0x700000000000000)
-static inline uint64_t S2LeafDescriptor_Software(uint64_t raw) { return (raw >> 56) & UINT64_C(0x7); }
-#define VI_S2LeafDescriptor_PBHA UINT64_C(0x7800000000000000)
-static inline uint64_t S2LeafDescriptor_PBHA(uint64_t raw) { return (raw >> 59) & UINT64_C(0xf); }
-#define VI_S2LeafDescriptor_AMEC UINT64_C(0x8000000000000000)
-static inline uint64_t S2LeafDescriptor_AMEC(uint64_t raw) { return (raw >> 63) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_MemAttr_FWB UINT64_C(0x1c)
-static inline uint64_t S2LeafDescriptor_MemAttr_FWB(uint64_t raw) { return (raw >> 2) & UINT64_C(0x7); }
-#define VI_S2LeafDescriptor_OA_51_50 UINT64_C(0x300)
-static inline uint64_t S2LeafDescriptor_OA_51_50(uint64_t raw) { return (raw >> 8) & UINT64_C(0x3); }
-#define VI_S2LeafDescriptor_OA_51_48 UINT64_C(0xf000)
-static inline uint64_t S2LeafDescriptor_OA_51_48(uint64_t raw) { return (raw >> 12) & UINT64_C(0xf); }
-#define VI_S2LeafDescriptor_nT UINT64_C(0x10000)
-static inline uint64_t S2LeafDescriptor_nT(uint64_t raw) { return (raw >> 16) & UINT64_C(0x1); }
-#define VI_S2LeafDescriptor_OA_49_48 UINT64_C(0x3000000000000)
-static inline uint64_t S2LeafDescriptor_OA_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
 
 /* IDR0: 4 bytes */
 #define VI_IDR0_SIZE 4

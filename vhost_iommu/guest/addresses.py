@@ -40,7 +40,7 @@ def address_map(config: MachineConfig) -> dict[str, Any]:
                 "name": function.smmu.name,
                 "slot": function.slot,
                 "config": function.config,
-                "registers": {"base": function.bar0.base, "size": function.smmu.registers_size},
+                "registers": {"base": function.bar0.base, "size": function.smmu.binding.registers_size},
                 "bar0": _window(function.bar0),
                 "bar2": None if function.bar2 is None else _window(function.bar2),
                 "interrupts": dict(function.intids),

@@ -17,19 +17,22 @@ from elftools.elf.elffile import ELFFile
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.choice import chosen_of
-from vhost_iommu.guest.platform import SMMU_INTERRUPTS, Platform
+from vhost_iommu.guest.platform import Platform
 
 MAGIC = 0x31435456
 CASE_SIZE = 64
 _NAME_SIZE = 56
 _MAX_WRITES, _MAX_SMMUS, _MAX_MASTERS, _MAX_SIDS, _MAX_ARGUMENTS = 96, 31, 64, 8, 256
 
+#: Interrupts in the order of ``intids`` (guest/bare/lib/vt.h).
+_INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
+
 _Write = c.Struct("address" / c.Int64ul, "value" / c.Int64ul)
 _Smmu = c.Struct(
     "name" / c.PaddedString(32, "ascii"),
     "base" / c.Int64ul,
     "size" / c.Int64ul,
-    "intids" / c.Int32ul[len(SMMU_INTERRUPTS)],
+    "intids" / c.Int32ul[len(_INTERRUPTS)],
 )
 _Master = c.Struct(
     "name" / c.PaddedString(32, "ascii"),
@@ -149,8 +152,8 @@ def configuration(platform: Platform, arguments: str = "") -> bytes:
                     {
                         "name": function.smmu.name,
                         "base": function.bar0.base,
-                        "size": function.smmu.registers_size,
-                        "intids": [function.intids.get(name, 0) for name in SMMU_INTERRUPTS],
+                        "size": function.smmu.binding.registers_size,
+                        "intids": [function.intids.get(name, 0) for name in _INTERRUPTS],
                     }
                     for function in platform.functions
                 ],

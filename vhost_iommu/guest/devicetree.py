@@ -119,8 +119,8 @@ def _added(platform: Platform, last_phandle: int, msi_parent: int) -> Iterator[A
 def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
     smmu = function.smmu
     node = fdt.Node(f"iommu@{function.bar0.base:x}")
-    _set(node, "compatible", "arm,smmu-v3")
-    _set(node, "reg", _cells(function.bar0.base, smmu.registers_size))
+    _set(node, "compatible", smmu.binding.compatible)
+    _set(node, "reg", _cells(function.bar0.base, smmu.binding.registers_size))
     _set(node, "#iommu-cells", 1)
     # Without a word it would inherit the root's, which is coherent.
     _set(node, "dma-coherent" if smmu.coherent else "dma-noncoherent", None)

@@ -6,14 +6,10 @@ Law: nothing is decided here; windows are machine.py's, addresses and interrupt 
 
 from __future__ import annotations
 
-from vhost_iommu.config import MachineConfig, MasterConfig, granules
+from vhost_iommu.config import MachineConfig, MasterConfig
 from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, V2M_DOORBELL, GuestMaster, GuestSmmu, Platform, Property
 from vhost_iommu.machine import Wires, placements
-from vhost_iommu.smmu.v3 import Features
-
-#: Wired interrupts of an SMMU without PRI, and of one with it.
-WIRED = ("eventq", "gerror", "cmdq-sync")
-WIRED_PRI = ("eventq", "gerror", "priq", "cmdq-sync")
+from vhost_iommu.models import MODELS
 
 
 def platform_of(config: MachineConfig) -> Platform:
@@ -21,14 +17,14 @@ def platform_of(config: MachineConfig) -> Platform:
     smmus, masters = [], []
     for smmu in config.smmus:
         wired = smmu.interrupts == "wired"
-        features = Features(**smmu.features)
         smmus.append(
             GuestSmmu(
                 smmu.name,
-                wired=() if not wired else WIRED_PRI if features.pri else WIRED,
+                binding=MODELS[smmu.model].binding,
+                wired=smmu.traits.wires if wired else (),
                 msi=not wired,
-                coherent=features.coherent,
-                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in granules(smmu)),
+                coherent=smmu.traits.coherent,
+                granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in smmu.traits.granules),
             )
         )
         masters += [

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.models import DEFAULT, MODELS
+from vhost_iommu.smmu.model import Binding
 
 RAM = 0x4000_0000
 GICD, GICC = 0x0800_0000, 0x0801_0000  #: distributor and CPU interface of the GICv2
@@ -27,9 +29,6 @@ SPI_BASE = 32  #: INTID of SPI 0
 SLOTS = range(31, 0, -1)
 WINDOW_ALIGNMENT = 0x1_0000  #: the largest page of any kernel, so that two windows never share one
 
-#: Interrupts of an SMMU that Linux's binding knows, in its order.
-SMMU_INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
-
 PCI_COMMAND, PCI_BAR0, PCI_BAR2 = 0x04, 0x10, 0x18
 COMMAND_MEMORY, COMMAND_MASTER = 1 << 1, 1 << 2
 
@@ -45,8 +44,8 @@ class GuestSmmu:
     """One SMMU instance: one PCI function, whose BAR0 is its registers."""
 
     name: str
-    registers_size: int = 0x2_0000  #: bytes; Linux asks for 128 KiB
-    wired: tuple[str, ...] = ()  #: of SMMU_INTERRUPTS; none: MSIs
+    binding: Binding = MODELS[DEFAULT].binding
+    wired: tuple[str, ...] = ()  #: of the binding's interrupts; none: MSIs
     msi: bool = True  #: the device tree names the v2m frame as its MSI parent
     granules: frozenset[int] = frozenset({4096, 16384, 65536})  #: bytes
     coherent: bool = True  #: what firmware says of its table walks; it should agree with IDR0.COHACC
@@ -134,7 +133,7 @@ class Platform:
         functions = []
         at = PCI_MEMORY.start
         for slot, smmu in zip(SLOTS, smmus, strict=False):
-            bar0 = _place(at, _power_of_two(max(smmu.registers_size, WINDOW_ALIGNMENT)))
+            bar0 = _place(at, _power_of_two(max(smmu.binding.registers_size, WINDOW_ALIGNMENT)))
             offsets = _offsets([master for master in masters if master.smmu == smmu.name])
             bar2 = None
             if offsets:
@@ -158,11 +157,12 @@ class Platform:
     def _intids(smmus: tuple[GuestSmmu, ...], masters: tuple[GuestMaster, ...]) -> dict[tuple[str, str], int]:
         """INTID of each (device, name of the interrupt), from the top of the v2m frame down."""
         for smmu in smmus:
-            if unknown := [name for name in smmu.wired if name not in SMMU_INTERRUPTS]:
-                raise UsageError(f"{smmu.name} has no interrupt {unknown[0]}; take {', '.join(SMMU_INTERRUPTS)}")
-        wires = [(smmu.name, name) for smmu in smmus for name in SMMU_INTERRUPTS if name in smmu.wired]
+            known = smmu.binding.interrupts
+            if unknown := [name for name in smmu.wired if name not in known]:
+                raise UsageError(f"{smmu.name} has no interrupt {unknown[0]}; take {', '.join(known)}")
+        wires = [(smmu.name, name) for smmu in smmus for name in smmu.binding.interrupts if name in smmu.wired]
         wires += [(master.name, "") for master in masters if master.interrupt]
-        msis = sum(3 for smmu in smmus if smmu.msi and not smmu.wired)
+        msis = sum(smmu.binding.messages for smmu in smmus if smmu.msi and not smmu.wired)
         if len(wires) + msis > len(V2M_INTIDS):
             raise UsageError(
                 f"the machine needs {len(wires) + msis} interrupts of {len(V2M_INTIDS)}; take fewer masters"

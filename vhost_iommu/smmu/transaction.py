@@ -87,6 +87,7 @@ class Stall:
     event: Layout
     since: float  #: by the SMMU's clock, in seconds
     stag: int | None = None  #: None: not told to software yet
+    waits: str = ""  #: for what, in words
     done: list[tuple[Piece, MemoryType]] = field(default_factory=list)  #: translated by retries that stalled again
     answer: Answer | None = None
     resolved: Callable[[], None] = lambda: None
@@ -170,7 +171,9 @@ class Direct(Protocol):
 class Translator(Protocol):
     """What a master needs of an SMMU."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
     #: Held by a master from a translation until its access is done.
     lock: AbstractContextManager[Any]
 

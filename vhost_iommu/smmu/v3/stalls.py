@@ -65,12 +65,14 @@ class Stalls:
     def _tell(self, stall: Stall, answer: Answer) -> None:
         if len(self.recorded) >= self.limit or not self.reports.writable():
             self.unrecorded.append(stall)
+            stall.waits = "software cannot be told yet: no room for the event"
             return
         while self._next_stag in self.recorded:
             self._next_stag = self._next_stag + 1 & 0xFFFF
         stall.stag = self._next_stag
         self._next_stag = self._next_stag + 1 & 0xFFFF
         self.recorded[stall.stag] = stall
+        stall.waits = f"STAG {stall.stag} has no CMD_RESUME"
         stall.event = stall.event.replace(STAG=stall.stag)
         answer.events.append(stall.event)
         self.reports.write(stall.event)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a programming model says of itself, for all who are not of it: machine files, machines, guests, ``decode``.
+
+Law: whoever reads this needs to know no model; whoever adds one fills it in, and adds its name to ``models.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..layout import Layout
+from ..memory import MemoryLike
+from ..mmio import MmioDevice
+from ..trace import Trace
+from .ats import AtsTranslator
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What others must know of one SMMU before it is made; from its features and ID registers."""
+
+    stream_id_bits: int
+    substream_id_bits: int
+    granules: tuple[str, ...]  #: such as "4K"
+    coherent: bool  #: its own accesses, as firmware should say, too
+    messages: bool  #: it can send its interrupts as messages
+    wires: tuple[str, ...]  #: its interrupt lines, by the names and in the order of its binding
+    ats: bool
+    pri: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How a device tree tells Linux of it."""
+
+    compatible: str
+    registers_size: int  #: bytes of its window
+    interrupts: tuple[str, ...]  #: names that its lines may have, in order
+    messages: int  #: how many a driver sets up, where it has messages
+    driver: str  #: Linux's platform driver, which prefixes its log lines
+    sysfs: str  #: beginning of its name in /sys/class/iommu
+
+
+class Instance(MmioDevice, AtsTranslator, Protocol):
+    """One SMMU: registers in front, transactions behind."""
+
+    wake: Callable[[], None] | None
+
+    def work(self) -> bool:
+        """Go on with what a register write left for later; whether more is left, for another call."""
+
+
+class Make(Protocol):
+    """Makes one instance over ``memory``; ``features``, ``id_registers`` and ``options`` are a machine file's."""
+
+    def __call__(
+        self,
+        memory: MemoryLike,
+        features: Mapping[str, Any],
+        id_registers: Mapping[str, int],
+        options: Any,
+        *,
+        name: str,
+        interrupt: Callable[[str], None] | None,
+        lock: AbstractContextManager[Any],
+        clock: Callable[[], float],
+        trace: Trace | None,
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """One programming model; what a machine file's ``model`` names."""
+
+    name: str
+    title: str  #: with the specification
+    #: A dataclass of named features, which refuses what cannot be (UsageError); its fields are keys of [[smmu]].
+    features: type[Any]
+    #: Named beginnings of a feature table; the first is where a table without ``preset`` begins.
+    presets: Mapping[str, Mapping[str, Any]]
+    #: ID registers that a machine file may set as they read.
+    id_registers: Sequence[str]
+    #: A dataclass of what else an instance can be told, beside features; likewise keys of [[smmu]], and refused so.
+    options: type[Any]
+    traits: Callable[[Any, Mapping[str, int]], Traits]  #: of made features, and ID registers that outweigh them
+    make: Make
+    binding: Binding
+    #: What the compiled core reads fields of, in the order of the C header, and enumerations that it knows.
+    layouts: Sequence[type[Layout]]
+    enums: Sequence[type[Any]]

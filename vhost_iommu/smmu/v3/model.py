@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What SMMUv3 says of itself as a programming model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...errors import UsageError
+from ...memory import MemoryLike
+from ...trace import Trace
+from ..model import Binding, Model, Traits
+from . import commands, events, registers, structures
+from .features import GRANULES, PRESETS, Features
+from .instance import Smmu
+
+#: Interrupts in the order of the device tree's binding.
+INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an SMMUv3 behaves where the architecture leaves it a choice."""
+
+    #: Register reads that still find CR0ACK, IRQ_CTRLACK and Update bits as they were before a write takes effect.
+    acknowledge_after: int = 0
+    #: Lookups that match several cached translations are F_TLB_CONFLICT, as far as 'bbm_level' lets them conflict.
+    tlb_conflicts: bool = False
+    #: Lookups that match several cached STEs, because of a wrong CONT, are F_CFG_CONFLICT.
+    configuration_conflicts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.acknowledge_after < 0:
+            raise UsageError("'acknowledge_after' counts register reads; make it 0 or more")
+
+
+def _traits(features: Features, id_registers: Mapping[str, int]) -> Traits:
+    ids = {register.__name__: value for register, value in features.id_registers().items()} | dict(id_registers)
+    idr0, idr1, idr5 = registers.IDR0(ids["IDR0"]), registers.IDR1(ids["IDR1"]), registers.IDR5(ids["IDR5"])
+    return Traits(
+        stream_id_bits=idr1.SIDSIZE,
+        substream_id_bits=idr1.SSIDSIZE,
+        granules=tuple(name for name in GRANULES if idr5.values()[f"GRAN{name}"]),
+        coherent=bool(idr0.COHACC),
+        messages=bool(idr0.MSI),
+        wires=tuple(name for name in INTERRUPTS if name != "priq" or idr0.PRI),
+        ats=bool(idr0.ATS),
+        pri=bool(idr0.PRI),
+    )
+
+
+def _make(
+    memory: MemoryLike,
+    features: Mapping[str, Any],
+    id_registers: Mapping[str, int],
+    options: Options,
+    *,
+    name: str,
+    interrupt: Callable[[str], None] | None,
+    lock: AbstractContextManager[Any],
+    clock: Callable[[], float],
+    trace: Trace | None,
+) -> Smmu:
+    return Smmu(
+        memory,
+        Features(**features),
+        id_registers=id_registers,
+        name=name,
+        interrupt=interrupt,
+        lock=lock,
+        clock=clock,
+        trace=trace,
+        **asdict(options),
+    )
+
+
+MODEL = Model(
+    name="smmuv3",
+    title="SMMUv3 (Arm IHI 0070)",
+    features=Features,
+    presets=PRESETS,
+    id_registers=("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR", "MPAMIDR"),
+    options=Options,
+    traits=_traits,
+    make=_make,
+    binding=Binding("arm,smmu-v3", Smmu.size, INTERRUPTS, messages=3, driver="arm-smmu-v3", sysfs="smmu3.0x"),
+    layouts=(
+        structures.L1STD,
+        structures.STE,
+        structures.L1CD,
+        structures.CD,
+        registers.IDR0,
+        registers.IDR1,
+        registers.IDR3,
+        registers.IDR5,
+        registers.MPAMIDR,
+        registers.CR2,
+        registers.GBPA,
+        registers.STRTAB_BASE,
+        registers.STRTAB_BASE_CFG,
+        commands.Command,
+        *commands.COMMANDS.values(),
+    ),
+    enums=(
+        structures.STE_CONFIG,
+        structures.S1Fmt,
+        structures.S1DSS,
+        structures.STRW,
+        structures.EATS,
+        registers.AddressSize,
+        registers.StallModel,
+        registers.HTTU,
+        registers.TTEndian,
+        registers.StreamTableFormat,
+        commands.Opcode,
+        commands.CompletionSignal,
+        events.EventType,
+    ),
+)
