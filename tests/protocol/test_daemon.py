@@ -381,8 +381,8 @@ def test_a_client_that_reads_no_interrupts_holds_up_none_but_itself(daemon: Daem
     def held() -> bool:
         """Whether the lock is held for long, and not only now."""
         for _ in range(1000):
-            if lock.acquire(blocking=False):  # type: ignore[attr-defined]
-                lock.release()  # type: ignore[attr-defined]
+            if lock.acquire(blocking=False):
+                lock.release()
                 return False
             os.sched_yield()
         return True
