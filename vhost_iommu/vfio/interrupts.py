@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interrupts of one PCI function: eventfds that a client gave, what masks them, and what is pending.
 
-Law: only this module writes an eventfd, and under one lock, so that none is closed and reused meanwhile.
+Law: eventfds are signalled under one lock, so that none is closed and reused meanwhile; no signal waits.
 An enabled MSI-X vector that is masked or has no eventfd becomes pending, so no interrupt is lost. The MSI-X
 table has no say: under vfio it is the client's, which gives, masks and takes away eventfds instead.
 """
@@ -9,12 +9,12 @@ table has no say: under vfio it is the client's, which gives, masks and takes aw
 from __future__ import annotations
 
 import errno
-import os
-import select
 import threading
 from collections.abc import Iterable
 
 from ..errors import ClientError
+from .connection import close_fds
+from .eventfd import Signals
 from .wire import Irq, IrqInfoFlags, IrqSetFlags
 
 _INTX = (int(Irq.INTX), 0)
@@ -31,6 +31,7 @@ class Interrupts:
         """``vectors``: of MSI-X, 0 for none; ``intx``: whether there is an interrupt pin."""
         self._counts = {Irq.INTX: int(intx), Irq.MSI: 0, Irq.MSIX: vectors, Irq.ERR: 1, Irq.REQ: 1}
         self._lock = threading.Lock()  # guards all below
+        self._signals = Signals()
         self._eventfds: dict[tuple[int, int], int] = {}  # (index, vector) → a descriptor of ours
         self._masked: set[tuple[int, int]] = set()
         self._pending: set[int] = set()  # MSI-X vectors
@@ -145,9 +146,9 @@ class Interrupts:
     def clear(self) -> None:
         """Close every eventfd and forget the masks: the client is gone. What is pending stays."""
         with self._lock:
-            for fd in self._eventfds.values():
-                os.close(fd)
+            close_fds(list(self._eventfds.values()))
             self._eventfds.clear()
+            self._signals.close()
             self._masked.clear()
 
     # -- with the lock held ----------------------------------------------------------------------------------------
@@ -156,15 +157,14 @@ class Interrupts:
         """Give the vectors these eventfds, or take theirs away when ``fds`` is empty."""
         if fds and len(fds) != len(vectors):
             raise ClientError(f"{len(fds)} eventfds for {len(vectors)} vectors")
-        for fd in fds:
-            if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:[eventfd]":
-                raise ClientError("a file descriptor for an interrupt is not an eventfd")
         with self._lock:
+            for fd in fds:
+                self._signals.check(fd)
             for place, vector in enumerate(vectors):
                 key = (index, vector)
                 old = self._eventfds.pop(key, None)
                 if old is not None:
-                    os.close(old)
+                    close_fds([old])
                 if fds:
                     self._eventfds[key] = fds[place]
                 if not fds or index == Irq.INTX:
@@ -178,13 +178,13 @@ class Interrupts:
         held = key in self._masked or (index == _MSIX and self._function_masked)
         fd = None if held else self._eventfds.get(key)
         if fd is not None:
-            _signal(fd)
+            self._signals.signal(fd)
         elif index == _MSIX and (self._msix_enabled or key in self._eventfds):
             self._pending.add(vector)
 
     def _signal_intx(self) -> None:
         if self._level and not self._intx_disabled and _INTX not in self._masked and _INTX in self._eventfds:
-            _signal(self._eventfds[_INTX])
+            self._signals.signal(self._eventfds[_INTX])
             self._masked.add(_INTX)  # AUTOMASKED: until the client unmasks
 
     def _signal_pending(self) -> None:
@@ -194,12 +194,4 @@ class Interrupts:
             key = (_MSIX, vector)
             if key in self._eventfds and key not in self._masked:
                 self._pending.discard(vector)
-                _signal(self._eventfds[key])
-
-
-def _signal(fd: int) -> None:
-    """Add one to the eventfd. A full counter has been signalled already, and a write to it would block."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    if poll.poll(0):
-        os.eventfd_write(fd, 1)
+                self._signals.signal(self._eventfds[key])
