@@ -76,6 +76,16 @@ def assets(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Asset
     for flavour in kernels_of(request.session.items):
         try:
             found.kernel(flavour)
+            found.headers(flavour)
         except UsageError as error:
             progress(str(error))
     return found
+
+
+def need_kernel(assets: Assets, flavour: str) -> None:
+    """End the test if a kernel, or what our modules are built with for it, is not here and cannot be had."""
+    try:
+        assets.kernel(flavour)
+        assets.headers(flavour)
+    except UsageError as error:
+        missing(str(error))

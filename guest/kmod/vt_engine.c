@@ -21,7 +21,6 @@
 #include <linux/dma-mapping.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
-#include <linux/iommu.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/of.h>
@@ -29,6 +28,8 @@
 #include <linux/platform_device.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+
+#include "compat.h"
 
 static char *tests = "";
 module_param(tests, charp, 0444);
@@ -481,14 +482,14 @@ static int space_open(struct vt *vt, struct space *space, u64 iova)
 	space->page = (void *)__get_free_page(GFP_KERNEL);
 	if (!space->page)
 		return -ENOMEM;
-	space->domain = iommu_paging_domain_alloc(vt->dev);
+	space->domain = vt_domain_alloc(vt->dev);
 	if (IS_ERR(space->domain)) {
 		error = PTR_ERR(space->domain);
 		space->domain = NULL;
 		return fail("no domain: %d", error);
 	}
-	error = iommu_map(space->domain, iova, virt_to_phys(space->page), PAGE_SIZE,
-			  IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE, GFP_KERNEL);
+	error = vt_map(space->domain, iova, virt_to_phys(space->page), PAGE_SIZE,
+		       IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE);
 	if (error)
 		return fail("the page is not mapped at %#llx: %d", iova, error);
 	space->mapped = true;
@@ -517,12 +518,7 @@ static int space_written(struct vt *vt, struct space *space, int pasid, u32 seed
 	return engine_writes(vt, pasid, space->iova, virt_to_phys(space->page), space->page, PAGE_SIZE, seed);
 }
 
-static int space_read(struct vt *vt, struct space *space, int pasid, u32 tag)
-{
-	return engine_reads(vt, pasid, space->iova, virt_to_phys(space->page), space->page, PAGE_SIZE, tag);
-}
-
-#define IOVA 0x40001000ULL
+#define IOVA (0x40000000ULL + PAGE_SIZE)
 
 /* The whole device from one domain to another and back, and each access in the domain of the moment. */
 static int switches_domains(struct vt *vt)
@@ -559,6 +555,8 @@ static int switches_domains(struct vt *vt)
 	dma_free_coherent(vt->dev, PAGE_SIZE, own, iova);
 	return error;
 }
+
+#ifdef VT_PASIDS
 
 static bool has_pasids(struct vt *vt)
 {
@@ -678,6 +676,11 @@ static int streams_while_pasids_change(struct vt *vt)
 	return error;
 }
 
+static int space_read(struct vt *vt, struct space *space, int pasid, u32 tag)
+{
+	return engine_reads(vt, pasid, space->iova, virt_to_phys(space->page), space->page, PAGE_SIZE, tag);
+}
+
 /* A PASID loses one page, then its domain; another PASID keeps what it has, whatever becomes of the first. */
 static int revokes_pasids(struct vt *vt)
 {
@@ -748,11 +751,24 @@ static int revokes_pasids(struct vt *vt)
 	return error;
 }
 
+#else
+
+static int without_pasids(struct vt *vt)
+{
+	vt->why = "this kernel attaches no domain to a PASID";
+	return SKIPPED;
+}
+#define keeps_pasids_apart without_pasids
+#define streams_while_pasids_change without_pasids
+#define revokes_pasids without_pasids
+
+#endif
+
 /* A domain belongs to one SMMU: a device behind another cannot have it. */
 static int refuses_a_foreign_domain(struct vt *vt)
 {
 	struct device_node *node;
-	struct iommu_domain *domain = iommu_paging_domain_alloc(vt->dev);
+	struct iommu_domain *domain = vt_domain_alloc(vt->dev);
 	unsigned int others = 0;
 	int error = 0;
 

@@ -15,9 +15,8 @@ from functools import cached_property, lru_cache
 import pytest
 
 from tests.boot.guests import Run, Way, all_passed, disks_hold_what_the_guest_says
-from tests.conftest import missing
+from tests.conftest import need_kernel
 from vhost_iommu.config import load_machine, parse_machine
-from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap, Result
 from vhost_iommu.guest.launch import Wishes
@@ -165,10 +164,7 @@ class Boots:
 
 @pytest.fixture(scope="module")
 def boots(assets: Assets) -> Boots:
-    try:
-        assets.headers()
-    except UsageError as error:
-        missing(str(error))
+    need_kernel(assets, "6.12")
     return Boots(assets)
 
 
@@ -256,6 +252,35 @@ def test_a_stock_kernel_sees_the_same_as_users_run_it(boots: Boots, name: str, w
 def test_host_and_guest_tell_the_same_of_every_access(boots: Boots, name: str) -> None:
     boot = boots[name]
     all_passed(boot.report)
+    both_tell_the_same(boot)
+
+
+#: What a kernel before 6.11 cannot do.
+WITH_PASIDS = (
+    "engine0_keeps_pasids_apart",
+    "engine0_streams_while_pasids_change",
+    "engine0_bypassed_keeps_pasids_apart",
+    "engine0_bypassed_streams_while_pasids_change",
+    "engine0_strict_revokes_pasids",
+)
+
+
+@pytest.mark.parametrize(("kernel", "skipped"), [("6.1", WITH_PASIDS), ("7", ()), ("7-16k", ())])
+def test_host_and_guest_tell_the_same_whichever_kernel_it_is(
+    assets: Assets, kernel: str, skipped: tuple[str, ...]
+) -> None:
+    need_kernel(assets, kernel)
+    boot = Boot(assets, PASID, Wishes(kernel=kernel), Way.TRACED)
+    all_passed(boot.report, *skipped)
+    both_tell_the_same(boot)
+    why = {result.skipped for result in boot.report.results} - {None}
+    assert why == ({"this kernel attaches no domain to a PASID"} if skipped else set())
+    events = "0x10" if skipped else "0x08,0x0a,0x10"
+    assert boot.ktap.facts("events") == [{"": events}], "its driver was told of what the cases made"
+
+
+def both_tell_the_same(boot: Boot) -> None:
+    """Host and guest, of each access and each command."""
     bytes_are_the_same_on_both_sides(boot)
     assert boot.spans, "and the host saw each access, in this order"
     for track, smmu in boot.smmus.items():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.boot.guests import Run, Way, all_passed, bare, disks_hold_what_the_guest_says
-from tests.conftest import missing
+from tests.conftest import need_kernel
 from vhost_iommu.config import load_machine, parse_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Wishes
@@ -77,8 +77,7 @@ def test_a_warning_of_the_smmus_driver_fails_the_run(assets: Assets) -> None:
     ],
 )
 def test_a_stock_kernel_uses_the_disks_behind_its_smmus(assets: Assets, machine: str, kernel: str, append: str) -> None:
-    if not (assets.folder / f"kernel-{kernel}").is_dir():
-        missing(f"kernel {kernel}")
+    need_kernel(assets, kernel)
     run = Run(assets, machine, Wishes(kernel=kernel, append=append))
     all_passed(run.report)
     disks_hold_what_the_guest_says(run)

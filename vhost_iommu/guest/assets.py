@@ -20,6 +20,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt
 from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_package, host_suite, obstacle, run_command, unpack
 from vhost_iommu.guest.cache import Cache, default_folder
+from vhost_iommu.guest.headers import library_folders, loader_of, make_usable
 
 QEMU = "qemu-system-aarch64"
 QEMU_MINIMUM = (10, 1, 0)  # the first with a vfio-user client
@@ -36,16 +37,15 @@ class Flavour:
     suite: str
     version: str
     packages: tuple[str, ...]
-    modules: bool = False  #: our own modules are built for it
+    kbuild: str = ""  #: the package of programs that build modules, where the version does not name it
 
 
+_SEVEN = ("linux-binary-", "linux-base-", "linux-modules-")
 FLAVOURS: Mapping[str, Flavour] = {
-    "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",), modules=True),
-    "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",)),
-    "7": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", ("linux-binary-", "linux-base-", "linux-modules-")),
-    "7-16k": Flavour(
-        "trixie-backports", r"7\.\d+\.\d+\+\w+-arm64-16k", ("linux-binary-", "linux-base-", "linux-modules-")
-    ),
+    "6.12": Flavour("bookworm-backports", r"6\.12\.\d+\+\w+-arm64", ("linux-image-",)),
+    "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",), "linux-kbuild-6.1"),
+    "7": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", _SEVEN),
+    "7-16k": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64-16k", _SEVEN),
 }
 
 
@@ -206,9 +206,6 @@ class Assets:
         """
         if (named := by_hand(headers_variable(flavour))) is not None:
             return named
-        if not (flavour in FLAVOURS and FLAVOURS[flavour].modules):
-            raise UsageError(f"no modules are built for kernel {flavour!r}; name a build folder in "
-                             f"${headers_variable(flavour)}")  # fmt: skip
         if (kernel := by_hand(kernel_variable(flavour))) is not None:
             if (kernel / "Module.symvers").is_file():
                 return kernel
@@ -223,34 +220,31 @@ class Assets:
 
     def _make_headers(self, flavour: str, kernel: Mapping[str, str], folder: Path) -> dict[str, str]:
         _require_apt(f"the headers of Debian's kernel {flavour}", headers_variable(flavour))
-        suite, version = FLAVOURS[flavour].suite, kernel["version"]
-        base = version.removesuffix("-arm64")
+        about, version = FLAVOURS[flavour], kernel["version"]
+        base = version.partition("-arm64")[0]
+        common, kbuild = f"linux-headers-{base}-common", about.kbuild or f"linux-kbuild-{base}"
         # The very build of the image: names of files have it between the underscores.
         image = [name.split("_")[:2] for name in kernel["packages"].split()]
         present = [f"{name} (= {build.replace('%3a', ':')})" for name, build in image]
         what = f"headers of kernel {version}"
         try:
             debs = self._fetch(
-                what, [f"linux-headers-{version}", f"linux-headers-{base}-common"], [suite], "arm64", folder,
-                present=[*present, f"linux-kbuild-{base}", "gcc-12"],
+                what, [f"linux-headers-{version}", common], [about.suite], "arm64", folder,
+                present=[*present, kbuild, "gcc-12", "gcc-14-for-host"],
             )  # fmt: skip
             # Programs that run here; of what they link with, those that build modules need the C library alone.
             debs += self._fetch(
-                what, [f"linux-kbuild-{base}"], [suite], self._host_architecture(), folder,
-                present=["libc6 (= 999)", "libelf1 (= 999)", "libssl3 (= 999)", "zlib1g (= 1:999)", "pahole"],
+                what, [kbuild, "libc6"], [about.suite, about.suite.removesuffix("-backports")],
+                self._host_architecture(), folder,
+                present=["libgcc-s1", "libelf1 (= 999)", "libelf1t64 (= 999)", "libssl3 (= 999)",
+                         "libssl3t64 (= 999)", "zlib1g (= 1:999)", "pahole"],
             )  # fmt: skip
         except UsageError as why:
             raise UsageError(
                 f"{why}; if it has a newer kernel by now, remove {self.folder / f'kernel-{flavour}'} "
                 "so that both are fetched again"
             ) from None
-        build = folder / f"usr/src/linux-headers-{version}"
-        (build / "Makefile").write_text(
-            f"include $(dir $(lastword $(MAKEFILE_LIST)))../linux-headers-{base}-common/Makefile\n"
-        )
-        # Debian's own names its compiler; ours comes from the command line.
-        (build / ".kernelvariables").write_text(f"override ARCH = arm64\noverride KERNELRELEASE = {version}\n")
-        (build / "vmlinux").unlink(missing_ok=True)  # of which BTF would be made
+        make_usable(folder, version, common)
         self._discard_archives(what)
         self._progress(f"{what} are in {self.folder / f'headers-{version}'}")
         return {"version": version, "packages": " ".join(debs)}
@@ -348,7 +342,7 @@ class Assets:
         """
         all_at_once([self.qemu, self.busybox, self.cross, *(partial(self.kernel, flavour) for flavour in kernels)])
         for flavour in kernels if modules else ():
-            if flavour in FLAVOURS and FLAVOURS[flavour].modules and by_hand(kernel_variable(flavour)) is None:
+            if by_hand(kernel_variable(flavour)) is None:
                 self.headers(flavour)
         version = ".".join(map(str, self.qemu().version))
         self._progress(f"ready: QEMU {version}, busybox, a cross compiler, kernel {', '.join(kernels)}")
@@ -429,22 +423,10 @@ def by_hand(variable: str) -> Path | None:
     return Path(name) if name else None
 
 
-def _library_folders(folder: Path) -> list[Path]:
-    patterns = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
-    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
-
-
 def _private_qemu_command(folder: Path) -> tuple[str, ...]:
     """QEMU with the loader and the libraries it was fetched with, whatever the host's are."""
-    loaders: Iterable[Path] = (
-        path for top in ("usr/lib64", "lib64", "usr/lib", "lib") for path in folder.glob(f"{top}/ld-linux*.so.*")
-    )
-    libraries = _library_folders(folder)
-    loader = next(iter(loaders), None) or next(
-        (path for top in libraries for path in top.glob("ld-linux*.so.*")), folder / "ld-linux.so"
-    )
     return (
-        str(loader.parent.resolve() / loader.name), "--library-path", ":".join(map(str, libraries)),
+        str(loader_of(folder)), "--library-path", ":".join(map(str, library_folders(folder))),
         "--argv0", QEMU, str(folder / "usr/bin" / QEMU), "-L", str(folder / "usr/share/qemu"),
     )  # fmt: skip
 
@@ -459,5 +441,5 @@ def _cross_entry() -> str:
 
 def _private_cross(folder: Path) -> Cross:
     prefix = str(folder / "usr/bin/aarch64-linux-gnu-")
-    libraries = ":".join(map(str, _library_folders(folder)))
+    libraries = ":".join(map(str, library_folders(folder)))
     return Cross((f"{prefix}gcc",), prefix, str(folder), {"LD_LIBRARY_PATH": libraries})

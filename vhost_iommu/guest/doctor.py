@@ -39,18 +39,17 @@ def prerequisites(assets: Assets) -> list[Prerequisite]:
         _thing("qemu", partial(_qemu, assets), "a QEMU of 10.1 or newer", "VI_QEMU"),
         _thing("busybox", partial(_entry, assets, "busybox", "VI_BUSYBOX"), "a static one for arm64", "VI_BUSYBOX"),
     ]
-    for flavour, about in FLAVOURS.items():
+    for flavour in FLAVOURS:
         variable = kernel_variable(flavour)
         look = partial(_entry, assets, f"kernel-{flavour}", variable)
         default = flavour == "6.12"
         fetch = "fetch" if default else f"fetch {flavour}"
         things.append(_thing(f"kernel {flavour}", look, "one", variable, needed=default, fetch=fetch))
-        if about.modules:
-            version = (assets.facts(f"kernel-{flavour}") or {}).get("version", flavour)
-            variable = headers_variable(flavour)
-            look = partial(_entry, assets, f"headers-{version}", variable)
-            what = "its build folder, to have modules built,"
-            things.append(_thing(f"headers {flavour}", look, what, variable, needed=False, fetch=fetch))
+        version = (assets.facts(f"kernel-{flavour}") or {}).get("version", flavour)
+        variable = headers_variable(flavour)
+        look = partial(_entry, assets, f"headers-{version}", variable)
+        what = "its build folder, to have modules built,"
+        things.append(_thing(f"headers {flavour}", look, what, variable, needed=False, fetch=fetch))
     what = "the prefix of a gcc for AArch64, to have bare-metal programs and modules built,"
     things.append(_thing("cross compiler", partial(_cross, assets), what, "VI_CROSS", needed=False))
     return [
