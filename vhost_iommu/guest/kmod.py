@@ -106,7 +106,7 @@ class Modules:
                 done = self._run(argv, env={**quiet, **env})
                 if done.code:
                     said = _errors((done.out + done.err).replace(f"{new}/", "").splitlines())
-                    raise UsageError(f"{name} does not compile in {self._headers}; mend it there:\n{said}")
+                    raise UsageError(f"{name} does not compile in {self._headers}; mend what is told of:\n{said}")
             os.replace(made, final)
 
     def _usable(self, shadow: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import initramfs, kmod, linux
+from vhost_iommu.guest.apt import Run, run_command
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import share
 from vhost_iommu.guest.choice import chosen_of
@@ -47,7 +48,15 @@ class LinuxGuest:
 class Payload:
     """What one guest boots. ``note`` is told of what its operator should know of the kernel."""
 
-    def __init__(self, guest: LinuxGuest, platform: Platform, assets: Assets, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        guest: LinuxGuest,
+        platform: Platform,
+        assets: Assets,
+        note: Callable[[str], None],
+        run: Run = run_command,
+    ) -> None:
+        self._run = run
         self.guest, self._platform, self._assets, self._note = guest, platform, assets, note
         #: Names of the cases that the guest must report, where they are known.
         self.expected: tuple[str, ...] = ()
@@ -157,7 +166,7 @@ class Payload:
 
     def _built(self, name: str) -> bytes:
         """A module of guest/kmod for this kernel; UsageError when it cannot be built."""
-        modules = kmod.Modules(self._assets, self._headers())
+        modules = kmod.Modules(self._assets, self._headers(), self._run)
         release = self.tree.image.version
         if modules.release != release:
             raise UsageError(
