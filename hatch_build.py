@@ -15,6 +15,8 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ PACKAGE = "vhost_iommu._core"
 #: The modules, and which C files are theirs. The door has all that are nobody else's.
 MODULES: dict[str, list[str]] = {"door": [], "pump": ["messages.c"]}
 BUILD = Path("build/core")
+#: Seconds between two lines that say how far it is.
+EVERY = 5.0
 
 #: Beside what sysconfig and CFLAGS say. No -march: a wheel runs on other machines than the one that built it.
 FLAGS = [
@@ -52,9 +56,9 @@ class CompiledCore(BuildHookInterface[Any]):
         with contextlib.chdir(self.root):
             try:
                 try:
-                    built = build(["-flto"])
+                    built = build(["-flto"], self.app.display_info)
                 except Exception:  # a clang without its linker, for one, cannot
-                    built = build([])
+                    built = build([], self.app.display_info)
             except Exception as error:  # whatever it is, the reference does without
                 self._without(reason(error))
                 return
@@ -85,21 +89,45 @@ def extension_name(module: str) -> str:
     return f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
-def build(across: list[str]) -> list[Path]:
+class Steps:
+    """Tells how far a compilation is, every few seconds."""
+
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
+        self.total, self._say = total, say
+        self._done = 0
+        self._began = self._said = time.monotonic()
+        say("compiling the core (about a minute)…")
+
+    def done(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if self._done == self.total:
+            self._say(f"the core is compiled, in {now - self._began:.0f} s")
+        elif now >= self._said + EVERY:
+            self._said = now
+            self._say(f"  {self._done} of {self.total} steps, {now - self._began:.0f} s")
+
+
+def build(across: list[str], say: Callable[[str], None]) -> list[Path]:
     """The modules, new under ``build/``; ``across`` makes functions inline from one C file into another."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-    if shutil.which(compiler) is None:
-        raise RuntimeError(f"there is no C compiler ({compiler})")
+    lacks = [] if shutil.which(compiler) else [f"the C compiler {compiler} (Debian: gcc libc6-dev)"]
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise RuntimeError("there are no headers of this Python (python3-dev)")
+        lacks.append("this Python's headers (Debian: python3-dev)")
+    if lacks:
+        raise RuntimeError(f"it takes {' and '.join(lacks)}")
 
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
     def build_extensions() -> None:
-        command.compiler.spawn = run  # which tells what the compiler said
+        command.compiler.spawn = spawn
         build_ext.build_extensions(command)
+
+    def spawn(argv: list[str], *_: Any, **__: Any) -> None:
+        run(argv)  # which tells what the compiler said
+        steps.done()
 
     BUILD.mkdir(parents=True, exist_ok=True)
     extensions = [
@@ -113,24 +141,27 @@ def build(across: list[str]) -> list[Path]:
     ]
     taken = {each for sources in MODULES.values() for each in sources}
     doors = [path.name for path in SOURCES.glob("*.c") if path.name not in taken]
+    # Cython's, then a step for each C file and each module that is linked.
+    steps = Steps(1 + sum(2 + len(sources or doors) for sources in MODULES.values()), say)
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             extensions = cythonize(extensions, build_dir=str(BUILD), force=True, language_level=3)
-        except Exception as error:
-            raise RuntimeError(said.getvalue() or str(error)) from error
-        for extension, sources in zip(extensions, MODULES.values(), strict=True):
-            extension.sources += [str(SOURCES / each) for each in sorted(sources or doors)]
-        command = build_ext(Distribution({"name": "vhost-iommu", "ext_modules": extensions}))
-        command.build_lib = command.build_temp = str(BUILD)
-        command.build_extensions = build_extensions
-        command.force = True
-        command.ensure_finalized()
-        command.run()
+    except Exception as error:
+        raise RuntimeError(said.getvalue() or str(error)) from error
+    steps.done()
+    for extension, sources in zip(extensions, MODULES.values(), strict=True):
+        extension.sources += [str(SOURCES / each) for each in sorted(sources or doors)]
+    command = build_ext(Distribution({"name": "vhost-iommu", "ext_modules": extensions}))
+    command.build_lib = command.build_temp = str(BUILD)
+    command.build_extensions = build_extensions
+    command.force = True
+    command.ensure_finalized()
+    command.run()
     return [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
 
 
-def run(command: list[str], *_: Any, **__: Any) -> None:
+def run(command: list[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout or f"{command[0]} failed")

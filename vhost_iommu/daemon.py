@@ -158,8 +158,6 @@ class Daemon:
             watchdog.watch(stall)
 
     def start(self) -> None:
-        if not _core.pure() and _core.built() is None:
-            log.warning("the compiled core is not installed, so all works but slower: 'vhost-iommu doctor' says more")
         try:
             self.server.start()
         except BaseException:

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a terminal gets beyond plain text: colour, and a progress line that is rewritten in place.
 
-Law: a file or a pipe gets neither; NO_COLOR turns colour off.
+Law: a file or a pipe gets neither; NO_COLOR turns colour off. What else is written, the log by any thread included,
+clears the progress line first.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -34,18 +37,21 @@ class Progress:
         self._clock = clock
         self._began = clock()
         self._shown = ""
+        #: Held while something is written, so that no other thread's line ends up in it.
+        self.lock = threading.RLock()
 
     def say(self, text: str) -> None:
         """Show ``text``; the same text twice in a row is shown once."""
-        if text == self._shown:
-            return
-        self._shown = text
-        seconds = self._clock() - self._began
-        if self._live:
-            room = shutil.get_terminal_size().columns - 1
-            self._write(f"\r\x1b[K{f'{seconds:5.0f} s  {text}'[:room]}")
-        else:
-            self._write(f"{seconds:5.0f} s  {text}\n")
+        with self.lock:
+            if text == self._shown:
+                return
+            self._shown = text
+            seconds = self._clock() - self._began
+            if self._live:
+                room = shutil.get_terminal_size().columns - 1
+                self._write(f"\r\x1b[K{f'{seconds:5.0f} s  {text}'[:room]}")
+            else:
+                self._write(f"{seconds:5.0f} s  {text}\n")
 
     def live(self, text: str) -> None:
         """Show ``text`` where it will be replaced; elsewhere it is not worth a line."""
@@ -54,18 +60,40 @@ class Progress:
 
     def clear(self) -> None:
         """Make room for other output."""
-        if self._live and self._shown:
-            self._write("\r\x1b[K")
-        self._shown = ""
+        with self.lock:
+            if self._live and self._shown:
+                self._write("\r\x1b[K")
+            self._shown = ""
 
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
 
     def __enter__(self) -> Self:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LogHandler):
+                handler.progress = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.clear()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LogHandler) and handler.progress is self:
+                handler.progress = None
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """The log on standard error, beside the progress line that is in use."""
+
+    progress: Progress | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress = self.progress
+        if progress is None:
+            super().emit(record)
+            return
+        with progress.lock:
+            progress.clear()
+            super().emit(record)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vhost_iommu import __version__, cli
+from vhost_iommu import __version__, _core, cli
 from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import doctor
@@ -21,7 +24,7 @@ from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest
 from vhost_iommu.guest.verdict import Verdict
-from vhost_iommu.terminal import Progress, paint
+from vhost_iommu.terminal import LogHandler, Progress, paint
 
 
 def run(*argv: str) -> int:
@@ -229,6 +232,34 @@ def test_progress_on_a_terminal_leaves_nothing_behind(monkeypatch: pytest.Monkey
     shown = [part.removeprefix("\x1b[K") for part in stream.getvalue().split("\r") if part]
     assert shown == ["    0 s  a very lon", "    0 s  two", ""]
     assert "\n" not in stream.getvalue()
+
+
+def test_a_log_line_of_any_thread_clears_the_progress_line_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Stream(terminal=True)
+    log = logging.getLogger("tests.terminal")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [LogHandler(stream)])
+    with Progress(stream) as progress:
+        progress.say("booting")
+        thread = threading.Thread(target=log.warning, args=("a word",))
+        thread.start()
+        thread.join()
+        progress.say("booting")
+    log.warning("another")
+    assert re.sub(r" +0 s  ", "", stream.getvalue()) == (
+        "\r\x1b[Kbooting\r\x1b[Ka word\n\r\x1b[Kbooting\r\x1b[Kanother\n"
+    )
+
+
+@pytest.mark.parametrize(("pure", "lines"), [("0", 1), ("1", 0)])
+def test_a_missing_core_is_told_once_unless_nobody_wants_it(
+    pure: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv(_core.PURE, pure)
+    monkeypatch.setattr(_core, "built", lambda: None)
+    assert run("serve", "two-smmus", "--socket-path", str(tmp_path / "s")) == 2
+    said = capsys.readouterr().err
+    assert said.count("no compiled core") == lines
 
 
 def test_paths_in_a_machine_file_are_relative_to_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ PARTS: dict[str, set[str]] = {
     "reference": {"errors", "layout", "masters", "smmu"},
     "guest": {"_core", "config", "daemon", "errors", "machine", "memory", "models", "server", "smmu", "trace"},
     "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},
-    "cli": {"", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
+    "cli": {"", "_core", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
 }
 
 #: Modules of the standard library that a part's law keeps out of it.

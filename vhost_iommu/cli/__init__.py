@@ -19,8 +19,16 @@ from collections.abc import Callable, Sequence
 
 from vhost_iommu import __version__
 from vhost_iommu.cli import assets, decode, machine, run, serve
-from vhost_iommu.cli.common import EXIT_INTERRUPTED, EXIT_OURS, EXIT_UNREAD, EXIT_UNTESTABLE, EXIT_USAGE
+from vhost_iommu.cli.common import (
+    EXIT_INTERRUPTED,
+    EXIT_OURS,
+    EXIT_UNREAD,
+    EXIT_UNTESTABLE,
+    EXIT_USAGE,
+    tell_without_core,
+)
 from vhost_iommu.errors import UsageError
+from vhost_iommu.terminal import LogHandler
 
 #: Of a run's exit codes, those that judge a revision, as ``git bisect run`` takes them; Ctrl-C ends the bisection.
 _BISECT = {0: 0, 1: 1, 3: 1, EXIT_INTERRUPTED: EXIT_INTERRUPTED}
@@ -57,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     try:
         args = _parse(argv)
-        logging.basicConfig(level=args.log_level.upper(), format="vhost-iommu: %(name)s: %(message)s")
+        logging.basicConfig(
+            level=args.log_level.upper(), format="vhost-iommu: %(name)s: %(message)s", handlers=[LogHandler()]
+        )
         command: Callable[[argparse.Namespace], int] = args.command
         return command(args)
     except UsageError as error:
@@ -135,4 +145,5 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> int:
     from vhost_iommu.demo import demo
 
+    tell_without_core()
     return demo()

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ class Add(Protocol):
     """Declares one command: its name, the function that carries it out, and what it does in a sentence."""
 
     def __call__(self, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser: ...
+
+
+def tell_without_core() -> None:
+    """A word where the models are plain Python and nobody asked for that."""
+    if not _core.pure() and _core.built() is None:
+        text = "no compiled core, so all works but slower: 'vhost-iommu doctor' says more"
+        print(f"vhost-iommu: {text}", file=sys.stderr)
 
 
 def trace_option(parser: argparse._ActionsContainer) -> None:

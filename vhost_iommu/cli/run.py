@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, seconds, trace_option, tracing
+from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, seconds, tell_without_core, trace_option, tracing
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
@@ -140,6 +140,7 @@ def _run(args: argparse.Namespace) -> int:
             return _list(args, progress)
         if args.dry_run:
             return _dry_run(args, progress)
+        tell_without_core()
         if args.repeat is not None:
             return _repeat(args, progress)
         report = _once(args, progress, args.keep)
