@@ -6,7 +6,9 @@ Law: ``start`` serves or raises and leaves nothing behind; ``stop`` ends every t
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
 import threading
 import time
 from collections import deque
@@ -17,14 +19,25 @@ from . import _core
 from .config import MachineConfig
 from .errors import UsageError
 from .machine import Machine, Wires
+from .memory import MAX_WINDOWS
 from .server import Quiet, Server
 from .smmu.transaction import Stall
 from .trace import Trace
+from .vfio.pci import PciFunction
 
 log = logging.getLogger("vhost_iommu.daemon")
 
 #: Seconds that a worker stands aside at a time, while a register access waits for its lock.
 PAUSE = 25e-6
+
+#: Descriptors that one client can make us have: its connection, what it has sent of two messages (2 x MAX_MSG_FDS),
+#: eventfds, and what signals them; and those that are none of a client's.
+CLIENT_DESCRIPTORS = 64
+OWN_DESCRIPTORS = 128
+#: Of the process's mappings, those that are none of a client's (libraries, heaps, stacks).
+OWN_MAPPINGS = 8192
+#: Mappings of a process where the kernel does not say (vm.max_map_count).
+MAPPINGS = 65530
 
 
 class Watchdog:
@@ -158,6 +171,7 @@ class Daemon:
             watchdog.watch(stall)
 
     def start(self) -> None:
+        _share(self.machine.functions)
         try:
             self.server.start()
         except BaseException:
@@ -170,3 +184,20 @@ class Daemon:
         # A thread that has not ended may be in the middle of an access to a disk.
         if self.server.stop() and not self._keep_disks:
             self.machine.close()
+
+
+def _share(functions: Sequence[PciFunction]) -> None:
+    """Raise this process's limit of descriptors, and bound each client below its share of what all have in common."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    need = OWN_DESCRIPTORS + CLIENT_DESCRIPTORS * len(functions)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        log.warning("%d clients may need %d file descriptors of a limit of %d: ulimit -n", len(functions), need, soft)
+    try:
+        mappings = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        mappings = MAPPINGS
+    for function in functions:
+        function.memory.most = max(1, min(MAX_WINDOWS, (mappings - OWN_MAPPINGS) // len(functions)))

@@ -28,7 +28,7 @@ from types import FrameType
 from . import _core
 from .errors import UsageError
 from .mmio import Mirrored
-from .vfio.connection import REGION_READ_SIZE, Connection, close_fds
+from .vfio.connection import LOST, REGION_READ_SIZE, Connection, close_fds
 from .vfio.pci import PciFunction
 from .vfio.session import Session
 from .vfio.wire import MAX_MSG_FDS
@@ -43,6 +43,7 @@ log = logging.getLogger("vhost_iommu.server")
 # Plain integers: the socket module's flags are enumerations, which cost a conversation with Python each call.
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 
 #: Seconds that a client may leave a message of ours unread before it is dropped.
 SEND_TIMEOUT = 5.0
@@ -108,13 +109,15 @@ class Channel:
         self._recvmsg_into = connected.recvmsg_into
 
     def receive(self) -> tuple[int, list[int]]:
-        """How many bytes ``buffer`` has now, 0 at the end, and descriptors, which are the caller's to close."""
+        """How many bytes ``buffer`` has now, 0 at the end, and descriptors, which are the caller's to close; the last
+        of them is LOST where this process had no room for others.
+        """
         try:
             size, ancillary, flags, _ = self._recvmsg_into(self._buffers, self._ancillary, _CLOEXEC)
         except OSError as problem:
             log.debug("receive: %s", problem)
             return 0, []
-        if not ancillary:
+        if not ancillary and not flags & _TRUNCATED:
             return size, []
         fds: list[int] = []
         for level, kind, data in ancillary:
@@ -122,9 +125,12 @@ class Channel:
                 numbers = array.array("i")
                 numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
                 fds += numbers
-        if flags & socket.MSG_CTRUNC:
-            self._flooded(fds)
-            return 0, fds
+        if flags & _TRUNCATED:
+            # The kernel says so of a buffer that is too small, and of a table of descriptors that is full.
+            if len(fds) >= MAX_MSG_FDS:
+                self._flooded(fds)
+                return 0, fds
+            fds.append(LOST)
         return size, fds
 
     def _flooded(self, fds: list[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -23,11 +24,13 @@ from tests.conftest import missing
 from tests.protocol.client import TIMEOUT, TestClient, open_fds, ram
 from tests.smmu_builder import RAM_BASE, Bench, Ram
 from vhost_iommu import _core
+from vhost_iommu import daemon as daemon_module
 from vhost_iommu.config import MachineConfig, parse_machine
-from vhost_iommu.daemon import Daemon
+from vhost_iommu.daemon import CLIENT_DESCRIPTORS, OWN_MAPPINGS, Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.masters.engine import Cmd, PrivilegedFrame, UserFrame
 from vhost_iommu.masters.virtio_blk import VirtioBlk
+from vhost_iommu.memory import MAX_WINDOWS
 from vhost_iommu.shared import kernel_copies
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
@@ -538,3 +541,43 @@ def test_a_file_that_is_cut_short_ends_the_dma_and_not_the_daemon(folder: Path, 
     done = cut_short(folder, "unsealable", VHOST_IOMMU_PURE=pure)
     assert (done.returncode, done.stdout) == (0, "ended False\n"), done.stderr
     assert "SIGBUS" not in done.stderr
+
+
+# -- what all clients have in common --------------------------------------------------------------------------
+
+
+def test_each_client_is_bounded_below_its_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_machine(MACHINE)
+    daemon = Daemon(config, folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        daemon.start()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        assert [function.memory.most for function in daemon.machine.functions] == [MAX_WINDOWS, MAX_WINDOWS]
+        monkeypatch.setattr(Path, "read_text", lambda path: "9192\n")
+        daemon_module._share(daemon.machine.functions)
+        shares = [function.memory.most for function in daemon.machine.functions]
+        assert sum(shares) + OWN_MAPPINGS <= 9192
+        with TestClient.connect(daemon.sockets[0]) as client:
+            assert client.version().capabilities["max_dma_maps"] == shares[0] == 500
+    finally:
+        daemon.stop()
+
+
+def test_a_limit_that_cannot_be_shared_is_told_of_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = Daemon(parse_machine(MACHINE), folder)
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (100, 100))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: None)
+    daemon.start()
+    daemon.stop()
+    assert [line for line in caplog.messages if "ulimit -n" in line and "limit of 100" in line]
+
+
+def test_a_clients_share_of_descriptors_holds_all_that_it_can_send(daemon: Daemon) -> None:
+    connection_and_listener, what_signals = 2, 1
+    for function in daemon.machine.functions:
+        eventfds = sum(function.interrupts.info(index)[1] for index in range(5))
+        assert connection_and_listener + what_signals + eventfds + 2 * (wire.MAX_MSG_FDS + 1) <= CLIENT_DESCRIPTORS

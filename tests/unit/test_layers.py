@@ -31,7 +31,7 @@ PARTS: dict[str, set[str]] = {
     "vfio": {"errors", "memory", "mmio", "shared", "trace"},
     "machine": {"config", "errors", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
-    "daemon": {"_core", "config", "errors", "machine", "server", "smmu.transaction", "trace"},
+    "daemon": {"_core", "config", "errors", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
     "decode": {"errors", "layout", "smmu"},
     "header": {"layout", "models", "smmu"},
     "reference": {"errors", "layout", "masters", "smmu"},

@@ -13,7 +13,7 @@ import pytest
 from tests.protocol.client import message, open_fds
 from vhost_iommu.errors import ClientError
 from vhost_iommu.vfio import wire
-from vhost_iommu.vfio.connection import MAX_OUTSTANDING, Connection, FatalClientError
+from vhost_iommu.vfio.connection import LOST, MAX_OUTSTANDING, Connection, FatalClientError
 from vhost_iommu.vfio.wire import Flags
 
 
@@ -144,6 +144,16 @@ def test_a_method_may_keep_its_descriptors(peer: Peer) -> None:
     assert peer.feed(message(103), fds=2)
     assert len(peer.kept) == 2
     assert all(os.fstat(fd) for fd in peer.kept)
+
+
+@pytest.mark.parametrize("cut", [5, 16, 20, 28])
+def test_a_message_whose_descriptors_are_lost_is_refused_and_the_next_is_not(peer: Peer, cut: int) -> None:
+    data = message(103, b"some payload", msg_id=7)
+    assert peer.connection.feed(memoryview(data[:cut]), [os.memfd_create("x"), LOST])
+    assert peer.feed(data[cut:] + message(100, b"next"))
+    assert peer.sent == [error(103, errno.EMFILE, 7), reply(100, b"next")]
+    assert "lost" in peer.complaints[0]
+    assert peer.kept == []
 
 
 def test_too_many_descriptors_of_an_unfinished_message_end_the_conversation(peer: Peer) -> None:

@@ -304,7 +304,7 @@ static ssize_t receive_now(struct vi_pump *pump, int flags) {
     do
         size = recvmsg(pump->fd, &message, flags | MSG_CMSG_CLOEXEC);
     while (size < 0 && errno == EINTR);
-    if (size < 0 || !message.msg_controllen)
+    if (size < 0)
         return size;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -313,8 +313,13 @@ static ssize_t receive_now(struct vi_pump *pump, int flags) {
         for (size_t i = 0; i < bytes / sizeof(int) && pump->nfds < VI_PUMP_FDS; i++)
             memcpy(pump->fds + pump->nfds++, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
     }
-    if (message.msg_flags & MSG_CTRUNC)
-        pump->problem = EMSGSIZE;
+    /* The kernel says so of a buffer that is too small, and of a table of descriptors that is full. */
+    if (message.msg_flags & MSG_CTRUNC) {
+        if (pump->nfds == VI_PUMP_FDS)
+            pump->problem = EMSGSIZE;
+        else
+            pump->fds[pump->nfds++] = VI_PUMP_LOST;
+    }
     return size;
 }
 

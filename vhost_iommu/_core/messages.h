@@ -34,6 +34,8 @@ void vi_wire_close(struct vi_wire *wire);
 /* ---- the pump ---------------------------------------------------------------------------------------------------- */
 
 enum { VI_PUMP_ROOM = 1 << 16, VI_PUMP_OUT = 1 << 12, VI_PUMP_FDS = 16 };
+/* The last of received descriptors where this process had no room for others. */
+enum { VI_PUMP_LOST = -1 };
 
 /* A block of registers in a region. */
 struct vi_block {

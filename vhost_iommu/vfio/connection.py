@@ -43,6 +43,9 @@ REGION_READ_SIZE = ACCESS.size
 #: Of our commands to which no reply is wanted (and of the pump's); no other has it.
 _NOBODYS_ID = 0xFFFF
 
+#: Among received descriptors: those of the message that this process had no room for.
+LOST = -1
+
 #: How many of our commands may wait for the client's reply; more are refused, which bounds our memory.
 MAX_OUTSTANDING = 1024
 
@@ -208,6 +211,9 @@ class Connection:
             method = self.commands.get(command)
             if method is None:
                 raise ClientError("not a command that is known here", errno.ENOSYS)
+            if LOST in fds:
+                text = "its file descriptors are lost, as this process can have no more; raise its limit (ulimit -n)"
+                raise ClientError(text, errno.EMFILE)
             payload = method(body, fds)
         except ClientError as problem:
             return self._refuse(msg_id, command, flags, problem)
@@ -272,5 +278,6 @@ class Connection:
 def close_fds(fds: list[int]) -> None:
     """Close and forget every descriptor of the list; an error is of what the client has behind it, and none of ours."""
     while fds:
-        with contextlib.suppress(OSError):
-            os.close(fds.pop())
+        if (fd := fds.pop()) != LOST:
+            with contextlib.suppress(OSError):
+                os.close(fd)
