@@ -46,6 +46,8 @@ class GuestConfig:
     memory: Size = _512M
     cpu: str = "cortex-a76"
     smp: int = 1
+    #: The CPUs have EL2, and the guest begins there.
+    virtualization: bool = False
     #: Added to the kernel's command line.
     append: str = ""
     #: Name of a program in guest/bare, or a path.
@@ -369,6 +371,11 @@ def _check(where: _Where, machine: MachineConfig) -> None:
             )
         if len(set(master.stream_ids)) < len(master.stream_ids):
             raise where.error(f"{master.name} names a StreamID twice; leave one out")
+    if machine.guest.virtualization and not any(smmu.traits.el2 for smmu in machine.smmus):
+        raise where.error(
+            "'virtualization' begins the guest at EL2, and no SMMU has streams of EL2; set hyp and stage2 in "
+            "an [[smmu]] to true, or leave 'virtualization' out"
+        )
     if machine.guest.kind == "linux" and machine.guest.page_size is not None:
         check_kernel(machine, machine.guest.page_size)
 

@@ -8,12 +8,13 @@ witnesses of one event. Each program runs as users run it, traced, and on the re
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
 
 from tests.boot.guests import Run, Way, all_passed, bare
-from vhost_iommu.config import MachineConfig
+from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Wishes
 from vhost_iommu.smmu.v3 import events
@@ -62,6 +63,14 @@ def test_the_events_that_software_reads_are_those_that_the_model_made(assets: As
 def test_the_programs_come_to_every_event(assets: Assets) -> None:
     seen = {name for program in PROGRAMS for name, _ in of(assets, program).seen}
     assert {kind.__name__ for kind in events.EVENTS.values()} - seen == set()
+
+
+def test_a_program_that_is_entered_at_el2_sees_the_same(assets: Assets) -> None:
+    machine = load_machine(EVERYTHING)
+    machine = replace(machine, guest=replace(machine.guest, virtualization=True))
+    run = Run(assets, machine, Wishes(elf="events"))
+    all_passed(run.report)
+    assert run.ktap.notes == of(assets, "events").ktap.notes
 
 
 @pytest.mark.parametrize("way", Way)

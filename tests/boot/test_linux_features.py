@@ -21,7 +21,8 @@ from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.ktap import Ktap, Result
 from vhost_iommu.guest.launch import Wishes
 from vhost_iommu.masters.engine import BURST, random_bytes
-from vhost_iommu.smmu.v3.registers import STRTAB_BASE_CFG
+from vhost_iommu.smmu.v3.registers import CR2, STRTAB_BASE_CFG
+from vhost_iommu.smmu.v3.validity import StreamWorld
 from vhost_iommu.trace import Record
 
 PAGE = 4096
@@ -168,7 +169,7 @@ def boots(assets: Assets) -> Boots:
     return Boots(assets)
 
 
-PASID, STAGE2 = "smmuv3-pasid", "smmuv3-stage2"
+PASID, STAGE2, EL2 = "smmuv3-pasid", "smmuv3-stage2", "smmuv3-el2"
 LAZY, PASSTHROUGH = "smmuv3-pasid iommu.strict=0", "smmuv3-pasid iommu.passthrough=1"
 
 
@@ -233,7 +234,7 @@ def bytes_are_the_same_on_both_sides(boot: Boot) -> None:
 
 @pytest.mark.parametrize(
     ("name", "way"),
-    [*((name, Way.USERS) for name in (PASID, LAZY, PASSTHROUGH, STAGE2, "unlike")), (PASID, Way.REFERENCE)],
+    [*((name, Way.USERS) for name in (PASID, LAZY, PASSTHROUGH, STAGE2, EL2, "unlike")), (PASID, Way.REFERENCE)],
 )
 def test_a_stock_kernel_sees_the_same_as_users_run_it(boots: Boots, name: str, way: Way) -> None:
     boot, traced = boots.of(name, way), boots[name]
@@ -248,7 +249,7 @@ def test_a_stock_kernel_sees_the_same_as_users_run_it(boots: Boots, name: str, w
         assert told["commands"] > told["syncs"] > 0
 
 
-@pytest.mark.parametrize("name", [PASID, LAZY, PASSTHROUGH, STAGE2, "unlike"])
+@pytest.mark.parametrize("name", [PASID, LAZY, PASSTHROUGH, STAGE2, EL2, "unlike"])
 def test_host_and_guest_tell_the_same_of_every_access(boots: Boots, name: str) -> None:
     boot = boots[name]
     all_passed(boot.report)
@@ -485,6 +486,20 @@ def test_without_stage_1_all_is_translated_by_stage_2(boots: Boots) -> None:
     assert len({each.args["VMID"] for each in boot.commands() if each.name == "CMD_TLBI_S2_IPA"}) > 2, (
         "one for each domain"
     )
+
+
+def test_a_kernel_at_el2_has_streams_of_el2(boots: Boots) -> None:
+    boot = boots[EL2]
+    assert boot.smmu.registers[CR2].E2H == 1
+    named = {each.name for each in boot.commands()}
+    assert {"CMD_TLBI_EL2_ALL", "CMD_TLBI_EL2_ASID", "CMD_TLBI_EL2_VA"} <= named
+    assert not {name for name in named if name.startswith(("CMD_TLBI_NH_", "CMD_TLBI_S2_", "CMD_TLBI_S12_"))}
+    case = "engine0_strict_loses_what_is_unmapped"
+    unmapped = [pages(fact) for fact in boot.facts(case, "unmapped")]
+    dropped = [named_by(each) for each in boot.commands(case) if each.name == "CMD_TLBI_EL2_VA"]
+    assert [named for named in dropped if named & set().union(*unmapped)][: len(unmapped)] == unmapped
+    assert {each.args["ASID"] for each in boot.commands() if each.name == "CMD_TLBI_EL2_VA"} > {1}, "PASIDs have others"
+    assert {space.world for space, _ in boot.smmu.tlb} == {StreamWorld.NS_EL2_E2H}
 
 
 def test_a_domain_of_one_smmu_is_refused_to_a_device_behind_another(boots: Boots) -> None:

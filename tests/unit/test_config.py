@@ -177,6 +177,8 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         (GUEST + 'memory = "0M"\n' + SMMU, "[guest] 'memory' is no memory at all"),
         (GUEST + 'memory = "100K"\n' + SMMU, "[guest] 'memory' is not in whole MiB"),
         (GUEST + "smp = 0\n" + SMMU, "[guest] 'smp' is the number of CPUs"),
+        (GUEST + "virtualization = true\n" + SMMU, "'virtualization' begins the guest at EL2, and no SMMU has"),
+        (GUEST + "virtualization = true\n" + SMMU + "[smmu.id_registers]\nIDR0 = 0x3\n", "set hyp and stage2"),
         (GUEST + "timeout = 0\n" + SMMU, "[guest] 'timeout' is in seconds"),
         ('[guest]\nkind = "bare"\n' + SMMU, "[guest] a bare guest runs a program; name it in 'elf'"),
         ("[guest]\n" + SMMU, '[guest] \'kind\' is missing; it is one of "linux", "bare"'),

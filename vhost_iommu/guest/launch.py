@@ -103,7 +103,8 @@ class Launch:
 
 def hardware_of(config: MachineConfig) -> qemu.Hardware:
     """What QEMU itself emulates of the machine."""
-    return qemu.Hardware(config.guest.memory >> 20, config.guest.cpu, config.guest.smp)
+    guest = config.guest
+    return qemu.Hardware(guest.memory >> 20, guest.cpu, guest.smp, guest.virtualization)
 
 
 def device_tree(config: MachineConfig, assets: Assets, named_qemu: Path | None = None) -> bytes:

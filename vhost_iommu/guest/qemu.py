@@ -44,9 +44,11 @@ class Hardware:
     memory: int = MEMORY  #: MiB
     cpu: str = CPU
     smp: int = 1
+    virtualization: bool = False  #: the CPUs have EL2, and begin there
 
     def arguments(self, *machine_options: str) -> list[str]:
-        machine = ["virt", "gic-version=2", "dtb-randomness=off", "memory-backend=ram", *machine_options]
+        machine = ["virt", "gic-version=2", "dtb-randomness=off", "memory-backend=ram"]
+        machine += ["virtualization=on"] * self.virtualization + list(machine_options)
         return [
             "-M", ",".join(machine), "-cpu", self.cpu, "-smp", str(self.smp), "-m", f"{self.memory}M",
             "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",

@@ -30,6 +30,7 @@ class Traits:
     wires: tuple[str, ...]  #: its interrupt lines, by the names and in the order of its binding
     ats: bool
     pri: bool
+    el2: bool  #: it has streams of a hypervisor at EL2
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,17 @@ void vt_print(const char *format, ...)
 	__builtin_va_end(list);
 }
 
+/* CurrentEL at the start. */
+uint64_t vt_entered_at;
+
 void vt_power_off(void)
 {
 	register uint64_t function __asm__("x0") = PSCI_SYSTEM_OFF;
 
-	__asm__ volatile("hvc #0" : "+r"(function) : : "memory");
+	if (vt_entered_at == 2 << 2)
+		__asm__ volatile("smc #0" : "+r"(function) : : "memory");
+	else
+		__asm__ volatile("hvc #0" : "+r"(function) : : "memory");
 	for (;;)
 		__asm__ volatile("wfi");
 }

@@ -2,12 +2,27 @@
 /*
  * Entry of a bare-metal program, and the exception vectors.
  *
- * Entered at EL1 with MMU and caches off, which stays so: all of memory is Device memory, and what a master
- * writes is there at the next load. An exception is a fault of the program: it is printed and ends the guest.
+ * Entered with MMU and caches off, which stays so: all of memory is Device memory, and what a master writes is
+ * there at the next load. A program runs at EL1; entered at EL2 it goes there, and calls firmware by SMC from then on,
+ * for HVC is a call of EL2. An exception is a fault of the program: it is printed and ends the guest.
  */
 	.section .text.start, "ax"
 	.global	_start
 _start:
+	mrs	x19, currentel
+	cmp	x19, #2 << 2
+	b.ne	at_el1
+	mov	x0, #1 << 31		// HCR_EL2.RW: EL1 is AArch64
+	msr	hcr_el2, x0
+	mov	x0, #3			// CNTHCTL_EL2: EL1 may read the counter
+	msr	cnthctl_el2, x0
+	msr	cntvoff_el2, xzr
+	mov	x0, #0x3c5		// EL1h, all exceptions masked
+	msr	spsr_el2, x0
+	adr	x0, at_el1
+	msr	elr_el2, x0
+	eret
+at_el1:
 	adrp	x0, vt_stack_top
 	add	x0, x0, :lo12:vt_stack_top
 	mov	sp, x0
@@ -23,7 +38,9 @@ _start:
 	b.hs	2f
 	stp	xzr, xzr, [x0], #16
 	b	1b
-2:	bl	vt_main
+2:	adrp	x0, vt_entered_at
+	str	x19, [x0, :lo12:vt_entered_at]
+	bl	vt_main
 	b	vt_power_off
 
 	.balign	2048

@@ -48,6 +48,7 @@ def _traits(features: Features, id_registers: Mapping[str, int]) -> Traits:
         wires=tuple(name for name in INTERRUPTS if name != "priq" or idr0.PRI),
         ats=bool(idr0.ATS),
         pri=bool(idr0.PRI),
+        el2=bool(idr0.Hyp),
     )
 
 
