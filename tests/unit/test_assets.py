@@ -334,7 +334,7 @@ def test_what_is_here_is_not_said_to_be_missing(
 
 def test_without_a_mirror_its_variable_is_named(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apt_module, "debian_mirror", lambda: None)
-    with pytest.raises(UsageError, match=r"\$VI_BUSYBOX.* VI_MIRROR=<a Debian mirror's address>"):
+    with pytest.raises(UsageError, match=r"\$VI_BUSYBOX.*; set VI_MIRROR=<a Debian mirror's address>, or "):
         assets.busybox()
 
 

@@ -158,13 +158,21 @@ def debian_mirror(etc: Path = Path("/etc/apt"), usual: Sequence[tuple[Path, str]
     return None
 
 
-def obstacle() -> str | None:
-    """What keeps this machine from fetching Debian's packages; None if nothing does."""
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps this machine from fetching Debian's packages, and what its operator can do about it, if anything."""
+
+    why: str
+    mend: str = ""
+
+
+def obstacle() -> Obstacle | None:
+    """None: this machine can fetch Debian's packages."""
     for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-deb"):
         if shutil.which(tool) is None:
-            return f"this machine has no {tool} to fetch anything with"
+            return Obstacle(f"this machine has no {tool} to fetch anything with")
     if debian_mirror() is None:
-        return "no Debian mirror is configured in /etc/apt (set VI_MIRROR=<a Debian mirror's address> to have one)"
+        return Obstacle("no Debian mirror is configured in /etc/apt", "set VI_MIRROR=<a Debian mirror's address>")
     return None
 
 

@@ -18,7 +18,17 @@ from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt
-from vhost_iommu.guest.apt import Apt, Run, debian_mirror, host_package, host_suite, obstacle, run_command, unpack
+from vhost_iommu.guest.apt import (
+    Apt,
+    Obstacle,
+    Run,
+    debian_mirror,
+    host_package,
+    host_suite,
+    obstacle,
+    run_command,
+    unpack,
+)
 from vhost_iommu.guest.cache import Cache, default_folder
 from vhost_iommu.guest.headers import library_folders, loader_of, make_usable
 
@@ -75,11 +85,14 @@ class Cross:
 class MissingError(UsageError):
     """Things that are neither here nor can be fetched: (what, the variable that names one)."""
 
-    def __init__(self, things: Iterable[tuple[str, str]], why: str) -> None:
-        self.things, self.why = tuple(things), why
+    def __init__(self, things: Iterable[tuple[str, str]], obstacle: Obstacle) -> None:
+        self.things, self.obstacle = tuple(things), obstacle
         names = ", ".join(f"{what} (${variable})" for what, variable in self.things)
         are, each = ("is", "it") if len(self.things) == 1 else ("are", "each")
-        super().__init__(f"{names} {are} not here, and {why}; get {each} by other means and name it in its variable")
+        mend = f"{obstacle.mend}, or get" if obstacle.mend else "get"
+        super().__init__(
+            f"{names} {are} not here, and {obstacle.why}; {mend} {each} by other means and name it in its variable"
+        )
 
 
 def all_at_once(steps: Iterable[Callable[[], object]]) -> None:
@@ -91,7 +104,7 @@ def all_at_once(steps: Iterable[Callable[[], object]]) -> None:
         except MissingError as why:
             missing.append(why)
     if missing:
-        raise MissingError(dict.fromkeys(thing for each in missing for thing in each.things), missing[0].why)
+        raise MissingError(dict.fromkeys(thing for each in missing for thing in each.things), missing[0].obstacle)
 
 
 class Assets:

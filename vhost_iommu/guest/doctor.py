@@ -112,12 +112,14 @@ def _entry(assets: Assets, entry: str, variable: str) -> tuple[str | None, str]:
 
 def _to_fetch(assets: Assets, something: bool) -> list[Prerequisite]:
     """What is needed only where there is something to fetch."""
-    why = obstacle()
+    bar = obstacle()
     parent = next(folder for folder in (assets.folder, *assets.folder.parents) if folder.exists())
     free = shutil.disk_usage(parent).free
     space = f"{free / 1e9:.1f} GB free for {assets.folder}"
     return [
-        Prerequisite("apt", why is None, why or debian_mirror() or "", "name what is missing by hand", something),
+        Prerequisite("apt", True, debian_mirror() or "", "", something)
+        if bar is None
+        else Prerequisite("apt", False, bar.why, bar.mend or "name what is missing by hand", something),
         Prerequisite(
             "disk space", free >= SPACE_NEEDED, space, "free 1.5 GB or name another folder in $VI_CACHE", something
         ),
