@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import fcntl
 import heapq
 import logging
 import os
@@ -22,7 +23,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from . import _core
@@ -51,6 +51,10 @@ SEND_TIMEOUT = 5.0
 RECEIVE_SIZE = 1 << 16
 #: sizeof(sockaddr_un.sun_path) without its NUL.
 MAX_PATH = 107
+#: The name of a socket that does not listen yet, in the folder where it will.
+NEW = ".vi~"
+#: Seconds for which a daemon waits for others that make or remove a socket in the same folder.
+FOLDER_TIMEOUT = 5.0
 #: Seconds that ``Server.stop`` waits for each thread.
 JOIN_TIMEOUT = 10.0
 #: Seconds between two pieces of a worker's work.
@@ -274,8 +278,8 @@ class Endpoint:
             self._socket.close()
             self._socket = None
         if self.path is not None and self._inode is not None:
-            if _inode(self.path) == self._inode:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), _alone_in(os.path.dirname(self.path) or "."):
+                if _inode(self.path) == self._inode:
                     os.unlink(self.path)
             self._inode = None
 
@@ -533,45 +537,85 @@ def serve_forever(server: Server, ready: Callable[[], None] = lambda: None) -> N
 
 
 def _listen(path: str) -> socket.socket:
-    """A private listening socket at ``path``, in place of a dead daemon's."""
+    """A private listening socket at ``path``, in place of a dead daemon's.
+
+    It has that name only when it listens, so whoever starts meanwhile never takes it for a dead one.
+    """
     if len(os.fsencode(path)) > MAX_PATH:
         raise UsageError(f"socket path {path} is longer than {MAX_PATH} bytes; choose a shorter one")
-    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(path)
-        # Until it listens, nobody can connect; so its mode is right from a client's first moment.
-        os.chmod(path, 0o600)
-        listener.listen(1)
+        with _alone_in(os.path.dirname(path) or ".") as folder:
+            _refuse_what_lives(path)
+            # Who is alone may remove what another left there when it was killed.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(NEW, dir_fd=folder)
+            _bind(listener, path, folder)
+            try:
+                os.chmod(NEW, 0o600, dir_fd=folder)  # nobody can connect before it listens
+                listener.listen(1)
+                os.rename(NEW, os.path.basename(path), src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(NEW, dir_fd=folder)
+                raise
     except OSError as problem:
         listener.close()
-        raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
+        raise UsageError(f"cannot listen at {path}: {problem.strerror or problem}") from None
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
-def _remove_stale(path: str) -> None:
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[int]:
+    """A descriptor of the folder, in which no other daemon makes or removes sockets meanwhile."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + FOLDER_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EAGAIN, "another process keeps its folder locked") from None
+                time.sleep(0.01)
+            except OSError as problem:
+                if problem.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP):
+                    raise
+                break  # a file system that locks no folders
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _bind(listener: socket.socket, path: str, folder: int) -> None:
+    """To NEW in the folder of ``path``, which is ``folder``."""
+    name = os.path.join(os.path.dirname(path), NEW)
+    if len(os.fsencode(name)) > MAX_PATH:  # though that of the path fits
+        name = f"/proc/self/fd/{folder}/{NEW}"
+    listener.bind(name)
+
+
+def _refuse_what_lives(path: str) -> None:
+    """UsageError unless ``path`` is free, or a socket that nobody has any more."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    except OSError as problem:
-        raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
     if not stat.S_ISSOCK(mode):
         raise UsageError(f"{path} exists and is not a socket; remove it or choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+    # Of a stream socket, whether it listens yet or not, the kernel says that it is of another kind; of a dead one that
+    # nobody is there. No client's place in a backlog is taken.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                Path(path).unlink()
+        except (ConnectionRefusedError, FileNotFoundError):
             return
-        except FileNotFoundError:
-            return
-        except BlockingIOError:  # its backlog is full: alive
-            pass
         except OSError as problem:
-            raise UsageError(f"cannot listen at {path}: {problem.strerror}") from None
+            if problem.errno != errno.EPROTOTYPE:
+                raise
     raise UsageError(f"{path} is in use by another process; stop that or choose another path")
 
 

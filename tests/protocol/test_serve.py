@@ -56,3 +56,35 @@ def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_killed_daemons_socket_is_replaced_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    argv = [*COMMAND, "serve", "smmuv3-bare", "--socket-dir", str(folder)]
+    first, second = (subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2))
+    processes = [first, second]
+    try:
+        # Which of the two came first is theirs to settle.
+        lines = [process.stdout.readline() if process.stdout else b"" for process in processes]
+        (refused,) = (process for process, line in zip(processes, lines, strict=True) if not line)
+        assert refused.wait(60) == 2
+        assert refused.stderr is not None
+        (sentence,) = refused.stderr.read().decode().splitlines()
+        assert "is in use by another process" in sentence
+        serving = second if refused is first else first
+        serving.kill()
+        serving.wait()
+        (left,) = folder.iterdir()
+        third = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        processes.append(third)
+        assert third.stdout is not None
+        third.stdout.readline()
+        with TestClient.connect(left) as client:
+            client.version()
+        third.terminate()
+        assert third.wait(60) == 0
+        assert list(folder.iterdir()) == []
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

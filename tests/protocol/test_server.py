@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import signal
@@ -263,6 +264,102 @@ def test_the_socket_of_a_living_daemon_is_left_alone(running: Server, path: Path
         serve(PciFunction("other", {}), path=str(path)).start()
     with TestClient.connect(path) as client:
         client.version()
+
+
+def test_the_socket_of_a_daemon_that_does_not_listen_yet_is_left_alone(function: PciFunction, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(os.fspath(path))
+        with pytest.raises(UsageError, match="in use by another process"):
+            serve(function, path=str(path)).start()
+        other.listen(1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.fspath(path))
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_to_look_whether_a_daemon_lives_takes_no_clients_place(running: Server, path: Path) -> None:
+    for _ in range(5):
+        with pytest.raises(UsageError, match="in use by another process"):
+            serve(PciFunction("other", {}), path=str(path)).start()
+    with TestClient.connect(path) as client:
+        client.version()
+
+
+def test_a_socket_has_its_name_only_when_it_listens_and_is_private(
+    function: PciFunction, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+    listen = socket.socket.listen
+
+    def look(self: socket.socket, backlog: int) -> None:
+        seen.append((path.exists(), stat.S_IMODE((path.parent / server_module.NEW).stat().st_mode)))
+        listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", look)
+    with serve(function, path=str(path)):
+        assert seen == [(False, 0o600)]
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_of_daemons_that_start_at_once_one_serves_and_the_others_say_that_it_does(path: Path) -> None:
+    for stale in (False, True) * 5:
+        if stale:
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(os.fspath(path))
+        servers = [serve(PciFunction(str(number), {}), path=str(path)) for number in range(4)]
+        barrier = threading.Barrier(len(servers))
+        refusals: list[str] = []
+
+        def start(server: Server, barrier: threading.Barrier = barrier, refusals: list[str] = refusals) -> None:
+            barrier.wait()
+            try:
+                server.start()
+            except UsageError as problem:
+                refusals.append(str(problem))
+
+        threads = [threading.Thread(target=start, args=(server,)) for server in servers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert refusals == [f"{path} is in use by another process; stop that or choose another path"] * 3
+        with TestClient.connect(path) as client:
+            client.version()
+        for server in servers:
+            server.stop()
+        assert list(path.parent.iterdir()) == []
+
+
+def test_what_a_daemon_left_that_was_killed_while_it_started_is_replaced(function: PciFunction, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path.parent / server_module.NEW))
+    with serve(function, path=str(path)), TestClient.connect(path) as client:
+        client.version()
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_path_may_be_as_long_as_a_client_can_name_it(
+    function: PciFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    path = "/".join(["." * 1] * 53) + "/s"  # 107 bytes, of which the folder's are all but two
+    assert len(path) == 107
+    with serve(function, path=path), TestClient.connect(path) as client:
+        client.version()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_another_process_keeps_locked_is_told_of_in_one_line(
+    function: PciFunction, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FOLDER_TIMEOUT", 0.05)
+    fd = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match="another process keeps its folder locked"):
+        serve(function, path=str(path)).start()
+    os.close(fd)
 
 
 def test_a_path_that_is_not_ours_any_more_is_left_alone(function: PciFunction, path: Path) -> None:
