@@ -133,6 +133,19 @@ OPTIONS: Mapping[str, type[Options]] = {
 }
 
 
+#: The PCI function of the masters that are behind no SMMU.
+UNTRANSLATED = "untranslated"
+
+
+@dataclass(frozen=True)
+class FunctionConfig:
+    """One PCI function: an SMMU's registers, if it has one, and the windows of the masters behind that."""
+
+    name: str
+    smmu: SmmuConfig | None
+    masters: tuple[MasterConfig, ...]
+
+
 @dataclass(frozen=True)
 class MachineConfig:
     """A machine file that was found to make sense."""
@@ -148,9 +161,17 @@ class MachineConfig:
         """KeyError when there is none."""
         return {smmu.name: smmu for smmu in self.smmus}[name]
 
-    def masters_of(self, name: str) -> tuple[MasterConfig, ...]:
-        """The masters behind the SMMU ``name``."""
-        return tuple(master for master in self.masters if master.smmu == name)
+    @property
+    def functions(self) -> tuple[FunctionConfig, ...]:
+        """One for each SMMU, in the order of the file, and one for the masters behind none, where there are such."""
+
+        def behind(smmu: str | None) -> tuple[MasterConfig, ...]:
+            return tuple(master for master in self.masters if master.smmu == smmu)
+
+        found = [FunctionConfig(smmu.name, smmu, behind(smmu.name)) for smmu in self.smmus]
+        if untranslated := behind(None):
+            found.append(FunctionConfig(UNTRANSLATED, None, untranslated))
+        return tuple(found)
 
 
 # -- finding and reading ---------------------------------------------------------------------------------------
@@ -330,7 +351,7 @@ def _disk(where: _Where, name: str, disk: BlockOptions) -> BlockOptions:
 def _check(where: _Where, machine: MachineConfig) -> None:
     if not machine.smmus:
         raise where.error("a machine without an SMMU is not what this daemon serves; add an [[smmu]] table")
-    names: set[str] = set()
+    names = {UNTRANSLATED} if any(master.smmu is None for master in machine.masters) else set()
     parts: tuple[SmmuConfig | MasterConfig, ...] = (*machine.smmus, *machine.masters)
     for part in parts:
         if not _NAME.fullmatch(part.name):
@@ -344,6 +365,8 @@ def _check(where: _Where, machine: MachineConfig) -> None:
         if master.smmu is None:
             if master.stream_ids:
                 raise where.error(f"{master.name} has 'stream_ids' but no SMMU that knows them; name one in 'smmu'")
+            if master.pasid_bits or master.can_stall:
+                raise where.error(f"{master.name} is behind no SMMU, which PASIDs and stalls need; name one in 'smmu'")
             continue
         if master.smmu not in smmus:
             raise where.error(

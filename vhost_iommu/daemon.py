@@ -119,14 +119,14 @@ class Daemon:
     ) -> None:
         """``keep_disks``: they can be read after ``stop`` until ``machine.close``.
 
-        UsageError: ``paths`` or ``fds`` are not as many as the machine has SMMUs, or a disk cannot be opened.
+        UsageError: ``paths`` or ``fds`` are not as many as the machine has functions, or a disk cannot be opened.
         """
         if folder is not None:
-            paths = [folder / f"{smmu.name}.sock" for smmu in config.smmus]
+            paths = [folder / f"{function.name}.sock" for function in config.functions]
         self.sockets: Sequence[Path] = tuple(paths)
-        if len(paths or fds) != len(config.smmus):
+        if len(paths or fds) != len(config.functions):
             raise UsageError(
-                f"{config.name} has {len(config.smmus)} SMMUs and needs a socket for each; "
+                f"{config.name} has {len(config.functions)} PCI functions and needs a socket for each; "
                 f"{len(paths or fds)} given: use a folder"
             )
         self.server = Server()

@@ -107,10 +107,10 @@ def _tell_tests(account: Account, report: Report) -> None:
 def _tell_drivers(account: Account, launch: Launch, console: str) -> None:
     """Which driver of the guest's found each SMMU."""
     bound = {int(match[2], 16): match for match in _PROBE.finditer(console)}
-    for function in launch.platform.functions:
-        match = bound.get(function.bar0.base)
+    for smmu, registers, _ in launch.platform.smmus:
+        match = bound.get(registers.base)
         text = "no driver bound" if match is None else f"Linux bound {match[1]}: {match[3]} bits in, {match[4]} out"
-        account.check(match is not None, function.smmu.name, text)
+        account.check(match is not None, smmu.name, text)
 
 
 def _tell_models(account: Account, daemon: Daemon) -> None:

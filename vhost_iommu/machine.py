@@ -2,7 +2,8 @@
 """One machine made from its machine file: SMMU instances, masters behind them, PCI functions in front.
 
 Law: wires, and starts nothing: whoever serves the machine brings threads and locks, whoever places it in a guest
-brings the interrupts' doorbells. Each SMMU is one PCI function: its registers BAR0, its masters' windows BAR2.
+brings the interrupts' doorbells. A PCI function has an SMMU's registers in BAR0, if it has an SMMU, and the windows
+of its masters in BAR2.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .config import BlockOptions, EngineOptions, MachineConfig, MasterConfig, SmmuConfig
+from .config import BlockOptions, EngineOptions, FunctionConfig, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
 from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
@@ -49,11 +50,11 @@ class Placement:
     size: int
 
 
-def placements(config: MachineConfig, smmu: str) -> list[Placement]:
-    """The windows of the masters behind ``smmu``, in the order of the machine file."""
+def placements(function: FunctionConfig) -> list[Placement]:
+    """The windows of the function's masters, in the order of the machine file."""
     placed: list[Placement] = []
     at = 0
-    for master in config.masters_of(smmu):
+    for master in function.masters:
         kind = MASTERS[master.kind]
         placed.append(Placement(master, kind.compatible, at, kind.size))
         at += -(-kind.size // WINDOW_ALIGNMENT) * WINDOW_ALIGNMENT
@@ -90,20 +91,33 @@ class Machine:
         #: Each is an Instance, and of its model's own type besides.
         self.smmus: dict[str, Any] = {}
         self.masters: dict[str, Master] = {}
-        self.functions: list[PciFunction] = []
+        self.functions: list[PciFunction] = []  #: as ``config.functions``
         self._storages: list[Storage] = []
-        for master in config.masters:
-            if master.smmu is None:
-                raise UsageError(f"{config.path}: [[master]] {master.name} is behind no SMMU; name one in 'smmu'")
         try:
-            for smmu in config.smmus:
-                self._add(smmu)
+            for function in config.functions:
+                self._add(function)
         except BaseException:
             self.close()
             raise
 
-    def _add(self, config: SmmuConfig) -> None:
+    def _add(self, config: FunctionConfig) -> None:
         memory = Memory()
+        smmu = None if config.smmu is None else self._smmu(config.smmu, memory)
+        blocks = []
+        for placed in placements(config):
+            master = self._master(placed.master, memory, smmu)
+            self.masters[master.name] = master
+            blocks.append((placed.offset, master))
+        # A reset goes through the BARs in this order: masters have stopped before their SMMU lets addresses pass.
+        bars = {}
+        if blocks:
+            end = blocks[-1][0] + blocks[-1][1].size
+            bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
+        if smmu is not None:
+            bars[0] = BarMap([(0, smmu)], wide=False)
+        self.functions.append(PciFunction(config.name, bars, memory=memory))
+
+    def _smmu(self, config: SmmuConfig, memory: Memory) -> Instance:
         smmu: Instance = MODELS[config.model].make(
             memory,
             config.features,
@@ -118,23 +132,13 @@ class Machine:
         if self._spawn is not None:
             smmu.wake = self._spawn(config.name, smmu.work)
         self.smmus[config.name] = smmu
-        blocks = []
-        for placed in placements(self.config, config.name):
-            master = self._master(placed.master, memory, smmu)
-            self.masters[master.name] = master
-            blocks.append((placed.offset, master))
-        # A reset goes through the BARs in this order: masters have stopped before their SMMU lets addresses pass.
-        bars = {}
-        if blocks:
-            end = blocks[-1][0] + blocks[-1][1].size
-            bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
-        bars[0] = BarMap([(0, smmu)], wide=False)
-        self.functions.append(PciFunction(config.name, bars, memory=memory))
+        return smmu
 
-    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance) -> Master:
+    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None) -> Master:
         port = Port(config.name, memory, smmu, config.stream_ids)
         port.trace = self.trace
-        port.on_stall = partial(self._on_stall, smmu.name)
+        if smmu is not None:
+            port.on_stall = partial(self._on_stall, smmu.name)
         wire = self._wire(memory, config.name, "")
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:
@@ -161,7 +165,9 @@ class Machine:
             master.wake = self._spawn(config.name, _once(master.work))
         return master
 
-    def _atc(self, config: MasterConfig, options: EngineOptions, smmu: Instance) -> Atc | None:
+    def _atc(self, config: MasterConfig, options: EngineOptions, smmu: Instance | None) -> Atc | None:
+        if smmu is None:
+            return None
         traits = self.config.smmu(smmu.name).traits
         if not (traits.ats and options.atc_entries):
             return None

@@ -86,9 +86,20 @@ def test_a_stock_kernel_uses_the_disks_behind_its_smmus(assets: Assets, machine:
     assert kinds == {wanted}
 
 
+def test_a_disk_behind_no_smmu_works_beside_one_whose_addresses_are_translated(assets: Assets) -> None:
+    text = load_machine("smmuv3-linux").path.read_text()
+    run = Run(assets, parse_machine(text + '[[master]]\nname = "disk1"\nkind = "virtio-blk"\nsize = "8M"\n'))
+    all_passed(run.report)
+    disks_hold_what_the_guest_says(run)
+    assert [function.name for function in run.machine.functions] == ["smmu0", "untranslated"]
+    translated, physical = (run.machine.masters[name].port for name in ("disk0", "disk1"))
+    assert physical.bytes_written > 8 << 20
+    assert 0 < translated.transactions <= run.smmu.counters.transactions < translated.transactions * 1.1
+
+
 def test_an_smmu_that_is_not_coherent_works_for_linux(assets: Assets) -> None:
     text = load_machine("smmuv3-linux").path.read_text().replace("coherent = true", "coherent = false")
     run = Run(assets, parse_machine(text))
     all_passed(run.report)
     disks_hold_what_the_guest_says(run)
-    assert not run.launch.platform.functions[0].smmu.coherent
+    assert not run.launch.platform.smmus[0][0].coherent

@@ -59,8 +59,8 @@ def test_the_two_smmus_are_unlike_and_both_have_a_disk() -> None:
     assert one.interrupts != other.interrupts
     for key in ("oas", "stream_table_levels"):
         assert one.features[key] != other.features[key]
-    for smmu in machine.smmus:
-        assert [master.kind for master in machine.masters_of(smmu.name)] == ["virtio-blk"]
+    for function in machine.functions:
+        assert [master.kind for master in function.masters] == ["virtio-blk"]
 
 
 def test_a_file_may_be_named_by_its_path(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ def test_the_map_has_every_address_and_number_of_the_platform(capsys: pytest.Cap
     platform = platform_of(load_machine(MACHINE))
     found = json.loads(said(capsys, MACHINE, "--json"))
     assert [(each["address"], each["value"]) for each in found["writes"]] == platform.writes()
-    for smmu, function in zip(found["smmus"], platform.functions, strict=True):
-        assert smmu["config"] == function.config
-        assert smmu["registers"]["base"] == smmu["bar0"]["base"] == function.bar0.base
+    for said_of, function in zip(found["functions"], platform.functions, strict=True):
+        assert said_of["config"] == function.config
         assert function.bar2 is not None
-        assert smmu["bar2"] == {"base": function.bar2.base, "size": function.bar2.size}
+        assert said_of["bar2"] == {"base": function.bar2.base, "size": function.bar2.size}
+    for smmu, (_, registers, function) in zip(found["smmus"], platform.smmus, strict=True):
+        assert smmu["registers"]["base"] == found["functions"][0 if smmu["name"] == "smmu0" else 1]["bar0"]["base"]
+        assert smmu["registers"]["base"] == registers.base
         assert smmu["interrupts"] == function.intids
     for master, placed in zip(found["masters"], platform.masters, strict=True):
         assert master["registers"] == {"base": placed.window.base, "size": placed.window.size}
@@ -50,7 +52,7 @@ def test_the_header_has_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> 
     found = addresses.address_map(load_machine(MACHINE))
     text = said(capsys, MACHINE, "--c-header")
     defined = dict(re.findall(r"#define (\w+) +(\S.*)", text))
-    assert int(defined["VI_SMMU1_CONFIG"], 0) == found["smmus"][1]["config"]
+    assert int(defined["VI_SMMU1_CONFIG"], 0) == found["functions"][1]["config"]
     assert int(defined["VI_SMMU1_CMDQ_SYNC_INTID"]) == 141
     assert int(defined["VI_DISK1_BASE"], 0) == found["masters"][1]["registers"]["base"]
     assert defined["VI_DISK1_STREAM_IDS"] == "{ 0x20 }"

@@ -60,7 +60,7 @@ def test_an_smmu_that_is_not_coherent_is_not_called_so() -> None:
 
 def test_an_smmu_has_msis_or_wires_and_never_both() -> None:
     tree = edited(MACHINE)
-    second = f"/iommu@{MACHINE.function('smmu1').bar0.base:x}"
+    second = f"/iommu@{MACHINE.smmus[1][1].base:x}"
     assert words(tree, "/iommu@10000000", "msi-parent") == [0x8003]
     assert not tree.exist_property("interrupts", "/iommu@10000000")
     assert not tree.exist_property("msi-parent", second)

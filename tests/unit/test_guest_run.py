@@ -74,7 +74,7 @@ def test_a_bare_programs_configuration_says_what_the_platform_says() -> None:
     parsed = bare.Configuration.parse(data)
     assert parsed.arguments == "revoke=1"
     assert [(write.address, write.value) for write in parsed.write] == MACHINE.writes()
-    assert [smmu.base for smmu in parsed.smmu] == [function.bar0.base for function in MACHINE.functions]
+    assert [smmu.base for smmu in parsed.smmu] == [registers.base for _, registers, _ in MACHINE.smmus]
     assert parsed.smmu[1].intids[0] == MACHINE.intid("smmu1", "eventq")
     assert parsed.master[1].smmu == 1
     assert parsed.master[1].sid[: parsed.master[1].sids] == [2, 3]

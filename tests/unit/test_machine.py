@@ -84,7 +84,8 @@ class Guest(Bench):
 
     def window(self, master: str) -> int:
         """Where a master's registers are in BAR2."""
-        return next(p.offset for p in placements(self.machine.config, self.function.name) if p.master.name == master)
+        functions = {function.name: function for function in self.machine.config.functions}
+        return next(p.offset for p in placements(functions[self.function.name]) if p.master.name == master)
 
     def mapped(self, sid: int, size: int = 0x1_0000, **leaf: int) -> int:
         """Fresh RAM of ``size`` bytes, which the stream sees at IOVA; its physical address."""
@@ -177,7 +178,7 @@ def test_bar0_is_the_smmus_registers(config: MachineConfig) -> None:
 
 def test_bar2_is_the_masters_windows_none_of_which_share_a_page(config: MachineConfig) -> None:
     machine = Machine(config)
-    placed = placements(config, "smmu0")
+    placed = placements(config.functions[0])
     assert [each.master.name for each in placed] == ["engine0", "disk0"]
     assert all(each.offset % WINDOW_ALIGNMENT == 0 for each in placed)
     assert placed[0].offset + placed[0].size <= placed[1].offset
@@ -201,10 +202,16 @@ def test_id_registers_of_the_file_replace_those_of_the_features() -> None:
     assert machine.smmus["smmu0"].read(IDR0.at, 4) != 0x0900_140A
 
 
-def test_a_master_behind_no_smmu_is_refused() -> None:
-    text = TWO_SMMUS.replace('smmu = "smmu1"\nstream_ids = [9]', "")
-    with pytest.raises(UsageError, match="engine1 is behind no SMMU"):
-        Machine(parse_machine(text))
+def test_a_master_behind_no_smmu_is_in_a_function_without_one_and_its_addresses_are_physical() -> None:
+    machine = Machine(parse_machine(TWO_SMMUS.replace('smmu = "smmu1"\nstream_ids = [9]', "")))
+    assert [function.name for function in machine.functions] == ["smmu0", "smmu1", "untranslated"]
+    function, port = machine.functions[-1], machine.masters["engine1"].port
+    assert [(region, device.name) for region, _, _, device in function.blocks()] == [(2, "engine1")]
+    ram = bytearray(0x1000)
+    function.memory.add(Window(0x4000_0000, len(ram), ram))
+    assert port.write(0x4000_0010, b"untranslated") is None
+    assert ram[0x10:0x1C] == b"untranslated"
+    assert machine.smmus["smmu1"].counters.transactions == 0
 
 
 # -- DMA -----------------------------------------------------------------------------------------------------

@@ -35,17 +35,25 @@ def address_map(config: MachineConfig) -> dict[str, Any]:
             "intids": len(platform.msi_intids),
         },
         "ecam": at.ECAM,
-        "smmus": [
+        "functions": [
             {
-                "name": function.smmu.name,
+                "name": function.name,
                 "slot": function.slot,
                 "config": function.config,
-                "registers": {"base": function.bar0.base, "size": function.smmu.binding.registers_size},
-                "bar0": _window(function.bar0),
+                "bar0": None if function.bar0 is None else _window(function.bar0),
                 "bar2": None if function.bar2 is None else _window(function.bar2),
-                "interrupts": dict(function.intids),
             }
             for function in platform.functions
+        ],
+        "smmus": [
+            {
+                "name": smmu.name,
+                "compatible": smmu.binding.compatible,
+                "function": function.name,
+                "registers": {"base": registers.base, "size": smmu.binding.registers_size},
+                "interrupts": dict(function.intids),
+            }
+            for smmu, registers, function in platform.smmus
         ],
         "masters": [
             {
@@ -71,7 +79,7 @@ def _writes(function: Function) -> Iterator[Address]:
         yield {
             "address": address,
             "value": value,
-            "register": f"{function.smmu.name} {_REGISTERS[address - function.config]}",
+            "register": f"{function.name} {_REGISTERS[address - function.config]}",
         }
 
 
@@ -101,13 +109,15 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         "virt", "msi", f"{msi['doorbell']:#x}",
         f"GICv2m doorbell, takes INTIDs {msi['first_intid']} to {msi['first_intid'] + msi['intids'] - 1}",
     )  # fmt: skip
+    for function in found["functions"]:
+        name = function["name"]
+        yield name, "config", f"{function['config']:#x}", f"configuration space, PCI slot {function['slot']}"
+        for bar in ("bar0", "bar2"):
+            if function[bar] is not None:
+                yield name, bar, *span(function[bar])
     for smmu in found["smmus"]:
         name = smmu["name"]
-        yield name, "config", f"{smmu['config']:#x}", f"configuration space, PCI slot {smmu['slot']}"
         yield name, "registers", *span(smmu["registers"])
-        yield name, "bar0", *span(smmu["bar0"])
-        if smmu["bar2"] is not None:
-            yield name, "bar2", *span(smmu["bar2"])
         for source, intid in smmu["interrupts"].items():
             yield name, source, str(intid), "INTID, edge"
         if not smmu["interrupts"]:
@@ -117,6 +127,8 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield name, "registers", *span(master["registers"])
         if master["interrupt"] is not None:
             yield name, "interrupt", str(master["interrupt"]), "INTID, edge"
+        if master["smmu"] is None:
+            yield name, "stream", "none", "its addresses are physical"
         for sid in master["stream_ids"]:
             yield name, "stream", f"{sid:#x}", f"StreamID at {master['smmu']}"
     for write in found["writes"]:
@@ -142,13 +154,15 @@ def as_header(found: dict[str, Any]) -> str:
     number("VIRT_MSI_DOORBELL", found["msi"]["doorbell"])
     number("VIRT_MSI_FIRST_INTID", found["msi"]["first_intid"], "d")
     number("VIRT_MSI_INTIDS", found["msi"]["intids"], "d")
+    for function in found["functions"]:
+        name = _constant(function["name"])
+        number(f"{name}_CONFIG", function["config"])
+        for bar in ("bar0", "bar2"):
+            if function[bar] is not None:
+                number(f"{name}_{bar.upper()}", function[bar]["base"])
     for smmu in found["smmus"]:
         name = _constant(smmu["name"])
-        number(f"{name}_CONFIG", smmu["config"])
         window(name, smmu["registers"])
-        for bar in ("bar0", "bar2"):
-            if smmu[bar] is not None:
-                number(f"{name}_{bar.upper()}", smmu[bar]["base"])
         for source, intid in smmu["interrupts"].items():
             number(f"{name}_{_constant(source)}_INTID", intid, "d")
     for master in found["masters"]:
@@ -157,7 +171,8 @@ def as_header(found: dict[str, Any]) -> str:
         if master["interrupt"] is not None:
             number(f"{name}_INTID", master["interrupt"], "d")
         sids = [f"{sid:#x}" for sid in master["stream_ids"]]
-        numbers += [(f"{name}_STREAM_ID", sids[0]), (f"{name}_STREAM_IDS", f"{{ {', '.join(sids)} }}")]
+        if sids:
+            numbers += [(f"{name}_STREAM_ID", sids[0]), (f"{name}_STREAM_IDS", f"{{ {', '.join(sids)} }}")]
     stores = [f"{{ {write['address']:#x}, {write['value']:#x} }}" for write in found["writes"]]
     width = max(len(name) for name, _ in numbers)
     return "\n".join(

@@ -27,6 +27,9 @@ _MAX_WRITES, _MAX_SMMUS, _MAX_MASTERS, _MAX_SIDS, _MAX_ARGUMENTS = 96, 31, 64, 8
 #: Interrupts in the order of ``intids`` (guest/bare/lib/vt.h).
 _INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
 
+#: Of a master that is behind none (VT_NO_SMMU).
+_NO_SMMU = 0xFFFF_FFFF
+
 _Write = c.Struct("address" / c.Int64ul, "value" / c.Int64ul)
 _Smmu = c.Struct(
     "name" / c.PaddedString(32, "ascii"),
@@ -131,7 +134,7 @@ def _cases(elf: ELFFile) -> tuple[str, ...]:
 def configuration(platform: Platform, arguments: str = "") -> bytes:
     """struct vt_config for ``platform``; UsageError when it does not fit."""
     writes = platform.writes()
-    smmus = [function.smmu.name for function in platform.functions]
+    smmus = [smmu.name for smmu, _, _ in platform.smmus]
     if len(arguments) >= _MAX_ARGUMENTS or not arguments.isascii():
         raise UsageError(f"a program's arguments are ASCII, at most {_MAX_ARGUMENTS - 1} characters; shorten them")
     for placed in platform.masters:
@@ -150,12 +153,12 @@ def configuration(platform: Platform, arguments: str = "") -> bytes:
                 "write": [{"address": address, "value": value} for address, value in writes],
                 "smmu": [
                     {
-                        "name": function.smmu.name,
-                        "base": function.bar0.base,
-                        "size": function.smmu.binding.registers_size,
+                        "name": smmu.name,
+                        "base": registers.base,
+                        "size": smmu.binding.registers_size,
                         "intids": [function.intids.get(name, 0) for name in _INTERRUPTS],
                     }
-                    for function in platform.functions
+                    for smmu, registers, function in platform.smmus
                 ],
                 "master": [
                     {
@@ -163,7 +166,7 @@ def configuration(platform: Platform, arguments: str = "") -> bytes:
                         "compatible": placed.master.compatible,
                         "base": placed.window.base,
                         "size": placed.window.size,
-                        "smmu": smmus.index(placed.master.smmu),
+                        "smmu": _NO_SMMU if placed.master.smmu is None else smmus.index(placed.master.smmu),
                         "intid": placed.intid or 0,
                         "sids": len(placed.master.stream_ids),
                         "sid": [*placed.master.stream_ids, *[0] * (_MAX_SIDS - len(placed.master.stream_ids))],

@@ -14,7 +14,7 @@ from typing import Any
 import fdt
 
 from vhost_iommu.guest import platform as at
-from vhost_iommu.guest.platform import Function, Placed, Platform, Property
+from vhost_iommu.guest.platform import Function, GuestSmmu, Placed, Platform, Property, Window
 
 IRQ_EDGE_RISING = 1
 GIC_SPI = 0
@@ -110,17 +110,18 @@ def _tell_frame(frame: Any, platform: Platform) -> None:
 
 def _added(platform: Platform, last_phandle: int, msi_parent: int) -> Iterator[Any]:
     """The nodes of SMMUs and masters, with the phandles that follow ``last_phandle``."""
-    for phandle, function in enumerate(platform.functions, last_phandle + 1):
-        yield _smmu_node(function, phandle, msi_parent)
-        for placed in function.masters:
-            yield _master_node(placed, phandle)
+    phandles = {}
+    for phandle, (smmu, registers, function) in enumerate(platform.smmus, last_phandle + 1):
+        phandles[smmu.name] = phandle
+        yield _smmu_node(smmu, registers, function, phandle, msi_parent)
+    for placed in platform.masters:
+        yield _master_node(placed, None if placed.master.smmu is None else phandles[placed.master.smmu])
 
 
-def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
-    smmu = function.smmu
-    node = fdt.Node(f"iommu@{function.bar0.base:x}")
+def _smmu_node(smmu: GuestSmmu, registers: Window, function: Function, phandle: int, msi_parent: int) -> Any:
+    node = fdt.Node(f"iommu@{registers.base:x}")
     _set(node, "compatible", smmu.binding.compatible)
-    _set(node, "reg", _cells(function.bar0.base, smmu.binding.registers_size))
+    _set(node, "reg", _cells(registers.base, smmu.binding.registers_size))
     _set(node, "#iommu-cells", 1)
     # Without a word it would inherit the root's, which is coherent.
     _set(node, "dma-coherent" if smmu.coherent else "dma-noncoherent", None)
@@ -136,12 +137,13 @@ def _smmu_node(function: Function, phandle: int, msi_parent: int) -> Any:
     return node
 
 
-def _master_node(placed: Placed, smmu: int) -> Any:
+def _master_node(placed: Placed, smmu: int | None) -> Any:
     master = placed.master
     node = fdt.Node(f"{node_name(master.compatible)}@{placed.window.base:x}")
     _set(node, "compatible", master.compatible)
     _set(node, "reg", _cells(placed.window.base, placed.window.size))
-    _set(node, "iommus", [cell for sid in master.stream_ids for cell in (smmu, sid)])
+    if smmu is not None:
+        _set(node, "iommus", [cell for sid in master.stream_ids for cell in (smmu, sid)])
     _set(node, "dma-coherent", None)
     if placed.intid is not None:
         _set(node, "interrupts", _interrupt(placed.intid))

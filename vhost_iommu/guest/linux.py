@@ -80,11 +80,11 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
     """
     found = []
     engines = []
-    for function in platform.functions:
-        base = f"{function.bar0.base:x}"
-        found.append(Case(f"{function.smmu.name}_probes", "smmu_probes", (base,)))
+    for smmu, registers, function in platform.smmus:
+        base = f"{registers.base:x}"
+        found.append(Case(f"{smmu.name}_probes", "smmu_probes", (base,)))
         for placed in function.masters:
-            behind = Case(f"{placed.master.name}_is_behind_{function.smmu.name}", "behind_smmu",
+            behind = Case(f"{placed.master.name}_is_behind_{smmu.name}", "behind_smmu",
                           (base, device_name(placed)))  # fmt: skip
             if placed.master.compatible == DISK:
                 # Without its driver it is in no group.

@@ -27,17 +27,18 @@ def platform_of(config: MachineConfig) -> Platform:
                 granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in smmu.traits.granules),
             )
         )
+    for function in config.functions:
         masters += [
             GuestMaster(
                 placed.master.name,
                 placed.compatible,
-                smmu.name,
+                placed.master.smmu,
                 placed.master.stream_ids,
                 size=placed.size,
                 offset=placed.offset,
                 properties=_properties(placed.master),
             )
-            for placed in placements(config, smmu.name)
+            for placed in placements(function)
         ]
     return Platform(smmus, masters)
 
@@ -57,7 +58,7 @@ def wires_of(platform: Platform) -> Wires:
     wires: dict[tuple[str, str], tuple[int, int]] = {}
     for function in platform.functions:
         for source, intid in function.intids.items():
-            wires[function.smmu.name, source] = (V2M_DOORBELL, intid)
+            wires[function.name, source] = (V2M_DOORBELL, intid)
         for placed in function.masters:
             if placed.intid is not None:
                 wires[placed.master.name, ""] = (V2M_DOORBELL, placed.intid)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from vhost_iommu.config import UNTRANSLATED
 from vhost_iommu.errors import UsageError
 from vhost_iommu.models import DEFAULT, MODELS
 from vhost_iommu.smmu.model import Binding
@@ -41,7 +42,7 @@ Property = int | str | None | list[int] | list[str]
 
 @dataclass(frozen=True)
 class GuestSmmu:
-    """One SMMU instance: one PCI function, whose BAR0 is its registers."""
+    """One SMMU instance: BAR0 of a PCI function."""
 
     name: str
     binding: Binding = MODELS[DEFAULT].binding
@@ -54,11 +55,11 @@ class GuestSmmu:
 
 @dataclass(frozen=True)
 class GuestMaster:
-    """One DMA master: a window of its SMMU's BAR2, and a platform device to the guest."""
+    """One DMA master: a window of its function's BAR2, and a platform device to the guest."""
 
     name: str
     compatible: str  #: "virtio,mmio" or "arm,smmute"
-    smmu: str  #: name of its SMMU
+    smmu: str | None  #: name of its SMMU, if it is behind one
     stream_ids: tuple[int, ...]
     size: int = 0x1_0000  #: bytes of registers
     offset: int | None = None  #: in BAR2, a multiple of 64 KiB; None: behind the master before it
@@ -90,11 +91,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class Function:
-    """The PCI function of one SMMU and of the masters behind it; ``bar2`` is None without masters."""
+    """The PCI function of one SMMU and of the masters behind it, or of those behind none.
 
-    smmu: GuestSmmu
+    ``bar0`` is None without an SMMU, ``bar2`` without masters.
+    """
+
+    name: str
+    smmu: GuestSmmu | None
     slot: int
-    bar0: Window
+    bar0: Window | None
     bar2: Window | None
     intids: Mapping[str, int]  #: of its wired interrupts by name
     masters: tuple[Placed, ...]
@@ -106,10 +111,9 @@ class Function:
 
     def writes(self) -> list[tuple[int, int]]:
         """(address, 32-bit value) stores, in order, that firmware would do to make it work."""
-        bars = [(self.config + PCI_BAR0, self.bar0.base)]
-        if self.bar2 is not None:
-            bars.append((self.config + PCI_BAR2, self.bar2.base))
-        return [*bars, (self.config + PCI_COMMAND, COMMAND_MEMORY | COMMAND_MASTER)]
+        bars = ((PCI_BAR0, self.bar0), (PCI_BAR2, self.bar2))
+        placed = [(self.config + at, bar.base) for at, bar in bars if bar is not None]
+        return [*placed, (self.config + PCI_COMMAND, COMMAND_MEMORY | COMMAND_MASTER)]
 
 
 class Platform:
@@ -124,22 +128,28 @@ class Platform:
                 raise UsageError(f"two parts of the machine are called {name}; rename one")
         known = {smmu.name for smmu in smmus}
         for master in masters:
-            if master.smmu not in known:
+            if master.smmu is not None and master.smmu not in known:
                 raise UsageError(f"{master.name} is behind {master.smmu}, which is not there; name an SMMU")
-        if len(smmus) > len(SLOTS):
-            raise UsageError(f"{len(smmus)} SMMUs need more PCI slots than {len(SLOTS)}; take fewer")
+        fronts: list[GuestSmmu | None] = [*smmus]
+        if any(master.smmu is None for master in masters):
+            fronts.append(None)
+        if len(fronts) > len(SLOTS):
+            raise UsageError(f"{len(fronts)} PCI functions need more slots than {len(SLOTS)}; take fewer SMMUs")
 
         intids = self._intids(smmus, masters)
         functions = []
         at = PCI_MEMORY.start
-        for slot, smmu in zip(SLOTS, smmus, strict=False):
-            bar0 = _place(at, _power_of_two(max(smmu.binding.registers_size, WINDOW_ALIGNMENT)))
-            offsets = _offsets([master for master in masters if master.smmu == smmu.name])
-            bar2 = None
+        for slot, smmu in zip(SLOTS, fronts, strict=False):
+            name = UNTRANSLATED if smmu is None else smmu.name
+            offsets = _offsets([master for master in masters if (master.smmu or UNTRANSLATED) == name])
+            bar0 = bar2 = None
+            if smmu is not None:
+                bar0 = _place(at, _power_of_two(max(smmu.binding.registers_size, WINDOW_ALIGNMENT)))
+                at = bar0.end
             if offsets:
                 size = max(offset + master.size for master, offset in offsets)
-                bar2 = _place(bar0.end, _power_of_two(max(size, WINDOW_ALIGNMENT)))
-            at = (bar2 or bar0).end
+                bar2 = _place(at, _power_of_two(max(size, WINDOW_ALIGNMENT)))
+                at = bar2.end
             if at > PCI_MEMORY.stop:
                 raise UsageError("the masters' windows need more than the 752 MiB of the PCI window; make them smaller")
             placed = [
@@ -147,8 +157,8 @@ class Platform:
                 for master, offset in offsets
                 if bar2 is not None
             ]
-            wired = {name: intids[smmu.name, name] for name in smmu.wired}
-            functions.append(Function(smmu, slot, bar0, bar2, wired, tuple(placed)))
+            wired = {} if smmu is None else {source: intids[smmu.name, source] for source in smmu.wired}
+            functions.append(Function(name, smmu, slot, bar0, bar2, wired, tuple(placed)))
         self.functions = tuple(functions)
         #: INTIDs that are left for MSIs.
         self.msi_intids = range(V2M_INTIDS.start, V2M_INTIDS.stop - len(intids))
@@ -173,9 +183,14 @@ class Platform:
     def masters(self) -> tuple[Placed, ...]:
         return tuple(placed for function in self.functions for placed in function.masters)
 
-    def function(self, smmu: str) -> Function:
-        """KeyError when there is no such SMMU."""
-        return {function.smmu.name: function for function in self.functions}[smmu]
+    @property
+    def smmus(self) -> tuple[tuple[GuestSmmu, Window, Function], ...]:
+        """Each SMMU with the window of its registers and its function."""
+        return tuple((f.smmu, f.bar0, f) for f in self.functions if f.smmu is not None and f.bar0 is not None)
+
+    def function(self, name: str) -> Function:
+        """KeyError when there is no such function."""
+        return {function.name: function for function in self.functions}[name]
 
     def placed(self, master: str) -> Placed:
         """KeyError when there is no such master."""
@@ -184,7 +199,7 @@ class Platform:
     def intid(self, device: str, name: str = "") -> int | None:
         """What to write to V2M_DOORBELL to raise a master's interrupt, or the one of an SMMU that is so named."""
         for function in self.functions:
-            if function.smmu.name == device:
+            if function.name == device:
                 return function.intids.get(name)
         return self.placed(device).intid
 
@@ -195,14 +210,13 @@ class Platform:
     def granules(self) -> frozenset[int]:
         """Page sizes in bytes that every SMMU has."""
         sizes = frozenset({4096, 16384, 65536})
-        for function in self.functions:
-            sizes &= function.smmu.granules
+        for smmu, _, _ in self.smmus:
+            sizes &= smmu.granules
         return sizes
 
     def require_granule(self, page_size: int, kernel: str) -> None:
         """UsageError when an SMMU lacks the kernel's page size, on which its driver would fail a BUG_ON."""
-        for function in self.functions:
-            smmu = function.smmu
+        for smmu, _, _ in self.smmus:
             if page_size and page_size not in smmu.granules:
                 have = ", ".join(f"{size >> 10}K" for size in sorted(smmu.granules))
                 raise UsageError(

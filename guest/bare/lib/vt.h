@@ -95,6 +95,7 @@ static inline uint64_t vt_frequency(void)
 #define VT_MAX_SMMUS 31
 #define VT_MAX_MASTERS 64
 #define VT_MAX_SIDS 8
+#define VT_NO_SMMU 0xFFFFFFFF
 
 /* What the launcher put into guest memory. bare.py has the same layout; both check its size. */
 struct vt_config {
@@ -112,7 +113,7 @@ struct vt_config {
 	struct vt_master_config {
 		char name[32], compatible[32];
 		uint64_t base, size;
-		uint32_t smmu, intid;
+		uint32_t smmu, intid; /* VT_NO_SMMU: behind none */
 		uint32_t sids, unused;
 		uint32_t sid[VT_MAX_SIDS];
 	} master[VT_MAX_MASTERS];
