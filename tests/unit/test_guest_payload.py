@@ -203,7 +203,7 @@ def test_debians_headers_are_used_where_they_were_unpacked(tmp_path: Path, asset
     common.parent.mkdir()
     common.write_text("")
     kmod.Modules(assets, folder, look).module()
-    assert seen["Makefile"] == f"include {common}\n"
+    assert seen["Makefile"].endswith(f"\ninclude {common}\n")
     assert "gcc-12" not in seen[".kernelvariables"]
     assert "vmlinux" not in seen
     assert "Module.symvers" in seen

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _MAKEFILE = """\
 KBUILD_OUTPUT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
-include $(KBUILD_OUTPUT)/../{common}/Makefile
+include {included}
 """
 # Debian's own names its compiler; ours comes from the command line, and may be older.
 _VARIABLES = """\
@@ -36,12 +36,17 @@ def make_usable(folder: Path, version: str, common: str) -> None:
     ``common`` is the name of the folder that all flavours share.
     """
     build = folder / f"usr/src/linux-headers-{version}"
-    (build / "Makefile").write_text(_MAKEFILE.format(common=common))
-    (build / ".kernelvariables").write_text(_VARIABLES.format(version=version))
+    write_makefiles(build, f"$(KBUILD_OUTPUT)/../{common}/Makefile", version)
     (build / "vmlinux").unlink(missing_ok=True)  # of which BTF would be made
     programs = [path for kbuild in folder.glob("usr/lib/linux-kbuild-*") for path in kbuild.rglob("*") if _runs(path)]
     for path in programs:
         _wrap(path, loader_of(folder), library_folders(folder))
+
+
+def write_makefiles(build: Path, included: str, version: str) -> None:
+    """What names other files and programs, in the folder ``build``; ``included`` is the kernel's own Makefile."""
+    (build / "Makefile").write_text(_MAKEFILE.format(included=included))
+    (build / ".kernelvariables").write_text(_VARIABLES.format(version=version))
 
 
 def library_folders(folder: Path) -> list[Path]:

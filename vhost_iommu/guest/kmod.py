@@ -19,6 +19,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import Run, run_command
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.build import share
+from vhost_iommu.guest.headers import write_makefiles
 
 #: The module that drives the DMA engine.
 ENGINE = "vt_engine"
@@ -115,8 +116,10 @@ class Modules:
         Their Makefile names the folder of another package by where that would be installed, and they name the
         compiler that Debian used.
         """
-        makefile = self._headers / "Makefile"
-        included = re.fullmatch(r"\s*include (/\S+)\s*", makefile.read_text() if makefile.is_file() else "")
+        makefile, variables = self._headers / "Makefile", self._headers / ".kernelvariables"
+        if not (makefile.is_file() and variables.is_file()):
+            return self._headers
+        included = re.search(r"^include (/\S+)$", makefile.read_text(), re.MULTILINE)
         if included is None:
             return self._headers
         named = Path(included[1])
@@ -126,10 +129,9 @@ class Modules:
         shadow.mkdir()
         for entry in self._headers.iterdir():
             # vmlinux would have BTF made of it.
-            if entry.name not in ("Makefile", ".kernelvariables", "vmlinux"):
+            if entry not in (makefile, variables, self._headers / "vmlinux"):
                 (shadow / entry.name).symlink_to(entry)
-        (shadow / "Makefile").write_text(f"include {common[0]}\n")
-        (shadow / ".kernelvariables").write_text(f"override ARCH = arm64\noverride KERNELRELEASE = {self.release}\n")
+        write_makefiles(shadow, str(common[0]), self.release)
         return shadow
 
 
