@@ -52,7 +52,7 @@ class GuestConfig:
     append: str = ""
     #: Name of a program in guest/bare, or a path.
     elf: str | None = None
-    #: A Debian kernel that ``Assets.kernel`` knows ("6.12"), or a path to an Image.
+    #: A Debian kernel that ``Assets.kernel`` knows ("6.12"), or a path to what ``KernelTree`` takes.
     kernel: str = "6.12"
     #: Of the kernel, where the file knows it; ``check_kernel`` is for one that is known later.
     page_size: Size | None = None

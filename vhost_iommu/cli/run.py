@@ -29,6 +29,9 @@ or its time is over; then its last lines are shown, and where each of its CPUs s
 initial RAM file system, an ELF or a firmware of yours) pass by --success or --exit-only; deaths, and failed tests if
 it does speak KTAP, count all the same.
 
+A kernel may be any: modules that lie with it are loaded, what it lacks is named in a note, and cases that need that
+are skipped by its name. Cases of a DMA engine need a module that is built in the kernel's build folder or headers.
+
 exit codes: 0 passed, 1 a test failed, 3 the guest died, 4 each test was skipped, 2 your mistake, 70 our fault.
   With --bisect: 0 passed, 1 a test failed or the guest died, 125 everything else (a kernel that did not build and
   so is not there, a mistake in this line, skipped tests alone, our fault), which has 'git bisect run' skip the
