@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,119 @@ def test_decode_prints_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "F_TRANSLATION" in capsys.readouterr().out
     assert run("decode", "event", "0x10", "0", "0xf000", "0", "--json") == 0
     assert json.loads(capsys.readouterr().out)["name"] == "F_TRANSLATION"
+
+
+EVENT = """\
+[   12.345678] arm-smmu-v3 10000000.iommu: event 0x10 received:
+[   12.345690] arm-smmu-v3 10000000.iommu: \t0x0000010000000010
+[   12.345699] arm-smmu-v3 10000000.iommu: \t0x0000020000000000
+[   12.345707] arm-smmu-v3 10000000.iommu: \t0x00000000dead0000
+[   12.345715] arm-smmu-v3 10000000.iommu: \t0x0000000000000000
+"""
+WORDS = "0x0000010000000010 0x0000020000000000 0x00000000dead0000 0x0000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ([], EVENT),
+        (["-"], EVENT),
+        (["event"], EVENT),
+        (["event", "-"], EVENT),
+        (["EVENT"], EVENT.replace(" 10000000.iommu", "\n10000000.iommu")),
+        (["event", EVENT], ""),
+        (["event", *EVENT.split()], ""),
+        ([EVENT], ""),
+        (EVENT.split(), ""),
+        (["event", WORDS], ""),
+        (["event " + WORDS], ""),
+        (["event", *WORDS.replace(" ", ", ").split(" ")], ""),
+        (["event"], WORDS.replace(" ", "\n")),
+        (["event"], "".join(f"[   12.34] arm-smmu-v3 10000000.iommu: {word}\n" for word in WORDS.split())),
+        (["event", "0x10", "received:", *WORDS.split()], ""),
+        (["event: F_TRANSLATION client: x sid: 0x100 ssid: 0 iova: 0xdead0000 ipa: 0"], ""),
+        (["event", "LOG"], ""),
+        (["LOG"], ""),
+    ],
+)
+def test_decode_takes_a_log_or_words_however_they_are_given(
+    arguments: list[str],
+    given: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "LOG").write_text(EVENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+    assert run("decode", *arguments, "--machine", "smmuv3-linux") == 0
+    said = capsys.readouterr().out
+    for part in ("F_TRANSLATION: ", "§7.3.13", "0xdead0000", "cause: ", "master: disk0, StreamID 0x100 of smmu0"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "why"),
+    [
+        ([], "", "nothing came"),
+        ([], "[ 1.0] nvme nvme0: timeout\n", "nothing here is of an SMMU"),
+        ([], WORDS, "words alone need their KIND"),
+        (
+            [],
+            "[ 1.0] arm-smmu-v3 10000000.iommu: allocated 1024 entries for cmdq\n",
+            "of 10000000.iommu report no error",
+        ),
+        ([], "[ 1.0] arm-smmu 5000000.iommu: Unhandled context fault: fsr=0x402\n", "of an SMMUv2"),
+        (["command"], EVENT, "leave the KIND out"),
+        (["event"], "[ 1.0] nvme nvme0: timeout\n", "nothing here is of an SMMU"),
+    ],
+)
+def test_decode_says_why_there_is_nothing_to_decode(
+    arguments: list[str],
+    given: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for form in ([], ["--json"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+        assert run("decode", *arguments, *form) == 1
+        said = capsys.readouterr()
+        assert why in said.err
+        assert len(said.err.splitlines()) == 1
+        assert said.out == ("" if not form else '{"findings": []}\n')
+
+
+def test_decode_takes_kinds_in_any_case_and_registers_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, name in (
+        (("gerror", "0x1"), "GERROR"),
+        (("STE", "0xb"), "STE"),
+        (("SMMU_CR0", "1f"), "CR0"),
+        (("Register", "cr0", "1f"), "CR0"),
+        (("pte", "0x0060000045000f03", "level=3", "granule=4k"), "S1LeafDescriptor"),
+    ):
+        assert run("decode", *arguments, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["name"] == name
+
+
+def test_decode_names_the_smmu_of_a_stream_by_the_address_of_its_registers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("map", "two-smmus", "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)["smmus"]
+    for smmu, sid, who in (
+        (first, 0x20, "disk0, StreamID 0x20 of smmu0"),
+        (second, 0x20, "disk1, StreamID 0x20 of smmu1"),
+        (second, 0x21, "none of two-smmus has StreamID 0x21 of smmu1"),
+        (None, 0x20, "disk0, StreamID 0x20 of smmu0 or disk1, StreamID 0x20 of smmu1"),
+        (None, 0x999, "none of two-smmus has StreamID 0x999 of smmu0 or smmu1"),
+    ):
+        log = EVENT.replace("0x0000010000000010", f"{sid << 32 | 0x10:#018x}")
+        name = f"{smmu['bar0']['base']:x}.iommu" if smmu else "arm-smmu-v3.0.auto"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(log.replace("10000000.iommu", name).encode())))
+        assert run("decode", "--machine", "two-smmus", "--json") == 0
+        (found,) = json.loads(capsys.readouterr().out)["findings"]
+        assert (found["smmu"], found["master"]) == (name, who)
 
 
 class Stream(io.StringIO):

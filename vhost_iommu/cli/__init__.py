@@ -39,8 +39,7 @@ examples:
   vhost-iommu run smmuv3-bare                     a bare-metal guest, in about a second
   vhost-iommu run smmuv3-linux --trace t.json     a Debian kernel; open t.json in ui.perfetto.dev
   vhost-iommu serve two-smmus --socket-dir /run/x for a QEMU of your own
-  vhost-iommu decode event 0x0000010000000010 0 0xffffffffc000
-                                                  the words of an "event 0x10 received" in a kernel log
+  dmesg | vhost-iommu decode                      what a kernel log reports of SMMUs, and why
 
 MACHINE is a name in qemu-configs/ or a path to a machine file.
 exit codes: 0 passed, 1 a test in the guest failed or something needed is missing, 2 your mistake,

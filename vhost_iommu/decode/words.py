@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words as a kernel log prints them, turned into named fields: STEs, CDs, commands, events, descriptors, registers.
 
-Law: reads no memory and no file; every name, value and complaint comes from the declarations in ``smmu``.
+Law: one record at a time, of a kind that is named. What else stands in the log is for ``logs``.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import UsageError
-from .layout import Field, Layout, Register
-from .smmu import descriptors
-from .smmu.v3 import commands, events, registers, structures
+from ..errors import UsageError
+from ..layout import Field, Layout, Register
+from ..smmu import descriptors
+from ..smmu.v3 import commands, events, registers, structures
+from .advice import causes_of
 
 #: More fields than this, and those that are zero are listed together.
 MANY = 20
@@ -30,6 +32,8 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
     #: The views (by ``Field.view``) that hold here.
     views: frozenset[str] = frozenset()
+    #: Whether the error that it may report is what is asked about.
+    advised: bool = True
 
     @property
     def name(self) -> str:
@@ -40,15 +44,23 @@ class Decoded:
         """What no software should write: reserved values and bits."""
         return self.value.problems()
 
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """What it most likely comes from, where it reports an error."""
+        return causes_of(self.value) if self.advised else ()
+
+    @property
+    def sid(self) -> int | None:
+        """The StreamID that it is about, where it names one."""
+        return self.value.values().get("SID")
+
     def text(self) -> str:
-        """A heading, the notes, a line for each field, and the problems.
+        """A heading, the notes, a line for each field, the problems, and the likely causes.
 
         Of a layout with many fields those that are zero share a line.
         """
         cls = type(self.value)
-        summary = (cls.__doc__ or "").strip().splitlines()[0]
-        where = f" (IHI 0070 §{cls.section})" if cls.section else ""
-        lines = [f"{self.name}: {summary.rstrip('.')}{where}"]
+        lines = [heading(cls)]
         lines += [f"note: {note}" for note in self.notes]
         fields = [f for f in cls.fields if not f.view or f.view in self.views or _holds(f, self.value)]
         rows = [(f, f.decode(self.value.raw)) for f in fields]
@@ -61,6 +73,7 @@ class Decoded:
         if zero and len(rows) > MANY:
             lines += textwrap.wrap(f"zero: {zero}", 110, initial_indent="  ", subsequent_indent="        ")
         lines += [f"illegal: {problem}" for problem in self.problems]
+        lines += [f"cause: {cause}" for cause in self.causes]
         return "\n".join(lines)
 
     def json(self) -> dict[str, Any]:
@@ -84,8 +97,16 @@ class Decoded:
                 for f in cls.fields
             ],
             "problems": self.problems,
+            "causes": list(self.causes),
             "notes": self.notes,
         }
+
+
+def heading(cls: type[Layout]) -> str:
+    """What a layout is, and where the specification says so."""
+    summary = (cls.__doc__ or "").strip().splitlines()[0]
+    where = f" (IHI 0070 §{cls.section})" if cls.section else ""
+    return f"{cls.__name__}: {summary.rstrip('.')}{where}"
 
 
 def decode_words(kind: str, words: list[str]) -> Decoded:
@@ -95,10 +116,26 @@ def decode_words(kind: str, words: list[str]) -> Decoded:
     ``level=0`` to ``3``, ``granule=4k``, ``16k`` or ``64k`` and ``wide=1`` (52-bit addresses). UsageError when
     there is no such kind or register, or the words are not what it takes.
     """
-    read = KINDS.get(kind)
+    read = KINDS.get(kind.lower())
     if read is None:
-        raise UsageError(f"{kind!r} is nothing that can be decoded; {_nearest(kind, KINDS)}")
-    return read(kind, words)
+        if _names_register(kind):  # KIND may be left out before a register's name
+            return _register("register", [kind, *words])
+        raise UsageError(f"{kind!r} is nothing that can be decoded; {_nearest(kind.lower(), KINDS)}")
+    return read(kind.lower(), words)
+
+
+def decode_text(kind: str, text: str) -> list[Decoded]:
+    """As decode_words, of words in any form: with commas or line breaks between them, several records of a kind."""
+    words = re.findall(r"[^\s,;]+", text)
+    each = SIZES.get(kind.lower(), 0)
+    if each and len(words) > each and len(words) % each == 0:
+        return [decode_words(kind, words[at : at + each]) for at in range(0, len(words), each)]
+    return [decode_words(kind, words)]
+
+
+def is_kind(word: str) -> bool:
+    """Whether decode_words takes ``word`` as a kind."""
+    return word.lower() in KINDS or _names_register(word)
 
 
 # -- the kinds -----------------------------------------------------------------------------------------------
@@ -200,6 +237,19 @@ KINDS: dict[str, Callable[[str, list[str]], Decoded]] = {
 }
 
 
+#: How many words a record has, of kinds of which several may follow each other.
+SIZES = {
+    kind: cls.size // 8
+    for kind, cls in {
+        "ste": structures.STE,
+        "cd": structures.CD,
+        "command": commands.Command,
+        "event": events.Event,
+        "pri": events.PRIEntry,
+    }.items()
+}
+
+
 # -- helpers -------------------------------------------------------------------------------------------------
 
 
@@ -252,8 +302,16 @@ def _nearest(word: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(names)}"
 
 
+def _register_name(text: str) -> str:
+    return text.upper().removeprefix("ARM_").removeprefix("SMMU_").replace("EVTQ", "EVENTQ")
+
+
+def _names_register(text: str) -> bool:
+    return _register_name(text) in {name.upper() for name in registers.BY_NAME}
+
+
 def _find_register(text: str) -> tuple[type[Register], list[str]]:
-    name = text.upper().removeprefix("ARM_").removeprefix("SMMU_").replace("EVTQ", "EVENTQ")
+    name = _register_name(text)
     by_upper = {key.upper(): cls for key, cls in registers.BY_NAME.items()}
     if name in by_upper:
         return by_upper[name], []
