@@ -18,10 +18,10 @@ from .config import BlockOptions, EngineOptions, FunctionConfig, MachineConfig, 
 from .errors import UsageError
 from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
-from .masters.master import Master, nothing
 from .masters.port import Port
 from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
+from .masters.window import Window, nothing
 from .memory import Memory, unheard
 from .models import MODELS
 from .smmu.model import Instance
@@ -32,7 +32,7 @@ from .vfio.pci import BarMap, PciFunction
 #: Masters' windows start at multiples of the largest page of any kernel, so that two never share one.
 WINDOW_ALIGNMENT = 0x1_0000
 
-MASTERS: Mapping[str, type[Master]] = {"engine": TestEngine, "virtio-blk": VirtioBlk}
+MASTERS: Mapping[str, type[Window]] = {"engine": TestEngine, "virtio-blk": VirtioBlk}
 
 #: (device, source) → (address, value) of the 4-byte write that raises a wired interrupt; a master's source is "".
 Wires = Mapping[tuple[str, str], tuple[int, int]]
@@ -90,7 +90,7 @@ class Machine:
         self._on_stall = on_stall
         #: Each is an Instance, and of its model's own type besides.
         self.smmus: dict[str, Any] = {}
-        self.masters: dict[str, Master] = {}
+        self.masters: dict[str, Window] = {}
         self.functions: list[PciFunction] = []  #: as ``config.functions``
         self._storages: list[Storage] = []
         try:
@@ -134,7 +134,7 @@ class Machine:
         self.smmus[config.name] = smmu
         return smmu
 
-    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None) -> Master:
+    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None) -> Window:
         port = Port(config.name, memory, smmu, config.stream_ids)
         port.trace = self.trace
         if smmu is not None:
@@ -145,7 +145,7 @@ class Machine:
             common["interrupt"] = wire
         if self._spawn is not None:
             common["wake"] = lambda: None
-        master: Master
+        master: Window
         match config.options:
             case BlockOptions(size=size, image=image, create=create, read_only=read_only, queues=queues):
                 try:

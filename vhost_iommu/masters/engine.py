@@ -20,8 +20,8 @@ from ..layout import Access, Layout, Register, address, bit, field
 from ..smmu.ats import PageRequest, PrgResponse
 from ..smmu.transaction import Outcome
 from .atc import GROUPS, Answering, AtsUser, PageWait, Refusal
-from .master import Master, nothing
 from .port import Abort, Awaited, Gate, Port, Steps, Waiting, Why
+from .window import Window, nothing
 
 T = TypeVar("T")
 
@@ -740,7 +740,7 @@ class Sum64(Job):
         self.frame.put(UserFrame.udata, self.total, 1)
 
 
-class TestEngine(Master):
+class TestEngine(Window):
     """The engine, as a platform device.
 
     A command that ran ends with an MSI when ``msiaddress`` is not 0: a write by the frame's stream, without

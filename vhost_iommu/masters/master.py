@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all DMA masters share: a register window, a port, and work that may run in a thread of its own.
+"""What all DMA masters share: a port, a lock, and work that may run in a thread of its own; not how software sees it.
 
-Law: a master starts no thread and never waits. Register accesses and ``work`` meet under ``lock``, held for one
-bounded step at a time; ``wake``, ``interrupt`` and storage that may block are used outside of it. Where a
-transaction stalls, ``work`` does what else there is and returns; the stall's end calls ``wake``.
+Law: a master starts no thread and never waits. Register accesses and ``work`` meet under ``turns``, held for one
+bounded step at a time; ``wake`` and storage that may block are used outside of it. Where a transaction stalls,
+``work`` does what else there is and returns; the stall's end calls ``wake``.
 """
 
 from __future__ import annotations
@@ -11,43 +11,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar
 
 from .port import Gate, Port, Turns
 from .tasks import Tasks
 
 
-def nothing() -> None:
-    """The interrupt of a master whose line is not wired."""
-
-
 class Master(ABC):
-    """A platform device that makes DMA.
+    """Makes DMA through its ``port``.
 
-    ``interrupt`` raises its wired interrupt as an edge. ``wake`` has ``work`` called, by default at once;
-    a server passes one that wakes the thread in which it calls ``work``, and a ``threading.RLock`` as ``lock``.
-    Where several threads use one SMMU, ``wake`` must be given: the end of a stall calls it under that SMMU's lock.
+    ``wake`` has ``work`` called, by default at once; a server passes one that wakes the thread in which it calls
+    ``work``, and a ``threading.RLock`` as ``lock``. Where several threads use one SMMU, ``wake`` must be given: the
+    end of a stall calls it under that SMMU's lock.
     """
-
-    #: The device tree's compatible string.
-    compatible: ClassVar[str]
-    #: Bytes of the register window.
-    size: int
 
     def __init__(
         self,
         name: str,
         port: Port,
         *,
-        interrupt: Callable[[], None] = nothing,
         wake: Callable[[], None] | None = None,
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self.name = name
         self.port = port
-        self.interrupt = interrupt
-        #: (address, value) of the 4-byte write that is all that ``interrupt`` does; None: it does something else.
-        self.post: tuple[int, int] | None = None
         self.wake: Callable[[], None] = self.work if wake is None else wake
         #: Register accesses hold it; the worker goes through ``gate``.
         self.turns = Turns(nullcontext() if lock is None else lock)
@@ -55,12 +41,6 @@ class Master(ABC):
         self.tasks = Tasks(lambda: self.wake())
         self._working = False
         self._again = False
-
-    @abstractmethod
-    def read(self, offset: int, size: int) -> int: ...
-
-    @abstractmethod
-    def write(self, offset: int, size: int, value: int) -> None: ...
 
     @abstractmethod
     def reset(self) -> None:

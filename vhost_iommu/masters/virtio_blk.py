@@ -15,11 +15,11 @@ from enum import IntEnum
 from functools import partial
 
 from ..layout import Access, Layout, bit, field
-from .master import nothing
 from .port import CHUNK, Abort, Port, Steps
 from .storage import SECTOR, Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
 from .virtio_mmio import VirtioMmio
+from .window import nothing
 
 #: Largest range, in sectors, of a discard or write zeroes, and how many ranges a request may have.
 MAX_ERASE_SECTORS = (16 << 20) // SECTOR

@@ -17,9 +17,9 @@ from ..errors import UsageError
 from ..layout import Access, Register, bit, field
 from ..mmio import Mirror
 from ..smmu.transaction import DiskBell
-from .master import Master, nothing
 from .port import CHUNK, Gate, Port, Steps
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
+from .window import Window, nothing
 
 MAGIC = 0x74726976  # "virt"
 VENDOR = 0x554D4D53  # "SMMU"
@@ -181,7 +181,7 @@ class _Queue:
         self.ring: Virtqueue | None = None
 
 
-class VirtioMmio(Master):
+class VirtioMmio(Window):
     """A virtio device: derive, and give ``device_id``, ``config`` and ``serve``.
 
     Machine file: ``queues`` (int, how many virtqueues) and ``queue_size`` (int, a power of two up to 32768).
