@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import functools
-import mmap
 import struct
 from bisect import bisect_right
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import ClientError
-from .shared import Guard, KernelGuard, address_of, map_file
+from .shared import HOST_PAGE, Guard, KernelGuard, address_of, map_file
 
 Buffer = bytearray | memoryview
 
@@ -74,7 +73,7 @@ class Memory:
     Readers take one snapshot of the window table, so they need no lock against a client that maps and unmaps.
     """
 
-    def __init__(self, *windows: tuple[int, Buffer], page: int = mmap.PAGESIZE) -> None:
+    def __init__(self, *windows: tuple[int, Buffer], page: int = HOST_PAGE) -> None:
         """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM.
         ``page``: of the host.
         """

@@ -47,6 +47,8 @@ _TRUNCATED = int(socket.MSG_CTRUNC)
 
 #: Seconds that a client may leave a message of ours unread before it is dropped.
 SEND_TIMEOUT = 5.0
+#: Lines that a client can have logged in so many seconds.
+LOG_LINES, LOG_SECONDS = 20, 60
 #: Bytes taken in one receive.
 RECEIVE_SIZE = 1 << 16
 #: sizeof(sockaddr_un.sun_path) without its NUL.
@@ -67,10 +69,18 @@ SWITCH_INTERVAL = 50e-6
 
 
 class Quiet:
-    """A logger's warnings, at most ``lines`` in ``seconds``, so that no client can flood the log."""
+    """What a logger is told, at most ``lines`` in ``seconds``, so that no client can flood the log."""
 
-    def __init__(self, name: str, lines: int = 20, seconds: float = 60.0, logger: str = "vhost_iommu.vfio") -> None:
+    def __init__(
+        self,
+        name: str,
+        lines: int = LOG_LINES,
+        seconds: float = LOG_SECONDS,
+        logger: str = "vhost_iommu.vfio",
+        level: int = logging.WARNING,
+    ) -> None:
         self._log = logging.getLogger(logger)
+        self._level = level
         self._name = name
         self._lines = lines
         self._seconds = seconds
@@ -81,13 +91,13 @@ class Quiet:
         now = time.monotonic()
         if now - self._since >= self._seconds:
             if self._said > self._lines:
-                self._log.warning("%s: %d warnings were left out", self._name, self._said - self._lines)
+                self._log.log(self._level, "%s: %d lines were left out", self._name, self._said - self._lines)
             self._since, self._said = now, 0
         self._said += 1
         if self._said <= self._lines:
-            self._log.warning("%s: %s", self._name, text)
+            self._log.log(self._level, "%s: %s", self._name, text)
         elif self._said == self._lines + 1:
-            self._log.warning("%s: further warnings are left out for a while", self._name)
+            self._log.log(self._level, "%s: further lines are left out for a while", self._name)
 
 
 class Channel:
@@ -483,6 +493,7 @@ class Server:
     def _serve(self, endpoint: Endpoint) -> None:
         """The thread of one endpoint."""
         complain = Quiet(endpoint.function.name)
+        tell = Quiet(endpoint.function.name, logger=log.name, level=logging.INFO)
         try:
             for client in endpoint.clients(self._stop):
                 channel = self._channel(client, complain)
@@ -491,7 +502,7 @@ class Server:
                     if self._stopping:
                         channel.shutdown()
                 try:
-                    _converse(endpoint.function, channel, complain)
+                    _converse(endpoint.function, channel, complain, tell)
                 finally:
                     with self._lock:
                         del self._channels[endpoint]
@@ -505,15 +516,17 @@ class Server:
             self.request_stop()
 
 
-def _converse(function: PciFunction, channel: Channel, complain: Callable[[str], None]) -> None:
+def _converse(
+    function: PciFunction, channel: Channel, complain: Callable[[str], None], tell: Callable[[str], None]
+) -> None:
     """Serve one client until it goes."""
-    log.info("%s: a client is here", function.name)
+    tell("a client is here")
     session = Session(function, channel.send, complain)
     try:
         channel.converse(function, session.connection)
     finally:
         session.end()
-        log.info("%s: the client is gone", function.name)
+        tell("the client is gone")
 
 
 def serve_forever(server: Server, ready: Callable[[], None] = lambda: None) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from . import _core
 from .errors import ClientError
 
+HOST_PAGE = mmap.PAGESIZE
 #: What VERSION says of offsets (§ VFIO_USER_VERSION, pgsizes), whatever the host's own pages are.
 OFFSET_ALIGNMENT = 4096
 
@@ -87,7 +88,7 @@ class Shared:
     deadly: bool
 
 
-def map_file(fd: int, offset: int, size: int, *, readable: bool, writable: bool, page: int = mmap.PAGESIZE) -> Shared:
+def map_file(fd: int, offset: int, size: int, *, readable: bool, writable: bool, page: int = HOST_PAGE) -> Shared:
     """Map ``size`` bytes of ``fd`` at ``offset``, a multiple of OFFSET_ALIGNMENT; the fd stays the caller's.
 
     ``page``: of the host. ClientError: misaligned or no size (EINVAL), the file is shorter (ENXIO), its pages are

@@ -50,11 +50,11 @@ BANS: dict[str, set[str]] = {
     # Locks are needed where two threads meet; threads are started elsewhere.
     "vfio": DEVICE_BANS - {"threading", "select"},
     "shared": DEVICE_BANS - {"mmap"},
-    "memory": DEVICE_BANS - {"mmap"},
+    "memory": DEVICE_BANS,
 }
 #: The only modules that may import these at all.
 ONLY = {
-    "mmap": {"memory", "shared"},
+    "mmap": {"shared"},
     "asyncio": set[str](),
     "select": {"server", "vfio"},
     "subprocess": {"guest"},
