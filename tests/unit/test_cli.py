@@ -299,7 +299,7 @@ def test_decode_names_the_smmu_of_a_stream_by_the_address_of_its_registers(
         (None, 0x999, "none of two-smmus has StreamID 0x999 of smmu0 or smmu1"),
     ):
         log = EVENT.replace("0x0000010000000010", f"{sid << 32 | 0x10:#018x}")
-        name = f"{smmu['bar0']['base']:x}.iommu" if smmu else "arm-smmu-v3.0.auto"
+        name = f"{smmu['registers']['base']:x}.iommu" if smmu else "arm-smmu-v3.0.auto"
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(log.replace("10000000.iommu", name).encode())))
         assert run("decode", "--machine", "two-smmus", "--json") == 0
         (found,) = json.loads(capsys.readouterr().out)["findings"]

@@ -134,7 +134,11 @@ def _masters(machine: str | None) -> Who:
 
     config = load_machine(machine)
     #: Linux names a device after the address of its registers.
-    named = {f"{function.bar0.base:x}": function.smmu.name for function in platform_of(config).functions}
+    named = {
+        f"{function.bar0.base:x}": function.smmu.name
+        for function in platform_of(config).functions
+        if function.smmu is not None and function.bar0 is not None
+    }
 
     def who(device: str, sid: int | None) -> str:
         if sid is None:
