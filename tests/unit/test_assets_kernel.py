@@ -65,7 +65,7 @@ def test_every_form_of_a_kernel_gives_the_raw_image(tmp_path: Path, name: str, d
     ("data", "says"),
     [
         (b"", "not an arm64 kernel"),
-        (b"\x7fELF" + bytes(100), "not an arm64 kernel"),
+        (b"\x7fELF" + bytes(100), "for debuggers, and not an arm64 kernel"),
         (gzip.compress(bytes(1000)), "not an arm64 kernel"),
         (gzip.compress(raw_image())[:-20], "cut short"),
         (zstandard.compress(raw_image())[:-20], "cut short"),
@@ -246,6 +246,12 @@ def test_modules_of_another_kernel_are_not_taken(tmp_path: Path) -> None:
     installed(tmp_path, "6.12.9")
     (tmp_path / "lib/modules/6.12.9").rename(tmp_path / "lib/modules/6.12.8")
     assert not KernelTree(tmp_path).knows_modules
+
+
+def test_a_kernel_that_lies_among_modules_of_another_does_not_take_them(tmp_path: Path) -> None:
+    (tmp_path / "Image").write_bytes(raw_image())
+    (tmp_path / "modules.order").write_text("a.o\n")
+    assert not KernelTree(tmp_path / "Image").knows_modules
 
 
 def test_the_folder_of_kernels_alone_finds_modules_beside_it(tmp_path: Path) -> None:

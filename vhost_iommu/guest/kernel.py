@@ -66,7 +66,8 @@ def load_image(path: Path) -> bytes:
         if inner is None:
             break
         data = inner
-    raise UsageError(f"{path} is not an arm64 kernel; name an Image, an Image.gz or a vmlinuz built for arm64")
+    what = "an ELF file, which is for debuggers, and " if data.startswith(b"\x7fELF") else ""
+    raise UsageError(f"{path} is {what}not an arm64 kernel; name an Image, an Image.gz or a vmlinuz built for arm64")
 
 
 def _unwrap(data: bytes, path: Path) -> bytes | None:
