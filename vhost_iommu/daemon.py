@@ -138,6 +138,7 @@ class Daemon:
         except BaseException:
             self.server.stop()
             raise
+        _share(self.machine.functions)
         for index, function in enumerate(self.machine.functions):
             if fds:
                 self.server.add(function, fd=fds[index])
@@ -171,7 +172,6 @@ class Daemon:
             watchdog.watch(stall)
 
     def start(self) -> None:
-        _share(self.machine.functions)
         try:
             self.server.start()
         except BaseException:

@@ -547,12 +547,11 @@ def test_a_file_that_is_cut_short_ends_the_dma_and_not_the_daemon(folder: Path, 
 
 
 def test_each_client_is_bounded_below_its_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = parse_machine(MACHINE)
-    daemon = Daemon(config, folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    daemon = Daemon(parse_machine(MACHINE), folder)
+    daemon.start()
     try:
-        daemon.start()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
         assert [function.memory.most for function in daemon.machine.functions] == [MAX_WINDOWS, MAX_WINDOWS]
         monkeypatch.setattr(Path, "read_text", lambda path: "9192\n")
@@ -568,11 +567,9 @@ def test_each_client_is_bounded_below_its_share(folder: Path, monkeypatch: pytes
 def test_a_limit_that_cannot_be_shared_is_told_of_at_the_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    daemon = Daemon(parse_machine(MACHINE), folder)
     monkeypatch.setattr(resource, "getrlimit", lambda what: (100, 100))
     monkeypatch.setattr(resource, "setrlimit", lambda what, limits: None)
-    daemon.start()
-    daemon.stop()
+    Daemon(parse_machine(MACHINE), folder).stop()
     assert [line for line in caplog.messages if "ulimit -n" in line and "limit of 100" in line]
 
 

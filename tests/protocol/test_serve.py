@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
 import signal
 import socket
@@ -39,7 +40,10 @@ def test_an_inherited_connection_is_served_until_it_ends_and_the_trace_is_whole(
 
 def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -> None:
     argv = [*COMMAND, "serve", "two-smmus", "--socket-dir", str(tmp_path / "s"), "--log-level", "info"]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process = subprocess.Popen(
+        ["prlimit", f"--nofile={min(soft, 512)}:{hard}", *argv], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         line = shlex.split(process.stdout.readline())
@@ -50,6 +54,7 @@ def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -
             assert device["socket"]["path"] == str(path)
             with TestClient.connect(path) as client:
                 client.version()
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard), "what it may have is raised"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert list((tmp_path / "s").iterdir()) == []
