@@ -133,6 +133,8 @@ class Daemon:
         self.trace = trace
         self._keep_disks = keep_disks
         self._watchdogs: dict[str, Watchdog] = {}
+        if trace is not None:
+            trace.written_by(self.server.worker("trace", trace.flush).wake)
         try:
             self.machine = self._make(config, wires)
         except BaseException:

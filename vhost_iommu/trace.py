@@ -131,7 +131,7 @@ class Trace:
         """``clock`` returns seconds."""
         self._sink, self._close, self._clock = sink, close, clock
         self._began = clock()
-        self._incomplete: Callable[[], str | None] = lambda: None
+        self._writer: _Writer | None = None
         #: What ``memory()`` collected.
         self.records: list[Record] = []
 
@@ -143,7 +143,7 @@ class Trace:
         """
         writer = _Writer(Path(path), Chrome() if Path(path).suffix == ".json" else Text(), limit)
         trace = cls(writer.write, writer.close, clock)
-        trace._incomplete = lambda: writer.ended
+        trace._writer = writer
         return trace
 
     @classmethod
@@ -170,7 +170,18 @@ class Trace:
     @property
     def incomplete(self) -> str | None:
         """Why later records were lost, if they were."""
-        return self._incomplete()
+        return None if self._writer is None else self._writer.ended
+
+    def written_by(self, wake: Callable[[], None]) -> None:
+        """From now on whoever ``wake`` wakes calls ``flush``, so that nobody who reports waits for a disk."""
+        if self._writer is not None:
+            self._writer.wake = wake
+
+    def flush(self) -> bool:
+        """Write what was reported until now; from any thread. Whether there is more: never."""
+        if self._writer is not None:
+            self._writer.flush()
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -182,27 +193,30 @@ class Trace:
 
 
 class _Writer:
-    """Whole records to a file, each in one write, up to a limit."""
+    """Whole records to a file, each in one write, up to a limit; as many wait in memory for a disk that is slow."""
 
     def __init__(self, path: Path, format: Format, limit: int) -> None:
         self._path, self._format, self._limit = path, format, limit
-        self._lock = threading.Lock()
+        #: Called when there is something to flush; None: it is flushed at once.
+        self.wake: Callable[[], None] | None = None
+        #: Why records are lost from here on.
+        self.ended: str | None = None
+        self._lock = threading.Lock()  # held for moments; guards all that follows
         self._pending = [format.begin()]
         self._size = self._pending_size = len(self._pending[0])
         #: Where records end in the file, back to one before which there is room for a last record instead.
         self._ends = deque([self._size])
-        self._written = 0
         #: Times of the latest record, and of when what there was was last written.
         self._now = self._flushed = 0.0
         self._closed = self._cut_off = False
-        #: Why records are lost from here on.
-        self.ended: str | None = None
+        self._io = threading.Lock()  # held while the file is written, and taken before the other
+        self._written = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             if regular:  # where not even a last record fits, nothing is begun
                 os.posix_fallocate(self._fd, 0, self._size + _RESERVE)
-            self._put()
+            self._put(self._taken())
             if regular:
                 os.ftruncate(self._fd, self._written)
         except OSError:
@@ -223,8 +237,21 @@ class _Writer:
             self._pending_size += len(line)
             self._size += len(line)
             self._ends.append(self._size)
-            if full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US:
-                self._flush()
+            due = full or self._pending_size >= _BUFFER or record.time - self._flushed >= _FLUSH_US
+        if due:
+            (self.flush if self.wake is None else self.wake)()
+
+    def flush(self) -> None:
+        with self._io:
+            # A full disk ends the trace, not the machine that is traced.
+            try:
+                self._put(self._taken())
+            except OSError as error:
+                self._cut(error.strerror or str(error))
+                return
+            with self._lock:
+                while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
+                    self._ends.popleft()
 
     def close(self) -> None:
         with self._lock:
@@ -233,46 +260,44 @@ class _Writer:
             self._closed = True
             if not self._cut_off:
                 self._pending.append(self._format.end())
-                self._flush()
+        self.flush()
+        with self._io:
             try:
                 os.close(self._fd)
             except OSError as error:  # a file system of the network may tell only now
                 self._end(error.strerror or str(error))
 
-    def _flush(self) -> None:
-        self._flushed = self._now
-        # A full disk ends the trace, not the machine that is traced.
-        try:
-            self._put()
-        except OSError as error:
-            self._end(error.strerror or str(error))
-            self._cut(error.strerror or str(error))
-        else:
-            while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
-                self._ends.popleft()
+    def _taken(self) -> bytes:
+        """What waits to be written."""
+        with self._lock:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pending_size, self._flushed = 0, self._now
+        return data
 
-    def _put(self) -> None:
-        data = memoryview(b"".join(self._pending))
-        self._pending.clear()
-        self._pending_size = 0
-        while data:
-            done = os.write(self._fd, data)
+    def _put(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            done = os.write(self._fd, left)
             self._written += done
-            data = data[done:]
+            left = left[done:]
 
     def _cut(self, why: str) -> None:
         """Put a last record in the place of what could not be written, and of as much before it as it takes."""
-        self._cut_off = True
-        at = self._ends.popleft()
-        while self._ends and self._ends[0] + _RESERVE <= self._written:
+        with self._lock:
+            self._end(why)
+            self._cut_off = True
+            self._pending.clear()
             at = self._ends.popleft()
-        for last in self._last("WRITE_FAILED", why), b"":
+            while self._ends and self._ends[0] + _RESERVE <= self._written:
+                at = self._ends.popleft()
+            ends = [self._last("WRITE_FAILED", why) + self._format.end(), self._format.end()]
+        for end in ends:
             # A pipe cannot be cut, and a broken disk may take nothing at all.
             with suppress(OSError):
                 os.ftruncate(self._fd, at)
                 os.lseek(self._fd, at, os.SEEK_SET)
-                self._pending = [last, self._format.end()]
-                self._put()
+                self._put(end)
                 return
 
     def _last(self, name: str, why: str) -> bytes:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from vhost_iommu.config import parse_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.masters.virtio_blk import RequestType, VirtioBlk
 from vhost_iommu.smmu.v3.registers import IDR0
+from vhost_iommu.trace import Trace
 from vhost_iommu.vfio.wire import Region
 
 MACHINE = """
@@ -243,3 +245,34 @@ def test_a_change_of_before_a_reset_is_there_when_the_next_drivers_first_request
         assert driver.peek(status, 1) == b"\xee", "a request of before the reset was answered after it"
         assert driver.request(v.IN, 8, room=4096)[1] == expected  # and it goes on
     ram.close()
+
+
+def test_registers_answer_while_the_host_is_slow_with_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "trace.txt", os.write
+    trace = Trace.file(path)
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow(fd: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+            began.set()
+            assert may_end.wait(TIMEOUT)
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", slow)
+    daemon = Daemon(parse_machine(MACHINE), tmp_path, wires={("disk0", ""): (DOORBELL, INTID)}, trace=trace)
+    daemon.start()
+    ram = GuestRam()
+    guest = Guest(Path(daemon.sockets[0]), ram)
+    with guest.client:
+        while not began.is_set():
+            assert guest[IDR0].raw
+        for _ in range(1000):  # more than is written at once
+            assert guest[IDR0].raw
+        may_end.set()
+    daemon.stop()
+    trace.close()
+    ram.close()
+    assert path.read_text().count("mmio read IDR0") > 1000
+    assert daemon.failure is None
