@@ -117,7 +117,7 @@ static void an_address_beyond_s2t0sz_is_f_translation(void)
 	if (!alone())
 		return;
 	VT_FAULTS(write, at, event(VT_F_TRANSLATION), EVENT_S2 | EVENT_CLASS_IN, at, at);
-	at = 1UL << 50 | VT_TARGET; /* not even an intermediate address: the bypassed stage 1 says so (§3.4) */
+	at = 1UL << 52 | VT_TARGET; /* not even an intermediate address: the bypassed stage 1 says so (§3.4) */
 	VT_FAULTS(write, at, event(VT_F_ADDR_SIZE), EVENT_CLASS_IN, at, 0);
 }
 

@@ -136,7 +136,7 @@ static void s1dss_1_bypasses_stage_1_without_a_substream(void)
 	linear(STE_S1DSS_BYPASS);
 	VT_CHECK(write_as(VT_NO_SSID, (uint64_t)scene.target) == VT_ENGINE_HALTED, "the bypass does not reach memory");
 	VT_CHECK(!vt_blank(scene.target), "the bypass writes elsewhere");
-	VT_REFUSED(VT_NO_SSID, 1UL << 50, VT_EVENT(VT_F_ADDR_SIZE, engine->sid), EVENT_CLASS_IN, 1UL << 50, 0);
+	VT_REFUSED(VT_NO_SSID, 1UL << 52, VT_EVENT(VT_F_ADDR_SIZE, engine->sid), EVENT_CLASS_IN, 1UL << 52, 0);
 	apart(0);
 }
 
@@ -248,11 +248,13 @@ static void a_leaf_that_is_not_there_is_c_bad_substreamid(void)
 	if (!two_level(&level1, leaves))
 		return;
 	VT_REFUSED(130, VT_TARGET, bad(130), 0, 0, 0);
-	level1[2] = 1UL << 51 | L1CD_V; /* beyond the OAS */
-	vt_barrier();
-	vt_smmu_command(smmu, CMD_CFGI_CD | CMD_SID(engine->sid) | CMD_SSID(130), 0); /* not Leaf: the L1CD, too */
-	VT_CHECK(vt_smmu_sync(smmu), "CMD_CFGI_CD is not consumed");
-	VT_REFUSED(130, VT_TARGET, bad(130), 0, 0, 0);
+	if (IDR5_OAS(smmu->idr5) < OAS_52) {
+		level1[2] = 1UL << 51 | L1CD_V; /* beyond the OAS */
+		vt_barrier();
+		vt_smmu_command(smmu, CMD_CFGI_CD | CMD_SID(engine->sid) | CMD_SSID(130), 0); /* not Leaf: the L1CD, too */
+		VT_CHECK(vt_smmu_sync(smmu), "CMD_CFGI_CD is not consumed");
+		VT_REFUSED(130, VT_TARGET, bad(130), 0, 0, 0);
+	}
 	level1[2] = (uint64_t)leaves[2] | L1CD_V;
 	vt_smmu_fill_cd(smmu, leaves[2] + 8 * 2, &each[0].space);
 	vt_barrier();

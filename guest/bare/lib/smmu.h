@@ -52,10 +52,14 @@
 #define IDR0_TERM_MODEL (1U << 26)
 #define IDR0_ST_LEVEL(idr0) ((idr0) >> 27 & 3)
 #define IDR1_PRIQS(idr1) ((idr1) >> 11 & 31)
+#define IDR1_CMDQS(idr1) ((idr1) >> 21 & 31)
+#define IDR1_EVENTQS(idr1) ((idr1) >> 16 & 31)
 #define IDR1_SSIDSIZE(idr1) ((idr1) >> 6 & 31)
+#define IDR3_STT (1U << 9)
 #define IDR3_RIL (1U << 10)
 #define IDR3_BBML(idr3) ((idr3) >> 11 & 3)
 #define IDR5_OAS(idr5) ((idr5) & 7)
+#define OAS_52 6
 #define MPAMIDR_PARTID_MAX(mpamidr) ((mpamidr) & 0xffff)
 
 #define CR0_SMMUEN (1U << 0)
