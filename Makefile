@@ -26,7 +26,6 @@ venv: $(READY)  ## make the virtual environment in .venv
 
 core: $(READY)  ## compile the core again if its sources changed
 
-# ensurepip is a package of its own on Debian; root may have it installed, others are told the one command.
 $(STAMP): pyproject.toml tools/setup
 	@tools/setup $(PYTHON) $(VENV)
 	@touch $@
@@ -36,10 +35,10 @@ $(READY): $(STAMP) hatch_build.py $(wildcard $(CORE)/*.[ch] $(CORE)/*.pyx $(CORE
 	@$(BIN)/python -m hatchling build --target wheel:editable --hooks-only
 	@if compgen -G '$(CORE)/door.*.so' >/dev/null; then touch $@; fi
 
-demo: $(READY)  ## run the guests and show what happened; the first time it downloads about 180 MB
+demo: $(READY)  ## run the guests and show what happened; the first time it downloads about 210 MB
 	@$(BIN)/vhost-iommu demo
 
-test: $(READY)  ## every test, those that boot guests included
+test: $(READY)  ## every test, the quick ones first; the first time it downloads about 340 MB more than the demo
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY)  ## style, types, generated tables, who imports whom, and the C core under sanitizers

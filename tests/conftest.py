@@ -16,6 +16,10 @@ import pytest
 from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import FLAVOURS, Assets
+from vhost_iommu.guest.doctor import prerequisites
+
+#: What a test that boots a guest takes on two cores, more or less.
+SECONDS_A_BOOT = 5
 
 
 def required() -> bool:
@@ -35,6 +39,19 @@ def kernels_of(items: Iterable[pytest.Item]) -> list[str]:
     parameters = (getattr(item, "callspec", None) for item in items)
     named = {each.params.get("kernel") for each in parameters if each is not None}
     return [flavour for flavour in FLAVOURS if flavour in named]
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+    """Before the first test: what takes long, and what will be fetched for it."""
+    boots = sum(item.get_closest_marker("vi_boot") is not None for item in items)
+    if not boots:
+        return []
+    wanted = {"qemu", "busybox", "cross compiler"}
+    wanted |= {f"{what} {each}" for each in ("6.12", *kernels_of(items)) for what in ("kernel", "headers")}
+    lacking = [each.name for each in prerequisites(Assets()) if each.name in wanted and not each.found]
+    minutes = -(-boots * SECONDS_A_BOOT // 60)
+    said = f"{boots} of them boot guests, in about {minutes} min on two cores; they come last"
+    return [f"{said}; to be fetched before them: {', '.join(lacking)}" if lacking else said]
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,11 @@ from .terminal import Progress, paint
 
 MACHINES = ("smmuv3-bare", "two-smmus")
 _PROBE = re.compile(r"(arm-smmu-v3) ([0-9a-f]+)\.iommu: ias (\d+)-bit, oas (\d+)-bit")
+_NEXT = """\
+A bare-metal program and an unmodified Linux found SMMUv3s as hardware; DMA went where their tables say, and a stray
+access was an event that the guest read. Next: 'vhost-iommu run smmuv3-linux --kernel YOURS', with --trace t.json to
+see each command and walk; 'vhost-iommu --help' says the rest (in a checkout: .venv/bin/vhost-iommu)."""
+_FAILED = "What failed is said above; each guest's console is in the folder that is named beside it."
 
 
 @dataclass
@@ -54,6 +59,7 @@ def demo() -> int:
             passed += account.passed
             failed += account.failed
     print(paint(f"{passed} passed, {failed} failed", "red" if failed else "green"))
+    print(_NEXT if failed == 0 else _FAILED)
     return 1 if failed else 0
 
 

@@ -63,14 +63,18 @@ def test_the_device_tree_names_every_part(tmp_path: Path) -> None:
     assert {"smmu0", "smmu1", "disk0", "disk1"} <= labels
 
 
-def test_the_demo_ends_with_its_account(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_ends_with_its_account_and_what_to_do_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(demo, "MACHINES", ("smmuv3-bare",))
     assert cli.main(["demo"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"smmu0 +\d+ translations: \d+ TLB hits, \d+ walks", out)
-    passed, failed = map(int, re.findall(r"\d+", out.splitlines()[-1]))
-    assert out.splitlines()[-1] == f"{passed} passed, {failed} failed"
+    account, closing = out.split("\n\n")[-1].split("\n", 1)
+    passed, failed = map(int, re.findall(r"\d+", account))
+    assert account == f"{passed} passed, {failed} failed"
     assert (passed > 5, failed) == (True, 0)
+    assert "Next: 'vhost-iommu run " in closing
 
 
 def test_a_disk_that_differs_from_what_its_guest_says_is_a_failure(
@@ -82,7 +86,8 @@ def test_a_disk_that_differs_from_what_its_guest_says_is_a_failure(
     assert cli.main(["demo"]) == 1
     out = capsys.readouterr().out
     assert "FAILED" in out
-    assert out.splitlines()[-1].endswith(", 1 failed")
+    assert re.search(r"(?m)^\d+ passed, 1 failed$", out)
+    assert "Next:" not in out
 
 
 def test_the_doctor_misses_nothing_once_all_is_fetched(assets: Assets) -> None:

@@ -38,15 +38,17 @@ examples:
   vhost-iommu doctor                              what is here, and how to get what is not
   vhost-iommu run smmuv3-bare                     a bare-metal guest, in about a second
   vhost-iommu run smmuv3-linux --trace t.json     a Debian kernel; open t.json in ui.perfetto.dev
-  vhost-iommu serve two-smmus --socket-dir /run/x for a QEMU of your own
+  vhost-iommu serve two-smmus --socket-dir /run/x for a QEMU of your own; prints its whole line
+  vhost-iommu map two-smmus                       addresses, interrupts, StreamIDs for a program of your own
   dmesg | vhost-iommu decode                      what a kernel log reports of SMMUs, and why
 
 MACHINE is a name in qemu-configs/ or a path to a machine file.
 exit codes: 0 passed, 1 a test in the guest failed or something needed is missing, 2 your mistake,
   3 the guest died or its time was over, 4 the guest skipped all of its tests, 70 a fault of vhost-iommu
   itself, 130 Ctrl-C, 141 nobody read the output to its end; 'run --bisect' has git's
-environment: VI_QEMU, VI_KERNEL_6_12, VI_BUSYBOX, VI_CROSS name things by hand, VI_CACHE the folder for
-  downloads; NO_COLOR turns colour off; VHOST_IOMMU_PURE=1 leaves the compiled core aside
+environment: VI_QEMU, VI_KERNEL_6_12, VI_HEADERS_6_12, VI_BUSYBOX, VI_CROSS name things by hand, as doctor
+  says; VI_MIRROR names a Debian mirror, VI_CACHE the folder for downloads; NO_COLOR turns colour off;
+  VHOST_IOMMU_PURE=1 leaves the compiled core aside
 """
 
 

@@ -19,7 +19,7 @@ from vhost_iommu.guest.apt import debian_mirror, obstacle
 from vhost_iommu.guest.assets import FLAVOURS, Assets, Cross, by_hand, headers_variable, kernel_variable
 from vhost_iommu.guest.build import checkout
 
-SPACE_NEEDED = 1_500_000_000  # bytes, all flavours of kernels
+SPACE_NEEDED = 1_000_000_000  # bytes, for the default kernel and while it is unpacked
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _to_fetch(assets: Assets, something: bool) -> list[Prerequisite]:
         if bar is None
         else Prerequisite("apt", False, bar.why, bar.mend or "name what is missing by hand", something),
         Prerequisite(
-            "disk space", free >= SPACE_NEEDED, space, "free 1.5 GB or name another folder in $VI_CACHE", something
+            "disk space", free >= SPACE_NEEDED, space, "free 1 GB or name another folder in $VI_CACHE", something
         ),
     ]
 
