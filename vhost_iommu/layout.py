@@ -209,6 +209,7 @@ class Layout:
 
     size: ClassVar[int] = 8
     fields: ClassVar[tuple[Field, ...]] = ()
+    named: ClassVar[Mapping[str, Field]] = {}
     #: Bits that neither a field nor a view declares: RES0.
     reserved: ClassVar[int] = 0
     #: Fields whose value makes it this layout (a command's opcode).
@@ -226,6 +227,7 @@ class Layout:
             cls.section = section
         by_name = {f.name: f for base in reversed(cls.__mro__) for f in vars(base).values() if isinstance(f, Field)}
         cls.fields = tuple(sorted(by_name.values(), key=lambda f: (bool(f.view), f.lsb)))
+        cls.named = {f.name: f for f in cls.fields}
         taken = seen = 0
         for f in cls.fields:
             seen |= f.mask
@@ -247,10 +249,10 @@ class Layout:
     @classmethod
     def field_named(cls, name: str) -> Field:
         """KeyError when there is none."""
-        for f in cls.fields:
-            if f.name == name:
-                return f
-        raise KeyError(f"{cls.__name__} has no field {name}")
+        try:
+            return cls.named[name]
+        except KeyError:
+            raise KeyError(f"{cls.__name__} has no field {name}") from None
 
     @classmethod
     def of(cls, **values: int) -> Self:

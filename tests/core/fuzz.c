@@ -174,6 +174,7 @@ static void check_result(const struct vi_result *result, uint64_t size)
 {
     REQUIRE(result->end <= VI_DIFFERENT && result->done <= size);
     REQUIRE(result->end != VI_DONE || result->done == size);
+    REQUIRE(result->end == VI_DONE || result->counted);
     if (result->end == VI_FAULTED) {
         REQUIRE(result->fault.kind != VI_NO_FAULT);
         check_fault(&result->fault);
@@ -234,7 +235,7 @@ static void transaction(struct machine *m)
         REQUIRE(result.done <= request.size && written.done <= other.size && written.done <= result.done);
         break;
     case 8: {
-        uint32_t count = vi_pieces(reader, &request, pieces, 3, &result);
+        uint32_t count = vi_pieces(reader, &request, 0, pieces, 3, &result);
         uint64_t all = 0;
         REQUIRE(count <= 3);
         for (uint32_t at = 0; at < count; at++)

@@ -68,14 +68,15 @@ static void test_waits_for_who_is_inside(struct test *test, void (*promise)(stru
     struct waiter waiter = {.test = test, .promise = promise};
     pthread_t thread;
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    uint64_t quiesced = vi_quiesced(test->core);
     REQUIRE(!pthread_create(&thread, NULL, wait, &waiter));
     while (!atomic_load(&waiter.begun))
         rest();
     rest();
-    REQUIRE(!atomic_load(&waiter.done));
+    REQUIRE(!atomic_load(&waiter.done) && vi_quiesced(test->core) == quiesced);
     vi_exit(inside);
     REQUIRE(!pthread_join(thread, NULL));
-    REQUIRE(atomic_load(&waiter.done));
+    REQUIRE(atomic_load(&waiter.done) && vi_quiesced(test->core) > quiesced);
 }
 
 /* ---- what a late reader leaves ------------------------------------------------------------------------------------ */
@@ -174,6 +175,79 @@ static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_
     REQUIRE(!VI_GET(entry->tag));
 }
 
+/* ---- tags, of which there are no more than 2^32 ------------------------------------------------------------------- */
+
+/* Have the next tag be the last one of its half. */
+static void use_up(struct vi_core *core) { core->spaces->next_tag |= VI_OTHER_HALF - 1; }
+
+/* Who gives out the last tag of a half waits for who may go by one of the other, or the next one who invalidates does. */
+static void use_up_and_invalidate(struct test *test)
+{
+    use_up(test->core);
+    vi_invalidate_tlbs(test->core);
+    vi_invalidate_tlbs(test->core);
+}
+
+static void use_up_and_enter(struct test *test)
+{
+    use_up(test->core);
+    vi_invalidate_tlbs(test->core);
+    vi_exit(vi_enter(test->core, READERS_LANE + 1));
+}
+
+static bool somebody_has(struct vi_core *core, uint32_t tag)
+{
+    for (uint32_t at = 0; at < core->spaces->made; at++)
+        if (atomic_load(&core->spaces->pool[at].state) >> 32 == tag)
+            return true;
+    for (uint32_t set = 0; set <= core->tlb1->last_set; set++)
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (VI_GET(core->tlb1->set[set][way].tag) >> 32 == tag || VI_GET(core->tlb2->set[set][way].tag) >> 32 == tag)
+                return true;
+    return false;
+}
+
+/* A reader puts an entry with a tag that its space had when it began; the tag will be another space's one day. */
+static void test_no_entry_outlives_its_tag(struct test *test)
+{
+    struct vi_lookup found;
+    struct vi_leaf leaf = {.base = IOVA | 12};
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
+    uint64_t before = atomic_load(&found.context->own->state) | 1; /* it has pages of 4 KiB */
+    use_up(test->core);
+    vi_invalidate_tlbs(test->core);
+    vi_tlb_put(test->core, test->core->tlb1, found.context->own, before, &leaf);
+    REQUIRE(somebody_has(test->core, before >> 32));
+    vi_exit(inside);
+    vi_quiesce(test->core);
+    REQUIRE(!somebody_has(test->core, before >> 32));
+}
+
+/* Nothing is forgotten of what was invalidated, and nothing else is invalidated, while tags begin anew. */
+static void test_tags_begin_anew(struct test *test)
+{
+    uint64_t old = RAM_BASE + PAGES;
+    for (unsigned half = 0; half < 4; half++) {
+        uint32_t was = test->core->spaces->next_tag & VI_OTHER_HALF;
+        use_up(test->core);
+        for (unsigned page = 0; page < 3; page++) {
+            put64(test->ram, stage1_at(0), page_descriptor(old + 0x1000 * page));
+            vi_invalidate_spaces(test->core, VI_WORLD_EL1, VI_ANY, 0xFFFF, VI_ANY);
+            vi_quiesce(test->core);
+            for (unsigned again = 0; again < 2; again++) {
+                struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+                REQUIRE(translated(inside, STAGE1_STREAM, IOVA) == PAGES + 0x1000 * page);
+                vi_exit(inside);
+            }
+        }
+        REQUIRE((test->core->spaces->next_tag & VI_OTHER_HALF) != was);
+        REQUIRE(!somebody_has(test->core, was | (VI_OTHER_HALF - 1)) && !test->core->spaces->worn);
+        for (uint32_t at = 0; at < test->core->spaces->made; at++)
+            REQUIRE(atomic_load(&test->core->spaces->pool[at].state) >> 32);
+    }
+}
+
 /* ---- what has nothing to do with others, and nobody else looks at --------------------------------------------------- */
 
 /* Within a page, as memmove does it, whatever parts it is done in. */
@@ -228,6 +302,10 @@ int main(void)
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
+    test_waits_for_who_is_inside(&test, use_up_and_invalidate);
+    test_waits_for_who_is_inside(&test, use_up_and_enter);
+    test_no_entry_outlives_its_tag(&test);
+    test_tags_begin_anew(&test);
     test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
     test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
     test_a_page_is_not_taken_for_one_below_another_table(&test);

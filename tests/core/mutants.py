@@ -32,6 +32,9 @@ LIST = Path(__file__).with_suffix(".toml")
 ENOUGH = 240
 ROUNDS = 160
 
+#: Tests that find what the comparison does not.
+HUNTERS = {"disk": "tests/model/test_prompt_disk.py", "faults": "tests/unit/test_core_faults.py"}
+
 #: What is written in Cython; here, each is linked with all C.
 MODULES = ("door", "pump")
 
@@ -115,7 +118,7 @@ class Copy:
                 for source in touched:
                     self._compile(CORE / source)
                 self._link()
-                found = self._disk() if mutant.by == "disk" else self._compare()
+                found = self._test(HUNTERS[mutant.by]) if mutant.by in HUNTERS else self._compare()
         finally:
             path.write_text(original)
             if mutant.by != "grace":
@@ -126,14 +129,13 @@ class Copy:
 
     def unchanged(self) -> str:
         """What is found in the core as it is, which must be nothing."""
-        return self._compare() or self._grace() or self._disk()
+        return self._compare() or self._grace() or self._test(*HUNTERS.values())
 
     def _grace(self) -> str:
         return self._found(["make", "-s", "-f", "tests/core/Makefile", "grace", "OUT=build/grace"])
 
-    def _disk(self) -> str:
-        hunter = ["-m", "pytest", "-qx", "--no-header", "-p", "no:cacheprovider", "tests/model/test_prompt_disk.py"]
-        return self._found([sys.executable, *hunter])
+    def _test(self, *files: str) -> str:
+        return self._found([sys.executable, "-m", "pytest", "-qx", "--no-header", "-p", "no:cacheprovider", *files])
 
     def _compare(self) -> str:
         return self._found([sys.executable, "-m", "tests.core.mutants", "--hunt"])

@@ -70,12 +70,7 @@ class BentMachine:
     def _store(self, offset: int, value: int) -> None:
         self.smmu.write(offset, 8 if offset in WIDE else 4, value)
 
-    @property
-    def uncertain(self) -> Sequence[str]:
-        return self.port.uncertain
-
     def step(self, kind: str, number: int) -> object:
-        self.port.begin()
         return getattr(self, "_" + kind)(Choices(number))
 
     # -- what masters do ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Piece, Transaction
+from vhost_iommu.smmu.transaction import Answer, Begun, Outcome, PageHint, Piece, Transaction
 
 PAGE = 4096
 
@@ -38,7 +38,7 @@ class FakeSmmu:
     def forbid(self, iova: int, size: int = 1) -> None:
         self.faulting.update(range(iova // PAGE, (iova + size - 1) // PAGE + 1))
 
-    def translate(self, transaction: Transaction) -> Answer:
+    def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
         self.asked.append(transaction)
         answer = Answer()
         at, end = transaction.iova, transaction.iova + transaction.size

@@ -7,7 +7,6 @@ bent one thing at a time without an invalidation, and mended again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -153,12 +152,7 @@ class History:
         self.port = WatchedPort("port", self.memory, self.smmu, STREAMS)
 
     def step(self, kind: str, number: int) -> object:
-        self.port.begin()
         return getattr(self, "_" + kind.replace(" ", "_"))(Choices(number))
-
-    @property
-    def uncertain(self) -> Sequence[str]:
-        return self.port.uncertain
 
     # -- how all begins ----------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from vhost_iommu.masters.port import Port
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.memory import Memory
-from vhost_iommu.smmu.transaction import Answer, Outcome, Transaction
+from vhost_iommu.smmu.transaction import Answer, Begun, Outcome, Transaction
 
 RAM = 0x4000_0000
 IOVA = 0x7_0000_0000
@@ -718,7 +718,7 @@ def test_a_machine_file_that_asks_for_the_impossible_is_refused(bad: dict[str, i
 def test_a_write_whose_data_came_before_a_reset_does_not_follow_it(bench: Bench) -> None:
     translate = bench.smmu.translate
 
-    def resetting(transaction: Transaction) -> Answer:
+    def resetting(transaction: Transaction, begun: Begun | None = None) -> Answer:
         answer = translate(transaction)
         if transaction.size == 1024:
             bench.blk.reset()
@@ -745,7 +745,7 @@ def test_no_dma_follows_a_reset_while_the_worker_is_busy() -> None:
     reset_done = threading.Event()
     late: list[Transaction] = []
 
-    def watched(transaction: Transaction) -> Answer:
+    def watched(transaction: Transaction, begun: Begun | None = None) -> Answer:
         if reset_done.is_set():
             late.append(transaction)
         if transaction.write:

@@ -15,25 +15,16 @@ from vhost_iommu.masters.port import Abort, Port, Waiting
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.ats import AtsCompletion
 from vhost_iommu.smmu.tlb import Space
-from vhost_iommu.smmu.transaction import Answer, Direct, Stall
+from vhost_iommu.smmu.transaction import Answer, Stall
 from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.counters import Counters
 from vhost_iommu.smmu.v3.registers import REGISTERS
 from vhost_iommu.smmu.walk import Mapping
 
-#: Counters that the core may count more of: in a master's request that it began and the reference's way ended, as what
-#: such a request did is found twice; and in any other, where it looks ahead for the end of a piece.
-TWICE = ("transactions", "translations", "walks", "hits", "misses", "hits 2", "misses 2", "contexts", "new contexts")
-AHEAD = ("hits", "hits 2")
-
 
 class Side(Protocol):
     smmu: Smmu
     memory: Memory
-
-    @property
-    def uncertain(self) -> Sequence[str]:
-        """Of the last step: counters of which the core may have counted more."""
 
     def step(self, kind: str, number: int) -> object: ...
 
@@ -48,8 +39,7 @@ class Twins(Generic[S]):
         self.reference, self.core = make(True), make(False)
         assert self.reference.smmu.core is None
         assert self.core.smmu.core is not None
-        self.more = dict.fromkeys(TWICE, 0)
-        self.check("made", ())
+        self.check("made")
 
     def run(self, steps: Iterable[tuple[str, int]]) -> None:
         for kind, number in steps:
@@ -60,10 +50,10 @@ class Twins(Generic[S]):
         wanted = self.reference.step(kind, number)
         got = self.core.step(kind, number)
         assert got == wanted, f"{kind} {number}: the core says\n  {got}\nand the reference\n  {wanted}"
-        self.check(f"{kind} {number}", self.core.uncertain)
+        self.check(f"{kind} {number}")
         return got
 
-    def check(self, step: str, uncertain: Sequence[str]) -> None:
+    def check(self, step: str) -> None:
         """All that can be seen of both sides is alike."""
         wanted, got = self.reference, self.core
         for ours, theirs in zip(got.memory.windows, wanted.memory.windows, strict=True):
@@ -74,17 +64,8 @@ class Twins(Generic[S]):
             ours_held, theirs_held = _entries(getattr(got.smmu, tlb)), _entries(getattr(wanted.smmu, tlb))
             only = ours_held ^ theirs_held
             assert not only, f"{step}: {tlb} differs by {[(each in ours_held, each) for each in only]}"
-        self._check_counters(step, uncertain)
-
-    def _check_counters(self, step: str, uncertain: Sequence[str]) -> None:
-        wanted, got = _counts(self.reference.smmu), _counts(self.core.smmu)
-        for name, value in wanted.items():
-            more = got[name] - value
-            if name in uncertain:
-                assert more >= self.more[name], f"{step}: fewer {name}: {more}, before {self.more[name]}"
-                self.more[name] = more
-            expected = self.more.get(name, 0)
-            assert more == expected, f"{step}: {name} {got[name]}, not {value + expected}"
+        counts, counted = _counts(got.smmu), _counts(wanted.smmu)
+        assert counts == counted, f"{step}: counters {set(counts.items()) ^ set(counted.items())}"
 
 
 def _entries(tlb: Iterable[tuple[Space, Mapping]]) -> set[tuple[Space, Mapping]]:
@@ -116,28 +97,11 @@ def _difference(ours: Any, theirs: Any) -> str:
 
 
 class WatchedPort(Port):
-    """A port that says what it did since a step began, and keeps the requests that wait."""
+    """A port that keeps the requests that wait, and shows what became of each."""
 
     def __init__(self, name: str, memory: Memory, smmu: Smmu, sids: Sequence[int]) -> None:
         super().__init__(name, memory, smmu, sids)
         self.waiting: list[Waiting[Any]] = []
-        self.asked = self.used = False
-
-    def begin(self) -> None:
-        self.asked = self.used = False
-
-    @property
-    def uncertain(self) -> Sequence[str]:
-        """Counters of which the core may have counted more since the step began."""
-        return TWICE if self.asked else AHEAD if self.used else ()
-
-    def _direct(self) -> Direct | None:
-        self.used = True
-        return super()._direct()
-
-    def _ask(self, *request: Any) -> Answer:
-        self.asked = True
-        return super()._ask(*request)
 
     def done(self, found: object) -> object:
         """What became of a request, shown; it is kept if it waits."""

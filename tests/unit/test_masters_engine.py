@@ -14,7 +14,7 @@ from tests.model.fake_smmu import FakeSmmu
 from vhost_iommu.masters.engine import Cmd, ExtensionFrame, PrivilegedFrame, TestEngine, UserFrame, random_bytes
 from vhost_iommu.masters.port import Port
 from vhost_iommu.memory import Ended, Memory
-from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Piece, Transaction
+from vhost_iommu.smmu.transaction import Answer, Begun, Outcome, PageHint, Piece, Transaction
 
 RAM = 0x4000_0000
 IOVA = 0x8_0000
@@ -495,7 +495,7 @@ class Endless(FakeSmmu):
         super().__init__()
         self.after, self.at = after, at
 
-    def translate(self, transaction: Transaction) -> Answer:
+    def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
         self.asked.append(transaction)
         if len(self.asked) == self.after:
             self.at()

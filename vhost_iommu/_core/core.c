@@ -57,11 +57,11 @@ void vi_core_free(struct vi_core *core)
 
 /* ---- readers ------------------------------------------------------------------------------------------------------ */
 
-struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
+struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint)
 {
-    if (VI_UNLIKELY(VI_GET(core->crowded)) && atomic_exchange(&core->crowded, false))
-        vi_quiesce(core);
-    for (unsigned at = hint % VI_SLOTS, tries = 0;; at = (at + 1) % VI_SLOTS) {
+    if (VI_UNLIKELY(VI_GET(core->crowded)))
+        return NULL;
+    for (unsigned at = hint % VI_SLOTS, tries = 0; tries < VI_SLOTS; at = (at + 1) % VI_SLOTS, tries++) {
         struct vi_reader *reader = &core->slots[at];
         uint32_t turn = VI_GET(reader->turn);
         if (!(turn & 1)) {
@@ -79,9 +79,24 @@ struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
                 return reader;
             }
         }
-        if (++tries % VI_SLOTS == 0)
-            sched_yield();
     }
+    return NULL;
+}
+
+struct vi_reader *vi_enter(struct vi_core *core, unsigned hint)
+{
+    struct vi_reader *reader;
+    while (VI_UNLIKELY(!(reader = vi_try_enter(core, hint)))) {
+        vi_make_room(core);
+        sched_yield();
+    }
+    return reader;
+}
+
+void vi_make_room(struct vi_core *core)
+{
+    if (VI_UNLIKELY(VI_GET(core->crowded)) && atomic_exchange(&core->crowded, false))
+        vi_quiesce(core);
 }
 
 void vi_exit(struct vi_reader *reader)
@@ -124,15 +139,21 @@ void vi_quiesce(struct vi_core *core)
     pthread_mutex_lock(&core->quiescing);
     struct vi_retired *retired = atomic_exchange(&core->retired, NULL);
     unsigned pending = vi_pending(core);
+    bool worn = vi_replace_tags(core);
     wait_for_readers(core);
+    if (worn)
+        vi_forget_tags(core);
     if (pending) {
         vi_invalidate_again(core, pending);
         /* Who came in since may have found what is invalidated only now. */
         wait_for_readers(core);
     }
+    VI_COUNT(core->quiesced); /* only now: who was inside until now may not have seen it */
     pthread_mutex_unlock(&core->quiescing);
     free_retired(core, retired);
 }
+
+uint64_t vi_quiesced(struct vi_core *core) { return VI_GET(core->quiesced); }
 
 void vi_retire(struct vi_core *core, void *what, void (*release)(struct vi_core *core, void *what))
 {
@@ -240,6 +261,7 @@ bool vi_read(struct vi_reader *reader, uint64_t pa, void *to, uint64_t size)
     if (!host)
         return false;
     memcpy(to, host, size);
+    vi_after_read();
     return !vi_broken(reader->last);
 }
 
@@ -248,6 +270,7 @@ bool vi_write(struct vi_reader *reader, uint64_t pa, const void *from, uint64_t 
     uint8_t *host = vi_find(reader, pa, size, VI_MAY_WRITE);
     if (!host)
         return false;
+    vi_before_write();
     memcpy(host, from, size);
     return !vi_broken(reader->last);
 }

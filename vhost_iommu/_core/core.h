@@ -21,7 +21,8 @@
  *   sequentially consistent with vi_quiesce's look at the slots, so a reader is either waited for, or comes late enough to
  *   find the removal done. A CMD_SYNC completes after vi_quiesce, an unmapped window is unmapped after it.
  *
- *   Who enters while too much is retired calls vi_quiesce first, for software may never send a CMD_SYNC.
+ *   Who enters while too much is retired, or tags are running out, calls vi_quiesce first, for software may never send a
+ *   CMD_SYNC.
  *
  *   A reader never waits for a writer, so vi_quiesce ends once each reader's request, which is bounded, has ended.
  */
@@ -198,6 +199,7 @@ struct vi_counters {
     _Atomic uint64_t transactions, translations, walks, tlb_hits, tlb_misses, tlb2_hits, tlb2_misses, context_hits,
         context_misses;
 };
+enum { VI_COUNTERS = sizeof(struct vi_counters) / sizeof(_Atomic uint64_t) };
 
 /* NULL: no memory. The capacities are rounded up to what the caches' shapes allow. */
 struct vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts);
@@ -207,12 +209,19 @@ void vi_core_free(struct vi_core *core);
 #define VI_SLOTS 64
 struct vi_reader;
 struct vi_reader *vi_enter(struct vi_core *core, unsigned hint);
+/* The same for who may not wait, neither for a slot nor for others; NULL: there is somebody to be waited for. */
+struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint);
 void vi_exit(struct vi_reader *reader);
 
 /* Writers. vi_quiesce may be called inside of no request of one's own. */
 bool vi_set_windows(struct vi_core *core, const struct vi_window *windows, uint32_t count); /* quiesces; false: no memory */
 void vi_set_parameters(struct vi_core *core, const struct vi_parameters *parameters);       /* quiesces */
 void vi_quiesce(struct vi_core *core);
+/*
+ * How often vi_quiesce has returned. What a reader found before it left may still be told while this is what it was then:
+ * nobody has been promised since that it is past. To be compared under the callers' lock.
+ */
+uint64_t vi_quiesced(struct vi_core *core);
 
 /* One bounds-checked access each; false: external abort. `vi_swap64` returns 1 swapped, 0 not the expected, -1 abort. */
 bool vi_load64(struct vi_reader *reader, uint64_t pa, uint64_t *value);
@@ -271,7 +280,7 @@ enum vi_end {
     VI_DONE,       /* whole */
     VI_DISABLED,   /* the SMMU is disabled, and GBPA or the address size aborts */
     VI_NO_CONTEXT, /* `lookup` says why, and whether there is an event */
-    VI_FAULTED,    /* `fault` at iova + done, of `context`; of a CD's fetch at iova */
+    VI_FAULTED,    /* `fault` at iova + done, which `responses` answer; of a CD's fetch at iova */
     VI_OUTSIDE,    /* translated, but guest memory has nothing at `pa`, or does not allow it */
     VI_DIFFERENT,  /* vi_compare: at iova + done */
 };
@@ -283,10 +292,16 @@ struct vi_result {
     uint64_t pa;
     uint16_t partid; /* MPAM, of a stream's context */
     uint8_t pmg;
+    uint8_t responses; /* VI_ABORTS | …, with VI_FAULTED */
     struct vi_fault fault;
     struct vi_lookup lookup;
-    struct vi_context context; /* a copy, with VI_FAULTED */
+    /* Where it is not VI_DONE: how often vi_quiesce had returned then, and of how many bytes from iova + done on (one at
+     * least) the translation is counted; of the request, too. */
+    uint64_t quiesced, counted;
 };
+
+/* How the stage that faulted has its faults answered (CD.A, R and S; STE.S2R and S2S). */
+enum { VI_ABORTS = 1, VI_RECORDS = 2, VI_STALLS = 4 };
 
 /* Consecutive physical bytes that an access reaches with one memory type. */
 struct vi_piece {
@@ -296,10 +311,11 @@ struct vi_piece {
 
 /*
  * Translate up to the first fault, into at most `room` pieces: VI_DONE with `done` less than `size` is want of room.
- * Returns the number of pieces. Neighbours of one memory type are one piece.
+ * Returns the number of pieces. Neighbours of one memory type are one piece. `counted`: 0, or what a result said of a
+ * request whose rest this is.
  */
-uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, struct vi_piece *pieces, uint32_t room,
-                   struct vi_result *result);
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, uint64_t counted, struct vi_piece *pieces,
+                   uint32_t room, struct vi_result *result);
 
 /* Translate `count` addresses of one stream, each by itself, of which `pa` gets where it goes; stops at a fault. */
 uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, const uint64_t *iova, uint64_t *pa,
@@ -418,7 +434,7 @@ void vi_look_at_tlb(struct vi_core *core, int stage, struct vi_tlb_state *state)
 void vi_visit_tlb(struct vi_core *core, int stage, void *to,
                   void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping));
 /* The sums over all slots. */
-void vi_count(struct vi_core *core, uint64_t counts[9]); /* in the order of struct vi_counters */
+void vi_count(struct vi_core *core, uint64_t counts[VI_COUNTERS]); /* in the order of struct vi_counters */
 /* How many commands of each opcode vi_consume has carried out. */
 void vi_count_commands(struct vi_core *core, uint64_t counts[256]);
 

@@ -11,7 +11,8 @@ struct course {
     unsigned access;
     vi_memory_type incoming;
     struct vi_result *result;
-    uint64_t fits; /* bytes from here on of which is known that their window has them all */
+    uint64_t fits;    /* bytes from here on of which is known that their window has them all */
+    uint64_t counted; /* bytes from here on whose translations are counted already */
 };
 
 unsigned vi_overridden(const struct vi_context *context, unsigned access)
@@ -25,20 +26,44 @@ unsigned vi_overridden(const struct vi_context *context, unsigned access)
 
 static bool ended(struct course *course, enum vi_end end)
 {
-    course->result->end = (uint8_t)end;
+    struct vi_result *result = course->result;
+    result->end = (uint8_t)end;
+    result->counted = course->counted ? course->counted : 1; /* where it ended it has looked */
+    result->quiesced = vi_quiesced(course->reader->core);
     return false;
 }
 
 static bool faulted(struct course *course)
 {
-    course->result->context = *course->context;
+    const struct vi_context *c = course->context;
+    unsigned stage = course->result->fault.stage, responses = VI_ABORTS | VI_RECORDS;
+    /* A stage that is bypassed has no say: it aborts and records. */
+    if (stage == 1 && c->stage1)
+        responses = (c->abort ? VI_ABORTS : 0) | (c->record ? VI_RECORDS : 0) | (c->stall ? VI_STALLS : 0);
+    else if (stage == 2 && c->stage2)
+        responses = VI_ABORTS | (c->s2_record ? VI_RECORDS : 0) | (c->s2_stall ? VI_STALLS : 0);
+    course->result->responses = (uint8_t)responses;
     return ended(course, VI_FAULTED);
 }
 
-/* False: it ended before its first byte. */
-static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
+/* What is done between the two is not counted. */
+static void stop_counting(struct vi_reader *reader, uint64_t counts[VI_COUNTERS])
+{
+    for (unsigned at = 0; at < VI_COUNTERS; at++)
+        counts[at] = VI_GET(*vi_counter(reader, at));
+}
+
+static void go_on_counting(struct vi_reader *reader, const uint64_t counts[VI_COUNTERS])
+{
+    for (unsigned at = 0; at < VI_COUNTERS; at++)
+        VI_PUT(*vi_counter(reader, at), counts[at]);
+}
+
+/* False: it ended before its first byte. `counted` bytes of it, if any, were counted by whoever asked before. */
+static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request, uint64_t counted,
                   struct vi_result *result)
 {
+    uint64_t counts[VI_COUNTERS];
     course->reader = reader;
     course->context = NULL;
     course->iova = request->iova;
@@ -47,12 +72,14 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     course->incoming = request->incoming;
     course->result = result;
     course->fits = 0;
+    course->counted = counted;
     result->end = VI_DONE;
     result->done = 0;
     result->partid = 0;
     result->pmg = 0;
     result->access = request->access;
-    VI_COUNT(reader->counters.transactions);
+    if (VI_LIKELY(!counted))
+        VI_COUNT(reader->counters.transactions);
     const struct vi_setup *setup = reader->setup;
     if (VI_UNLIKELY(!setup->parameters.enabled)) {
         uint64_t last = request->iova + request->size - 1;
@@ -61,7 +88,11 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
         return true;
     }
     struct vi_lookup found;
+    if (VI_UNLIKELY(counted))
+        stop_counting(reader, counts);
     vi_lookup(reader, request->sid, request->ssid, &found);
+    if (VI_UNLIKELY(counted))
+        go_on_counting(reader, counts);
     if (VI_UNLIKELY(found.status == VI_REFUSED)) {
         result->lookup = found;
         return ended(course, VI_NO_CONTEXT);
@@ -78,6 +109,16 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     return faulted(course);
 }
 
+/* The same as vi_place_quickly, of what is counted already. */
+static __attribute__((noinline)) bool place_again(struct course *course, struct vi_place *place)
+{
+    uint64_t counts[VI_COUNTERS];
+    stop_counting(course->reader, counts);
+    bool found = vi_place_quickly(course->reader, &course->way, course->iova, place, &course->result->fault);
+    go_on_counting(course->reader, counts);
+    return found;
+}
+
 /* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
 VI_HOT bool next(struct course *course, struct vi_place *place)
 {
@@ -88,10 +129,17 @@ VI_HOT bool next(struct course *course, struct vi_place *place)
         place->size = course->left;
         return true;
     }
-    VI_COUNT(course->reader->counters.translations);
-    if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->iova, place,
-                                      &course->result->fault)))
-        return faulted(course);
+    if (VI_UNLIKELY(course->counted)) {
+        struct vi_place found; /* so that `place` may be in registers */
+        if (!place_again(course, &found))
+            return faulted(course);
+        *place = found;
+    } else {
+        VI_COUNT(course->reader->counters.translations);
+        if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->iova, place,
+                                          &course->result->fault)))
+            return faulted(course);
+    }
     if (place->size > course->left)
         place->size = course->left;
     return true;
@@ -103,6 +151,7 @@ VI_HOT void advance(struct course *course, uint64_t size)
     course->left -= size;
     course->result->done += size;
     course->fits -= size < course->fits ? size : course->fits;
+    course->counted -= size < course->counted ? size : course->counted;
 }
 
 /*
@@ -116,14 +165,18 @@ static __attribute__((noinline)) bool piece_fits(struct course *course, const st
         return false;
     vi_memory_type memory = vi_memory_of(context, first, course->incoming);
     uint64_t size = first->size;
+    course->counted = size;
     while (size <= here && size < course->left) {
         struct vi_place place;
         struct vi_fault fault;
+        VI_COUNT(course->reader->counters.translations);
+        course->counted = size + 1;
         if (!vi_place_quickly(course->reader, &course->way, course->iova + size, &place,
                               &fault) ||
             place.pa != first->pa + size || vi_memory_of(context, &place, course->incoming) != memory)
             break;
         size += place.size < course->left - size ? place.size : course->left - size;
+        course->counted = size;
     }
     course->fits = size;
     return size <= here;
@@ -162,13 +215,13 @@ static inline bool intact(struct course *course)
     return VI_LIKELY(!vi_broken(course->reader->last)) || ended(course, VI_OUTSIDE);
 }
 
-uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, struct vi_piece *pieces, uint32_t room,
-                   struct vi_result *result)
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, uint64_t counted, struct vi_piece *pieces,
+                   uint32_t room, struct vi_result *result)
 {
     struct course course;
     struct vi_place place;
     uint32_t count = 0;
-    if (!begin(&course, reader, request, result))
+    if (!begin(&course, reader, request, counted, result))
         return 0;
     while (next(&course, &place)) {
         const struct vi_parameters *p = &reader->setup->parameters;
@@ -197,7 +250,7 @@ uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, co
     struct course course;
     struct vi_place place;
     uint32_t at = 0;
-    if (!begin(&course, reader, request, result))
+    if (!begin(&course, reader, request, 0, result))
         return 0;
     if (!course.context) {
         memcpy(pa, iova, count * sizeof *pa);
@@ -219,7 +272,7 @@ enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *reque
     struct course course;
     uint64_t size;
     uint8_t *host, *at = to;
-    if (begin(&course, reader, request, result))
+    if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
             memcpy(at, host, size);
             if (!intact(&course))
@@ -227,6 +280,7 @@ enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *reque
             at += size;
             advance(&course, size);
         }
+    vi_after_read();
     return result->end;
 }
 
@@ -237,7 +291,8 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
     uint64_t size;
     uint8_t *host;
     const uint8_t *at = from;
-    if (begin(&course, reader, request, result))
+    vi_before_write();
+    if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
             memcpy(host, at, size);
             if (!intact(&course))
@@ -254,7 +309,8 @@ enum vi_end vi_dma_fill(struct vi_reader *reader, const struct vi_request *reque
     struct course course;
     uint64_t size;
     uint8_t *host;
-    if (begin(&course, reader, request, result))
+    vi_before_write();
+    if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
             memset(host, byte, size);
             if (!intact(&course))
@@ -271,7 +327,7 @@ enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *reques
     uint64_t size, total = 0;
     uint8_t *host, word[8] = {0};
     unsigned held = 0; /* bytes of a word that began in an earlier page */
-    if (begin(&course, reader, request, result))
+    if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
             uint64_t at = 0, value;
             for (; at < size && held; at++) {
@@ -292,6 +348,7 @@ enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *reques
                 break;
             advance(&course, size);
         }
+    vi_after_read();
     *sum = total;
     return result->end;
 }
@@ -303,7 +360,7 @@ enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *re
     uint64_t size;
     uint8_t *host;
     const uint8_t *at = with;
-    if (begin(&course, reader, request, result))
+    if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
             bool alike = !memcmp(host, at, size);
             if (!intact(&course))
@@ -319,6 +376,7 @@ enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *re
             at += size;
             advance(&course, size);
         }
+    vi_after_read();
     return result->end;
 }
 
@@ -366,10 +424,11 @@ bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const 
     uint64_t size, room = 0, have = 0;
     written->done = 0; /* the read may end before the write begins */
     uint8_t *in = NULL, *out = NULL;
+    vi_before_write(); /* what it reads goes no further than what it writes */
     bool cached = (from->size < to->size ? from->size : to->size) <= CACHED;
-    if (!begin(&source, reader, from, read))
+    if (!begin(&source, reader, from, 0, read))
         return false;
-    if (!begin(&target, reader, to, written))
+    if (!begin(&target, reader, to, 0, written))
         return true;
     while (source.left && target.left) {
         if (!have) {

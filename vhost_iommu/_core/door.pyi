@@ -16,6 +16,9 @@ OUTSIDE: int
 FOUND: int
 REFUSED: int
 CD_FAULT: int
+ABORTS: int
+RECORDS: int
+STALLS: int
 WRITE: int
 PRIVILEGED: int
 INSTRUCTION: int
@@ -25,8 +28,8 @@ NO_SSID: int
 RawFault: TypeAlias = tuple[int, int, int, int, int, int, bool]
 #: (base, shift, output, granule_bits, level, descriptor, descriptor_at, flags, attributes, shareability, memory)
 RawMapping: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
-#: (end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, Held or None)
-Ended: TypeAlias = tuple[int, int, int, int, int | None, int, RawFault | None, Held | None]
+#: (end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, its responses)
+RawEnd: TypeAlias = tuple[int, int, int, int, int | None, int, RawFault | None, int]
 
 class Held:
     @property
@@ -43,6 +46,12 @@ class Guard:
     def copy_out(self, address: int, size: int) -> bytes | None: ...
     def copy_in(self, address: int, data: ReadableBuffer) -> bool: ...
     def release(self) -> None: ...
+
+class Ended:
+    @property
+    def done(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
 
 class Core:
     def __init__(self, tlb_entries: int, contexts: int) -> None: ...
@@ -71,10 +80,17 @@ class Core:
         self, held: Held, address: int, access: int
     ) -> tuple[RawFault] | tuple[None, int, int, RawMapping | None, RawMapping | None]: ...
     def pieces(
-        self, sid: int, ssid: int | None, iova: int, size: int, access: int, incoming: int
-    ) -> tuple[list[tuple[int, int, int]], tuple[int, int], Ended | None]: ...
-    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> tuple[bytes, bool]: ...
-    def write(self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int) -> int: ...
+        self,
+        sid: int,
+        ssid: int | None,
+        iova: int,
+        size: int,
+        access: int,
+        incoming: int,
+        begun: object = None,  # an Ended
+    ) -> tuple[list[tuple[int, int, int]], tuple[int, int], RawEnd]: ...
+    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Ended: ...
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int) -> Ended | None: ...
     def copy(
         self, slot: int, source: tuple[int, int | None, int, int], target: tuple[int, int | None, int, int], size: int
     ) -> int: ...

@@ -2,8 +2,9 @@
 # cython: language_level=3, freethreading_compatible=False
 """The thin door to the compiled core: Python values in, Python values out, no meaning of its own.
 
-Law: every call into the core enters and leaves it (``vi_enter``, ``vi_exit``), so nothing of a reader outlives it; bytes
-move with the interpreter's lock released.
+Law: every call into the core enters and leaves it (``vi_enter``, ``vi_exit``), and in between makes and frees no object:
+that may run any code, which may wait for whoever is inside. Who waits so lets go of the interpreter, as who moves many
+bytes does.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -61,10 +62,12 @@ cdef extern from "core.h" nogil:
     vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts)
     void vi_core_free(vi_core *core)
     vi_reader *vi_enter(vi_core *core, unsigned hint)
+    vi_reader *vi_try_enter(vi_core *core, unsigned hint)
     void vi_exit(vi_reader *reader)
     bint vi_set_windows(vi_core *core, const vi_window *windows, uint32_t count)
     void vi_set_parameters(vi_core *core, const vi_parameters *parameters)
     void vi_quiesce(vi_core *core)
+    uint64_t vi_quiesced(vi_core *core)
     void look_up "vi_lookup"(vi_reader *reader, uint32_t sid, uint32_t ssid, vi_lookup_result *found)
     void vi_legal_ste(vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_t *ste, vi_lookup_result *found)
     void vi_bare_context(vi_reader *reader, const uint64_t *ste, vi_context *context)
@@ -92,14 +95,15 @@ cdef extern from "core.h" nogil:
         uint8_t end, access
         uint64_t done, pa
         uint16_t partid
-        uint8_t pmg
+        uint8_t pmg, responses
         vi_fault fault
         vi_lookup_result lookup
-        vi_context context
+        uint64_t quiesced, counted
+    enum: VI_ABORTS, VI_RECORDS, VI_STALLS
     cdef struct vi_piece:
         uint64_t pa, size
         uint8_t memory
-    uint32_t vi_pieces(vi_reader *reader, const vi_request *request, vi_piece *pieces, uint32_t room,
+    uint32_t vi_pieces(vi_reader *reader, const vi_request *request, uint64_t counted, vi_piece *pieces, uint32_t room,
                        vi_result *result)
     uint32_t vi_batch(vi_reader *reader, const vi_request *request, const uint64_t *iova, uint64_t *pa,
                       uint32_t count, vi_result *result)
@@ -150,6 +154,7 @@ cdef extern from "core.h" nogil:
     void vi_look_at_tlb(vi_core *core, int stage, vi_tlb_state *state)
     void vi_visit_tlb(vi_core *core, int stage, void *to,
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
+    enum: VI_COUNTERS
     void vi_count(vi_core *core, uint64_t *counts)
     void vi_count_commands(vi_core *core, uint64_t *counts)
 
@@ -252,6 +257,8 @@ cdef class Guard:
         return not self.broken
 
 
+#: What a fault is answered with.
+ABORTS, RECORDS, STALLS = VI_ABORTS, VI_RECORDS, VI_STALLS
 #: How a request ended (enum vi_end).
 DONE, DISABLED, NO_CONTEXT, FAULTED, OUTSIDE = VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
 #: What a lookup found (enum vi_lookup_status).
@@ -264,6 +271,16 @@ cdef enum: LONG = 16384
 
 #: Slots by name: that of callers under the SMMU's own lock, and the first of those of masters.
 cdef enum: OWN_SLOT = 0
+
+
+cdef vi_reader *enter(vi_core *core, unsigned slot) noexcept:
+    """``vi_enter`` for who has the interpreter, which is let go of while somebody has to be waited for."""
+    cdef vi_reader *reader = vi_try_enter(core, slot)
+    while reader is NULL:
+        with nogil:
+            vi_exit(vi_enter(core, slot))
+        reader = vi_try_enter(core, slot)
+    return reader
 
 
 cdef class Held:
@@ -307,6 +324,35 @@ cdef tuple _mapping(const vi_mapping *m):
 
 cdef void _append(void *to, int world, int vmid, int asid, int aset, const vi_mapping *mapping) noexcept with gil:
     (<list>to).append((world, vmid, None if asid == VI_ANY else asid, aset, _mapping(mapping)))
+
+
+cdef class Ended:
+    """How a request ended that was not carried out whole, for ``pieces``; ``data``: what was read of it."""
+
+    cdef vi_result result
+    cdef readonly bytes data
+
+    @property
+    def done(self):
+        """Bytes before its end."""
+        return self.result.done
+
+
+cdef Ended _begun(const vi_result *result, bytes data):
+    cdef Ended ended = Ended.__new__(Ended)
+    ended.result = result[0]
+    ended.data = data
+    return ended
+
+
+cdef tuple _ended(const vi_result *result, uint64_t done):
+    """(end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, its responses)."""
+    cdef const vi_lookup_result *found = &result.lookup
+    if result.end == VI_NO_CONTEXT:
+        return (result.end, 0, result.access, found.event, found.ssid if found.names_ssid else None, found.fetch,
+                None, 0)
+    fault = _fault(&result.fault) if result.end == VI_FAULTED else None
+    return result.end, done, result.access, 0, None, 0, fault, result.responses
 
 
 cdef class Core:
@@ -387,49 +433,49 @@ cdef class Core:
 
     # -- lookups, for what is not a whole request ----------------------------------------------------------------
 
-    cdef Held _held(self, const vi_context *context):
-        cdef Held held = Held.__new__(Held)
-        held.context = context[0]
-        held.core = self
-        vi_hold_context(self.core, context)
-        return held
-
     def lookup(self, uint32_t sid, ssid):
         """(status, event type, SSID of the record or None, FetchAddr, fault, Held or None)."""
         cdef vi_lookup_result found
-        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
-        look_up(reader, sid, VI_NO_SSID if ssid is None else ssid, &found)
-        held = None if found.status == VI_REFUSED else self._held(found.context)
+        cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
+        cdef Held held = Held.__new__(Held)
+        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
+        look_up(reader, sid, substream, &found)
+        if found.status != VI_REFUSED:
+            held.context = found.context[0]
+            vi_hold_context(self.core, found.context)
         vi_exit(reader)
+        held.core = None if found.status == VI_REFUSED else self
         return (found.status, found.event, found.ssid if found.names_ssid else None, found.fetch,
-                _fault(&found.fault), held)
+                _fault(&found.fault), None if held.core is None else held)
 
     def legal_ste(self, uint32_t sid, ssid):
         """(STE or None, event type, SSID of the record or None, FetchAddr)."""
         cdef vi_lookup_result found
         cdef uint64_t ste[8]
-        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
-        vi_legal_ste(reader, sid, VI_NO_SSID if ssid is None else ssid, ste, &found)
+        cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
+        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
+        vi_legal_ste(reader, sid, substream, ste, &found)
         vi_exit(reader)
         whole = _structure(ste) if found.status == VI_FOUND else None
         return whole, found.event, found.ssid if found.names_ssid else None, found.fetch
 
     def bare_context(self, ste):
         """The context of the STE (512 bits) without stage 1."""
-        cdef vi_context context
         cdef uint64_t words[8]
+        cdef Held held = Held.__new__(Held)
         raw = ste.to_bytes(64, "little")
         memcpy(words, PyBytes_AS_STRING(raw), 64)
-        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
-        vi_bare_context(reader, words, &context)
-        held = self._held(&context)
+        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
+        vi_bare_context(reader, words, &held.context)
+        vi_hold_context(self.core, &held.context)
         vi_exit(reader)
+        held.core = self
         return held
 
-    def translate(self, Held held, uint64_t address, unsigned access):
+    def translate(self, Held held not None, uint64_t address, unsigned access):
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
         cdef vi_output output
-        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
+        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
         cdef vi_fault fault = vi_translate(reader, &held.context, address, access, 0, True, &output)
         vi_exit(reader)
         if fault.kind:
@@ -439,23 +485,23 @@ cdef class Core:
 
     # -- whole requests ------------------------------------------------------------------------------------------
 
-    cdef tuple _ended(self, const vi_request *request, const vi_result *result):
-        """(end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, Held or None)."""
-        cdef const vi_lookup_result *found = &result.lookup
-        if result.end == VI_NO_CONTEXT:
-            return (result.end, 0, result.access, found.event, found.ssid if found.names_ssid else None, found.fetch,
-                    None, None)
-        if result.end == VI_FAULTED:
-            return result.end, result.done, result.access, 0, None, 0, _fault(&result.fault), self._held(&result.context)
-        return result.end, result.done, result.access, 0, None, 0, None, None
+    def pieces(self, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming,
+               Ended begun=None):
+        """A list of (pa, size, memory type), (PARTID, PMG) of the context, and how it ended, see ``_ended``.
 
-    def pieces(self, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming):
-        """A list of (pa, size, memory type), (PARTID, PMG) of the context, and how it ended; None: whole."""
+        ``begun``: how ``read`` or ``write`` ended, of which this is the rest. What that found is not looked for again,
+        unless a CMD_SYNC completed since, and not counted again. The caller is whoever invalidates.
+        """
         cdef vi_request request
         cdef vi_result result
         cdef vi_piece few[4]
         cdef vi_piece *pieces = few
         cdef uint32_t room = 4, count, at
+        cdef uint64_t counted = 0
+        if begun is not None:
+            if begun.result.end != VI_OUTSIDE and begun.result.quiesced == vi_quiesced(self.core):
+                return [], (begun.result.partid, begun.result.pmg), _ended(&begun.result, 0)
+            counted = begun.result.counted
         request.sid, request.ssid = sid, VI_NO_SSID if ssid is None else ssid
         request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
         if size > 8192:
@@ -463,20 +509,19 @@ cdef class Core:
             pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
             if pieces is NULL:
                 raise MemoryError("no memory for pieces")
-        cdef vi_reader *reader = vi_enter(self.core, OWN_SLOT)
-        count = vi_pieces(reader, &request, pieces, room, &result)
-        # Held before the reader leaves, so that the context's spaces are there.
-        ended = None if result.end == VI_DONE and result.done == size else self._ended(&request, &result)
+        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
+        count = vi_pieces(reader, &request, counted, pieces, room, &result)
         vi_exit(reader)
         try:
             return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)],
-                    (result.partid, result.pmg), ended)
+                    (result.partid, result.pmg),
+                    _ended(&result, result.done))
         finally:
             if pieces is not few:
                 free(pieces)
 
     def read(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access):
-        """(bytes that were read, whether all were); what was not is the caller's to ask for by ``pieces``."""
+        """The bytes, or an Ended with those that were read before it; the rest is the caller's to ask for by ``pieces``."""
         cdef vi_request request
         cdef vi_result result
         cdef vi_reader *reader
@@ -485,7 +530,7 @@ cdef class Core:
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
         if size < LONG:
-            reader = vi_enter(self.core, slot)
+            reader = enter(self.core, slot)
             vi_dma_read(reader, &request, to, &result)
             vi_exit(reader)
         else:
@@ -493,13 +538,11 @@ cdef class Core:
                 reader = vi_enter(self.core, slot)
                 vi_dma_read(reader, &request, to, &result)
                 vi_exit(reader)
-        if result.end == VI_DONE:
-            return data, True
-        return data[:result.done], False
+        return data if result.end == VI_DONE else _begun(&result, data[:result.done])
 
     def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
               uint8_t access):
-        """How many bytes were written."""
+        """None: all is written; or an Ended, as of ``read``."""
         cdef vi_request request
         cdef vi_result result
         cdef vi_reader *reader
@@ -507,7 +550,7 @@ cdef class Core:
         request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, data.shape[0]
         request.access, request.incoming = access | 1, VI_INCOMING
         if request.size < LONG:
-            reader = vi_enter(self.core, slot)
+            reader = enter(self.core, slot)
             vi_dma_write(reader, &request, at, &result)
             vi_exit(reader)
         else:
@@ -515,7 +558,7 @@ cdef class Core:
                 reader = vi_enter(self.core, slot)
                 vi_dma_write(reader, &request, at, &result)
                 vi_exit(reader)
-        return result.done
+        return None if result.end == VI_DONE else _begun(&result, b"")
 
     def copy(self, unsigned slot, source, target, uint64_t size):
         """How many bytes were copied; ``source`` and ``target``: (sid, ssid or None, iova, access)."""
@@ -617,17 +660,23 @@ cdef class Core:
     def invalidate_partid_map(self, uint16_t vmid):
         vi_invalidate_partid_map(self.core, vmid)
 
+    # Those of TLBs wait for whoever is inside, once in a while.
+
     def invalidate_tlbs(self):
-        vi_invalidate_tlbs(self.core)
+        with nogil:
+            vi_invalidate_tlbs(self.core)
 
     def invalidate_spaces(self, int world, vmid, uint16_t vmid_mask, asid):
-        vi_invalidate_spaces(self.core, world, VI_ANY if vmid is None else vmid, vmid_mask,
-                             VI_ANY if asid is None else asid)
+        cdef int32_t of_vmid = VI_ANY if vmid is None else vmid, of_asid = VI_ANY if asid is None else asid
+        with nogil:
+            vi_invalidate_spaces(self.core, world, of_vmid, vmid_mask, of_asid)
 
     def invalidate_range(self, int world, uint64_t start, uint64_t size, vmid, uint16_t vmid_mask, asid,
                          uint8_t granule_bits, level):
-        vi_invalidate_range(self.core, world, start, size, VI_ANY if vmid is None else vmid, vmid_mask,
-                            VI_ANY if asid is None else asid, granule_bits, VI_ANY_LEVEL if level is None else level)
+        cdef int32_t of_vmid = VI_ANY if vmid is None else vmid, of_asid = VI_ANY if asid is None else asid
+        cdef int8_t of_level = VI_ANY_LEVEL if level is None else level
+        with nogil:
+            vi_invalidate_range(self.core, world, start, size, of_vmid, vmid_mask, of_asid, granule_bits, of_level)
 
     def consume(self, uint64_t base, uint32_t log2size, uint32_t prod, uint32_t cons, uint32_t limit,
                 uint16_t vmid_mask, bint may_sync):
@@ -657,9 +706,9 @@ cdef class Core:
 
     def counts(self):
         """(transactions, translations, walks, hits, misses, hits 2, misses 2, context hits, context misses)."""
-        cdef uint64_t counts[9]
+        cdef uint64_t counts[VI_COUNTERS]
         vi_count(self.core, counts)
-        return tuple([counts[at] for at in range(9)])
+        return tuple([counts[at] for at in range(VI_COUNTERS)])
 
     def commands(self):
         """How many commands ``consume`` and a doorbell have carried out, by opcode."""

@@ -28,7 +28,7 @@ static bool ring(struct vi_doorbell *bell, uint32_t value)
         queue->cons = so_far.cons;
         VI_PUT(bell->commands, VI_GET(bell->commands) + done);
         VI_PUT(bell->syncs, VI_GET(bell->syncs) + so_far.syncs);
-        /* CONS has passed a CMD_SYNC before its signal is seen (§4.7.3). */
+        /* CONS has passed a CMD_SYNC before its signal is seen (§4.7.3); see vi_before_write. */
         vi_mirror_store(bell->mirror, bell->cons_at, 4, bell->cons_rest | queue->cons);
         if (so_far.signals && !send(bell, so_far.command)) {
             bell->aborted = true;

@@ -103,6 +103,12 @@ struct vi_reader {
     struct vi_counters counters;
 };
 
+/* A counter by its place in struct vi_counters. */
+static inline _Atomic uint64_t *vi_counter(struct vi_reader *reader, unsigned at)
+{
+    return (_Atomic uint64_t *)&reader->counters + at;
+}
+
 /* What readers may still use is freed once they have exited. */
 struct vi_retired {
     struct vi_retired *next;
@@ -123,6 +129,16 @@ void vi_tlbs_free(struct vi_core *core);
 /* Once more what was invalidated by address while somebody was inside; `upto` is what vi_pending gave before waiting. */
 unsigned vi_pending(struct vi_core *core);
 void vi_invalidate_again(struct vi_core *core, unsigned upto);
+/*
+ * Tags of spaces are given out anew after 2^32 of them. Before that, a vi_quiesce has each space that has an old one get
+ * a new one, waits until nobody is inside who goes by an old one, and has the entries forgotten that have one. Nothing is to
+ * be done most of the time (false).
+ */
+bool vi_replace_tags(struct vi_core *core);
+void vi_forget_tags(struct vi_core *core);
+
+/* For writers, who are inside of no request: vi_quiesce if it is time. */
+void vi_make_room(struct vi_core *core);
 
 /*
  * A number that is another one when anybody has entered or left since, with VI_SOMEBODY_INSIDE where somebody is inside.
@@ -140,10 +156,21 @@ struct vi_core {
     struct vi_spaces *spaces;
     struct vi_configuration *configuration;
     _Atomic(struct vi_retired *) retired;
-    _Atomic bool crowded; /* so much is retired that whoever enters next is to wait for the others first */
+    _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
+    _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */
     pthread_mutex_t quiescing;
     _Atomic uint64_t commands[256]; /* that were carried out, by opcode; of one queue, so that one thread counts */
 };
+
+/*
+ * The order in which others see what we do in guest memory. Software expects that of a device on a bus: a record is there
+ * before the index or the MSI that tells of it, a used element before the index of its ring. Bytes are moved by memcpy,
+ * whose stores no CPU need keep in order but x86's. So each write of ours begins with a release fence: no store of it is
+ * seen before what we stored earlier by who then orders his own loads (dma_rmb of Linux). Each read ends with an acquire
+ * fence: nothing that follows is loaded ahead of it. On x86 no instruction comes of either.
+ */
+static inline void vi_before_write(void) { atomic_thread_fence(memory_order_release); }
+static inline void vi_after_read(void) { atomic_thread_fence(memory_order_acquire); }
 
 /* The window that holds `pa`, else an empty one. */
 const struct vi_window *vi_window_of(const struct vi_reader *reader, uint64_t pa);

@@ -178,29 +178,69 @@ void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
 
 /* ---- spaces ----------------------------------------------------------------------------------------------------- */
 
+static struct vi_tlb *tlb_of(struct vi_core *core, int world)
+{
+    return world == VI_WORLD_STAGE2 ? core->tlb2 : core->tlb1;
+}
+
 static uint32_t head_of(const struct vi_spaces *spaces, uint8_t world, uint16_t vmid, int32_t asid, uint8_t aset)
 {
     uint64_t key = (uint64_t)world << 60 | (uint64_t)aset << 56 | (uint64_t)vmid << 32 | (uint32_t)asid;
     return (uint32_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (spaces->heads - 1);
 }
 
+/*
+ * A tag that nothing has. Tags are given out of one half of all numbers, then of the other; when a half begins, those of
+ * the other have 2^31 tags' time to go, which whoever enters or invalidates next sees to.
+ */
 static uint32_t new_tag(struct vi_core *core)
 {
     struct vi_spaces *spaces = core->spaces;
-    if (VI_UNLIKELY(spaces->next_tag == UINT32_MAX)) {
-        /* Tags begin anew, so nothing that has one may stay: all entries are evicted. */
-        for (uint32_t at = 0; at <= core->tlb1->last_set; at++)
-            for (unsigned way = 0; way < VI_WAYS; way++) {
-                forget(core->tlb1, at, way);
-                forget(core->tlb2, at, way);
-            }
-        spaces->next_tag = 1;
-        for (uint32_t at = 0; at < spaces->made; at++) {
-            VI_PUT(spaces->pool[at].entries, 0);
-            atomic_store(&spaces->pool[at].state, (uint64_t)spaces->next_tag++ << 32);
-        }
+    uint32_t tag = spaces->next_tag++;
+    if (VI_UNLIKELY(!(spaces->next_tag & (VI_OTHER_HALF - 1)))) {
+        spaces->next_tag |= !spaces->next_tag; /* 0 is no tag */
+        spaces->worn = true;
+        atomic_store(&core->crowded, true);
     }
-    return spaces->next_tag++;
+    return tag;
+}
+
+/* Whether a tag is of the half of which none is given out any more. */
+static bool is_worn(const struct vi_spaces *spaces, uint32_t tag) { return (tag ^ spaces->next_tag) & VI_OTHER_HALF; }
+
+bool vi_replace_tags(struct vi_core *core)
+{
+    struct vi_spaces *spaces = core->spaces;
+    pthread_mutex_lock(&spaces->lock);
+    bool worn = spaces->worn;
+    for (uint32_t at = 0; worn && at < spaces->made; at++) {
+        struct vi_space *space = &spaces->pool[at];
+        if (!is_worn(spaces, (uint32_t)(VI_GET(space->state) >> 32)) || !VI_GET(space->state))
+            continue;
+        struct vi_tlb *tlb = tlb_of(core, space->world);
+        VI_PUT(tlb->evictions, VI_GET(tlb->evictions) + VI_GET(space->entries));
+        VI_PUT(space->entries, 0);
+        atomic_store(&space->state, (uint64_t)new_tag(core) << 32);
+    }
+    spaces->worn = false;
+    pthread_mutex_unlock(&spaces->lock);
+    return worn;
+}
+
+static void forget_worn(struct vi_spaces *spaces, struct vi_tlb *tlb)
+{
+    for (uint32_t at = 0; at <= tlb->last_set; at++)
+        for (unsigned way = 0; way < VI_WAYS; way++)
+            if (is_worn(spaces, (uint32_t)(VI_GET(tlb->set[at][way].tag) >> 32)))
+                forget(tlb, at, way);
+}
+
+void vi_forget_tags(struct vi_core *core)
+{
+    pthread_mutex_lock(&core->spaces->lock);
+    forget_worn(core->spaces, core->tlb1);
+    forget_worn(core->spaces, core->tlb2);
+    pthread_mutex_unlock(&core->spaces->lock);
 }
 
 /* Drop all entries of a space. An empty one gets a new tag too: somebody inside may have walked for it already. */
@@ -308,11 +348,6 @@ void vi_space_put(struct vi_core *core, struct vi_space *space)
 
 /* ---- invalidation ----------------------------------------------------------------------------------------------- */
 
-static struct vi_tlb *tlb_of(struct vi_core *core, int world)
-{
-    return world == VI_WORLD_STAGE2 ? core->tlb2 : core->tlb1;
-}
-
 /* The spaces of a world and VMID, one after the other: begin with *at NULL. */
 static struct vi_space *next_space(struct vi_spaces *spaces, struct vi_space *at, uint32_t *index, int world,
                                    int32_t vmid, uint16_t mask)
@@ -337,6 +372,7 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, world);
+    vi_make_room(core);
     pthread_mutex_lock(&spaces->lock);
     if (asid != VI_ANY && vmid != VI_ANY && vmid_mask == 0xFFFF) {
         struct vi_space *space = known(spaces, world, vmid, asid, 0);
@@ -456,6 +492,7 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
     struct vi_spaces *spaces = core->spaces;
     struct vi_invalidation what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
     uint64_t before = vi_turns(core);
+    vi_make_room(core);
     if (spaces->pending_count == VI_MOST_PENDING)
         vi_quiesce(core);
     pthread_mutex_lock(&spaces->lock);
@@ -492,6 +529,7 @@ void vi_invalidate_again(struct vi_core *core, unsigned upto)
 void vi_invalidate_tlbs(struct vi_core *core)
 {
     struct vi_spaces *spaces = core->spaces;
+    vi_make_room(core);
     pthread_mutex_lock(&spaces->lock);
     for (uint32_t at = 0; at < spaces->made; at++)
         if (VI_GET(spaces->pool[at].state))
@@ -545,15 +583,10 @@ void vi_visit_tlb(struct vi_core *core, int stage, void *to,
     vi_tlb_each(core, stage == 1 ? core->tlb1 : core->tlb2, visit_entry, &visitor);
 }
 
-void vi_count(struct vi_core *core, uint64_t counts[9])
+void vi_count(struct vi_core *core, uint64_t counts[VI_COUNTERS])
 {
-    memset(counts, 0, 9 * sizeof *counts);
-    for (unsigned at = 0; at < VI_SLOTS; at++) {
-        const struct vi_counters *c = &core->slots[at].counters;
-        const _Atomic uint64_t *from[] = {&c->transactions, &c->translations, &c->walks,
-                                          &c->tlb_hits,     &c->tlb_misses,   &c->tlb2_hits,
-                                          &c->tlb2_misses,  &c->context_hits, &c->context_misses};
-        for (unsigned n = 0; n < 9; n++)
-            counts[n] += VI_GET(*from[n]);
-    }
+    memset(counts, 0, VI_COUNTERS * sizeof *counts);
+    for (unsigned slot = 0; slot < VI_SLOTS; slot++)
+        for (unsigned at = 0; at < VI_COUNTERS; at++)
+            counts[at] += VI_GET(*vi_counter(&core->slots[slot], at));
 }

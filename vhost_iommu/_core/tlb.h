@@ -45,6 +45,8 @@ struct vi_invalidation {
     int8_t level;
 };
 #define VI_MOST_PENDING 256
+/* The bit that tags of both halves (vi_replace_tags) differ by. */
+#define VI_OTHER_HALF (UINT32_C(1) << 31)
 #define VI_VMID_HEADS 256
 
 struct vi_spaces {
@@ -55,6 +57,7 @@ struct vi_spaces {
     struct vi_space *of_vmid[VI_VMID_HEADS];
     struct vi_space *free; /* linked by `next` */
     uint32_t next_tag;
+    bool worn; /* tags are given out of one half of all, and some of the other half may be in use still */
     unsigned pending_count;
     struct vi_invalidation pending[VI_MOST_PENDING];
     struct vi_space pool[];

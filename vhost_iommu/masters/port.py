@@ -21,6 +21,7 @@ from ..mmio import Mirror
 from ..smmu.transaction import (
     NO_SSID,
     Answer,
+    Begun,
     Direct,
     DiskBell,
     Outcome,
@@ -175,19 +176,22 @@ class Port:
 
         ``ats`` here and below: by way of the ATC; ``unsupported``: of a type that no SMMU supports.
         """
-        done, parts = 0, []
+        done, parts, begun = 0, [], None
         if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
             access = privileged << 1 | instruction << 2
             stream = self.sids[0] if sid is None else sid
-            data, whole = direct.read(self._slot, stream, NO_SSID if ssid is None else ssid, iova, size, access)
-            done = len(data)
-            self._bytes_read += done
-            if whole:
+            found = direct.read(self._slot, stream, NO_SSID if ssid is None else ssid, iova, size, access)
+            if isinstance(found, bytes):
                 self._transactions += 1
-                return data
-            parts.append(data)
+                self._bytes_read += size
+                return found
+            begun, done = found, found.done
+            self._bytes_read += done
+            parts.append(found.data)
         with self._hold:
-            answer = self._ask(iova + done, size - done, False, sid, ssid, privileged, instruction, ats, unsupported)
+            answer = self._ask(
+                iova + done, size - done, False, sid, ssid, privileged, instruction, ats, unsupported, begun
+            )
             return self._read(iova, size, done, parts, answer)
 
     def write(
@@ -203,17 +207,21 @@ class Port:
         unsupported: bool = False,
     ) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
-        done, size = 0, len(data)
+        done, size, begun = 0, len(data), None
         if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
             access = privileged << 1 | instruction << 2
             stream = self.sids[0] if sid is None else sid
-            done = direct.write(self._slot, stream, NO_SSID if ssid is None else ssid, iova, data, access)
-            self._bytes_written += done
-            if done == size:
+            begun = direct.write(self._slot, stream, NO_SSID if ssid is None else ssid, iova, data, access)
+            if begun is None:
                 self._transactions += 1
+                self._bytes_written += size
                 return None
+            done = begun.done
+            self._bytes_written += done
         with self._hold:
-            answer = self._ask(iova + done, size - done, True, sid, ssid, privileged, instruction, ats, unsupported)
+            answer = self._ask(
+                iova + done, size - done, True, sid, ssid, privileged, instruction, ats, unsupported, begun
+            )
             return self._write(iova, data, done, self._late_abort, answer)
 
     def post(
@@ -320,6 +328,7 @@ class Port:
         instruction: bool,
         ats: AtsUser | None,
         unsupported: bool,
+        begun: Begun | None = None,
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
         self._transactions += 1
@@ -332,7 +341,7 @@ class Port:
         if unsupported:
             return self.smmu.unsupported(transaction)
         if ats is None:
-            return self.smmu.translate(transaction)
+            return self.smmu.translate(transaction) if begun is None else self.smmu.translate(transaction, begun)
         assert self.atc is not None, "the port has no ATC"
         return self.atc.translate(transaction, ats)
 

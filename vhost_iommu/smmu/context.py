@@ -7,10 +7,18 @@ Law: immutable values, made by a programming model and cached by it; nothing her
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .transaction import NO_MPAM, Mpam
 from .walk import Regime, Table
+
+
+class Response(NamedTuple):
+    """How faults of a stage end; one that is bypassed has no say, and aborts and records."""
+
+    abort: bool = True  #: a terminated transaction aborts, else it is RAZ/WI
+    record: bool = True
+    stall: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,7 @@ class HalfContext:
 
 @dataclass(frozen=True, slots=True)
 class Stage1:
-    """Stage 1 of a context, and how its faults end."""
+    """Stage 1 of a context."""
 
     #: By VA[55] (AArch64) or as ``stages.select32`` finds (AArch32); None where translation is disabled.
     halves: tuple[HalfContext | None, HalfContext | None]
@@ -33,21 +41,18 @@ class Stage1:
     aset: int  #: set of ASIDs for which global entries count; 0 where there are no ASIDs
     aarch32: bool
     sizes32: tuple[int, int]  #: T0SZ and T1SZ of AArch32 tables
-    abort: bool  #: a terminated transaction aborts, else it is RAZ/WI
-    record: bool  #: faults are recorded
-    stall: bool  #: faults stall
+    response: Response
 
 
 @dataclass(frozen=True, slots=True)
 class Stage2:
-    """Stage 2 of a context, and how its faults end."""
+    """Stage 2 of a context."""
 
     table: Table
     protected_walks: bool  #: walks of stage 1 may not read Device memory
     forced_writeback: bool
     two_bit_xn: bool  #: execute-never is said of EL0 and EL1 apart
-    record: bool
-    stall: bool
+    response: Response
     execute_needs_read: bool = False  #: AArch32
 
 
@@ -69,3 +74,8 @@ class Context:
     mpam: Mpam = NO_MPAM
     #: The compiled core's own form of this, where that found it.
     held: Any = field(default=None, compare=False, repr=False)
+
+    def response(self, stage: int) -> Response:
+        """To a fault of ``stage``."""
+        of = self.stage1 if stage == 1 else self.stage2
+        return Response() if of is None else of.response

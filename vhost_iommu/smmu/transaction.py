@@ -136,12 +136,24 @@ class DiskBell(Protocol):
     def counts(self) -> tuple[int, int, int, int, int]: ...
 
 
+class Begun(Protocol):
+    """A request that a ``Direct`` carried out in part; of the rest ``Translator.translate`` says what it comes to."""
+
+    @property
+    def done(self) -> int:
+        """So many bytes."""
+
+    @property
+    def data(self) -> bytes:
+        """Those that were read."""
+
+
 class Direct(Protocol):
     """Requests in one call each, as far as they go without a fault (``_core/door.pyx``)."""
 
-    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> tuple[bytes, bool]: ...
+    def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Begun: ...
 
-    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> int: ...
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> Begun | None: ...
 
     def serve(
         self,
@@ -181,7 +193,8 @@ class Translator(Protocol):
     def direct(self) -> Direct | None:
         """Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``."""
 
-    def translate(self, transaction: Transaction) -> Answer: ...
+    def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
+        """What becomes of ``transaction``; ``begun``: it is the rest of what ``direct`` began."""
 
     def unsupported(self, transaction: Transaction) -> Answer:
         """In place of ``translate``, for a transaction of a type that is not supported."""

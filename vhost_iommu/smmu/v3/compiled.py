@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import _core
 from ...memory import Buffer, Memory, Window
 from ...mmio import Mirror
-from ..context import Context
+from ..context import Context, Response
 from ..memory_type import MemoryType
 from ..register_file import RegisterFile
 from ..stages import STAGE2_WORLD, Output, Stages
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 #: Contexts that are cached; more than the reference has, as each is small and none is made in a hurry.
 CONTEXTS = 4096
 
-#: How a request ended (core.h: VI_NO_CONTEXT).
-NO_CONTEXT = 2
+#: How a request ended (enum vi_end of core.h).
+DISABLED, NO_CONTEXT = 1, 2
 
 #: Told of CMDQ_PROD and CMDQ_CONS as a doorbell has left them, and whether the MSI of a CMD_SYNC was aborted.
 Rung = Callable[[int, int, bool], None]
@@ -62,6 +62,9 @@ PARAMETERS = (IDR0, IDR1, IDR3, IDR5, MPAMIDR, CR2, STRTAB_BASE, STRTAB_BASE_CFG
 #: By enum vi_fault_kind and by vi_memory_type (core.h).
 _KINDS = (None, *FaultKind)
 _TYPES = tuple(MemoryType(packed >> 2 & 3, packed & 3, packed >> 4) for packed in range(64))
+
+#: By VI_ABORTS, VI_RECORDS and VI_STALLS.
+RESPONSES = tuple(Response(bool(bits & 1), bool(bits & 2), bool(bits & 4)) for bits in range(8))
 
 _USER, _WRITABLE, _READABLE, _CLEAN, _NOT_GLOBAL, _PXN, _UXN = 1, 2, 4, 8, 32, 64, 128
 
@@ -114,9 +117,10 @@ def refusal(sid: int, kind: int, ssid: int | None, fetch: int) -> Refusal:
     """What the core refused, with its record."""
     if not kind:
         return Refusal()
-    event = events.EVENTS[kind]
-    known = {"SSV": int(ssid is not None), "SSID": ssid or 0, "FetchAddr": fetch}
-    return Refusal(event.of(SID=sid, **{f.name: known[f.name] for f in event.fields if f.name in known}))
+    values = {"FetchAddr": fetch} if fetch else {}
+    if ssid is not None:
+        values["SSID"] = ssid  # which C_BAD_SUBSTREAMID has without SSV
+    return Refusal(events.record(events.EVENTS[kind], sid, ssid, **values))
 
 
 class CompiledConfiguration(Configuration):

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
-from ..context import Context, HalfContext, Stage1, Stage2
+from ..context import Context, HalfContext, Response, Stage1, Stage2
 from ..register_file import RegisterFile
 from ..transaction import Mpam
 from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
@@ -246,9 +246,7 @@ class Configuration:
             aset=0 if el2 else cd.ASET,
             aarch32=aarch32,
             sizes32=(cd.T0SZ & 7, 0 if el2 else cd.T1SZ & 7),
-            abort=bool(cd.A) or bool(self.validity.idr0.TERM_MODEL),
-            record=bool(cd.R),
-            stall=bool(cd.S),
+            response=Response(bool(cd.A) or bool(self.validity.idr0.TERM_MODEL), bool(cd.R), bool(cd.S)),
         )
 
     def _half(self, ste: STE, cd: CD, high: int) -> HalfContext | None:
@@ -309,8 +307,7 @@ class Configuration:
             protected_walks=bool(ste.S2PTW),
             forced_writeback=bool(ste.S2FWB) and bool(self.validity.idr3.FWB),
             two_bit_xn=bool(self.validity.idr3.XNX),
-            record=bool(ste.S2R),
-            stall=bool(ste.S2S),
+            response=Response(record=bool(ste.S2R), stall=bool(ste.S2S)),
             execute_needs_read=not ste.S2AA64,
         )
 

@@ -258,6 +258,6 @@ LAYOUTS: tuple[type[Layout], ...] = (*EVENTS.values(), PRIEntry)
 
 def record(kind: type[Event], sid: int, ssid: int | None, **values: int) -> Event:
     """An event of ``kind`` with the stream's fields, as far as the kind has them."""
-    if ssid is not None and any(each.name == "SSV" for each in kind.fields):
+    if ssid is not None and "SSV" in kind.named:
         values.update(SSV=1, SSID=ssid)
     return kind.of(SID=sid, **values)

@@ -20,19 +20,21 @@ from ...memory import Memory, MemoryLike
 from ...mmio import Mirror
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..context import Context
+from ..context import Context, Response
 from ..memory_type import MemoryType, override
 from ..register_file import RegisterFile, on_store
 from ..stages import Stages
-from ..transaction import NO_MPAM, Answer, Direct, Mpam, Outcome, PageHint, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Begun, Direct, Mpam, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
 from .compiled import (
     CONTEXTS,
+    DISABLED,
     NO_CONTEXT,
     PARAMETERS,
+    RESPONSES,
     CompiledConfiguration,
     CompiledCounters,
     CompiledStages,
@@ -97,6 +99,10 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.WALK_EABT: events.F_WALK_EABT,
     FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
 }
+
+
+#: Faults that are errors of the tables or of software: they abort and are recorded, whatever the stream says.
+_ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
 class Smmu:
@@ -329,10 +335,13 @@ class Smmu:
 
     # -- translation -----------------------------------------------------------------------------------------
 
-    def translate(self, transaction: Transaction) -> Answer:
-        """Translate ``transaction`` page by page up to its first fault, and record what is to be recorded."""
+    def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
+        """Translate ``transaction`` page by page up to its first fault, and record what is to be recorded.
+
+        ``begun``: it is the rest of what ``direct`` began.
+        """
         with self.lock:
-            return self.retranslate(transaction)
+            return self.retranslate(transaction, begun)
 
     def unsupported(self, transaction: Transaction) -> Answer:
         """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
@@ -366,14 +375,14 @@ class Smmu:
         with self.lock:
             self.pri.request(request)
 
-    def retranslate(self, transaction: Transaction) -> Answer:
+    def retranslate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
         """``translate`` for a stalled transaction's retry; the caller holds the lock."""
-        answer = self._translate(transaction)
+        answer = self._translate(transaction, begun)
         if self.trace is not None:
             self._trace_answer(transaction, answer)
         return answer
 
-    def _translate(self, t: Transaction) -> Answer:
+    def _translate(self, t: Transaction, begun: Begun | None) -> Answer:
         answer = Answer()
         registers = self.registers
         if self.core is None or t.translated:  # the core counts its own
@@ -384,11 +393,11 @@ class Smmu:
                 t = replace(t, ssid=None, privileged=False, instruction=False)
             split = self.ats.translated(t, answer)
             if isinstance(split, CdFault):
-                self._fault(split.context, t, t.iova, self._access(split.context, t), split.fault, answer)
+                self._fault_of(split.context, t, t.iova, split.fault, answer)
                 return answer
             return answer if split is None else self._pages(split, t, answer)
         if self.core is not None:
-            return self._translate_compiled(t, answer)
+            return self._translate_compiled(t, begun, answer)
         if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
             if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
@@ -401,7 +410,7 @@ class Smmu:
         if isinstance(context, Refusal):
             return self._refused(context, answer)
         if isinstance(context, CdFault):
-            self._fault(context.context, t, t.iova, self._access(context.context, t), context.fault, answer)
+            self._fault_of(context.context, t, t.iova, context.fault, answer)
             return answer
         return self._pages(context, t, answer)
 
@@ -413,27 +422,25 @@ class Smmu:
             self._record(refused.event, answer)
         return answer
 
-    def _translate_compiled(self, t: Transaction, answer: Answer) -> Answer:
+    def _translate_compiled(self, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
         """The same by the core: its pieces, and what it says of a fault."""
         assert self.core is not None
-        assert isinstance(self.configuration, CompiledConfiguration)
-        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access_bits(t), packed_type(t.memory))
+        access, memory = access_bits(t), packed_type(t.memory)
+        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access, memory, begun)
+        end, done, access, event, ssid, fetch, fault, responses = ended
+        if end == NO_CONTEXT:
+            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
+        if end == DISABLED:
+            answer.outcome = Outcome.ABORT
+            return answer
         answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
         answer.memory = [memory_type(packed) for _, _, packed in pieces]
         answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.enables.bypass_mpam
-        if ended is None:
-            return answer
-        _, done, access, event, ssid, fetch, fault, held = ended
         if fault is not None:
-            assert held is not None
-            context = self.configuration.context(held)
             values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
-            self._fault(context, t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
-            return answer
-        if event or ended[0] == NO_CONTEXT:
-            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
-        answer.outcome = Outcome.ABORT
-        answer.mpam = NO_MPAM
+            self._fault(RESPONSES[responses], t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
+        elif done < t.size:
+            answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
         return answer
 
     def _bypass_memory(self, t: Transaction) -> MemoryType:
@@ -452,7 +459,7 @@ class Smmu:
             self.counters.translations += 1
             found = self.stages.translate(context, address, access)
             if isinstance(found, Fault):
-                self._fault(context, t, address, access, found, answer)
+                self._fault_of(context, t, address, found, answer)
                 return answer
             size = min(found.size, left)
             memory = self.stages.memory_of(context, found, t.memory)
@@ -473,8 +480,11 @@ class Smmu:
         instruction = t.instruction if context.instruction is None else context.instruction
         return _ACCESSES[t.write, privileged, instruction and not t.write]
 
+    def _fault_of(self, context: Context, t: Transaction, address: int, fault: Fault, answer: Answer) -> None:
+        self._fault(context.response(fault.stage), t, address, self._access(context, t), fault, answer)
+
     def _fault(
-        self, context: Context, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
+        self, response: Response, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
     ) -> None:
         """How a faulting transaction ends, and its record (§3.12, §5.5, §7.3)."""
         self.counters.faults += 1
@@ -486,29 +496,23 @@ class Smmu:
             "S2": fault.stage - 1,
             "CLASS": fault.cause,
         }
-        answer.outcome = Outcome.ABORT
-        recorded, stalls = True, False
         if fault.kind is FaultKind.WALK_EABT:
             # A stage 1 walk is the cause of its own abort (§7.3.12).
             values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
         elif fault.kind is FaultKind.TLB_CONFLICT:
             del values["CLASS"]
             values["IPA"] = fault.ipa & ~0xFFF
-        else:
-            if fault.stage == 2:
-                values["IPA"] = fault.ipa & ~0xFFF
-                if fault.kind is FaultKind.PERMISSION and fault.cause is Cause.TT:
-                    values["TTRnW"] = int(not fault.table_write)
-            # Only a stage that translates says how its faults end; a bypassed stage 1 aborts and records.
-            if fault.stage == 2 and context.stage2 is not None:
-                recorded, stalls = context.stage2.record, context.stage2.stall
-            elif fault.stage == 1 and context.stage1 is not None:
-                recorded, stalls = context.stage1.record, context.stage1.stall
-                answer.outcome = Outcome.ABORT if context.stage1.abort else Outcome.RAZ_WI
+        elif fault.stage == 2:
+            values["IPA"] = fault.ipa & ~0xFFF
+            if fault.kind is FaultKind.PERMISSION and fault.cause is Cause.TT:
+                values["TTRnW"] = int(not fault.table_write)
         kind = FAULT_EVENTS[fault.kind]
-        if stalls:
+        if fault.kind in _ERRORS:
+            response = Response()
+        answer.outcome = Outcome.ABORT if response.abort else Outcome.RAZ_WI
+        if response.stall:
             self.stalls.add(t, address, events.record(kind, t.sid, t.ssid, **values, STALL=1), answer)
-        elif recorded:
+        elif response.record:
             self._record(events.record(kind, t.sid, t.ssid, **values), answer)
 
     def _trace_answer(self, t: Transaction, answer: Answer) -> None:

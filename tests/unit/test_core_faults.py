@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fault that the compiled core finds in a master's request: translated once, and told as if it had been found now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+import pytest
+
+from tests.smmu_builder import RAM_BASE, Bench, Ram
+from vhost_iommu.masters.port import Abort, Port, Waiting, Why
+from vhost_iommu.memory import Memory, Window
+from vhost_iommu.smmu.v3 import commands as c
+from vhost_iommu.smmu.v3.events import C_BAD_STREAMID, F_TRANSLATION, F_WALK_EABT
+from vhost_iommu.smmu.v3.registers import CR0
+
+pytestmark = pytest.mark.usefixtures("core_is_built")
+
+IOVA, PA, SID, NO_STREAM = 0x8000, RAM_BASE + 0x40_0000, 1, 77
+
+
+class Turnstile:
+    """A lock for one thread: whoever takes it next finds that ``meanwhile`` has happened."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        happens, self.meanwhile = self.meanwhile, lambda: None
+        happens()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class Rig:
+    """A stream of a 4 KiB table, a master's port of it, and what happens between the core and the lock."""
+
+    def __init__(self, sid: int = SID, **cd: int) -> None:
+        self.lock = Turnstile()
+        self.bench = Bench({"stall_model": "both"}, ram=Ram(size=8 << 20), lock=self.lock, pure=False)
+        self.table = self.bench.stream(SID, cd=cd)
+        self.port = Port("master", self.bench.ram.memory, self.bench.smmu, [sid])
+
+    def read(self, meanwhile: Callable[[], None] = lambda: None, size: int = 8) -> bytes | Abort | Waiting[bytes]:
+        self.lock.meanwhile = meanwhile
+        return self.port.read(IOVA, size)
+
+    def counts(self) -> tuple[int, ...]:
+        """(transactions, translations, walks, TLB misses, context lookups)."""
+        counters, found = self.bench.smmu.counters, self.bench.smmu.configuration
+        misses = self.bench.smmu.tlb.counters.misses
+        return counters.transactions, counters.translations, counters.walks, misses, found.hits + found.misses
+
+
+def test_a_fault_is_translated_once() -> None:
+    rig = Rig()
+    assert rig.read() == Abort(IOVA, 0, Why.TERMINATED)
+    assert rig.bench.events() == [F_TRANSLATION.of(SID=SID, RnW=1, CLASS=2, InputAddr=IOVA)]
+    assert rig.counts() == (1, 1, 1, 1, 1)
+
+
+def test_a_stream_that_is_not_there_is_looked_up_once() -> None:
+    rig = Rig(NO_STREAM)
+    assert rig.read() == Abort(IOVA, 0, Why.TERMINATED)
+    assert rig.bench.events() == [C_BAD_STREAMID.of(SID=NO_STREAM)]
+    assert rig.counts() == (1, 0, 0, 0, 1)
+
+
+def test_what_was_read_before_a_fault_is_kept_and_not_translated_again() -> None:
+    rig = Rig()
+    rig.table.map(IOVA, PA)
+    assert rig.read(size=0x1008) == Abort(IOVA + 0x1000, 0x1000, Why.TERMINATED)
+    assert rig.counts() == (1, 2, 2, 2, 1)
+    assert rig.port.bytes_read == 0x1000
+
+
+def test_a_page_where_nothing_answers_is_translated_once() -> None:
+    rig = Rig()
+    rig.table.map(IOVA, 0x2000_0000)
+    assert rig.read() == Abort(IOVA, 0, Why.EXTERNAL)
+    assert (rig.counts(), rig.bench.events()) == ((1, 1, 1, 1, 1), [])
+
+
+def test_a_stall_goes_on_from_the_fault_that_the_core_found() -> None:
+    rig = Rig(S=1, A=0)
+    waiting = rig.read()
+    assert isinstance(waiting, Waiting)
+    assert rig.counts() == (1, 1, 1, 1, 1)
+    assert [type(event) for event in rig.bench.events()] == [F_TRANSLATION]
+    rig.table.map(IOVA, PA)
+    rig.bench.submit(c.CMD_RESUME.of(SID=SID, STAG=0, Ac=1))
+    assert waiting.go_on() == bytes(8)
+
+
+def test_after_a_sync_meanwhile_it_is_no_fault_any_more() -> None:
+    rig = Rig()
+
+    def mapped() -> None:
+        rig.table.map(IOVA, PA)
+        rig.bench.invalidate(c.CMD_TLBI_NSNH_ALL.of())
+
+    assert rig.read(mapped) == bytes(8)
+    assert rig.bench.events() == []
+
+
+def test_after_a_sync_meanwhile_it_is_the_fault_that_it_is_now() -> None:
+    rig = Rig()
+
+    def broken() -> None:
+        rig.table.write(rig.table.entry(IOVA, 0), 0x2000_0003)
+        rig.bench.invalidate(c.CMD_TLBI_NSNH_ALL.of())
+
+    assert rig.read(broken) == Abort(IOVA, 0, Why.TERMINATED)
+    assert [type(event) for event in rig.bench.events()] == [F_WALK_EABT]
+
+
+def test_a_stream_that_was_made_meanwhile_is_there_after_its_sync() -> None:
+    rig = Rig(2)
+    rig.bench.ste(2, V=0)
+
+    def made() -> None:
+        rig.bench.stream(2, table=rig.table).map(IOVA, PA)
+        rig.bench.invalidate(c.CMD_CFGI_STE.of(SID=2, Leaf=1))
+
+    assert rig.read(made) == bytes(8)
+    assert rig.bench.events() == []
+
+
+def test_a_fault_is_none_where_the_smmu_was_turned_off_meanwhile() -> None:
+    rig = Rig()
+
+    def turned_off() -> None:
+        rig.bench.set(CR0, SMMUEN=0)
+
+    assert rig.read(turned_off) == Abort(IOVA, 0, Why.EXTERNAL)  # by its physical address
+    assert rig.bench.events() == []
+
+
+def test_without_a_sync_a_fault_may_be_told_though_it_is_mended() -> None:
+    rig = Rig()
+    assert rig.read(lambda: rig.table.map(IOVA, PA)) == Abort(IOVA, 0, Why.TERMINATED)
+    assert len(rig.bench.events()) == 1
+
+
+def test_the_end_of_a_piece_is_not_looked_for_twice() -> None:
+    """A request that crosses from one window into the next, whose core has to know where its pieces end."""
+    low, high = bytearray(0x1000), bytearray(0x1000)
+    rig = Rig()
+    memory = rig.bench.ram.memory
+    assert isinstance(memory, Memory)
+    for base, buffer in ((0x8000_0000, low), (0x9000_0000, high)):
+        memory.add(Window(base, len(buffer), buffer))
+    rig.table.map(IOVA, 0x8000_0000)
+    rig.table.map(IOVA + 0x1000, 0x9000_0000)
+    assert rig.read(size=0x2000) == bytes(0x2000)
+    assert rig.counts() == (1, 2, 2, 2, 1)
