@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from vhost_iommu.vfio import wire
+from vhost_iommu.vfio.connection import LOST
 from vhost_iommu.vfio.session import Session
 from vhost_iommu.vfio.wire import Command, DmaFlags, Flags, IrqSetFlags, UnmapFlags
 
@@ -81,7 +82,10 @@ class Direct:
         return True
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        if not self.over and not self.session.connection.feed(memoryview(data), [os.dup(fd) for fd in fds]):
+        if self.over:
+            return
+        received = [fd if fd == LOST else os.dup(fd) for fd in fds]
+        if not self.session.connection.feed(memoryview(data), received):
             self.close()
 
     def receive(self, size: int) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.client import Direct, Scratch, TestClient, message, open_fds, ram
 from vhost_iommu.vfio import wire
+from vhost_iommu.vfio.connection import LOST
 from vhost_iommu.vfio.pci import BarMap, PciFunction
 from vhost_iommu.vfio.wire import Command
 
@@ -20,7 +21,7 @@ VERSION = message(Command.VERSION, wire.Version.build({"major": 0, "minor": 0}))
 small = st.integers(0, 40)
 u32 = st.one_of(small, st.sampled_from([0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF]), st.integers(0, (1 << 32) - 1))
 u64 = st.one_of(small.map(lambda n: n << 12), u32, st.sampled_from([1 << 63, (1 << 64) - 1, (1 << 64) - 4096]))
-fd_kinds = st.lists(st.sampled_from(["ram", "event", "pipe"]), max_size=3)
+fd_kinds = st.lists(st.sampled_from(["ram", "file", "event", "pipe", "lost"]), max_size=3)
 
 payloads = {
     Command.VERSION: st.builds(lambda data: bytes(4) + data + b"\0", st.binary(max_size=40)),
@@ -109,7 +110,8 @@ def lent() -> Iterator[dict[str, int]]:
     """Descriptors that a client may lend."""
     pipe = os.pipe()
     fds = {"ram": ram(1 << 20), "event": os.eventfd(0, os.EFD_NONBLOCK), "pipe": pipe[0], "other": pipe[1]}
-    yield fds
+    fds["file"] = ram(1 << 20, sealable=False)
+    yield {**fds, "lost": LOST}
     for fd in fds.values():
         os.close(fd)
 
