@@ -6,20 +6,17 @@ Law: a check counts as passed only when it was made; what a guest says of its di
 
 from __future__ import annotations
 
-import hashlib
 import re
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from .config import load_machine
-from .daemon import Daemon
+from .config import MachineConfig, load_machine
+from .guest.account import Account
 from .guest.assets import Assets
 from .guest.ktap import Ktap
 from .guest.launch import Launch
-from .guest.report import Report, disk_checksums
+from .guest.report import Report
 from .guest.verdict import Verdict
-from .masters.virtio_blk import VirtioBlk
-from .smmu.v3 import Smmu
 from .terminal import Progress, paint
 
 MACHINES = ("smmuv3-bare", "two-smmus")
@@ -32,7 +29,7 @@ _FAILED = "What failed is said above; each guest's console is in the folder that
 
 
 @dataclass
-class Account:
+class Checks:
     """What one guest's run came to: lines to read, and how many checks passed and failed."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)  #: (subject, what is to be said)
@@ -55,15 +52,15 @@ def demo() -> int:
         assets = Assets(progress=progress.say)
         assets.fetch_all(modules=False)
         for name in MACHINES:
-            account = _run(name, assets, progress)
-            passed += account.passed
-            failed += account.failed
+            checks = _run(name, assets, progress)
+            passed += checks.passed
+            failed += checks.failed
     print(paint(f"{passed} passed, {failed} failed", "red" if failed else "green"))
     print(_NEXT if failed == 0 else _FAILED)
     return 1 if failed else 0
 
 
-def _run(name: str, assets: Assets, progress: Progress) -> Account:
+def _run(name: str, assets: Assets, progress: Progress) -> Checks:
     config = load_machine(name)
     ktap = Ktap()
     doing = "booting"
@@ -78,105 +75,71 @@ def _run(name: str, assets: Assets, progress: Progress) -> Account:
 
     progress.say(f"{name}: starting its guest")
     launch = Launch(config, assets=assets, on_line=line_came)
-    report = launch.run()
-    account = Account()
-    assert launch.daemon is not None
-    _tell_tests(account, report)
-    if config.guest.kind == "linux":
-        _tell_drivers(account, launch, report.console)
-    _tell_models(account, launch.daemon)
     with closing(launch):
-        _compare_disks(account, launch.daemon, report)
+        report = launch.run()
+    checks = Checks()
+    _tell_tests(checks, report)
+    if config.guest.kind == "linux":
+        _tell_drivers(checks, launch, report.console)
+    _tell_models(checks, report.account)
+    _compare_disks(checks, config, report.account)
     progress.clear()
-    _print(f"{name}: {config.description}", account)
-    return account
+    _print(f"{name}: {config.description}", checks)
+    return checks
 
 
-def _tell_tests(account: Account, report: Report) -> None:
+def _tell_tests(checks: Checks, report: Report) -> None:
     """Each of the guest's tests is a check; a guest that did not end well is one more, failed."""
     good = sum(result.passed and result.skipped is None for result in report.results)
     bad = sum(not result.passed for result in report.results)
-    account.passed += good
-    account.failed += bad
+    checks.passed += good
+    checks.failed += bad
     for result in report.results:
         if not result.passed:
-            account.tell("FAILED", " / ".join([result.name, *result.notes]))
+            checks.tell("FAILED", " / ".join([result.name, *result.notes]))
         elif result.skipped is not None:
-            account.tell("skipped", f"{result.name}: {result.skipped}")
-    account.tell("guest", f"{good} tests passed, {bad} failed, in {report.seconds:.1f} s")
+            checks.tell("skipped", f"{result.name}: {result.skipped}")
+    checks.tell("guest", f"{good} tests passed, {bad} failed, in {report.seconds:.1f} s")
     if report.verdict is Verdict.DIED:
-        account.check(False, "guest", report.why)
+        checks.check(False, "guest", report.why)
     if report.folder is not None:
-        account.tell("guest", f"its console is in {report.folder}")
+        checks.tell("guest", f"its console is in {report.folder}")
 
 
-def _tell_drivers(account: Account, launch: Launch, console: str) -> None:
+def _tell_drivers(checks: Checks, launch: Launch, console: str) -> None:
     """Which driver of the guest's found each SMMU."""
     bound = {int(match[2], 16): match for match in _PROBE.finditer(console)}
     for smmu, registers, _ in launch.platform.smmus:
         match = bound.get(registers.base)
         text = "no driver bound" if match is None else f"Linux bound {match[1]}: {match[3]} bits in, {match[4]} out"
-        account.check(match is not None, smmu.name, text)
+        checks.check(match is not None, smmu.name, text)
 
 
-def _tell_models(account: Account, daemon: Daemon) -> None:
-    for smmu in daemon.machine.smmus.values():
-        _tell_smmu(account, smmu)
-    for master in daemon.machine.masters.values():
-        port = master.port
-        account.check(
-            port.bytes_read > 0 and port.bytes_written > 0,
-            master.name,
-            f"{_size(port.bytes_read)} read from the guest, {_size(port.bytes_written)} written to it, "
-            f"in {port.transactions} transactions; {port.stalls} stalled, {port.aborts} aborted",
-        )
+def _tell_models(checks: Checks, account: Account) -> None:
+    for smmu in account.smmus:
+        first, *rest = smmu.lines()
+        checks.check(smmu.worked, smmu.name, first)
+        for text in rest:
+            checks.tell(smmu.name, text)
+        if smmu.counters["stalls"]:
+            checks.check(not smmu.counters["unanswered_stalls"], smmu.name, "software answered each stall")
+    for master in account.masters:
+        checks.check(master.worked, master.name, master.line())
 
 
-def _tell_smmu(account: Account, smmu: Smmu) -> None:
-    counters, tlb = smmu.counters, smmu.tlb.counters
-    account.check(
-        counters.translations > 0 and counters.walks > 0,
-        smmu.name,
-        f"{counters.translations} translations: {tlb.hits} TLB hits, {counters.walks} walks, {counters.faults} faults",
-    )
-    account.check(
-        counters.commands > 0 and not counters.command_errors,
-        smmu.name,
-        f"{counters.commands} commands, {counters.syncs} of them CMD_SYNC, {counters.command_errors} refused; "
-        f"{counters.events} events, {counters.interrupts} interrupts",
-    )
-    if counters.stalls:
-        left = len(smmu.stalls)
-        account.check(not left, smmu.name, f"{counters.stalls} stalls, {left} of them not answered by software")
-
-
-def _compare_disks(account: Account, daemon: Daemon, report: Report) -> None:
+def _compare_disks(checks: Checks, config: MachineConfig, account: Account) -> None:
     """The guest's checksums of its disks against ours of the same bytes."""
-    said = disk_checksums(report)
-    for name, master in daemon.machine.masters.items():
-        if not isinstance(master, VirtioBlk):
-            continue
-        if not said.get(name):
-            account.check(False, name, "the guest said no checksum")
-        for fact in said.get(name, []):
-            offset, size = int(fact["offset"]), int(fact["bytes"])
-            data = master.storage.read(offset, size)
-            ours = hashlib.sha256(data or b"").hexdigest()
-            what = f"sha256 of {_size(size)} at {_size(offset)}: {fact['sha256'][:16]}… in the guest"
-            agree = ours == fact["sha256"]
-            account.check(agree, name, f"{what}, {'the same here' if agree else f'{ours[:16]}… here'}")
+    told = {disk.name for disk in account.disks}
+    for master in config.masters:
+        if master.kind == "virtio-blk" and master.name not in told:
+            checks.check(False, master.name, "the guest said no checksum")
+    for disk in account.disks:
+        checks.check(disk.same, disk.name, disk.line())
 
 
-def _size(size: int) -> str:
-    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.{0 if size % unit == 0 else 1}f} {name}"
-    return f"{size} bytes" if size else "0"
-
-
-def _print(title: str, account: Account) -> None:
+def _print(title: str, checks: Checks) -> None:
     print(paint(title, "bold"))
-    width = max(len(subject) for subject, _ in account.lines)
-    for subject, text in account.lines:
+    width = max(len(subject) for subject, _ in checks.lines)
+    for subject, text in checks.lines:
         print(f"  {subject:{width}}  {text}")
     print(flush=True)

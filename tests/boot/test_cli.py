@@ -11,6 +11,7 @@ import fdt
 import pytest
 
 from vhost_iommu import cli, demo
+from vhost_iommu.guest import account
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.trace import load_chrome
 
@@ -19,8 +20,11 @@ pytestmark = pytest.mark.usefixtures("assets")
 
 def test_a_guest_that_passes_is_0_with_a_line_for_each_test(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "smmuv3-bare"]) == 0
-    *results, last = capsys.readouterr().out.splitlines()
+    *told, last = capsys.readouterr().out.splitlines()
+    results = [line for line in told if line.startswith("pass  ")]
     assert "pass  dma_before_revoke" in results
+    assert any(re.fullmatch(r"smmu0 +\d+ commands \(\d+ CMD_SYNC, .*\); 0 refused", line) for line in told)
+    assert any(re.fullmatch(r"smmu0 +F_TRANSLATION SID=1 .* \(from engine0\)", line) for line in told)
     assert (found := re.fullmatch(r"passed: (\d+) of \1 tests ran, in [\d.]+ s", last))
     assert len(results) == int(found[1])
 
@@ -82,7 +86,7 @@ def test_a_disk_that_differs_from_what_its_guest_says_is_a_failure(
 ) -> None:
     facts = {"disk0": [{"offset": "0", "bytes": "512", "sha256": "0" * 64}]}
     monkeypatch.setattr(demo, "MACHINES", ("smmuv3-linux",))
-    monkeypatch.setattr(demo, "disk_checksums", lambda report: facts)
+    monkeypatch.setattr(account, "checksums", lambda ktap: facts)
     assert cli.main(["demo"]) == 1
     out = capsys.readouterr().out
     assert "FAILED" in out

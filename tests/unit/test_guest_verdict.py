@@ -124,6 +124,19 @@ def test_deaths_and_failed_tests_count_under_every_contract(contract: Contract) 
     assert judge(story(PASSED, end, death="Kernel panic"), contract=contract)[0] is Verdict.DIED
 
 
+def test_a_disk_that_holds_other_bytes_than_its_guest_says_is_a_failure() -> None:
+    verdict, why = judge(story(PASSED), wrong=["disk0"])
+    assert (verdict, why) == (Verdict.FAILED, "disk0 holds other bytes than the guest has read")
+
+
+@pytest.mark.parametrize("contract", [Contract(), Contract(exit_only=True)])
+def test_a_guest_that_is_reset_has_not_passed(contract: Contract) -> None:
+    assert judge(replace(story(PASSED), shutdown="guest-shutdown"), contract=contract)[0] is Verdict.PASSED
+    verdict, why = judge(replace(story(PASSED), shutdown="guest-reset"), contract=contract)
+    assert verdict is Verdict.DIED
+    assert "guest-reset" in why
+
+
 @pytest.mark.parametrize(("words", "mend"), [({"success": "("}, "correct it"), ({"failure": "*"}, "correct it")])
 def test_a_pattern_that_is_none_is_refused(words: dict[str, str], mend: str) -> None:
     with pytest.raises(UsageError, match=mend):

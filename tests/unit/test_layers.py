@@ -35,8 +35,21 @@ PARTS: dict[str, set[str]] = {
     "decode": {"errors", "layout", "smmu"},
     "header": {"layout", "models", "smmu"},
     "reference": {"errors", "layout", "masters", "smmu"},
-    "guest": {"_core", "config", "daemon", "errors", "machine", "memory", "models", "server", "smmu", "trace"},
-    "demo": {"config", "daemon", "errors", "guest", "masters", "smmu", "terminal"},
+    "guest": {
+        "_core",
+        "config",
+        "daemon",
+        "errors",
+        "layout",
+        "machine",
+        "masters",
+        "memory",
+        "models",
+        "server",
+        "smmu",
+        "trace",
+    },
+    "demo": {"config", "guest", "terminal"},
     "cli": {"", "_core", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
 }
 

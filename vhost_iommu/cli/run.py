@@ -15,6 +15,8 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vhost_iommu.guest.ktap import Result
     from vhost_iommu.guest.launch import Launch
     from vhost_iommu.guest.report import Report
@@ -117,6 +119,8 @@ def add(command: Add) -> None:
     trace_option(told)
     told.add_argument("--dry-run", action="store_true", help="print the QEMU command line instead")
     told.add_argument("--console", action="store_true", help="show the guest's console as it comes")
+    told.add_argument("-q", "--quiet", action="store_true", help="the verdict alone")
+    told.add_argument("--junit", type=Path, metavar="F", help="the result as JUnit's XML, to F")
     told.add_argument("--json", action="store_true", help="the result for other programs, alone on standard output")
     run.usage = f"{run.format_usage().removeprefix('usage: ').rstrip()} [-- QEMU ARGS…]"
     run.epilog, run.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
@@ -143,11 +147,14 @@ def _run(args: argparse.Namespace) -> int:
             return _list(args, progress)
         if args.dry_run:
             return _dry_run(args, progress)
+        if args.junit is not None and not args.junit.absolute().parent.is_dir():
+            raise UsageError(f"{args.junit} cannot be written: its folder is not there; name another with --junit")
         tell_without_core()
         if args.repeat is not None:
             return _repeat(args, progress)
         report = _once(args, progress, args.keep)
     _tell(args, report)
+    _write_junit(args, [report])
     return int(report.verdict)
 
 
@@ -168,7 +175,7 @@ def _launch(
             print(line, flush=True, file=sys.stderr if args.json else sys.stdout)
         result = ktap.feed(line)
         # Of many runs each is a line, and what did not pass.
-        told = result is not None and (args.repeat is None or not result.passed)
+        told = result is not None and not args.quiet and (args.repeat is None or not result.passed)
         if result is None or args.json or not told:
             progress.live(line)
         elif not args.console:
@@ -230,11 +237,16 @@ def _dry_run(args: argparse.Namespace, progress: Progress) -> int:
 
 
 def _once(args: argparse.Namespace, progress: Progress, keep: Path | None, *, noted: bool = False) -> Report:
+    from vhost_iommu.guest.run import Interrupted
+
     with (
         tracing(args.trace) as trace,
         closing(_launch(args, progress, keep=keep, trace=trace, noted=noted)) as launch,
     ):
-        return launch.run()
+        try:
+            return launch.run()
+        except Interrupted as interrupted:
+            return interrupted.report
 
 
 def _repeat(args: argparse.Namespace, progress: Progress) -> int:
@@ -253,6 +265,7 @@ def _repeat(args: argparse.Namespace, progress: Progress) -> int:
             _tell(args, report)
         if report.verdict is Verdict.INTERRUPTED or (report.verdict is not Verdict.PASSED and not args.keep_going):
             break
+    _write_junit(args, reports)
     passed = sum(report.verdict is Verdict.PASSED for report in reports)
     if args.json:
         print(json.dumps({"asked": args.repeat, "passed": passed, "runs": [json.loads(to_json(r)) for r in reports]}))
@@ -269,10 +282,39 @@ def _tell(args: argparse.Namespace, report: Report) -> None:
     if args.json:
         print(to_json(report))
         return
+    if not args.quiet and args.repeat is None:
+        _tell_more(args, report)
     colour = "green" if report.verdict is Verdict.PASSED else "red"
     print(f"{paint(report.verdict.name.lower(), colour)}: {report.why}, in {report.seconds:.1f} s", flush=True)
     if report.folder is not None:
         print(f"the console and all else is in {report.folder}")
+
+
+def _tell_more(args: argparse.Namespace, report: Report) -> None:
+    """What the models did, and how a guest stood that did not end well."""
+    from vhost_iommu.guest.verdict import Verdict
+
+    lines = report.account.lines()
+    if report.verdict in (Verdict.DIED, Verdict.INTERRUPTED):
+        if not args.console:
+            lines += [("console", line) for line in report.last_lines]
+        lines += [("guest", line) for line in report.stand_lines]
+    width = max((len(subject) for subject, _ in lines), default=0)
+    for subject, text in lines:
+        print(f"{subject:{width}}  {text}")
+
+
+def _write_junit(args: argparse.Namespace, reports: Sequence[Report]) -> None:
+    from vhost_iommu.guest.report import to_junit
+
+    if args.junit is None:
+        return
+    try:
+        args.junit.write_bytes(to_junit(reports, Path(args.machine).stem))
+    except OSError as error:
+        raise UsageError(
+            f"{args.junit} cannot be written ({error.strerror}); name another file with --junit"
+        ) from error
 
 
 def _result_line(result: Result) -> str:

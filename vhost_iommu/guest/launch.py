@@ -16,8 +16,10 @@ from vhost_iommu.config import MachineConfig
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import devicetree, linux, qemu
+from vhost_iommu.guest.account import Account
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import Toolchain
+from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.mapping import platform_of, wires_of
 from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.platform import Platform
@@ -83,6 +85,7 @@ class Launch:
             assets=assets,
             on_line=on_line,
             on_note=on_note,
+            account=self._account,
         )
         if wishes.kernel is not None and wishes.kernel in FLAVOURS and Path(wishes.kernel).exists():
             self.guest_run.note(f"{wishes.kernel} is Debian's kernel; write ./{wishes.kernel} for what lies here")
@@ -95,6 +98,9 @@ class Launch:
         """Close the disks, which can be read until then."""
         if self.daemon is not None:
             self.daemon.machine.close()
+
+    def _account(self, ktap: Ktap) -> Account:
+        return Account() if self.daemon is None else Account.of(self.daemon.machine, ktap)
 
     def _serve(self, folder: Path) -> Daemon:
         self.daemon = Daemon(self.config, folder, wires=wires_of(self.platform), trace=self._trace, keep_disks=True)

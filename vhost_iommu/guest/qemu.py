@@ -22,6 +22,7 @@ from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import QEMU, Qemu
+from vhost_iommu.guest.monitor import Monitor
 
 #: A core that every kernel since 6.1 knows, that has 4K, 16K and 64K pages, and that TCG runs quickly.
 CPU = "cortex-a76"
@@ -32,6 +33,9 @@ WITHOUT_16K = ("cortex-a53", "cortex-a57", "cortex-a72")
 MESSAGE_TIMEOUT = 60_000
 #: Seconds that QEMU has to end by itself when asked to.
 GRACE = 3.0
+
+#: What we call the character devices that are ours alone.
+_MONITOR, _DEBUGGER = "vi-monitor", "vi-debugger"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -130,17 +134,33 @@ def _die_with(parent: int) -> None:
         os._exit(127)
 
 
+def _private(monitor: int, debugger: int) -> list[str]:
+    """A monitor, and a place for a gdb stub, at descriptors that nobody else has; the guest waits for the monitor."""
+    return [
+        "-chardev", f"socket,id={_MONITOR},fd={monitor}", "-qmp", f"chardev:{_MONITOR}",
+        "-chardev", f"socket,id={_DEBUGGER},fd={debugger}", "-S",
+    ]  # fmt: skip
+
+
 class Process:
     """A running QEMU. Start it from a thread that lives as long as the guest shall: it dies with that thread."""
 
     def __init__(self, command: Sequence[str], errors: Path) -> None:
         """UsageError: it cannot be started. ``errors`` receives what QEMU itself says."""
         ours, theirs = socket.socketpair()
+        monitor, monitored = socket.socketpair()
+        #: Our end of a gdb stub, which ``debugged`` starts.
+        self.debugger, debugged = socket.socketpair()
+        self.monitor = Monitor(monitor)
+        if "-S" not in command:
+            self.monitor.start()
+        private = (monitored.fileno(), debugged.fileno())
         parent = os.getpid()
-        with theirs, errors.open("wb") as file:
+        with theirs, monitored, debugged, errors.open("wb") as file:
             try:
                 self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                    command,
+                    [*command, *_private(*private)],
+                    pass_fds=private,
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=file,
@@ -149,6 +169,7 @@ class Process:
                 )
             except OSError as why:
                 ours.close()
+                self.close()
                 raise UsageError(f"{command[0]} does not start: {why.strerror}; name another QEMU") from None
         #: Our end of the guest's serial port; the caller's to close.
         self.console = ours
@@ -160,6 +181,16 @@ class Process:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    def debugged(self, seconds: float) -> bool:
+        """Have ``debugger`` speak with QEMU's gdb stub, which stops the guest; whether QEMU does so in time."""
+        line = {"command-line": f"gdbserver chardev:{_DEBUGGER}"}
+        return self.monitor.execute("human-monitor-command", seconds, **line)
+
+    def close(self) -> None:
+        """Our ends of what is private; the console is the caller's."""
+        self.monitor.close()
+        self.debugger.close()
 
     def end(self) -> int:
         """Wait a moment for it to end, else end it; its exit status, negative for a signal."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +16,20 @@ from typing import Protocol
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import bare, devicetree, qemu, shim
+from vhost_iommu.guest.account import Account
 from vhost_iommu.guest.assets import Assets, all_at_once
 from vhost_iommu.guest.build import Toolchain, share
 from vhost_iommu.guest.choice import comment_above
-from vhost_iommu.guest.console import Console, End
+from vhost_iommu.guest.console import End
 from vhost_iommu.guest.folder import RunFolder
 from vhost_iommu.guest.kernel import KernelImage
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.payload import LinuxGuest, Payload
 from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.verdict import Contract, Story, Verdict, judge
+from vhost_iommu.guest.symbols import NONE, Symbols, of_elf, of_kernel
+from vhost_iommu.guest.verdict import Contract, Verdict, judge
+from vhost_iommu.guest.watch import watch
 
 #: For a panic to end QEMU at once instead of at the deadline.
 APPEND = "console=ttyAMA0 panic=-1 oops=panic"
@@ -72,6 +74,14 @@ class Options:
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a guest; ``report`` is what came of it."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.why)
+        self.report = report
+
+
 class GuestRun:
     """One run. Use ``run()``, or ``command()`` for the line alone."""
 
@@ -85,10 +95,12 @@ class GuestRun:
         assets: Assets | None = None,
         on_line: Callable[[str], None] = lambda line: None,
         on_note: Callable[[str], None] = lambda text: None,
+        account: Callable[[Ktap], Account] = lambda ktap: Account(),
     ) -> None:
-        """``serve`` makes the served machine, with its sockets in the folder it is given; without it the guest has
-        QEMU's machine alone. ``on_line`` sees each line of the console as it comes, ``on_note`` what the operator
-        should know of what he gave, before the guest starts.
+        """``serve`` makes the served machine, with its sockets in the folder it is given, and ``account`` says what it
+        did, held against the guest's word; without them the guest has QEMU's machine alone. ``on_line`` sees each
+        line of the console as it comes, ``on_note`` what the operator should know of what he gave, before the guest
+        starts.
         """
         self.guest = guest
         self.platform = platform if platform is not None else Platform(())
@@ -98,9 +110,13 @@ class GuestRun:
         self._toolchain = Toolchain(self._assets)
         self._on_line = on_line
         self._on_note = on_note
+        self._account = account
         self.notes: list[str] = []
         #: Names of the tests that the guest must report, where they are known.
         self.expected: tuple[str, ...] = ()
+        #: The version of a Linux guest's kernel, and names of addresses in what the guest runs, once it is prepared.
+        self.kernel: str | None = None
+        self._symbols: Callable[[], Symbols] = lambda: NONE
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
@@ -187,6 +203,8 @@ class GuestRun:
 
     def _prepare_linux(self, folder: RunFolder, payload: Payload) -> list[str]:
         guest, image = payload.guest, self._fitting(payload.tree.image)
+        self.kernel = image.version
+        self._symbols = lambda: of_kernel(payload.tree.path, image.image, image.version)
         folder.file("Image").write_bytes(image.image)
         # An aligned Image ignores text_offset since 3.17, but it names it all the same.
         entry = shim.KERNEL_ADDRESS + image.text_offset
@@ -217,6 +235,7 @@ class GuestRun:
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
         program = bare.Program.read(path)
+        self._symbols = lambda: of_elf(path)
         arguments = program.arguments(guest.arguments, guest.chosen)
         self.expected = program.chosen(arguments)
         command = ["-kernel", str(path.absolute())]
@@ -245,45 +264,49 @@ class GuestRun:
             raise
         finally:
             kept = folder.close(failed)
-        return report if kept is not None else replace(report, folder=None)
+        report = report if kept is not None else replace(report, folder=None)
+        if report.verdict is Verdict.INTERRUPTED:
+            raise Interrupted(report)
+        return report
 
     def _watch(self, folder: RunFolder, command: Sequence[str], served: Served | None) -> Report:
-        started = time.monotonic()
-        ktap = Ktap()
-        first: float | None = None
-        text: list[str] = []
-        end = End.CLOSED
-        limit, contract = self.options.timeout, self.options.contract
         with folder.file("console.log").open("w", encoding="utf-8", buffering=1) as log:
-            process = qemu.Process(command, folder.file("qemu.log"))
-            console = Console(process.console, log)
-            try:
-                stopped = lambda: served is not None and served.failure is not None  # noqa: E731
-                for line in console.lines(started + limit, stopped, contract.end):
-                    if isinstance(line, End):
-                        end = line
-                        break
-                    text.append(line)
-                    self._on_line(line)
-                    if ktap.feed(line) is not None and first is None:
-                        first = time.monotonic() - started
-                status = process.end() if end is End.CLOSED else process.kill()
-            finally:
-                process.kill()
-                console.close()
+            watched = watch(
+                qemu.Process(command, folder.file("qemu.log")),
+                log,
+                limit=self.options.timeout,
+                contract=self.options.contract,
+                stopped=lambda: served is not None and served.failure is not None,
+                on_line=self._on_line,
+                symbols=self._symbols,
+            )
         if served is not None and served.failure is not None:
             raise served.failure
-        last = next((line for line in reversed(text) if line.strip()), "")
-        story = Story(end, ktap, status, console.death, last, limit)
-        verdict, why = judge(story, self.expected, contract)
-        if end is End.CLOSED and status:
+        story = watched.story
+        account = self._account(story.ktap)
+        verdict, why = judge(story, self.expected, self.options.contract, account.wrong)
+        if story.end is End.CLOSED and story.status:
             said = _last_line(folder.file("qemu.log"))
-            if not text:
-                raise UsageError(f"QEMU does not start ({said or f'status {status}'}); correct its arguments")
+            if not watched.lines:
+                raise UsageError(f"QEMU does not start ({said or f'status {story.status}'}); correct its arguments")
             why += f": {said}" if said else ""
-        seconds = time.monotonic() - started
-        folder.file("result.txt").write_text("".join(f"{each}\n" for each in [*ktap.results, f"{verdict.name}: {why}"]))
-        return Report(verdict, why, ktap, "\n".join(text), seconds, first, folder.path, tuple(self.notes))
+        report = Report(
+            verdict,
+            why,
+            story.ktap,
+            "\n".join(watched.lines),
+            watched.seconds,
+            watched.first,
+            folder.path,
+            tuple(self.notes),
+            account,
+            self.kernel,
+            watched.stands,
+            watched.stands_note,
+        )
+        told = [*story.ktap.results, *report.stand_lines, f"{verdict.name}: {why}"]
+        folder.file("result.txt").write_text("".join(f"{each}\n" for each in told))
+        return report
 
 
 def _source(name: str) -> Path:

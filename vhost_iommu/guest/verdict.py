@@ -74,8 +74,12 @@ class Story:
     shutdown: str = ""  #: why QEMU says that it ended, such as "guest-shutdown"; "": it did not say
 
 
-def judge(story: Story, expected: Sequence[str] = (), contract: Contract | None = None) -> tuple[Verdict, str]:
-    """The verdict and why, a part of a sentence; ``expected`` are tests that the guest must have reported."""
+def judge(
+    story: Story, expected: Sequence[str] = (), contract: Contract | None = None, wrong: Sequence[str] = ()
+) -> tuple[Verdict, str]:
+    """The verdict and why, a part of a sentence. ``expected`` are tests that the guest must have reported; ``wrong``
+    are disks that hold other bytes than it says.
+    """
     contract = contract or Contract()
     ktap, end = story.ktap, story.end
     if end is End.INTERRUPTED:
@@ -92,9 +96,11 @@ def judge(story: Story, expected: Sequence[str] = (), contract: Contract | None 
         return Verdict.DIED, f"the guest said too much, {_doing(story)}"
     if end is not End.CLOSED or story.status:
         return Verdict.DIED, f"QEMU ended with status {story.status} {_doing(story)}"
+    if story.shutdown not in ("", "guest-shutdown"):
+        return Verdict.DIED, f"the guest did not turn itself off: QEMU says {story.shutdown}, {_doing(story)}"
+    if wrong:
+        return Verdict.FAILED, f"{', '.join(wrong)} holds other bytes than the guest has read"
     if contract.exit_only:
-        if story.shutdown not in ("", "guest-shutdown"):
-            return Verdict.DIED, f"the guest did not turn itself off: QEMU says {story.shutdown}; {_doing(story)}"
         return _failed(ktap) or (Verdict.PASSED, "the guest turned itself off")
     if contract.success is not None:
         return Verdict.DIED, f"the guest ended, and no line matched {contract.success!r}; {_doing(story)}"
