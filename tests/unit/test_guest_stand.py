@@ -280,10 +280,10 @@ def test_a_stand_is_json_with_its_symbol() -> None:
     assert said["calls"] == [{"address": "0xffff800080020014", "symbol": "cpu_do_idle+0x10"}]
 
 
-def test_calls_are_followed_upwards_and_to_an_end() -> None:
+def test_calls_are_followed_from_stack_to_stack_and_once() -> None:
     code = 0xFFFF_8000_8002_0000
-    # Of frame records (the one above, return address): the first's is the link register's; the last leads nowhere up.
-    fake = Fake([word(0x2000) + word(code + 4), word(0x3000) + word(code + 8), word(0x1000) + word(code + 12)])
+    # Of frame records (the next, return address): the first's is the link register's; the last leads to the first.
+    fake = Fake([word(0x3000) + word(code + 4), word(0x2000) + word(code + 8), word(0x1000) + word(code + 12)])
     assert list(stand._calls(fake.stub, 0x1000, code + 4)) == [code + 4, code + 8, code + 12]
     # A pointer authentication code is no part of the address.
     assert list(stand._calls(Fake(["E14"]).stub, 0x1000, code & ~(0x3F << 56))) == [code]

@@ -20,7 +20,7 @@ from vhost_iommu.guest.symbols import NONE, Symbols
 #: Seconds that all of it may take: QEMU may hang as well as the guest.
 PATIENCE = 10.0
 #: Calls that are told, and CPUs.
-_CALLS, _CPUS = 12, 64
+_CALLS, _CPUS = 24, 64
 _SLOT = 0x800  #: bytes of a vector table
 _KERNEL_OFFSET = re.compile(r"Kernel Offset: (0x[0-9a-f]+) from (0x[0-9a-f]+)")
 
@@ -162,23 +162,22 @@ def _stand(stub: Stub, cpu: int) -> Stand:
 
 
 def _calls(stub: Stub, frame: int, link: int) -> Iterator[int]:
-    """Return addresses: the link register, and those of frame records (x29), which lie higher and higher."""
+    """Return addresses: the link register, and those of the frame records (x29) that lead from stack to stack."""
     last = _plain(link)
     if last:
         yield last
-    for _ in range(_CALLS):
-        record = stub.memory(frame, 16) if frame and frame % 8 == 0 else None
+    seen: set[int] = set()
+    while len(seen) < _CALLS and frame and frame % 8 == 0 and frame not in seen:
+        record = stub.memory(frame, 16)
         if record is None:
             return
-        above, link = int.from_bytes(record[:8], "little"), int.from_bytes(record[8:], "little")
+        seen.add(frame)
+        frame, link = int.from_bytes(record[:8], "little"), int.from_bytes(record[8:], "little")
         if not link:
             return
         if _plain(link) != last:  # a function that has made its frame record has its caller in both
             yield _plain(link)
         last = 0
-        if above <= frame:
-            return
-        frame = above
 
 
 def _plain(address: int) -> int:
