@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 
@@ -20,6 +20,7 @@ from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report, disk_checksums
 from vhost_iommu.guest.verdict import Verdict
+from vhost_iommu.machine import Machine
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.v3 import Smmu, events
 from vhost_iommu.trace import Record, Trace
@@ -56,14 +57,26 @@ class Run:
     """One run of a machine, and what is known of it afterwards."""
 
     def __init__(
-        self, assets: Assets, machine: str | MachineConfig, wishes: Wishes | None = None, way: Way = Way.USERS
+        self,
+        assets: Assets,
+        machine: str | MachineConfig,
+        wishes: Wishes | None = None,
+        way: Way = Way.USERS,
+        on_line: Callable[[Machine, str], None] = lambda machine, line: None,
     ) -> None:
+        """``on_line`` is called with each line of the console as it comes."""
         if way is not Way.REFERENCE and _core.built() is None:
             missing("the compiled core; 'make core' says why")
         config = load_machine(machine) if isinstance(machine, str) else machine
         self.way = way
         self.trace = Trace.memory()
-        self.launch = Launch(config, wishes, trace=self.trace if way is Way.TRACED else None, assets=assets)
+
+        def heard(line: str) -> None:
+            assert self.launch.daemon is not None
+            on_line(self.launch.daemon.machine, line)
+
+        trace = self.trace if way is Way.TRACED else None
+        self.launch = Launch(config, wishes, trace=trace, assets=assets, on_line=heard)
         with chosen(way):
             self.report: Report = self.launch.run()
         assert self.launch.daemon is not None

@@ -325,6 +325,13 @@ class VirtioMmio(Window):
         with self.turns:
             self._take_all()
 
+    @property
+    def completed(self) -> tuple[int, ...]:
+        """Requests that each queue has completed since the driver set it up, modulo 65536."""
+        with self.turns:
+            self._take_all()
+            return tuple(0 if queue.ring is None else queue.ring.used_idx for queue in self._queues)
+
     def _restart(self) -> None:
         """As after power on; rings and requests of before hold a gate that is closed for good."""
         self.gate.close()
