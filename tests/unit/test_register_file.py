@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vhost_iommu.layout import Access, Register, bit, field
-from vhost_iommu.smmu.register_file import RegisterFile, on_store
+from vhost_iommu.register_file import RegisterFile, RegisterMap, on_load, on_store
 
 
 class MODE(Register, at=0x10):
@@ -56,8 +56,7 @@ class File(RegisterFile):
         self.locked = False
         self.told: list[tuple[str, int, int]] = []
         super().__init__(
-            REGISTERS,
-            implemented=lambda needs: not needs or needs in have,
+            RegisterMap(REGISTERS, lambda needs: not needs or needs in have),
             guards={"LOCK": lambda old, new: not self.locked},
         )
         self.attach(self)
@@ -259,3 +258,61 @@ def test_a_store_has_one_method_that_says_what_it_does(file: File) -> None:
 
     with pytest.raises(ValueError, match="MODE"):
         file.attach(Second())
+
+
+# -- registers that repeat, loads, narrow accesses -------------------------------------------------------------------
+
+
+class BANK(Register, at=0x20, count=3, stride=8):
+    VALUE = field(31, 0, reset=7)
+
+
+class STATE(Register, at=0x40, access=Access.RO, count=2):
+    VALUE = field(31, 0)
+
+
+class Block:
+    """A model of a block with registers that repeat, of which one is made when it is read."""
+
+    def __init__(self) -> None:
+        self.file = RegisterFile(RegisterMap((BANK, STATE, WIDE)), narrow=True)
+        self.file.attach(self)
+        self.stored: list[tuple[int, int, int]] = []
+
+    @on_store(BANK)
+    def _bank_stored(self, index: int, old: BANK, new: BANK) -> None:
+        self.stored.append((index, int(old), int(new)))
+
+    @on_load(STATE)
+    def _state(self, index: int) -> int:
+        return 0x100 + index
+
+
+def test_each_copy_of_a_register_has_its_value_and_its_name() -> None:
+    block = Block()
+    block.file.write(0x28, 4, 5)
+    assert [block.file[BANK, n].VALUE for n in range(3)] == [7, 5, 7]
+    assert block.stored == [(1, 7, 5)]
+    block.file[BANK, 2] = 9
+    assert (block.file.read(0x30, 4), block.file.named(0x30)) == (9, "BANK[2]")
+    assert block.file.read(0x24, 4) == 0  # between two copies is nothing
+    block.file.reset()
+    assert [block.file.raw(BANK, n) for n in range(3)] == [7, 7, 7]
+
+
+def test_a_load_finds_what_its_method_says() -> None:
+    block = Block()
+    assert (block.file.read(0x40, 4), block.file.read(0x44, 4)) == (0x100, 0x101)
+    assert block.file.read(0x40, 8) == 0x101_0000_0100
+
+
+def test_a_narrow_access_touches_its_bytes_alone() -> None:
+    block = Block()
+    block.file.write(0x20, 4, 0x44332211)
+    block.file.write(0x21, 1, 0xAA)
+    block.file.write(0x22, 2, 0xBBBB)
+    assert block.file.read(0x20, 4) == 0xBBBBAA11
+    assert (block.file.read(0x21, 1), block.file.read(0x22, 2)) == (0xAA, 0xBBBB)
+    block.file.write(0x21, 2, 0xFFFF)  # not aligned
+    assert block.file.read(0x20, 4) == 0xBBBBAA11
+    assert File("EXTRA", "ABSENT").read(0x0, 1) == 0  # a file without narrow accesses

@@ -134,11 +134,7 @@ def _masters(machine: str | None) -> Who:
 
     config = load_machine(machine)
     #: Linux names a device after the address of its registers.
-    named = {
-        f"{function.bar0.base:x}": function.smmu.name
-        for function in platform_of(config).functions
-        if function.smmu is not None and function.bar0 is not None
-    }
+    named = {f"{registers.base:x}": smmu.name for smmu, registers, _ in platform_of(config).smmus}
 
     def who(device: str, sid: int | None) -> str:
         if sid is None:

@@ -16,6 +16,7 @@ from typing import ClassVar
 from ..errors import UsageError
 from ..layout import Access, Register, bit, field
 from ..mmio import Mirror
+from ..register_file import RegisterFile, RegisterMap, on_load, on_store
 from ..smmu.transaction import DiskBell
 from .port import CHUNK, Gate, Port, Steps
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
@@ -152,6 +153,17 @@ REGISTERS: tuple[type[Register], ...] = tuple(
 #: Where the configuration space begins.
 CONFIG = 0x100
 
+_MAP = RegisterMap(REGISTERS)
+#: Registers of a queue's addresses: which part, and whether its upper half.
+_ADDRESSES: dict[type[Register], tuple[str, bool]] = {
+    QueueDescLow: ("desc", False),
+    QueueDescHigh: ("desc", True),
+    QueueDriverLow: ("driver", False),
+    QueueDriverHigh: ("driver", True),
+    QueueDeviceLow: ("device", False),
+    QueueDeviceHigh: ("device", True),
+}
+
 _NEEDS_RESET = Status.DEVICE_NEEDS_RESET.mask
 _DRIVER_OK = Status.DRIVER_OK.mask
 _FEATURES_OK = Status.FEATURES_OK.mask
@@ -210,18 +222,9 @@ class VirtioMmio(Window):
         if queue_size not in (1 << n for n in range(1, 16)):
             raise UsageError(f"{name}: queue_size must be a power of two from 2 to 32768, not {queue_size}")
         self.queue_count, self.queue_size = queues, queue_size
-        self._fixed = {reg.at: reg.reset for reg in REGISTERS if reg.access is Access.RO} | {
-            DeviceID.at: self.device_id
-        }
-        self._loads: dict[int, Callable[[], int]] = {}
-        self._stores: dict[int, Callable[[int], None]] = {}
-        for register in REGISTERS:
-            load = getattr(self, f"load_{register.__name__}", None)
-            store = getattr(self, f"store_{register.__name__}", None)
-            if load is not None:
-                self._loads[register.at] = load
-            if store is not None:
-                self._stores[register.at] = store
+        self.registers = RegisterFile(_MAP)
+        self.registers.set_reset(DeviceID, self.device_id)
+        self.registers.attach(self)
         self._pulse = self._wake = False
         #: Of a change outside of guest memory that is under way, without the lock.
         self._changing: Gate | None = None
@@ -280,18 +283,15 @@ class VirtioMmio(Window):
             return int.from_bytes(data, "little")
         if size != 4:
             return 0
-        load = self._loads.get(offset)
-        if load is None:
-            return self._fixed.get(offset, 0)
         with self.turns:
-            return load()
+            return self.registers.read(offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         with self.turns:
             if offset >= CONFIG:
                 self.config_stored(offset - CONFIG, size, value)
-            elif size == 4 and (store := self._stores.get(offset)) is not None:
-                store(value)
+            elif size == 4:
+                self.registers.write(offset, size, value)
             pulse, self._pulse = self._pulse, False
             wake, self._wake = self._wake, False
         if pulse:
@@ -337,50 +337,44 @@ class VirtioMmio(Window):
         self.gate.close()
         self._take_all()
         self.gate = Gate(self.port, self.turns)
-        self.status = 0
+        self.registers.reset()
         self._interrupts.status = self._interrupts.unread = 0
         self.features = RingFeatures()
         self.driver_features = 0
-        self._device_features_high = self._driver_features_high = 0
-        self._selected = 0
         self._queues = [_Queue(self.queue_size) for _ in range(self.queue_count)]
         self._kicked: set[int] = set()
         #: Rings that a task serves.
         self._served: set[Virtqueue] = set()
 
-    def load_DeviceFeatures(self) -> int:
-        return self._half(self.offered.raw, self._device_features_high)
+    @property
+    def status(self) -> int:
+        return self.registers.raw(Status)
 
-    def store_DeviceFeaturesSel(self, value: int) -> None:
-        self._device_features_high = value
+    @on_load(DeviceFeatures)
+    def _device_features(self) -> int:
+        selected = self.registers.raw(DeviceFeaturesSel)
+        return self.offered.raw >> 32 * selected & 0xFFFFFFFF if selected < 2 else 0
 
-    def store_DriverFeaturesSel(self, value: int) -> None:
-        self._driver_features_high = value
+    @on_store(DriverFeatures)
+    def _driver_features_stored(self, old: DriverFeatures, new: DriverFeatures) -> None:
+        selected = self.registers.raw(DriverFeaturesSel)
+        if selected < 2 and not self.status & _FEATURES_OK:
+            self.driver_features = self.driver_features & ~_HALF[selected > 0] | new.VALUE << 32 * selected
 
-    def store_DriverFeatures(self, value: int) -> None:
-        if self._driver_features_high > 1 or self.status & _FEATURES_OK:
-            return
-        high = bool(self._driver_features_high)
-        self.driver_features = (self.driver_features & ~_HALF[high]) | (value << (32 * high))
-
-    def load_Status(self) -> int:
-        return self.status
-
-    def store_Status(self, value: int) -> None:
-        if not value:
+    @on_store(Status)
+    def _status_stored(self, old: Status, new: Status) -> None:
+        if not new.raw & Status.write_mask:
             self._restart()
             return
-        before = self.status
-        value = (value & Status.write_mask) | (before & _NEEDS_RESET)
-        if value & ~before & _FEATURES_OK:
+        begun = new.raw & ~old.raw
+        if begun & _FEATURES_OK:
             if self._features_fit():
                 self.features = type(self.offered)(self.driver_features)
             else:
-                value &= ~_FEATURES_OK
-        self.status = value
-        if not value & _DRIVER_OK:
+                self.registers[Status] = new.raw & ~_FEATURES_OK
+        if not new.raw & _DRIVER_OK:
             self._take_all()
-        if value & ~before & _DRIVER_OK:
+        if begun & _DRIVER_OK:
             self._kick(n for n, queue in enumerate(self._queues) if queue.ring is not None)
 
     def _features_fit(self) -> bool:
@@ -390,14 +384,16 @@ class VirtioMmio(Window):
             return False
         return self.port.smmu is None or bool(features.ACCESS_PLATFORM)
 
-    def load_InterruptStatus(self) -> int:
+    @on_load(InterruptStatus)
+    def _interrupt_status(self) -> int:
         self._interrupts.unread = 0
         return self._interrupts.status
 
-    def store_InterruptACK(self, value: int) -> None:
+    @on_store(InterruptACK)
+    def _acknowledged(self, old: InterruptACK, new: InterruptACK) -> None:
         # The write is posted: since the driver sent it, and looked into its rings, we may have used more buffers.
         # What it has not read yet it cannot mean, and the interrupt for that is still to find its bit set.
-        self._interrupts.status &= ~(value & ~self._interrupts.unread)
+        self._interrupts.status &= ~(new.raw & ~self._interrupts.unread)
 
     def _raise(self, bit: int) -> None:
         """Set a bit of InterruptStatus; holds the lock, and the interrupt follows."""
@@ -406,28 +402,33 @@ class VirtioMmio(Window):
 
     # -- queue registers -------------------------------------------------------------------------------------------
 
-    def store_QueueSel(self, value: int) -> None:
-        self._selected = value
+    @property
+    def _selected(self) -> int:
+        return self.registers.raw(QueueSel)
 
     @property
     def _queue(self) -> _Queue | None:
         return self._queues[self._selected] if self._selected < self.queue_count else None
 
-    def load_QueueNumMax(self) -> int:
+    @on_load(QueueNumMax)
+    def _queue_num_max(self) -> int:
         return 0 if self._queue is None else self.queue_size
 
-    def load_QueueReady(self) -> int:
+    @on_load(QueueReady)
+    def _queue_ready(self) -> int:
         return int(self._queue is not None and self._queue.ring is not None)
 
-    def store_QueueNum(self, value: int) -> None:
+    @on_store(QueueNum)
+    def _queue_num_stored(self, old: QueueNum, new: QueueNum) -> None:
         if (queue := self._queue) is not None and queue.ring is None:
-            queue.num = value
+            queue.num = new.VALUE
 
-    def store_QueueReady(self, value: int) -> None:
+    @on_store(QueueReady)
+    def _queue_ready_stored(self, old: QueueReady, new: QueueReady) -> None:
         queue = self._queue
         if queue is None:
             return
-        if not value & QueueReady.READY.mask:
+        if not new.READY:
             if queue.ring is not None:  # a stalled transaction must not reach it later (§4.2.2.2)
                 queue.ring.gate.close()
                 self._take(self._selected, queue.ring)
@@ -450,29 +451,15 @@ class VirtioMmio(Window):
                 event_idx=bool(self.features.RING_EVENT_IDX),
             )
 
-    def store_QueueDescLow(self, value: int) -> None:
-        self._address("desc", False, value)
-
-    def store_QueueDescHigh(self, value: int) -> None:
-        self._address("desc", True, value)
-
-    def store_QueueDriverLow(self, value: int) -> None:
-        self._address("driver", False, value)
-
-    def store_QueueDriverHigh(self, value: int) -> None:
-        self._address("driver", True, value)
-
-    def store_QueueDeviceLow(self, value: int) -> None:
-        self._address("device", False, value)
-
-    def store_QueueDeviceHigh(self, value: int) -> None:
-        self._address("device", True, value)
-
-    def _address(self, part: str, high: bool, value: int) -> None:
+    @on_store(*_ADDRESSES)
+    def _address_stored(self, old: Register, new: Register) -> None:
+        part, high = _ADDRESSES[type(new)]
         if (queue := self._queue) is not None and queue.ring is None:
-            setattr(queue, part, (getattr(queue, part) & ~_HALF[high]) | (value << (32 * high)))
+            setattr(queue, part, getattr(queue, part) & ~_HALF[high] | new.raw << 32 * high)
 
-    def store_QueueNotify(self, value: int) -> None:
+    @on_store(QueueNotify)
+    def _notified(self, old: QueueNotify, new: QueueNotify) -> None:
+        value = new.VALUE
         if value >= self.queue_count or self.status & (_DRIVER_OK | _NEEDS_RESET) != _DRIVER_OK:
             return
         ring = self._queues[value].ring
@@ -615,12 +602,8 @@ class VirtioMmio(Window):
             self.port.trace.emit(self.name, "fault", "DEVICE_NEEDS_RESET", why=why)
         self.gate.close()
         self._take_all()
-        self.status |= _NEEDS_RESET
+        self.registers[Status] = self.status | _NEEDS_RESET
         self._kicked.clear()
         if self.status & _DRIVER_OK:  # §2.1.2
             self._raise(InterruptStatus.CONFIG_CHANGE.mask)
             self._pulse = True
-
-    @staticmethod
-    def _half(value: int, selected: int) -> int:
-        return (value >> (32 * selected)) & 0xFFFFFFFF if selected <= 1 else 0

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...layout import Layout
+from ...register_file import RegisterFile
 from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus, Endpoint
 from ..context import Context
-from ..register_file import RegisterFile
 from ..stages import Stages
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...memory import MemoryLike
+from ...register_file import RegisterFile
 from ...trace import Trace
 from ..queue import Ring
-from ..register_file import RegisterFile
 from ..stages import Stages
 from . import commands
 from .ats import Ats

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from ... import _core
 from ...memory import Buffer, Memory, Window
 from ...mmio import Mirror
+from ...register_file import RegisterFile
 from ..context import Context, Response
 from ..memory_type import MemoryType
-from ..register_file import RegisterFile
 from ..stages import STAGE2_WORLD, Output, Stages
 from ..tlb import Space, Tlb, TlbCounters
 from ..transaction import Mpam, Transaction

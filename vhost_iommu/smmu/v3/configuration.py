@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
+from ...register_file import RegisterFile
 from ..context import Context, HalfContext, Response, Stage1, Stage2
-from ..register_file import RegisterFile
 from ..transaction import Mpam
 from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
 from . import events

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...layout import Register
-from ..register_file import GuardCheck, RegisterFile, on_store
+from ...register_file import GuardCheck, RegisterFile, on_store
 from ..transaction import NO_MPAM
 from .registers import CR0, CR0ACK, GBPA, GBPMPAM, GMPAM, IRQ_CTRL, IRQ_CTRLACK, Guard
 from .validity import Validity

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ...register_file import RegisterFile
 from ..ats import PageResponse, PrgResponse
 from ..context import Context
-from ..register_file import RegisterFile
 from ..stages import STAGE2_WORLD, Stages
 from ..tlb import Tlb
 from ..walk import Access, Mapping

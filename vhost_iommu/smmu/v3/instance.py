@@ -18,11 +18,11 @@ from ...errors import UsageError
 from ...layout import Register
 from ...memory import Memory, MemoryLike
 from ...mmio import Mirror
+from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
-from ..register_file import RegisterFile, on_store
 from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Begun, Direct, Mpam, Outcome, PageHint, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
@@ -154,8 +154,7 @@ class Smmu:
                 raise UsageError(f"there is no register {register_name}; ID registers are {known}")
             ids[BY_NAME[register_name]] = value
         self.registers: RegisterFile = RegisterFile(
-            REGISTERS,
-            implemented=lambda needs: met(needs, lambda register: ids.get(register, 0)),
+            RegisterMap(REGISTERS, lambda needs: met(needs, lambda register: ids.get(register, 0))),
             guards=guards(lambda register: self.registers.raw(register)),
         )
         for register, value in ids.items():

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...memory import MemoryLike
+from ...register_file import RegisterFile
 from ..ats import Endpoint, PageRequest, PageResponse, PrgResponse
 from ..queue import Ring
-from ..register_file import RegisterFile
 from . import events
 from .ats import Ats
 from .configuration import Configuration, Refusal

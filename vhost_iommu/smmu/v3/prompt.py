@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ...mmio import Mirror
+from ...register_file import RegisterFile
 from ..queue import Ring
-from ..register_file import RegisterFile
 from .compiled import DOORBELL_REGISTERS, CompiledCounters, doorbell
 from .counters import Counters
 from .registers import CMDQ_CONS, CMDQ_PROD

@@ -13,9 +13,9 @@ from typing import Any
 
 from ...layout import Layout, Register
 from ...memory import MemoryLike
+from ...register_file import RegisterFile
 from ...trace import Trace
 from ..queue import Ring
-from ..register_file import RegisterFile
 from . import events
 from .counters import Counters
 from .registers import (

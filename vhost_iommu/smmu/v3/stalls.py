@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..register_file import RegisterFile
+from ...register_file import RegisterFile
 from ..transaction import Answer, Outcome, Stall, Transaction
 from .counters import Counters
 from .events import Event

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import cached_property
 
-from ..register_file import RegisterFile
+from ...register_file import RegisterFile
 from ..transaction import Mpam
 from ..walk import Wide
 from .registers import CR2, HTTU, IDR0, IDR1, IDR3, IDR5, MPAMIDR, AddressSize, StallModel, TTEndian
