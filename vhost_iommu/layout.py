@@ -431,15 +431,6 @@ class Register(Layout, size=4):
                 guards[name] = guards.get(name, 0) | f.mask
         cls.guards = guards
 
-    def written(self, value: int, kept: int = 0) -> Self:
-        """What the register holds after software writes ``value`` over this.
-
-        The bits of ``kept`` (those of a guard that is closed, or of a feature that is absent) stay as they are.
-        """
-        writable = self.write_mask & ~kept
-        raw = (self.raw & ~writable) | (value & writable)
-        return type(self)(raw & ~(value & self.clear_mask & ~kept))
-
 
 def _runs(bits: list[int]) -> Iterator[str]:
     """[0, 1, 2, 7] as "2:0", "7"."""

@@ -238,38 +238,6 @@ def test_the_bits_codec_builds_fixed_fields_by_itself() -> None:
     assert Red.bits().build({}) == Red.of().to_bytes()
 
 
-def test_a_write_changes_what_is_writable_and_nothing_else() -> None:
-    written = Sample(0).written(0xFFFF_FFFF)
-    assert (written.RUN, written.DONE, written.LATCH, written.SIZE) == (1, 0, 0, 31)
-    assert written.raw == 0x1FF1
-
-
-def test_a_reserved_bit_does_not_stick() -> None:
-    assert Sample(0).written(1 << 20).raw == 0
-
-
-def test_writing_one_clears_a_latch_and_writing_zero_does_not() -> None:
-    latched = Sample.of(LATCH=1)
-    assert latched.written(0b100).LATCH == 0
-    assert latched.written(0).LATCH == 1
-
-
-def test_a_read_only_field_keeps_its_value() -> None:
-    assert Sample.of(DONE=1).written(0).DONE == 1
-
-
-def test_a_write_only_field_is_written_and_hidden_from_reads() -> None:
-    written = Sample(0).written(0x50)
-    assert written.KEY == 5
-    assert written.raw & ~Sample.hidden_mask == 0
-
-
-def test_kept_bits_survive_a_write_whatever_their_access() -> None:
-    held = Sample.of(SIZE=3, LATCH=1)
-    kept = Sample.guards["BUSY"] | Sample.LATCH.mask
-    assert held.written(0xFFFF_FFFF, kept=kept) == Sample.of(SIZE=3, LATCH=1, RUN=1, KEY=15)
-
-
 def test_the_reset_value_is_put_together_from_the_fields() -> None:
     assert Sample.reset == 0x502
 

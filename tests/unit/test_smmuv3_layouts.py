@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vhost_iommu.layout import Access, Field, Layout, Register
+from vhost_iommu.register_file import RegisterFile, RegisterMap
 from vhost_iommu.smmu import descriptors
 from vhost_iommu.smmu.v3 import commands, events, registers, structures
 from vhost_iommu.smmu.v3.registers import Guard
@@ -429,6 +430,14 @@ def test_a_table_pointer_above_bit_63_reads_as_the_address() -> None:
 # -- access, guards, presence --------------------------------------------------------------------------------
 
 
+def written(register: type[Register], before: int, value: int) -> int:
+    """What ``register`` holds after a write of ``value``, where all features are there and no guard is closed."""
+    file = RegisterFile(RegisterMap((register,)))
+    file[register] = before
+    file.write(register.at, register.size, value)
+    return file.raw(register)
+
+
 @pytest.mark.parametrize(
     "register",
     [
@@ -447,8 +456,8 @@ def test_a_table_pointer_above_bit_63_reads_as_the_address() -> None:
 )
 def test_a_read_only_register_ignores_writes(register: type[Register]) -> None:
     ones = (1 << register.size * 8) - 1
-    assert register(0).written(ones).raw == 0
-    assert register(ones).written(0).raw == ones
+    assert written(register, 0, ones) == 0
+    assert written(register, ones, 0) == ones
 
 
 @pytest.mark.parametrize(
@@ -474,7 +483,7 @@ def test_a_read_only_register_ignores_writes(register: type[Register]) -> None:
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_a_write_of_ones_sets_the_writable_bits_only(register: type[Register], bits: int) -> None:
-    assert register(0).written((1 << register.size * 8) - 1).raw == bits
+    assert written(register, 0, (1 << register.size * 8) - 1) == bits
 
 
 GUARDS = {

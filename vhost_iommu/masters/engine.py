@@ -17,9 +17,10 @@ from typing import ClassVar, TypedDict, TypeVar
 
 from ..errors import UsageError
 from ..layout import Access, Layout, Register, address, bit, field
+from ..register_file import RegisterFile, RegisterMap, on_load, on_store
 from ..smmu.ats import PageRequest, PrgResponse
 from ..smmu.transaction import Outcome
-from .atc import GROUPS, Answering, AtsUser, PageWait, Refusal
+from .atc import GROUPS, Answering, Atc, AtsUser, PageWait, Refusal
 from .port import Abort, Awaited, Gate, Port, Steps, Waiting, Why
 from .window import Window, nothing
 
@@ -66,8 +67,8 @@ class SideAttributes(Layout, size=2):
 class UserFrame:
     """128 bytes in the page for less privileged software."""
 
-    class cmd(Register, at=0x00, access=Access.WO):
-        """32-bit accesses only."""
+    class cmd(Register, at=0x00):
+        """32-bit accesses only. What is written is a command, what is read a state."""
 
         VALUE = field(31, 0, values=Cmd)
 
@@ -286,27 +287,11 @@ LAYOUTS: tuple[type[Layout], ...] = (
 )
 
 
-def _placed(registers: tuple[type[Register], ...]) -> list[tuple[type[Register], int]]:
-    """Each register and where it lies, those that repeat as often as they do."""
-    return [(reg, reg.at + n * reg.stride) for reg in registers for n in range(reg.count)]
-
-
-USER, PRIVILEGED, EXTENSION = map(_placed, (USER_REGISTERS, PRIVILEGED_REGISTERS, EXTENSION_REGISTERS))
-
-
-def _image(placed: list[tuple[type[Register], int]], part: Callable[[type[Register]], int]) -> int:
-    return sum(part(reg) << (8 * at) for reg, at in placed)
-
-
 #: The parts of a frame, by number.
 _USER, _PRIVILEGED, _EXTENSION = range(3)
-_PART = {reg: number for number, placed in enumerate((USER, PRIVILEGED, EXTENSION)) for reg, _ in placed}
-# cmd is stored by what it does, not as bits.
-_WRITABLE = tuple(_image(placed, lambda reg: reg.write_mask) for placed in (USER[1:], PRIVILEGED, EXTENSION))
-_RESET = tuple(_image(placed, lambda reg: reg.reset) for placed in (USER, PRIVILEGED, EXTENSION))
-
-if USER[0][0] is not UserFrame.cmd:
-    raise TypeError("cmd is not the first register of a user frame")
+_MAPS = tuple(map(RegisterMap, (USER_REGISTERS, PRIVILEGED_REGISTERS, EXTENSION_REGISTERS)))
+_PART = {register: number for number, each in enumerate(_MAPS) for register in each.resets}
+_ATC_MAP = RegisterMap(ATC_REGISTERS)
 
 
 # -- RAND48 ------------------------------------------------------------------------------------------------------
@@ -374,7 +359,7 @@ class Frame:
 
     def __init__(self, index: int, sid: int) -> None:
         self.index = index
-        self.parts = tuple(bytearray(reset.to_bytes(FRAME, "little")) for reset in _RESET)
+        self.parts = tuple(RegisterFile(each, narrow=True) for each in _MAPS)
         self.put(UserFrame.cmd, Cmd.HALTED)
         self.put(PrivilegedFrame.streamid, sid)
         self.job: Job | None = None
@@ -382,12 +367,10 @@ class Frame:
         self.paged: tuple[int, int] | None = None
 
     def get(self, register: type[Register], index: int = 0) -> int:
-        at = register.at + index * register.size
-        return int.from_bytes(self.parts[_PART[register]][at : at + register.size], "little")
+        return self.parts[_PART[register]].raw(register, index)
 
     def put(self, register: type[Register], value: int, index: int = 0) -> None:
-        at = register.at + index * register.size
-        self.parts[_PART[register]][at : at + register.size] = value.to_bytes(register.size, "little")
+        self.parts[_PART[register]][register, index] = value
 
     def count(self, register: type[Register], by: int = 1) -> None:
         self.put(register, (self.get(register) + by) & 0xFFFFFFFF)
@@ -445,6 +428,60 @@ class Frame:
         self.count(ExtensionFrame.stalls_now, -1)
         self.count(register)
         self.fault(reason, stall.transaction.iova, write=stall.transaction.write, msi=msi)
+
+
+class _AtcRegisters:
+    """The AtcPage: what it reads as is the ATC's."""
+
+    def __init__(self, atc: Atc) -> None:
+        self.atc = atc
+        self.file = RegisterFile(_ATC_MAP, narrow=True)
+        self.file.attach(self)
+
+    @on_load(AtcPage.features)
+    def _features(self) -> int:
+        return AtcPage.features.of(ATS=1, PRI=self.atc.pri).raw
+
+    @on_load(AtcPage.capacity)
+    def _capacity(self) -> int:
+        return self.atc.capacity
+
+    @on_load(AtcPage.entries)
+    def _entries(self) -> int:
+        return len(self.atc)
+
+    @on_load(AtcPage.hits)
+    def _hits(self) -> int:
+        return self.atc.hits
+
+    @on_load(AtcPage.misses)
+    def _misses(self) -> int:
+        return self.atc.misses
+
+    @on_load(AtcPage.evictions)
+    def _evictions(self) -> int:
+        return self.atc.evictions
+
+    @on_load(AtcPage.invalidations)
+    def _invalidations(self) -> int:
+        return self.atc.invalidations
+
+    @on_load(AtcPage.invalidations_held)
+    def _held(self) -> int:
+        return self.atc.held
+
+    @on_load(AtcPage.page_responses_unexpected)
+    def _unexpected(self) -> int:
+        return self.atc.unexpected
+
+    @on_load(AtcPage.answering)
+    def _answering(self) -> int:
+        return self.atc.answering
+
+    @on_store(AtcPage.answering)
+    def _answering_stored(self, old: AtcPage.answering, new: AtcPage.answering) -> None:
+        how = new.HOW
+        self.atc.answer_invalidations(Answering(how) if how in set(Answering) else Answering.HOLD)
 
 
 class _AtsFrame(AtsUser):
@@ -777,6 +814,7 @@ class TestEngine(Window):
         self.commands: dict[int, int] = {}
         self._frames: dict[int, Frame] = {}
         self._jobs: list[Job] = []
+        self._atc: _AtcRegisters | None = None
 
     def frame(self, index: int) -> Frame | None:
         """None: not implemented."""
@@ -786,6 +824,15 @@ class TestEngine(Window):
         if frame is None:
             frame = self._frames.setdefault(index, Frame(index, self.port.sids[0] if self.port.sids else 0))
         return frame
+
+    def _atc_page(self) -> _AtcRegisters | None:
+        """None: there is no ATC."""
+        atc = self.port.atc
+        if atc is None:
+            return None
+        if self._atc is None:
+            self._atc = _AtcRegisters(atc)
+        return self._atc
 
     def _where(self, offset: int) -> tuple[int, int, int]:
         """Frame, which part of it, and the offset in that."""
@@ -800,38 +847,19 @@ class TestEngine(Window):
     def read(self, offset: int, size: int) -> int:
         # Without the lock: software polls cmd while the worker holds it.
         if offset >= self.atc_page:
-            return (self._atc_image() >> 8 * (offset - self.atc_page)) & ((1 << 8 * size) - 1)
+            page = self._atc_page()
+            return 0 if page is None else page.file.read(offset - self.atc_page, size)
         index, part, at = self._where(offset)
         frame = self.frame(index)
         if frame is None or (part == _USER and at < 4 and (at, size) != (0, 4)):
             return 0
-        return int.from_bytes(frame.parts[part][at : at + size], "little")
-
-    def _atc_image(self) -> int:
-        """The AtcPage as one number."""
-        atc, p = self.port.atc, AtcPage
-        if atc is None:
-            return 0
-        values: dict[type[Register], int] = {
-            p.features: p.features.of(ATS=1, PRI=atc.pri).raw,
-            p.capacity: atc.capacity,
-            p.entries: len(atc),
-            p.hits: atc.hits,
-            p.misses: atc.misses,
-            p.evictions: atc.evictions,
-            p.invalidations: atc.invalidations,
-            p.invalidations_held: atc.held,
-            p.page_responses_unexpected: atc.unexpected,
-            p.answering: atc.answering,
-        }
-        return sum((value & 0xFFFFFFFF) << (8 * register.at) for register, value in values.items())
+        return frame.parts[part].read(at, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        atc = self.port.atc
         if offset >= self.atc_page:
-            if atc is not None and (offset - self.atc_page, size) == (AtcPage.answering.at, 4):
-                how = AtcPage.answering(value & 3).HOW
-                atc.answer_invalidations(Answering(how) if how in set(Answering) else Answering.HOLD)
+            page = self._atc_page()
+            if page is not None and size == 4:
+                page.file.write(offset - self.atc_page, size, value)
             return
         index, part, at = self._where(offset)
         frame = self.frame(index)
@@ -846,13 +874,10 @@ class TestEngine(Window):
                 if (at, size) == (0, 4):
                     wake = self.store_cmd(frame, value)
             else:
-                mask = (_WRITABLE[part] >> (8 * at)) & ((1 << (8 * size)) - 1)
-                stored = frame.parts[part]
-                old = int.from_bytes(stored[at : at + size], "little")
-                stored[at : at + size] = ((old & ~mask) | (value & mask)).to_bytes(size, "little")
+                frame.parts[part].write(at, size, value)
                 stopped = frame.stopped()
-        if stopped is not None and atc is not None:
-            atc.stop(*stopped)
+        if stopped is not None and self.port.atc is not None:
+            self.port.atc.stop(*stopped)
         if wake:
             self.wake()
 
