@@ -102,6 +102,8 @@ def _tell_tests(checks: Checks, report: Report) -> None:
     checks.tell("guest", f"{good} tests passed, {bad} failed, in {report.seconds:.1f} s")
     if report.verdict is Verdict.DIED:
         checks.check(False, "guest", report.why)
+        for line in report.stand_lines:
+            checks.tell("guest", line)
     if report.folder is not None:
         checks.tell("guest", f"its console is in {report.folder}")
 

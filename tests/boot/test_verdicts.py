@@ -192,6 +192,16 @@ def test_a_kernel_that_is_ended_by_hand_says_where_it_was(kernel: str, assets: A
     assert re.search(r"called from 0xffff\w+ \((do_idle|kthread|el0t_64_\w+|el1h_64_irq)\+0x\w+\)", text), text
 
 
+def test_a_kernel_that_panics_and_stays_says_where(assets: Assets, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.cpio"
+    empty.write_bytes(Initramfs().archive())
+    options = Options(hardware=qemu.Hardware(memory=256), timeout=400)
+    report = GuestRun(LinuxGuest(initrd=empty, append="panic=0"), options=options, assets=assets).run()
+    assert report.verdict is Verdict.DIED
+    assert "Kernel panic" in report.why
+    assert any("(panic+" in line or "(vpanic+" in line for line in report.stand_lines), report.stand_lines
+
+
 def test_a_bare_guest_that_hangs_after_a_test_says_after_which(assets: Assets) -> None:
     options = Options(hardware=SMALL, timeout=5)
     report = GuestRun(BareGuest("hello", "hang=1"), options=options, assets=assets).run()

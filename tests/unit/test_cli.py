@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import logging
+import math
 import re
 import sys
 import threading
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from vhost_iommu import __version__, _core, cli
+from vhost_iommu.cli.common import seconds
 from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import doctor
@@ -101,6 +104,13 @@ def test_a_mistake_is_one_line_that_says_the_mend(
     argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in mistake(capsys, *argv)
+
+
+def test_a_limit_is_seconds_or_none() -> None:
+    assert (seconds("2.5"), seconds("none")) == (2.5, math.inf)
+    for text in ("inf", "nan", "-1", ""):
+        with pytest.raises(argparse.ArgumentTypeError):
+            seconds(text)
 
 
 @pytest.mark.parametrize(
