@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ... import _core
@@ -21,31 +19,20 @@ from ...mmio import Mirror
 from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..context import Context, Response
-from ..memory_type import MemoryType, override
 from ..stages import Stages
-from ..transaction import NO_MPAM, Answer, Begun, Direct, Mpam, Outcome, PageHint, Piece, Transaction
-from ..walk import Access, Cause, Fault, FaultKind
+from ..transaction import Answer, Begun, Direct, PageHint, Transaction
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
 from .compiled import (
     CONTEXTS,
-    DISABLED,
-    NO_CONTEXT,
     PARAMETERS,
-    RESPONSES,
     CompiledConfiguration,
     CompiledCounters,
     CompiledStages,
-    access_bits,
-    fault_of,
-    memory_type,
-    packed_type,
-    refusal,
     windows_of,
 )
-from .configuration import CdFault, Configuration, Refusal, StrictConfiguration
+from .configuration import Configuration, StrictConfiguration
 from .counters import Counters
 from .enables import MSI_SOURCES, Enables, guards
 from .execution import Execution
@@ -78,6 +65,7 @@ from .registers import (
 )
 from .reports import Reports
 from .stalls import Stalls
+from .transactions import Transactions
 from .validity import Validity
 
 if TYPE_CHECKING:
@@ -86,23 +74,6 @@ if TYPE_CHECKING:
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
 COMMAND_BURST = 128
-
-#: Every access there is, made once.
-_ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
-
-#: Which event a walk's fault becomes.
-FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
-    FaultKind.TRANSLATION: events.F_TRANSLATION,
-    FaultKind.ADDR_SIZE: events.F_ADDR_SIZE,
-    FaultKind.ACCESS: events.F_ACCESS,
-    FaultKind.PERMISSION: events.F_PERMISSION,
-    FaultKind.WALK_EABT: events.F_WALK_EABT,
-    FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
-}
-
-
-#: Faults that are errors of the tables or of software: they abort and are recorded, whatever the stream says.
-_ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
 class Smmu:
@@ -189,7 +160,9 @@ class Smmu:
         self.prompt = Prompt(registers, counters, self.lock, core, self._sync_msi_aborted)
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
-        self.stalls = Stalls(registers, self.reports, counters, clock, self.retranslate)
+        self.stalls = Stalls(
+            registers, self.reports, counters, clock, lambda stalled: self.transactions.translate(stalled)
+        )
         self.ats = Ats(
             registers, validity, self.configuration, self.stages, self.reports, self.enables, self.endpoints,
             self.lock, self.consume_commands,
@@ -203,6 +176,10 @@ class Smmu:
         self.commands = CommandQueue(
             name, registers, validity, memory, self.execution, self.stages, self.ats, self.reports, counters,
             self.prompt, core, trace,
+        )  # fmt: skip
+        self.transactions = Transactions(
+            name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
+            self.ats, counters, core, trace,
         )  # fmt: skip
         registers.attach(self.enables)
         registers.attach(self)
@@ -340,20 +317,12 @@ class Smmu:
         ``begun``: it is the rest of what ``direct`` began.
         """
         with self.lock:
-            return self.retranslate(transaction, begun)
+            return self.transactions.translate(transaction, begun)
 
     def unsupported(self, transaction: Transaction) -> Answer:
-        """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
-        t, answer = transaction, Answer(Outcome.ABORT)
+        """Abort a transaction of a type that is not supported."""
         with self.lock:
-            self.counters.transactions += 1
-            self.counters.faults += 1
-            if not t.translated:
-                attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
-                self._record(events.record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
-            if self.trace is not None:
-                self._trace_answer(t, answer)
-        return answer
+            return self.transactions.unsupported(transaction)
 
     def page_hint(self, hint: PageHint) -> None:
         """Pass a device's hint on to software; while translation is off there is none (§3.12.4.1, §7.3.19)."""
@@ -373,157 +342,3 @@ class Smmu:
         """Take a PCIe page request or stop marker (chapter 8)."""
         with self.lock:
             self.pri.request(request)
-
-    def retranslate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
-        """``translate`` for a stalled transaction's retry; the caller holds the lock."""
-        answer = self._translate(transaction, begun)
-        if self.trace is not None:
-            self._trace_answer(transaction, answer)
-        return answer
-
-    def _translate(self, t: Transaction, begun: Begun | None) -> Answer:
-        answer = Answer()
-        registers = self.registers
-        if self.core is None or t.translated:  # the core counts its own
-            self.counters.transactions += 1
-        if t.translated:
-            if t.ssid is None or not registers[IDR3].PASIDTT:
-                # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
-                t = replace(t, ssid=None, privileged=False, instruction=False)
-            split = self.ats.translated(t, answer)
-            if isinstance(split, CdFault):
-                self._fault_of(split.context, t, t.iova, split.fault, answer)
-                return answer
-            return answer if split is None else self._pages(split, t, answer)
-        if self.core is not None:
-            return self._translate_compiled(t, begun, answer)
-        if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
-            if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
-                answer.outcome = Outcome.ABORT
-            else:
-                answer.pieces.append(Piece(t.iova, t.size))
-                answer.memory.append(self._bypass_memory(t))
-                answer.mpam = self.enables.bypass_mpam
-            return answer
-        context = self.configuration.lookup(t.sid, t.ssid)
-        if isinstance(context, Refusal):
-            return self._refused(context, answer)
-        if isinstance(context, CdFault):
-            self._fault_of(context.context, t, t.iova, context.fault, answer)
-            return answer
-        return self._pages(context, t, answer)
-
-    def _refused(self, refused: Refusal, answer: Answer) -> Answer:
-        self.counters.faults += 1
-        answer.outcome = Outcome.ABORT
-        hidden = isinstance(refused.event, events.C_BAD_STREAMID) and not self.registers[CR2].RECINVSID
-        if refused.event is not None and not hidden:
-            self._record(refused.event, answer)
-        return answer
-
-    def _translate_compiled(self, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
-        """The same by the core: its pieces, and what it says of a fault."""
-        assert self.core is not None
-        access, memory = access_bits(t), packed_type(t.memory)
-        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access, memory, begun)
-        end, done, access, event, ssid, fetch, fault, responses = ended
-        if end == NO_CONTEXT:
-            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
-        if end == DISABLED:
-            answer.outcome = Outcome.ABORT
-            return answer
-        answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
-        answer.memory = [memory_type(packed) for _, _, packed in pieces]
-        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.enables.bypass_mpam
-        if fault is not None:
-            values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
-            self._fault(RESPONSES[responses], t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
-        elif done < t.size:
-            answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
-        return answer
-
-    def _bypass_memory(self, t: Transaction) -> MemoryType:
-        """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
-        if not self.registers[IDR1].ATTR_TYPES_OVR:
-            return t.memory.consistent()
-        gbpa = self.enables.gbpa()
-        return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
-
-    def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
-        """Translate page by page up to the first fault."""
-        answer.mpam = context.mpam
-        access = self._access(context, t)
-        address, left = t.iova, t.size
-        while left > 0:
-            self.counters.translations += 1
-            found = self.stages.translate(context, address, access)
-            if isinstance(found, Fault):
-                self._fault_of(context, t, address, found, answer)
-                return answer
-            size = min(found.size, left)
-            memory = self.stages.memory_of(context, found, t.memory)
-            last = answer.pieces[-1] if answer.pieces else None
-            if last is not None and last.pa + last.size == found.pa and answer.memory[-1] == memory:
-                answer.pieces[-1] = Piece(last.pa, last.size + size)
-            else:
-                answer.pieces.append(Piece(found.pa, size))
-                answer.memory.append(memory)
-            address = (address + size) & 2**64 - 1
-            left -= size
-        return answer
-
-    @staticmethod
-    def _access(context: Context, t: Transaction) -> Access:
-        """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
-        privileged = t.privileged if context.privileged is None else context.privileged
-        instruction = t.instruction if context.instruction is None else context.instruction
-        return _ACCESSES[t.write, privileged, instruction and not t.write]
-
-    def _fault_of(self, context: Context, t: Transaction, address: int, fault: Fault, answer: Answer) -> None:
-        self._fault(context.response(fault.stage), t, address, self._access(context, t), fault, answer)
-
-    def _fault(
-        self, response: Response, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
-    ) -> None:
-        """How a faulting transaction ends, and its record (§3.12, §5.5, §7.3)."""
-        self.counters.faults += 1
-        values = {
-            "PnU": int(access.privileged),
-            "InD": int(access.instruction),
-            "RnW": int(not access.write),
-            "InputAddr": address,
-            "S2": fault.stage - 1,
-            "CLASS": fault.cause,
-        }
-        if fault.kind is FaultKind.WALK_EABT:
-            # A stage 1 walk is the cause of its own abort (§7.3.12).
-            values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
-        elif fault.kind is FaultKind.TLB_CONFLICT:
-            del values["CLASS"]
-            values["IPA"] = fault.ipa & ~0xFFF
-        elif fault.stage == 2:
-            values["IPA"] = fault.ipa & ~0xFFF
-            if fault.kind is FaultKind.PERMISSION and fault.cause is Cause.TT:
-                values["TTRnW"] = int(not fault.table_write)
-        kind = FAULT_EVENTS[fault.kind]
-        if fault.kind in _ERRORS:
-            response = Response()
-        answer.outcome = Outcome.ABORT if response.abort else Outcome.RAZ_WI
-        if response.stall:
-            self.stalls.add(t, address, events.record(kind, t.sid, t.ssid, **values, STALL=1), answer)
-        elif response.record:
-            self._record(events.record(kind, t.sid, t.ssid, **values), answer)
-
-    def _trace_answer(self, t: Transaction, answer: Answer) -> None:
-        assert self.trace is not None
-        who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
-        what = {**who, "iova": t.iova, "size": t.size}
-        where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
-        if answer.mpam != NO_MPAM:
-            where.update(partid=answer.mpam.partid, pmg=answer.mpam.pmg)
-        name = "write" if t.write else "read"
-        self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
-
-    def _record(self, event: events.Event, answer: Answer) -> None:
-        answer.events.append(event)
-        self.reports.write(event)

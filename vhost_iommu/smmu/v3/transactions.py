@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a transaction: its context, its pages, and how a fault ends it (IHI 0070 §3.12, §7.3).
+
+Law: a fault is a value until it is a record; whoever calls holds the instance's lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from ...register_file import RegisterFile
+from ...trace import Trace
+from ..context import Context, Response
+from ..memory_type import MemoryType, override
+from ..stages import Stages
+from ..transaction import NO_MPAM, Answer, Begun, Mpam, Outcome, Piece, Transaction
+from ..walk import Access, Cause, Fault, FaultKind
+from . import events
+from .ats import Ats
+from .compiled import DISABLED, NO_CONTEXT, RESPONSES, access_bits, fault_of, memory_type, packed_type, refusal
+from .configuration import CdFault, Configuration, Refusal
+from .counters import Counters
+from .enables import Enables
+from .registers import CR0ACK, CR2, IDR1, IDR3
+from .reports import Reports
+from .stalls import Stalls
+from .validity import Validity
+
+if TYPE_CHECKING:
+    from ..._core.door import Core
+
+#: Every access there is, made once.
+_ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
+
+#: Which event a walk's fault becomes.
+FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
+    FaultKind.TRANSLATION: events.F_TRANSLATION,
+    FaultKind.ADDR_SIZE: events.F_ADDR_SIZE,
+    FaultKind.ACCESS: events.F_ACCESS,
+    FaultKind.PERMISSION: events.F_PERMISSION,
+    FaultKind.WALK_EABT: events.F_WALK_EABT,
+    FaultKind.TLB_CONFLICT: events.F_TLB_CONFLICT,
+}
+
+
+#: Faults that are errors of the tables or of software: they abort and are recorded, whatever the stream says.
+_ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
+
+
+class Transactions:
+    """The bus side of one SMMU; ``core`` None: by the reference alone."""
+
+    def __init__(
+        self,
+        name: str,
+        registers: RegisterFile,
+        validity: Validity,
+        configuration: Configuration,
+        stages: Stages,
+        reports: Reports,
+        enables: Enables,
+        stalls: Stalls,
+        ats: Ats,
+        counters: Counters,
+        core: Core | None,
+        trace: Trace | None,
+    ) -> None:
+        self.name = name
+        self.registers = registers
+        self.validity = validity
+        self.configuration = configuration
+        self.stages = stages
+        self.reports = reports
+        self.enables = enables
+        self.stalls = stalls
+        self.ats = ats
+        self.counters = counters
+        self.core = core
+        self.trace = trace
+
+    def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
+        """Translate page by page up to the first fault, and record what is to be recorded.
+
+        ``begun``: it is the rest of what the core began.
+        """
+        answer = self._translate(transaction, begun)
+        if self.trace is not None:
+            self._trace_answer(transaction, answer)
+        return answer
+
+    def unsupported(self, t: Transaction) -> Answer:
+        """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
+        answer = Answer(Outcome.ABORT)
+        self.counters.transactions += 1
+        self.counters.faults += 1
+        if not t.translated:
+            attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
+            self._record(events.record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
+        if self.trace is not None:
+            self._trace_answer(t, answer)
+        return answer
+
+    def _translate(self, t: Transaction, begun: Begun | None) -> Answer:
+        answer = Answer()
+        registers = self.registers
+        if self.core is None or t.translated:  # the core counts its own
+            self.counters.transactions += 1
+        if t.translated:
+            if t.ssid is None or not registers[IDR3].PASIDTT:
+                # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
+                t = replace(t, ssid=None, privileged=False, instruction=False)
+            split = self.ats.translated(t, answer)
+            if isinstance(split, CdFault):
+                self._fault_of(split.context, t, t.iova, split.fault, answer)
+                return answer
+            return answer if split is None else self._pages(split, t, answer)
+        if self.core is not None:
+            return self._translate_compiled(t, begun, answer)
+        if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
+            if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
+                answer.outcome = Outcome.ABORT
+            else:
+                answer.pieces.append(Piece(t.iova, t.size))
+                answer.memory.append(self._bypass_memory(t))
+                answer.mpam = self.enables.bypass_mpam
+            return answer
+        context = self.configuration.lookup(t.sid, t.ssid)
+        if isinstance(context, Refusal):
+            return self._refused(context, answer)
+        if isinstance(context, CdFault):
+            self._fault_of(context.context, t, t.iova, context.fault, answer)
+            return answer
+        return self._pages(context, t, answer)
+
+    def _refused(self, refused: Refusal, answer: Answer) -> Answer:
+        self.counters.faults += 1
+        answer.outcome = Outcome.ABORT
+        hidden = isinstance(refused.event, events.C_BAD_STREAMID) and not self.registers[CR2].RECINVSID
+        if refused.event is not None and not hidden:
+            self._record(refused.event, answer)
+        return answer
+
+    def _translate_compiled(self, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
+        """The same by the core: its pieces, and what it says of a fault."""
+        assert self.core is not None
+        access, memory = access_bits(t), packed_type(t.memory)
+        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access, memory, begun)
+        end, done, access, event, ssid, fetch, fault, responses = ended
+        if end == NO_CONTEXT:
+            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
+        if end == DISABLED:
+            answer.outcome = Outcome.ABORT
+            return answer
+        answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
+        answer.memory = [memory_type(packed) for _, _, packed in pieces]
+        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.enables.bypass_mpam
+        if fault is not None:
+            values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
+            self._fault(RESPONSES[responses], t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
+        elif done < t.size:
+            answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
+        return answer
+
+    def _bypass_memory(self, t: Transaction) -> MemoryType:
+        """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
+        if not self.registers[IDR1].ATTR_TYPES_OVR:
+            return t.memory.consistent()
+        gbpa = self.enables.gbpa()
+        return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
+
+    def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
+        """Translate page by page up to the first fault."""
+        answer.mpam = context.mpam
+        access = self._access(context, t)
+        address, left = t.iova, t.size
+        while left > 0:
+            self.counters.translations += 1
+            found = self.stages.translate(context, address, access)
+            if isinstance(found, Fault):
+                self._fault_of(context, t, address, found, answer)
+                return answer
+            size = min(found.size, left)
+            memory = self.stages.memory_of(context, found, t.memory)
+            last = answer.pieces[-1] if answer.pieces else None
+            if last is not None and last.pa + last.size == found.pa and answer.memory[-1] == memory:
+                answer.pieces[-1] = Piece(last.pa, last.size + size)
+            else:
+                answer.pieces.append(Piece(found.pa, size))
+                answer.memory.append(memory)
+            address = (address + size) & 2**64 - 1
+            left -= size
+        return answer
+
+    @staticmethod
+    def _access(context: Context, t: Transaction) -> Access:
+        """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
+        privileged = t.privileged if context.privileged is None else context.privileged
+        instruction = t.instruction if context.instruction is None else context.instruction
+        return _ACCESSES[t.write, privileged, instruction and not t.write]
+
+    def _fault_of(self, context: Context, t: Transaction, address: int, fault: Fault, answer: Answer) -> None:
+        self._fault(context.response(fault.stage), t, address, self._access(context, t), fault, answer)
+
+    def _fault(
+        self, response: Response, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
+    ) -> None:
+        """How a faulting transaction ends, and its record (§3.12, §5.5, §7.3)."""
+        self.counters.faults += 1
+        values = {
+            "PnU": int(access.privileged),
+            "InD": int(access.instruction),
+            "RnW": int(not access.write),
+            "InputAddr": address,
+            "S2": fault.stage - 1,
+            "CLASS": fault.cause,
+        }
+        if fault.kind is FaultKind.WALK_EABT:
+            # A stage 1 walk is the cause of its own abort (§7.3.12).
+            values.update(CLASS=Cause.TT if fault.stage == 1 else fault.cause, FetchAddr=fault.fetch)
+        elif fault.kind is FaultKind.TLB_CONFLICT:
+            del values["CLASS"]
+            values["IPA"] = fault.ipa & ~0xFFF
+        elif fault.stage == 2:
+            values["IPA"] = fault.ipa & ~0xFFF
+            if fault.kind is FaultKind.PERMISSION and fault.cause is Cause.TT:
+                values["TTRnW"] = int(not fault.table_write)
+        kind = FAULT_EVENTS[fault.kind]
+        if fault.kind in _ERRORS:
+            response = Response()
+        answer.outcome = Outcome.ABORT if response.abort else Outcome.RAZ_WI
+        if response.stall:
+            self.stalls.add(t, address, events.record(kind, t.sid, t.ssid, **values, STALL=1), answer)
+        elif response.record:
+            self._record(events.record(kind, t.sid, t.ssid, **values), answer)
+
+    def _trace_answer(self, t: Transaction, answer: Answer) -> None:
+        assert self.trace is not None
+        who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
+        what = {**who, "iova": t.iova, "size": t.size}
+        where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
+        if answer.mpam != NO_MPAM:
+            where.update(partid=answer.mpam.partid, pmg=answer.mpam.pmg)
+        name = "write" if t.write else "read"
+        self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
+
+    def _record(self, event: events.Event, answer: Answer) -> None:
+        answer.events.append(event)
+        self.reports.write(event)
