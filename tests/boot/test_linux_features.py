@@ -112,7 +112,7 @@ WITH_PASIDS = (
 )
 
 
-@pytest.mark.parametrize(("kernel", "skipped"), [("6.1", WITH_PASIDS), ("7", ()), ("7-16k", ())])
+@pytest.mark.parametrize(("kernel", "skipped"), [("6.1", WITH_PASIDS), ("7", ()), ("7-16k", ()), ("6.12-small", ())])
 def test_host_and_guest_tell_the_same_whichever_kernel_it_is(
     assets: Assets, kernel: str, skipped: tuple[str, ...]
 ) -> None:

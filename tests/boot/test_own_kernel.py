@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels in the forms in which people have them, and what they bring besides; the kernel is Debian's, rearranged."""
+"""Kernels in the forms in which people have them, and what they bring besides; most are Debian's, rearranged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import need_kernel
 from vhost_iommu.config import load_machine
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.initramfs import Initramfs
@@ -17,6 +18,7 @@ from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.verdict import Verdict
 
+SMALL = "6.12-small"
 NO_DISK = "this kernel has no virtio_mmio"
 DISK_CASES = {
     *("disk0_is_behind_smmu0", "disk0_appears", "disk0_holds_files"),
@@ -93,6 +95,33 @@ def test_a_build_folder_has_its_engine_tested(assets: Assets, build: Path) -> No
 def test_a_lone_kernel_has_its_engine_tested_by_headers_that_are_named(assets: Assets, lone: Path) -> None:
     wishes = Wishes(kernel=str(lone), headers=assets.headers(), cases=("engine0_keeps_pasids_apart",))
     assert [result.name for result in run(assets, "smmuv3-pasid", wishes).results] == ["engine0_keeps_pasids_apart"]
+
+
+@pytest.mark.parametrize("kernel", [SMALL])
+def test_a_kernel_that_is_not_debians_boots_by_its_build_folder(assets: Assets, kernel: str) -> None:
+    need_kernel(assets, kernel)
+    folder = assets.kernel(kernel)
+    wanted = KernelTree(folder).modules(["virtio_mmio", "virtio_blk", "vfat", "nls_iso8859_1", "nls_ascii"])
+    assert (wanted.files, wanted.absent) == ([], ["nls_ascii"]), "all built in but for one that it does without"
+    disk = run(assets, "smmuv3-linux", Wishes(kernel=f"{folder}/"))
+    assert (skipped(disk), disk.notes) == ({}, ())
+    assert [fact["filesystem"] for fact in disk.ktap.facts("file")] == ["vfat"]
+    engine = run(assets, "smmuv3-pasid", Wishes(kernel=str(folder)))
+    assert (skipped(engine), engine.notes) == ({}, ())
+    assert engine.passed("engine0_strict_revokes_pasids")
+
+
+@pytest.mark.parametrize("kernel", [SMALL])
+def test_a_lone_image_uses_what_is_built_in(assets: Assets, tmp_path: Path, kernel: str) -> None:
+    need_kernel(assets, kernel)
+    image = Path(shutil.copy(assets.kernel(kernel) / "arch/arm64/boot/Image", tmp_path))
+    disk = run(assets, "smmuv3-linux", Wishes(kernel=str(image)))
+    assert skipped(disk) == {}
+    assert [fact["filesystem"] for fact in disk.ktap.facts("file")] == ["vfat"]
+    engine = run(assets, "smmuv3-pasid", Wishes(kernel=str(image)))
+    assert set(skipped(engine).values()) == {"the engine's module is not to be had"}
+    assert [result.name for result in engine.results if result.skipped is None] == ["smmu0_probes", "no_smmu_warnings"]
+    assert ["name its build folder" in note for note in engine.notes] == [True, False]
 
 
 def test_an_installed_tree_boots_its_newest_kernel(assets: Assets, tmp_path: Path) -> None:

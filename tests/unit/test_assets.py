@@ -12,7 +12,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import apt as apt_module
 from vhost_iommu.guest import assets as assets_module
 from vhost_iommu.guest.apt import Done
-from vhost_iommu.guest.assets import Assets, headers_variable, kernel_variable
+from vhost_iommu.guest.assets import Assets, headers_variable, kernel_entry, kernel_variable
 
 TREES = {
     "busybox-static": ["bin/busybox", "usr/share/doc/busybox/copyright"],
@@ -41,6 +41,11 @@ TREES = {
     "linux-headers-7.3.4+deb13-arm64-16k": ["usr/src/linux-headers-7.3.4+deb13-arm64-16k/vmlinux"],
     "linux-headers-7.3.4+deb13-common": ["usr/src/linux-headers-7.3.4+deb13-common/Makefile"],
     "linux-kbuild-7.3.4+deb13": ["usr/lib/linux-kbuild-7.3.4+deb13/scripts/mod/modpost"],
+    "linux-source-6.12": ["usr/src/linux-source-6.12.tar.xz"],
+    "make": ["usr/bin/make"],
+    "flex": ["usr/bin/flex"],
+    "bison": ["usr/bin/bison"],
+    "bc": ["usr/bin/bc"],
     "libc6": ["usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu/libc.so.6"],
 }
 
@@ -81,6 +86,8 @@ class Outside:
             return Done(0, "", "")
         if program == "apt-get":
             return self.fetch(argv)
+        if program == "make":
+            return self.make(argv, Path(argv[2]))
         if "--version" in argv:
             return Done(0, f"QEMU emulator version {self.qemu_version} (Debian)\n", "")
         if "-device" in argv:
@@ -95,6 +102,16 @@ class Outside:
         if "install" in argv:
             for name in [*names, "libc6_1_any.deb"]:
                 (Path(argv[-1].partition("=")[2]) / name).write_text("deb")
+        return Done(0, "", "")
+
+    def make(self, argv: Sequence[str], folder: Path) -> Done:
+        if argv[-1] == "allnoconfig":
+            (wishes,) = (word.partition("=")[2] for word in argv if word.startswith("KCONFIG_ALLCONFIG="))
+            (folder / ".config").write_text(Path(wishes).read_text())
+            return Done(0, "", "")
+        for name, text in {"include/config/kernel.release": "6.12.95-small\n", "mm/slub.o": "object"}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
         return Done(0, "", "")
 
     @property
@@ -255,6 +272,43 @@ def test_each_flavour_has_headers_of_its_own(
     assert (build / f"../{common}/Makefile").exists()
     assert (build / f"../../lib/{kbuild}/scripts/mod/modpost").exists()
     assert (build / "../../lib64/ld-linux-x86-64.so.2").exists(), "of the kernel's own Debian"
+
+
+def test_a_small_kernel_is_compiled_here_and_is_its_own_build_folder(
+    assets: Assets, outside: Outside, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.path |= {name: f"/bin/{name}" for name in ("gcc", "make")}
+    monkeypatch.setattr(
+        assets_module, "unpack_source", lambda archive, folder: (folder / "Makefile").write_text("all:")
+    )
+    kernel = assets.kernel("6.12-small")
+    assert kernel == tmp_path / "cache" / kernel_entry("6.12-small")
+    assert assets.headers("6.12-small") == kernel
+    assert assets.facts(kernel.name) == {"version": "6.12.95-small", "packages": "linux-source-6.12_1_any"}
+    assert sorted(path.name for path in kernel.iterdir()) == [".config", "Makefile", "include", "stamp.json"]
+    assert said[-1] == f"kernel 6.12.95-small is in {kernel}"
+    made = [call for call in outside.calls if call[0] == "make"]
+    assert [call[-1] for call in made] == ["allnoconfig", "modules"]
+    assert f"CROSS_COMPILE={tmp_path}/cache/cross-bookworm/usr/bin/aarch64-linux-gnu-" in made[0]
+
+
+def test_what_compiles_a_kernel_is_fetched_where_it_is_not_here(
+    assets: Assets, outside: Outside, tmp_path: Path
+) -> None:
+    outside.path["make"] = "/bin/make"
+    assert assets.tools("make") == {}
+    assert not outside.fetched
+    programs = tmp_path / "cache/tools-bookworm/usr/bin"
+    found = assets.tools("make", "flex")
+    assert found["PATH"].split(":")[0] == str(programs)
+    assert found["M4"] == str(programs / "m4")
+    assert (programs / "bison").exists()
+
+
+def test_without_a_compiler_for_this_machine_no_kernel_is_compiled(assets: Assets, outside: Outside) -> None:
+    with pytest.raises(UsageError, match=r"\$VI_KERNEL_6_12_SMALL.*takes a gcc for this machine"):
+        assets.kernel("6.12-small")
+    assert not outside.fetched
 
 
 def test_busybox_is_a_file_and_its_download_is_gone(assets: Assets, tmp_path: Path) -> None:

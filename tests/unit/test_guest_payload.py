@@ -220,6 +220,26 @@ def test_a_kernel_that_was_built_again_has_its_module_built_again(tmp_path: Path
     assert kmod.Modules(assets, folder, compile_all).module() != first
 
 
+def test_an_older_compiler_than_the_kernels_is_not_asked_for_what_it_lacks(tmp_path: Path, assets: Assets) -> None:
+    folder = headers(tmp_path / "bld")
+    (folder / "include/config").mkdir()
+    (folder / "include/config/auto.conf").write_text("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=y\n")
+    made: list[Sequence[str]] = []
+
+    def older(argv: Sequence[str], **_: object) -> Done:
+        if "-E" in argv:
+            return Done(1, "", "unrecognized command-line option")
+        if argv[0] == "make":
+            made.append(argv)
+        return compile_all(argv)
+
+    kmod.Modules(assets, folder, older).module()
+    assert ["CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=" in argv for argv in made] == [True]
+    (folder / "vmlinux").write_text("again")
+    kmod.Modules(assets, folder, lambda argv, **_: Done(0, "", "") if "-E" in argv else older(argv)).module()
+    assert ["CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=" in argv for argv in made] == [True, False]
+
+
 def test_a_build_folder_that_lacks_a_step_says_which(tmp_path: Path, assets: Assets) -> None:
     folder = headers(tmp_path / "bld")
     (folder / "include/config").mkdir()

@@ -7,6 +7,7 @@ packages in the cache. Nothing outside the cache is written, and nothing needs r
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -30,7 +31,10 @@ from vhost_iommu.guest.apt import (
     unpack,
 )
 from vhost_iommu.guest.cache import Cache, default_folder
-from vhost_iommu.guest.headers import library_folders, loader_of, make_usable
+from vhost_iommu.guest.headers import make_usable
+from vhost_iommu.guest.kbuild import Kbuild, unpack_source
+from vhost_iommu.guest.loader import library_folders, loader_of, wrap_programs
+from vhost_iommu.guest.share import share
 
 QEMU = "qemu-system-aarch64"
 QEMU_MINIMUM = (10, 1, 0)  # the first with a vfio-user client
@@ -42,12 +46,13 @@ UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"
 
 @dataclass(frozen=True)
 class Flavour:
-    """Where a Debian kernel is: its suite, the form of its version, and the packages that hold it."""
+    """Where a Debian kernel is: its suite, the form of its version, and the packages that hold it, or its source."""
 
     suite: str
     version: str
     packages: tuple[str, ...]
     kbuild: str = ""  #: the package of programs that build modules, where the version does not name it
+    config: tuple[str, ...] = ()  #: parts of guest/kernel-config with which a source is compiled here
 
 
 _SEVEN = ("linux-binary-", "linux-base-", "linux-modules-")
@@ -56,6 +61,7 @@ FLAVOURS: Mapping[str, Flavour] = {
     "6.1": Flavour("bookworm", r"6\.1\.\d+-\d+-arm64", ("linux-image-",), "linux-kbuild-6.1"),
     "7": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64", _SEVEN),
     "7-16k": Flavour("trixie-backports", r"7\.\d+\.\d+\+\w+-arm64-16k", _SEVEN),
+    "6.12-small": Flavour("bookworm-backports", r"6\.12", ("linux-source-",), config=("virt", "disks", "smmu")),
 }
 
 
@@ -197,20 +203,47 @@ class Assets:
             raise UsageError(f"there is no kernel flavour {flavour!r}; take one of {', '.join(FLAVOURS)}")
         if (named := by_hand(kernel_variable(flavour))) is not None:
             return named
-        return self._cache.entry(f"kernel-{flavour}", lambda folder: self._make_kernel(flavour, folder))
+        make = self._build_kernel if FLAVOURS[flavour].config else self._make_kernel
+        return self._cache.entry(kernel_entry(flavour), lambda folder: make(flavour, folder))
 
     def _make_kernel(self, flavour: str, folder: Path) -> dict[str, str]:
-        about = FLAVOURS[flavour]
         _require_apt(f"Debian's kernel {flavour}", kernel_variable(flavour))
-        source = self._apt([about.suite], "arm64")
-        first = about.packages[0]
-        version = source.newest(re.escape(first) + about.version, f"kernel {flavour}").removeprefix(first)
-        names = [package + version for package in about.packages]
-        what = f"kernel {version}"
-        debs = self._fetch(what, names, [about.suite], "arm64", folder)
-        self._discard_archives(what)
-        self._progress(f"{what} is in {self.folder / f'kernel-{flavour}'}")
+        version, debs = self._fetch_newest(flavour, "kernel", folder)
+        self._progress(f"kernel {version} is in {self.folder / kernel_entry(flavour)}")
         return {"version": version, "packages": " ".join(debs)}
+
+    def _build_kernel(self, flavour: str, folder: Path) -> dict[str, str]:
+        """Compile a kernel of our own configuration: it takes some minutes, and 0.7 GB meanwhile."""
+        _require_apt(f"the source of kernel {flavour}", kernel_variable(flavour))
+        if shutil.which("gcc") is None:
+            bar = Obstacle("compiling it takes a gcc for this machine too", "install gcc and libc6-dev")
+            raise MissingError([(f"kernel {flavour}", kernel_variable(flavour))], bar)
+        cross, tools = self.cross(gnu=True), self.tools("make", "flex", "bison", "bc")
+        package = folder / "package"
+        _, debs = self._fetch_newest(flavour, "source of kernel", package)
+        self._progress(f"unpacking the source of kernel {flavour}…")
+        (archive,) = package.glob("usr/src/linux-source-*.tar.xz")
+        unpack_source(archive, folder)
+        shutil.rmtree(package)
+        kernel = Kbuild(folder, str(cross.prefix), {**cross.env, **tools}, self._run, self._progress)
+        kernel.configure([share(f"kernel-config/{part}.config") for part in FLAVOURS[flavour].config])
+        self._progress(f"compiling kernel {flavour}…")
+        version = kernel.compile(f"kernel {flavour}")
+        kernel.prune()
+        self._progress(f"kernel {version} is in {self.folder / kernel_entry(flavour)}")
+        return {"version": version, "packages": " ".join(debs)}
+
+    def _fetch_newest(self, flavour: str, what: str, folder: Path) -> tuple[str, list[str]]:
+        """Unpack the flavour's packages of the newest version into ``folder``; that version, and their names."""
+        about = FLAVOURS[flavour]
+        first = about.packages[0]
+        source = self._apt([about.suite], "arm64")
+        version = source.newest(re.escape(first) + about.version, f"kernel {flavour}").removeprefix(first)
+        what = f"{what} {version}"
+        names = [package + version for package in about.packages]
+        debs = self._fetch(what, names, [about.suite], "arm64", folder, present=["binutils", "xz-utils"])
+        self._discard_archives(what)
+        return version, debs
 
     def headers(self, flavour: str = "6.12") -> Path:
         """Folder in which ``make modules`` builds modules for exactly the kernel that ``kernel`` gives.
@@ -225,8 +258,10 @@ class Assets:
             raise UsageError(
                 f"{kernel} is no build folder; name the one of that kernel in ${headers_variable(flavour)}"
             )
-        self.kernel(flavour)
-        stamp = self._cache.stamp(f"kernel-{flavour}") or {}
+        built = self.kernel(flavour)
+        if FLAVOURS[flavour].config:
+            return built
+        stamp = self._cache.stamp(kernel_entry(flavour)) or {}
         version = stamp["version"]
         entry = self._cache.entry(f"headers-{version}", lambda folder: self._make_headers(flavour, stamp, folder))
         return entry / f"usr/src/linux-headers-{version}"
@@ -254,7 +289,7 @@ class Assets:
             )  # fmt: skip
         except UsageError as why:
             raise UsageError(
-                f"{why}; if it has a newer kernel by now, remove {self.folder / f'kernel-{flavour}'} "
+                f"{why}; if it has a newer kernel by now, remove {self.folder / kernel_entry(flavour)} "
                 "so that both are fetched again"
             ) from None
         make_usable(folder, version, common)
@@ -346,6 +381,28 @@ class Assets:
         self._progress(f"gcc for AArch64 is in {self.folder / f'cross-{suite}'}")
         return {"packages": " ".join(debs)}
 
+    def tools(self, *names: str) -> dict[str, str]:
+        """An environment in which the programs ``names`` are found, of make, flex, bison and bc."""
+        if all(map(shutil.which, names)):
+            return {}
+        folder = self._cache.entry(f"tools-{host_suite()}", self._make_tools)
+        programs = folder / "usr/bin"
+        return {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}", "M4": str(programs / "m4"),
+                "BISON_PKGDATADIR": str(folder / "usr/share/bison")}  # fmt: skip
+
+    def _make_tools(self, folder: Path) -> dict[str, str]:
+        what = "make, flex, bison and bc"
+        if (bar := obstacle()) is not None:
+            raise UsageError(f"{what} are not all here, and {bar.why}; install them")
+        debs = self._fetch(
+            what, ["make", "flex", "bison", "bc"], [host_suite()], self._host_architecture(), folder,
+            dependencies=True, leave_out=("debconf_", "dpkg_", "perl-base_", "tar_"),
+        )  # fmt: skip
+        wrap_programs(folder, (folder / "usr/bin").iterdir())
+        self._discard_archives(what)
+        self._progress(f"{what} are in {self.folder / f'tools-{host_suite()}'}")
+        return {"packages": " ".join(debs)}
+
     # Everything at once
 
     def fetch_all(self, kernels: Sequence[str] = ("6.12",), *, modules: bool = True) -> None:
@@ -416,6 +473,14 @@ def _require_apt(thing: str, variable: str) -> None:
     """MissingError unless this machine can fetch things."""
     if (why := obstacle()) is not None:
         raise MissingError([(thing, variable)], why)
+
+
+def kernel_entry(flavour: str) -> str:
+    """The cache's entry of a kernel; one that is built here is named by its configuration too."""
+    if not (config := FLAVOURS[flavour].config):
+        return f"kernel-{flavour}"
+    hashed = hashlib.sha256(b"".join(share(f"kernel-config/{part}.config").read_bytes() for part in config))
+    return f"kernel-{flavour}-{hashed.hexdigest()[:8]}"
 
 
 def kernel_variable(flavour: str) -> str:

@@ -17,27 +17,13 @@ from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import Assets, Cross
+from vhost_iommu.guest.share import share
 
 #: No FPU and no unaligned access: with the MMU off all memory is Device memory, which faults on either.
 FLAGS = ("-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-fno-stack-protector",
          "-fno-asynchronous-unwind-tables",
          "-mgeneral-regs-only", "-mstrict-align", "-mno-outline-atomics", "-march=armv8-a", "-std=gnu11", "-O2", "-g",
          "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096")  # fmt: skip
-
-
-def share(name: str = "") -> Path:
-    """A file of the code that runs in guests: in a checkout under guest/, in an installed package beside it."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_share/guest", package.parent / "guest"):
-        if folder.is_dir():
-            return folder / name
-    raise UsageError("the package lacks its folder of guest code; install it again")
-
-
-def checkout() -> Path | None:
-    """The top of the source tree, where make works; None in an installed package."""
-    top = Path(__file__).resolve().parents[2]
-    return top if (top / "Makefile").is_file() and (top / "hatch_build.py").is_file() else None
 
 
 class Toolchain:

@@ -16,8 +16,8 @@ from functools import partial
 from vhost_iommu import _core, memory
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import debian_mirror, obstacle
-from vhost_iommu.guest.assets import FLAVOURS, Assets, Cross, by_hand, headers_variable, kernel_variable
-from vhost_iommu.guest.build import checkout
+from vhost_iommu.guest.assets import FLAVOURS, Assets, Cross, by_hand, headers_variable, kernel_entry, kernel_variable
+from vhost_iommu.guest.share import checkout
 
 SPACE_NEEDED = 1_000_000_000  # bytes, for the default kernel and while it is unpacked
 
@@ -41,11 +41,13 @@ def prerequisites(assets: Assets) -> list[Prerequisite]:
     ]
     for flavour in FLAVOURS:
         variable = kernel_variable(flavour)
-        look = partial(_entry, assets, f"kernel-{flavour}", variable)
+        look = partial(_entry, assets, kernel_entry(flavour), variable)
         default = flavour == "6.12"
         fetch = "fetch" if default else f"fetch {flavour}"
         things.append(_thing(f"kernel {flavour}", look, "one", variable, needed=default, fetch=fetch))
-        version = (assets.facts(f"kernel-{flavour}") or {}).get("version", flavour)
+        if FLAVOURS[flavour].config:
+            continue  # it has its own
+        version = (assets.facts(kernel_entry(flavour)) or {}).get("version", flavour)
         variable = headers_variable(flavour)
         look = partial(_entry, assets, f"headers-{version}", variable)
         what = "its build folder, to have modules built,"

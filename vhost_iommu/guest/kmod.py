@@ -18,14 +18,16 @@ from pathlib import Path
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import Run, run_command
 from vhost_iommu.guest.assets import Assets
-from vhost_iommu.guest.build import share
 from vhost_iommu.guest.headers import write_makefiles
+from vhost_iommu.guest.share import share
 
 #: The module that drives the DMA engine.
 ENGINE = "vt_engine"
 _RELEASE = "include/generated/utsrelease.h"
 #: What a compiler says in vain after its first errors.
 _ERRORS = 8
+#: What a kernel that a newer gcc compiled asks of ours, by the option that says so; without, it has another way.
+_NEWER = {"CC_HAS_MIN_FUNCTION_ALIGNMENT": "-fmin-function-alignment=8"}
 #: ELF's e_machine, by what uname says.
 _MACHINES = {"x86_64": 62, "aarch64": 183}
 
@@ -84,12 +86,14 @@ class Modules:
         if self._configured("CC_IS_CLANG") and all(map(shutil.which, ("clang", "ld.lld", "llvm-objcopy"))):
             return ["LLVM=1"], ["llvm-objcopy"], {}
         cross = self._assets.cross(gnu=True)
-        return [f"CROSS_COMPILE={cross.prefix}"], [f"{cross.prefix}objcopy"], cross.env
+        arguments = [f"CROSS_COMPILE={cross.prefix}"]
+        for option, flag in _NEWER.items():
+            probe = [*cross.cc, flag, "-E", "-x", "c", "/dev/null"]
+            if self._configured(option) and self._run(probe, env=cross.env).code:
+                arguments.append(f"CONFIG_{option}=")
+        return arguments, [f"{cross.prefix}objcopy"], cross.env
 
     def _build(self, files: Sequence[Path], name: str, final: Path) -> None:
-        make = shutil.which("make")
-        if make is None:
-            raise UsageError("building a kernel module takes make, which this machine lacks; install make")
         arguments, objcopy, env = self._tools()
         if not (self._headers / "Module.symvers").is_file():
             arguments.append("KBUILD_MODPOST_WARN=1")  # that it cannot know the kernel's symbols
@@ -100,11 +104,11 @@ class Modules:
             for file in files:
                 shutil.copy(file, folder)
             headers = self._usable(Path(new) / "headers")
-            command = [make, "-s", "-C", str(headers), f"M={folder}", "ARCH=arm64", *arguments]
+            command = ["make", "-s", "-C", str(headers), f"M={folder}", "ARCH=arm64", *arguments]
             # What a make around us says to its own is nothing to this one.
             quiet = dict.fromkeys(("MAKEFLAGS", "MFLAGS", "MAKELEVEL"), "")
             for argv in ([*command, "modules"], [*objcopy, "--strip-debug", str(made)]):
-                done = self._run(argv, env={**quiet, **env})
+                done = self._run(argv, env={**quiet, **env, **self._assets.tools("make")})
                 if done.code:
                     said = _errors((done.out + done.err).replace(f"{new}/", "").splitlines())
                     raise UsageError(f"{name} does not compile in {self._headers}; mend what is told of:\n{said}")

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.build import share
 from vhost_iommu.guest.choice import comment_above
 from vhost_iommu.guest.devicetree import node_name
 from vhost_iommu.guest.platform import CAN_STALL, PASID_BITS, Placed, Platform
+from vhost_iommu.guest.share import share
 
 DISK, ENGINE = "virtio,mmio", "arm,smmute"
 #: What the cases use, where a kernel has it as a module; each brings what it depends on.

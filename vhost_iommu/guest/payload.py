@@ -16,11 +16,11 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import initramfs, kmod, linux
 from vhost_iommu.guest.apt import Run, run_command
 from vhost_iommu.guest.assets import FLAVOURS, Assets
-from vhost_iommu.guest.build import share
 from vhost_iommu.guest.choice import chosen_of
 from vhost_iommu.guest.kernel import KernelTree, decompressed, is_for_arm64, modinfo, needed_modules
 from vhost_iommu.guest.linux import Case
 from vhost_iommu.guest.platform import Platform
+from vhost_iommu.guest.share import share
 
 _CPIO = (b"070701", b"070702")
 #: What a kernel may unpack by itself, and we do not.

@@ -18,7 +18,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import bare, devicetree, qemu, shim
 from vhost_iommu.guest.account import Account
 from vhost_iommu.guest.assets import Assets, all_at_once
-from vhost_iommu.guest.build import Toolchain, share
+from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.choice import comment_above
 from vhost_iommu.guest.console import End
 from vhost_iommu.guest.folder import RunFolder
@@ -27,6 +27,7 @@ from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.payload import LinuxGuest, Payload
 from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
+from vhost_iommu.guest.share import share
 from vhost_iommu.guest.symbols import NONE, Symbols, of_elf, of_kernel
 from vhost_iommu.guest.verdict import Contract, Verdict, judge
 from vhost_iommu.guest.watch import watch
