@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import missing
-from vhost_iommu import cli
+from vhost_iommu import _core, cli
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.initramfs import Initramfs
@@ -151,6 +153,46 @@ def test_a_user_may_have_a_debugger_of_his_own(
     assert "before the guest said a word" in out
     assert "PC 0x40200000 (_start+0x0)" in out
     Path("mine.sock").unlink(missing_ok=True)
+
+
+def test_ctrl_c_says_what_went_on_and_names_the_folder(program: Callable[[str], Path]) -> None:
+    # Whoever runs us in the background of a shell has it ignored.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "from vhost_iommu.cli import main; sys.exit(main())"
+    argv = [sys.executable, "-c", start, "run", "smmuv3-bare", "--elf", str(program("")), "--console"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as ours:
+        assert ours.stdout is not None
+        while "DONE" not in ours.stdout.readline():
+            assert ours.poll() is None
+        ours.send_signal(signal.SIGINT)
+        told, _ = ours.communicate(timeout=120)
+    assert ours.returncode == 130
+    assert re.search(r"^interrupted: it was ended by hand .*its last line: the work is DONE", told, re.MULTILINE)
+    assert re.search(r"PC 0x402\w+ \(_start\+", told)
+    (folder,) = re.findall(r"^the console and all else is in (.*)$", told, re.MULTILINE)
+    assert "the work is DONE" in (Path(folder) / "console.log").read_text()
+
+
+@pytest.mark.parametrize("translator", ["core", "traced", "reference"])
+def test_what_is_counted_is_the_same_traced_or_not(
+    translator: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if translator == "reference":
+        monkeypatch.setenv(_core.PURE, "1")
+    argv = ["--trace", str(tmp_path / "t.txt")] if translator == "traced" else []
+    assert run("--json", *argv) == 0
+    smmu = json.loads(capsys.readouterr().out)["smmus"]["smmu0"]
+    assert sum(smmu["commands"].values()) == smmu["counters"]["commands"]
+    assert smmu["commands"]["CMD_SYNC"] == smmu["counters"]["syncs"]
+    # One program, one history, whoever translates.
+    assert smmu["commands"]["CMD_CFGI_STE"] > smmu["commands"]["CMD_TLBI_NH_VA"] > 0
+    assert smmu["events"] == {
+        "F_TRANSLATION": 3,
+        "C_BAD_STE": 2,
+        "F_PERMISSION": 1,
+        "C_BAD_CD": 1,
+        "C_BAD_SUBSTREAMID": 1,
+    }
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "6.1", "7"])
