@@ -122,7 +122,7 @@ def build(across: list[str], say: Callable[[str], None]) -> list[Path]:
     from setuptools.command.build_ext import build_ext
 
     def build_extensions() -> None:
-        command.compiler.spawn = spawn
+        command.compiler.spawn = command.compiler.call = spawn  # as older and newer setuptools name it
         build_ext.build_extensions(command)
 
     def spawn(argv: list[str], *_: Any, **__: Any) -> None:

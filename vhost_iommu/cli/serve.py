@@ -30,7 +30,7 @@ def add(command: Add) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.config import load_machine
     from vhost_iommu.daemon import Daemon
-    from vhost_iommu.guest.assets import Assets
+    from vhost_iommu.guest.assets import QEMU, Assets
     from vhost_iommu.guest.launch import hardware_of
     from vhost_iommu.guest.mapping import platform_of, wires_of
     from vhost_iommu.guest.qemu import own_line
@@ -61,6 +61,8 @@ def _serve(args: argparse.Namespace) -> int:
             slots = [function.slot for function in platform.functions]
             sockets = [(path.absolute(), slot) for path, slot in zip(daemon.sockets, slots, strict=True)]
             print(_READY.format(config.name), file=sys.stderr)
+            if qemu is None:
+                print(f"{QEMU} of 10.1 or newer is not here; 'vhost-iommu fetch' gets one", file=sys.stderr)
             print(shlex.join(own_line(qemu, hardware_of(config), sockets)), flush=True)
 
         try:
