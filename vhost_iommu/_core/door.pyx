@@ -2,9 +2,9 @@
 # cython: language_level=3, freethreading_compatible=False
 """The thin door to the compiled core: Python values in, Python values out, no meaning of its own.
 
-Law: every call into the core enters and leaves it (``vi_enter``, ``vi_exit``), and in between makes and frees no object:
-that may run any code, which may wait for whoever is inside. Who waits so lets go of the interpreter, as who moves many
-bytes does.
+Law: every call into the core enters and leaves it (``enter``, ``leave``), and in between touches no object: that may run
+any code, which may wait for whoever is inside. Who waits so lets go of the interpreter, as who moves many bytes does, and
+everybody where a client may withhold its pages.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -273,14 +273,39 @@ cdef enum: LONG = 16384
 cdef enum: OWN_SLOT = 0
 
 
-cdef vi_reader *enter(vi_core *core, unsigned slot) noexcept:
-    """``vi_enter`` for who has the interpreter, which is let go of while somebody has to be waited for."""
-    cdef vi_reader *reader = vi_try_enter(core, slot)
-    while reader is NULL:
+cdef extern from "Python.h":
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState *PyEval_SaveThread()
+    void PyEval_RestoreThread(PyThreadState *state)
+
+
+cdef struct Visit:
+    vi_reader *reader
+    PyThreadState *thread  # NULL: the interpreter is in hand
+
+
+cdef Visit enter(Core core, unsigned slot) noexcept:
+    """``vi_enter`` for who has the interpreter, which is let go of while somebody has to be waited for: a client with a page
+    until ``leave``, somebody inside here."""
+    cdef Visit visit
+    if core.guarded:
+        visit.thread = PyEval_SaveThread()
+        visit.reader = vi_enter(core.core, slot)
+        return visit
+    visit.thread = NULL
+    visit.reader = vi_try_enter(core.core, slot)
+    while visit.reader is NULL:
         with nogil:
-            vi_exit(vi_enter(core, slot))
-        reader = vi_try_enter(core, slot)
-    return reader
+            vi_exit(vi_enter(core.core, slot))
+        visit.reader = vi_try_enter(core.core, slot)
+    return visit
+
+
+cdef void leave(Visit visit) noexcept:
+    vi_exit(visit.reader)
+    if visit.thread is not NULL:
+        PyEval_RestoreThread(visit.thread)
 
 
 cdef class Held:
@@ -361,6 +386,7 @@ cdef class Core:
     cdef vi_core *core
     cdef Py_buffer *buffers
     cdef uint32_t buffer_count
+    cdef bint guarded  # a window has a guard, so whoever is inside may have to wait for a client
 
     def __cinit__(self, uint32_t tlb_entries, uint32_t contexts):
         self.core = vi_core_new(tlb_entries, contexts)
@@ -389,13 +415,14 @@ cdef class Core:
         cdef uint32_t count = len(windows), at = 0
         cdef Py_buffer *buffers = <Py_buffer *>calloc(count + 1, sizeof(Py_buffer))
         cdef vi_window *table = <vi_window *>calloc(count + 1, sizeof(vi_window))
-        cdef bint done
+        cdef bint done, guarded = False
         if buffers is NULL or table is NULL:
             free(buffers)
             free(table)
             raise MemoryError("no memory for windows")
         try:
             for at, (base, size, buffer, readable, writable, guard) in enumerate(windows):
+                guarded |= guard is not None
                 table[at].base = base
                 table[at].size = size
                 if buffer is not None:
@@ -405,6 +432,7 @@ cdef class Core:
                     table[at].host = <uint8_t *>buffers[at].buf
                     table[at].broken = (<Guard>guard).flag if isinstance(guard, Guard) else NULL
                     table[at].allows = (VI_MAY_READ if readable else 0) | (VI_MAY_WRITE if writable else 0)
+            self.guarded |= guarded
             with nogil:
                 done = vi_set_windows(self.core, table, count)
             if not done:
@@ -415,7 +443,7 @@ cdef class Core:
         finally:
             free(table)
         self._release(self.buffers, self.buffer_count)
-        self.buffers, self.buffer_count = buffers, count
+        self.buffers, self.buffer_count, self.guarded = buffers, count, guarded
 
     def set_parameters(self, *, uint32_t idr0, uint32_t idr1, uint32_t idr3, uint32_t idr5, uint32_t mpamidr,
                        uint32_t cr2, uint32_t strtab_base_cfg, uint64_t strtab_base, bint enabled, uint32_t gbpa):
@@ -438,12 +466,12 @@ cdef class Core:
         cdef vi_lookup_result found
         cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
         cdef Held held = Held.__new__(Held)
-        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
-        look_up(reader, sid, substream, &found)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        look_up(visit.reader, sid, substream, &found)
         if found.status != VI_REFUSED:
             held.context = found.context[0]
             vi_hold_context(self.core, found.context)
-        vi_exit(reader)
+        leave(visit)
         held.core = None if found.status == VI_REFUSED else self
         return (found.status, found.event, found.ssid if found.names_ssid else None, found.fetch,
                 _fault(&found.fault), None if held.core is None else held)
@@ -453,9 +481,9 @@ cdef class Core:
         cdef vi_lookup_result found
         cdef uint64_t ste[8]
         cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
-        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
-        vi_legal_ste(reader, sid, substream, ste, &found)
-        vi_exit(reader)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        vi_legal_ste(visit.reader, sid, substream, ste, &found)
+        leave(visit)
         whole = _structure(ste) if found.status == VI_FOUND else None
         return whole, found.event, found.ssid if found.names_ssid else None, found.fetch
 
@@ -465,19 +493,19 @@ cdef class Core:
         cdef Held held = Held.__new__(Held)
         raw = ste.to_bytes(64, "little")
         memcpy(words, PyBytes_AS_STRING(raw), 64)
-        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
-        vi_bare_context(reader, words, &held.context)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        vi_bare_context(visit.reader, words, &held.context)
         vi_hold_context(self.core, &held.context)
-        vi_exit(reader)
+        leave(visit)
         held.core = self
         return held
 
     def translate(self, Held held not None, uint64_t address, unsigned access):
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
         cdef vi_output output
-        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
-        cdef vi_fault fault = vi_translate(reader, &held.context, address, access, 0, True, &output)
-        vi_exit(reader)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        cdef vi_fault fault = vi_translate(visit.reader, &held.context, address, access, 0, True, &output)
+        leave(visit)
         if fault.kind:
             return (_fault(&fault),)
         return (None, output.pa, output.size, _mapping(&output.stage1) if output.has1 else None,
@@ -509,9 +537,9 @@ cdef class Core:
             pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
             if pieces is NULL:
                 raise MemoryError("no memory for pieces")
-        cdef vi_reader *reader = enter(self.core, OWN_SLOT)
-        count = vi_pieces(reader, &request, counted, pieces, room, &result)
-        vi_exit(reader)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        count = vi_pieces(visit.reader, &request, counted, pieces, room, &result)
+        leave(visit)
         try:
             return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)],
                     (result.partid, result.pmg),
@@ -525,14 +553,15 @@ cdef class Core:
         cdef vi_request request
         cdef vi_result result
         cdef vi_reader *reader
+        cdef Visit visit
         request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
         request.access, request.incoming = access, VI_INCOMING
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
         if size < LONG:
-            reader = enter(self.core, slot)
-            vi_dma_read(reader, &request, to, &result)
-            vi_exit(reader)
+            visit = enter(self, slot)
+            vi_dma_read(visit.reader, &request, to, &result)
+            leave(visit)
         else:
             with nogil:
                 reader = vi_enter(self.core, slot)
@@ -546,13 +575,14 @@ cdef class Core:
         cdef vi_request request
         cdef vi_result result
         cdef vi_reader *reader
+        cdef Visit visit
         cdef const uint8_t *at = &data[0]
         request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, data.shape[0]
         request.access, request.incoming = access | 1, VI_INCOMING
         if request.size < LONG:
-            reader = enter(self.core, slot)
-            vi_dma_write(reader, &request, at, &result)
-            vi_exit(reader)
+            visit = enter(self, slot)
+            vi_dma_write(visit.reader, &request, at, &result)
+            leave(visit)
         else:
             with nogil:
                 reader = vi_enter(self.core, slot)
@@ -645,22 +675,27 @@ cdef class Core:
 
     # -- invalidation ----------------------------------------------------------------------------------------
 
+    # They may wait for whoever is inside: of configuration, for who fetches some.
+
     def invalidate_configuration(self):
-        vi_invalidate_configuration(self.core)
+        with nogil:
+            vi_invalidate_configuration(self.core)
 
     def invalidate_stes(self, uint32_t first, uint64_t count, bint leaf):
-        vi_invalidate_stes(self.core, first, count, leaf)
+        with nogil:
+            vi_invalidate_stes(self.core, first, count, leaf)
 
     def invalidate_cd(self, uint32_t sid, uint32_t ssid, bint leaf):
-        vi_invalidate_cd(self.core, sid, ssid, leaf)
+        with nogil:
+            vi_invalidate_cd(self.core, sid, ssid, leaf)
 
     def invalidate_cds(self, uint32_t sid):
-        vi_invalidate_cds(self.core, sid)
+        with nogil:
+            vi_invalidate_cds(self.core, sid)
 
     def invalidate_partid_map(self, uint16_t vmid):
-        vi_invalidate_partid_map(self.core, vmid)
-
-    # Those of TLBs wait for whoever is inside, once in a while.
+        with nogil:
+            vi_invalidate_partid_map(self.core, vmid)
 
     def invalidate_tlbs(self):
         with nogil:
