@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.boot.guests import Run, Way, all_passed
 from tests.boot.linux import Boot, both_tell_the_same, bytes_are_the_same_on_both_sides
 from tests.conftest import need_kernel
-from vhost_iommu.config import parse_machine
+from vhost_iommu.config import load_machine, parse_machine
+from vhost_iommu.guest import kmod
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Wishes
+from vhost_iommu.guest.mapping import platform_of
 from vhost_iommu.machine import Machine
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.v3 import Smmu
-from vhost_iommu.smmu.v3.registers import STRTAB_BASE, STRTAB_BASE_CFG
+from vhost_iommu.smmu.v3.registers import CR0, STRTAB_BASE, STRTAB_BASE_CFG
 from vhost_iommu.smmu.v3.structures import L1STD, STE, STE_CONFIG, S1Fmt
 
 
@@ -118,3 +123,59 @@ def test_a_driver_of_many_pasids_has_tables_of_two_levels(assets: Assets, way: W
         assert (beyond.name, beyond.args["SSID"]) == ("C_BAD_SUBSTREAMID", 1 << 16)
     else:
         bytes_are_the_same_on_both_sides(boot)
+
+
+# -- an SMMU that is taken from its driver, and given back ------------------------------------------------------------
+
+#: The first one is away while the second one's disk is read, all the time, and what is read is as before.
+AWAY = """
+p=/sys/module/vt_away/parameters/device; b=/sys/bus/platform/drivers
+sum() {{ dd if=$1 bs=64k iflag=direct 2>/dev/null | sha256sum; }}
+own=$(sum /dev/vda); other=$(sum /dev/vdb); d=$(basename $(readlink -f /sys/block/vda/device/..))
+(while [ ! -e /tmp/stop ]; do [ "$(sum /dev/vdb)" = "$other" ] || exit 1; echo >>/tmp/rounds; done) & load=$!
+count() {{ wc -l </tmp/rounds; }}
+rounds() {{ end=$(($(count) + 3)); while [ $(count) -lt $end ]; do kill -0 $load || exit 1; done; }}
+touch /tmp/rounds; rounds
+echo $d >$b/virtio-mmio/unbind && echo {smmu} >$p || exit 1
+[ ! -e $b/arm-smmu-v3/{smmu} ] || exit 1
+rounds; echo "# away device=$(cat $p)"
+echo >$p && [ -e $b/arm-smmu-v3/{smmu} ] || exit 1
+rounds; touch /tmp/stop; wait $load || exit 1
+echo $d >$b/virtio-mmio/bind && [ "$(sum /dev/vda)" = "$own" ]
+"""
+
+
+@pytest.mark.parametrize("way", [Way.USERS, Way.TRACED])
+def test_an_smmu_is_taken_from_its_driver_and_given_back_while_another_works(
+    assets: Assets, tmp_path: Path, way: Way
+) -> None:
+    config = parse_machine(
+        load_machine("two-smmus").path.read_text().replace("16M", "2M").replace("8M", "2M")
+        + "".join(
+            f'[[master]]\nname = "engine{n}"\nkind = "engine"\nsmmu = "smmu{n}"\nstream_ids = [0x30]\n' for n in (0, 1)
+        )
+    )
+    smmu = f"{next(iter(platform_of(config).smmus))[1].base:x}.iommu"
+    case = "; ".join(AWAY.format(smmu=smmu).strip().splitlines())
+    module = tmp_path / "vt_away.ko"
+    shutil.copy(kmod.Modules(assets, assets.headers("6.12")).module(module.stem), module)
+    boot = Boot(assets, config, Wishes(modules=(module,), own_cases=(f"smmu0_is_given_back={case}",)), way)
+    all_passed(boot.report)
+    assert boot.ktap.facts("away") == [{"device": smmu}]
+    # Engines behind both have worked before, and work after it.
+    bytes_are_the_same_on_both_sides(boot)
+    if way is Way.TRACED:
+        enables = [
+            (index, CR0(int(record.args["value"])).SMMUEN)
+            for index, record in enumerate(boot.trace.records)
+            if (record.track, record.name) == ("smmu0", "write CR0")
+        ]
+        on = [index for index, enabled in enables if enabled]
+        assert len(on) == 2, "once for each time that the driver was bound"
+        off = next(index for index, enabled in enables if index > on[0] and not enabled)
+        outcomes = {
+            (record.track, record.args["outcome"])
+            for record in boot.trace.records[off : on[1]]
+            if record.kind == "translation"
+        }
+        assert outcomes == {("smmu1", "ok")}, "all that was translated while the first was off"
