@@ -403,7 +403,7 @@ for _ in range(20_000):
 def test_compare_and_swap_of_two_processes_loses_no_update() -> None:
     if not atomic_updates():
         missing("libatomic1")
-    fd = os.memfd_create("ram")
+    fd = os.memfd_create("ram", os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, PAGE)
         command = [sys.executable, "-c", INCREMENTS, str(fd)]
