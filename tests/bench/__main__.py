@@ -267,6 +267,7 @@ def main(chosen: Sequence[str]) -> int:
     measurements: list[Measurement] = [
         *native(),
         ("commands", models.commands),
+        ("faults", models.faults),
         ("messages over the socket", messages),
         *guest_rows(),
     ]

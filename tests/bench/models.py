@@ -15,6 +15,7 @@ from tests.bench import compiled
 from tests.bench.figure import Figure, figure, missing
 from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core
+from vhost_iommu.masters.port import Abort, Port
 from vhost_iommu.smmu.v3.commands import (
     CMD_CFGI_CD,
     CMD_CFGI_STE,
@@ -27,6 +28,9 @@ from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD
 
 MISSES = 64
 ROUNDS = 7
+PAGE = 0x1000
+#: A StreamID beyond the stream table.
+NO_STREAM = 77777
 
 
 def _walks(bench: Bench, iovas: list[int]) -> Callable[[], float]:
@@ -67,6 +71,42 @@ def reference() -> list[Figure]:
         f"a request of one address that misses: {slow / 1e3:.0f} µs, and {quick:.0f} ns from C{by_door}; CPUs {_cpus()}"
     )
     return [figure(title, "×", [a / c for a, _, c in rounds], 100, note, at_least=True)]
+
+
+def _faults(pure: bool, sid: int, count: int) -> Callable[[], float]:
+    """Seconds for a master's read that faults, the event queue being full; the least of some times ``count``."""
+    bench = Bench(ram=Ram(size=8 << 20), pure=pure)
+    bench.stream(1).map(PAGE, bench.ram.alloc(PAGE))
+    port = Port("master", bench.ram.memory, bench.smmu, [sid])
+    for _ in range(32):
+        assert isinstance(port.read(2 * PAGE, 8), Abort)
+
+    def once() -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            port.read(2 * PAGE, 8)
+        return (time.perf_counter() - began) / count
+
+    return once
+
+
+def faults() -> list[Figure]:
+    """What a fault costs with the core, of what it costs without: 200,000 each, in turns."""
+    found = []
+    for what, sid in (("stream", NO_STREAM), ("page", 1)):
+        title = f"fault, {what}, core / reference"
+        if _core.built() is None:
+            found.append(missing(title, 1.1, "the core is not compiled"))
+            continue
+        made = [_faults(pure, sid, 200) for pure in (False, True)]
+        rounds = []
+        for _ in range(10):
+            turns = [[once() for once in made] for _ in range(100)]
+            rounds.append([min(column) * 1e6 for column in zip(*turns, strict=True)])
+        core, reference = (min(column) for column in zip(*rounds, strict=True))
+        note = f"a master's read: {core:.1f} µs, by the reference {reference:.1f}; CPUs {_cpus()}"
+        found.append(figure(title, "×", [a / b for a, b in rounds], 1.1, note))
+    return found
 
 
 def _consumption(pure: bool) -> Callable[[], float]:
