@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import ClientError
-from .shared import HOST_PAGE, Guard, KernelGuard, address_of, map_file
+from .shared import HOST_PAGE, Guard, KernelGuard, address_of, fence, map_file
 
 Buffer = bytearray | memoryview
 
@@ -85,6 +85,8 @@ class Memory:
         self.outside: Outside | None = None
         #: Told of each new table, before what is no longer in it is unmapped: returns once nobody uses that.
         self._watchers: list[Callable[[tuple[Window, ...]], None]] = []
+        #: Keeps what was done before it in front of what follows, as guest CPUs see it; None: the host does.
+        self.fence = fence()
         for base, buffer in windows:
             self.add(Window(base, len(buffer), buffer))
 
@@ -168,17 +170,23 @@ class Memory:
         try:
             if window.guard is not None and size:
                 with _part(window, start, size) as part:
-                    return window.guard.copy_out(address_of(part), size)
-            return bytes(window.buffer[start : start + size])
+                    data = window.guard.copy_out(address_of(part), size)
+            else:
+                data = bytes(window.buffer[start : start + size])
         except ValueError:  # unmapped by the client since we found it
             return None
+        if self.fence is not None:
+            self.fence()
+        return data
 
     def write(self, pa: int, data: bytes) -> bool:
-        """Write ``data`` at ``pa``; False: external abort, and nothing was written."""
+        """Write ``data`` at ``pa``, seen after all that was before; False: external abort, and nothing was written."""
         window = self.find(pa, len(data))
         if window is None or window.buffer is None or not window.writable:
             return False
         start = pa - window.base
+        if self.fence is not None:
+            self.fence()
         try:
             if window.guard is not None and data:
                 with _part(window, start, len(data)) as part:

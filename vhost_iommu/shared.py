@@ -13,9 +13,11 @@ import fcntl
 import functools
 import mmap
 import os
+import platform
 import stat
 import struct
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -200,3 +202,21 @@ def kernel_copies() -> bool:
         return _kernel_copy("process_vm_readv", target, ctypes.addressof(source), 1) == 1 and target.raw == b"x"
     except AttributeError:  # a C library without it
         return False
+
+
+@functools.cache
+def fence() -> Callable[[], None] | None:
+    """A fence of C, for bytes are moved by copies that nothing orders: a record, and the MSI that tells of it.
+
+    See ``vi_before_write`` of the core. x86 keeps stores in order, and loads, without one.
+    """
+    if platform.machine() in ("x86_64", "AMD64", "i686"):
+        return None
+    if (door := _core.built()) is not None:
+        made: Callable[[], None] = door.fence
+        return made
+    try:
+        function: Callable[[int], None] = ctypes.CDLL("libatomic.so.1").atomic_thread_fence
+    except (OSError, AttributeError):
+        return None
+    return functools.partial(function, 4)  # memory_order_acq_rel

@@ -627,3 +627,33 @@ def test_whoever_waits_for_a_clients_page_lets_go_of_the_interpreter(way: str, a
     assert after > before
     memory.clear()
     os.close(fd)
+
+
+def test_on_a_host_that_keeps_no_order_a_fence_is_between_two_accesses() -> None:
+    ram, done = bytearray(PAGE), []
+    memory = Memory((RAM, ram))
+    memory.fence = lambda: done.append(bytes(ram[:2]))
+    memory.write(RAM, b"a")
+    memory.post(RAM + 1, b"b", lambda aborted: None)
+    assert done == [bytes(2), b"a\0"]  # before each write
+    ram[0:2] = b"cd"
+    assert memory.read(RAM, 2) == b"cd"
+    assert len(done) == 3  # after each read
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_other_hosts_than_x86_have_a_fence(monkeypatch: pytest.MonkeyPatch, built: bool) -> None:
+    if not (_core.built() is not None if built else atomic_updates()):
+        missing("the compiled core" if built else "libatomic1")
+    if not built:
+        monkeypatch.setattr(_core, "built", lambda: None)
+    for machine, fenced in (("x86_64", False), ("aarch64", True)):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        shared.fence.cache_clear()
+        try:
+            memory = Memory((RAM, bytearray(PAGE)))
+        finally:
+            shared.fence.cache_clear()
+        assert (memory.fence is not None) == fenced
+        memory.write(RAM, b"x")
+        assert memory.read(RAM, 1) == b"x"

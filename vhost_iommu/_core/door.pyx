@@ -159,6 +159,11 @@ cdef extern from "core.h" nogil:
     void vi_count_commands(vi_core *core, uint64_t *counts)
 
 
+cdef extern from "<stdatomic.h>" nogil:
+    enum: memory_order_acq_rel
+    void atomic_thread_fence(int order)
+
+
 cdef extern from "guard.h" nogil:
     void *vi_guard(void *begin, size_t size)
     void vi_unguard(void *broken)
@@ -750,6 +755,11 @@ cdef class Core:
         cdef uint64_t counts[256]
         vi_count_commands(self.core, counts)
         return {opcode: counts[opcode] for opcode in range(256) if counts[opcode]}
+
+
+def fence():
+    """Accesses before it are seen before those after it; but a load may pass a store."""
+    atomic_thread_fence(memory_order_acq_rel)
 
 
 def is_mirror(mirror):
