@@ -298,6 +298,15 @@ class Layout:
         """Every field's value by its name."""
         return {f.name: f.decode(self.raw) for f in self.fields}
 
+    def shown(self) -> dict[str, int]:
+        """As ``values``, parsed with the ``construct`` codec: for what people look at, where no speed is needed."""
+        data = self.to_bytes()
+        held = self.bits().parse(data)
+        for view in self.fields:
+            if view.view:
+                held.update(self._view_bits(view).parse(data))
+        return {f.name: held[f.name] << f.low for f in self.fields}
+
     def problems(self) -> list[str]:
         """What no software should write: reserved values, and bits that no field declares."""
         found = [
@@ -356,6 +365,13 @@ class Layout:
         if above:
             parts.append("res0_0" / construct.Default(construct.BitsInteger(above), 0))
         return construct.ByteSwapped(construct.BitStruct(*parts))
+
+    @classmethod
+    def _view_bits(cls, view: Field) -> Any:
+        """A codec of one field alone, whatever else declares its bits."""
+        above = construct.Padding(cls.size * 8 - view.msb - 1)
+        held = view.name / construct.BitsInteger(view.width)
+        return construct.ByteSwapped(construct.BitStruct(above, held, construct.Padding(view.lsb)))
 
 
 class _LayoutCodec(construct.Adapter):  # type: ignore[misc]

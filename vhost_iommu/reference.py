@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .layout import Access, Field, Layout, Register
 from .masters import engine
+from .models import MODELS
 from .smmu import descriptors
-from .smmu.v3 import commands, events, registers, structures
+from .smmu.model import Group, Page
 
 #: Values that are more than this get a table of their own at the end of the page.
 INLINE = 5
@@ -136,37 +137,39 @@ def _section(cls: type[Layout]) -> list[str]:
 # -- the pages -----------------------------------------------------------------------------------------------
 
 
-def _registers() -> str:
-    page = _Page(
-        "SMMUv3 registers",
-        """
-The registers of the Non-secure programming interface. Bits that a table leaves out are RES0: they read as zero
-and a write does not change them. *Reset* is what the model starts with; where the architecture leaves a field
-UNKNOWN that is 0. *Needs* names the ID register fields without which a register or field is RES0.
-""",
-    )
-    groups = (
-        ("Pages 0 and 1", "Offsets count from the SMMU's base; page 1 starts at 0x10000.", registers.REGISTERS),
-        ("VATOS page", "Offsets count from the page, which IDR2.BA_VATOS places.", registers.VATOS_REGISTERS),
-        (
-            "Enhanced command queue",
-            "Offsets count from a queue's interface within a command queue control page.",
-            registers.ECMDQ_REGISTERS,
-        ),
-    )
-    page.add("## Contents", "", "[Guards](#guards) say when a write is ignored.")
-    for title, where, group in groups:
-        page.add(f"### {title}", "", where)
+def text(about: Page) -> str:
+    """The page as Markdown."""
+    page = _Page(about.title, about.intro)
+    page.add("## Contents", *(["", "[Guards](#guards) say when a write is ignored."] if about.guards else []))
+    for group in about.groups:
+        page.add(f"### {group.title}", "", group.where)
         page.table(
             ["offset", "register", "bits", "access", ""],
-            [(_offset(r), _link(r), str(r.size * 8), _access(r), _summary(r)) for r in group],
+            [(_offset(r), _link(r), str(r.size * 8), _access(r), _summary(r)) for r in group.registers],
         )
-    page.add("## Guards", "", "A write to what a guard covers is ignored:")
-    page.table(["guard", "ignored"], [(f"`{guard}`", _escape(guard.doc)) for guard in registers.Guard])
-    for _, _, group in groups:
-        for r in group:
+    if about.guards is not None:
+        page.add("## Guards", "", "A write to what a guard covers is ignored:")
+        page.table(["guard", "ignored"], [(f"`{guard}`", _escape(guard.doc)) for guard in about.guards])
+    for group in about.groups:
+        for r in group.registers:
             page.layout(r, _register_facts(r))
+    if about.numbers is not None:
+        _numbered(page, about.number, about.numbers, about.layouts)
+    elif about.layouts and not about.groups:
+        page.table(["bytes", "structure", ""], [(str(cls.size), _link(cls), _summary(cls)) for cls in about.layouts])
+    for cls in about.layouts:
+        page.layout(cls, [f"{cls.size} bytes", *_section(cls)])
     return page.text()
+
+
+def _numbered(page: _Page, number: str, numbers: Mapping[int, type[Layout]], more: Sequence[type[Layout]]) -> None:
+    page.table(
+        [number, "command" if number == "opcode" else "record", ""],
+        [(f"{at:#04x}", _link(cls), _summary(cls)) for at, cls in numbers.items()]
+        + [("", _link(cls), _summary(cls)) for cls in more],
+    )
+    for at, cls in numbers.items():
+        page.layout(cls, [f"{number} {at:#04x}", *_section(cls)])
 
 
 def _offset(r: type[Register]) -> str:
@@ -188,10 +191,10 @@ def _register_facts(r: type[Register]) -> list[str]:
     return [*facts, *_section(r)]
 
 
-def _engine() -> str:
-    page = _Page(
-        "Registers of the DMA engine",
-        """
+_ENGINE = Page(
+    "engine-registers.md",
+    "Registers of the DMA engine",
+    """
 The SMMUv3TestEngine that Arm publishes for TF-A-tests, as a platform device, and what this project adds to it. Its
 window begins with pairs of a user page and a privileged page, 64 KiB each, of 512 frames of 128 bytes; behind all
 pairs come as many extension pages with the same frames again, and then the ATC page. *Offset* counts from a frame's
@@ -211,103 +214,28 @@ index; the transfer waits for the response as for a stall's end. After Success t
 request that had one. A transfer of a frame whose group has no response yet waits for that, then tries by itself. When a
 frame that made requests with a PASID is set to another stream or PASID, or PRI is disabled, it sends a stop marker.
 """,
-    )
-    groups = (
-        ("User frame", "In the first page of a pair, for less privileged software.", engine.USER_REGISTERS),
-        ("Privileged frame", "In the second page of a pair.", engine.PRIVILEGED_REGISTERS),
-        ("Extension frame", "In an extension page: ours, not Arm's.", engine.EXTENSION_REGISTERS),
-        ("ATC page", "The last page of the window, once for the engine: ours, too.", engine.ATC_REGISTERS),
-    )
-    page.add("## Contents")
-    for title, where, group in groups:
-        page.add(f"### {title}", "", where)
-        page.table(
-            ["offset", "register", "bits", "access", ""],
-            [(_offset(r), _link(r), str(r.size * 8), _access(r), _summary(r)) for r in group],
-        )
-    for _, _, group in groups:
-        for r in group:
-            page.layout(r, _register_facts(r))
-    page.layout(engine.SideAttributes, [f"{engine.SideAttributes.size} bytes"])
-    return page.text()
+    groups=(
+        Group("User frame", "In the first page of a pair, for less privileged software.", engine.USER_REGISTERS),
+        Group("Privileged frame", "In the second page of a pair.", engine.PRIVILEGED_REGISTERS),
+        Group("Extension frame", "In an extension page: ours, not Arm's.", engine.EXTENSION_REGISTERS),
+        Group("ATC page", "The last page of the window, once for the engine: ours, too.", engine.ATC_REGISTERS),
+    ),
+    layouts=(engine.SideAttributes,),
+)
 
-
-def _commands() -> str:
-    page = _Page(
-        "SMMUv3 commands",
-        """
-The 16-byte entries of a command queue. Bits count over all 128, and those that a table leaves out are RES0. Which
-commands a queue accepts depends on the ID registers; those marked *Secure queue only* are always illegal here.
-""",
-    )
-    page.add("## Contents")
-    page.table(
-        ["opcode", "command", ""],
-        [(f"{opcode:#04x}", _link(cls), _summary(cls)) for opcode, cls in commands.COMMANDS.items()],
-    )
-    for opcode, cls in commands.COMMANDS.items():
-        page.layout(cls, [f"opcode {opcode:#04x}", *_section(cls)])
-    return page.text()
-
-
-def _events() -> str:
-    page = _Page(
-        "SMMUv3 events and page requests",
-        """
-The 32-byte records of the event queue and the 16-byte entries of the PRI queue. Bits count over the whole record,
-and those that a table leaves out are RES0.
-""",
-    )
-    page.add("## Contents")
-    page.table(
-        ["type", "record", ""],
-        [(f"{kind:#04x}", _link(cls), _summary(cls)) for kind, cls in events.EVENTS.items()]
-        + [("", _link(events.PRIEntry), _summary(events.PRIEntry))],
-    )
-    for kind, cls in events.EVENTS.items():
-        page.layout(cls, [f"type {kind:#04x}", *_section(cls)])
-    page.layout(events.PRIEntry, [f"{events.PRIEntry.size} bytes", *_section(events.PRIEntry)])
-    return page.text()
-
-
-def _sized(title: str, intro: str, layouts: Sequence[type[Layout]]) -> str:
-    page = _Page(title, intro)
-    page.add("## Contents")
-    page.table(["bytes", "structure", ""], [(str(cls.size), _link(cls), _summary(cls)) for cls in layouts])
-    for cls in layouts:
-        page.layout(cls, [f"{cls.size} bytes", *_section(cls)])
-    return page.text()
-
-
-def _structures() -> str:
-    return _sized(
-        "SMMUv3 structures in memory",
-        """
-The tables by which software configures streams. Bits count over the whole structure, and those that a table
-leaves out are RES0. *Needs* names the ID register fields without which a field is RES0 or ignored.
-""",
-        structures.LAYOUTS,
-    )
-
-
-def _descriptors() -> str:
-    return _sized(
-        "Translation table descriptors",
-        """
+_DESCRIPTORS = Page(
+    "smmuv3-descriptors.md",
+    "Translation table descriptors",
+    """
 VMSAv8-64 descriptors, eight bytes each (Arm DDI 0487, chapter D8). Bits that a table leaves out are RES0. A row
 with a condition is another reading of bits that rows above it declare, or of bits that are RES0 otherwise.
 """,
-        descriptors.LAYOUTS,
-    )
+    layouts=descriptors.LAYOUTS,
+)
 
-
+#: By file.
 PAGES = {
-    "smmuv3-registers.md": _registers,
-    "smmuv3-commands.md": _commands,
-    "smmuv3-events.md": _events,
-    "smmuv3-structures.md": _structures,
-    "smmuv3-descriptors.md": _descriptors,
-    "engine-registers.md": _engine,
+    page.file: page for page in (*(page for model in MODELS.values() for page in model.pages), _DESCRIPTORS, _ENGINE)
 }
 
 
@@ -316,7 +244,7 @@ def stale(folder: Path) -> list[Path]:
     return [
         folder / name
         for name, page in PAGES.items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != page()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text(page)
     ]
 
 
@@ -333,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if found else 0
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
-        (options.folder / name).write_text(page(), encoding="utf-8")
+        (options.folder / name).write_text(text(page), encoding="utf-8")
     return 0
 
 

@@ -842,6 +842,7 @@ def test_any_bytes_survive_every_codec(cls: type[Layout], data: st.DataObject) -
     assert cls.codec().parse(raw) == value
     parsed = cls.bits().parse(raw)
     assert cls.bits().build(parsed) == raw
+    assert value.shown() == value.values()  # views too
     assert {f.name: parsed[f.name] << f.lsb & f.mask for f in stored(cls)} == {
         f.name: value.raw & f.mask for f in stored(cls)
     }

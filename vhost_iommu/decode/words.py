@@ -15,8 +15,9 @@ from typing import Any
 
 from ..errors import UsageError
 from ..layout import Field, Layout, Register
+from ..models import MODELS
 from ..smmu import descriptors
-from ..smmu.v3 import commands, events, registers, structures
+from ..smmu.model import Record
 from .advice import causes_of
 
 #: More fields than this, and those that are zero are listed together.
@@ -63,7 +64,8 @@ class Decoded:
         lines = [heading(cls)]
         lines += [f"note: {note}" for note in self.notes]
         fields = [f for f in cls.fields if not f.view or f.view in self.views or _holds(f, self.value)]
-        rows = [(f, f.decode(self.value.raw)) for f in fields]
+        values = self.value.shown()
+        rows = [(f, values[f.name]) for f in fields]
         shown = [row for row in rows if row[1] or len(rows) <= MANY]
         widths = [max(len(cell) for cell in column) for column in zip(*map(_cells, shown), strict=True)]
         for f, value in shown:
@@ -78,7 +80,7 @@ class Decoded:
 
     def json(self) -> dict[str, Any]:
         """The same as plain values; ``raw`` and field values are numbers, ``text`` a field's value for people."""
-        cls = type(self.value)
+        cls, values = type(self.value), self.value.shown()
         return {
             "kind": self.kind,
             "name": self.name,
@@ -89,8 +91,8 @@ class Decoded:
                 {
                     "name": f.name,
                     "bits": f.bits[1:-1],
-                    "value": f.decode(self.value.raw),
-                    "text": f.text(f.decode(self.value.raw)),
+                    "value": values[f.name],
+                    "text": f.text(values[f.name]),
                     "view": f.view,
                     "doc": f.doc,
                 }
@@ -141,31 +143,15 @@ def is_kind(word: str) -> bool:
 # -- the kinds -----------------------------------------------------------------------------------------------
 
 
-def _structure(cls: type[Layout]) -> Callable[[str, list[str]], Decoded]:
+def _record(record: Record) -> Callable[[str, list[str]], Decoded]:
     def read(kind: str, words: list[str]) -> Decoded:
-        numbers, notes = _numbers(kind, words, cls.size // 8, partial=True)
-        return Decoded(kind, cls.from_words(numbers), notes)
+        numbers, notes = _numbers(kind, words, record.layout.size // 8, partial=True)
+        value = record.layout.from_words(numbers)
+        if record.exact is not None:
+            value = record.exact(value.raw)
+        return Decoded(kind, value, [*notes, *record.remarks(value)])
 
     return read
-
-
-def _command(kind: str, words: list[str]) -> Decoded:
-    numbers, notes = _numbers(kind, words, 2, partial=True)
-    value = commands.decode(commands.Command.from_words(numbers).raw)
-    if type(value) is commands.Command:
-        notes.append(f"opcode {value.OPCODE:#04x} is {_unknown_opcode(value.OPCODE)}")
-    if isinstance(value, commands.CMD_CFGI_STE_RANGE) and value.all:
-        notes.append("this is CMD_CFGI_ALL")
-    return Decoded(kind, value, notes)
-
-
-def _event(kind: str, words: list[str]) -> Decoded:
-    numbers, notes = _numbers(kind, words, 4, partial=True)
-    value = events.decode(events.Event.from_words(numbers).raw)
-    if type(value) is events.Event:
-        what = "implementation defined" if value.TYPE in events.IMPDEF_EVENTS else "reserved"
-        notes.append(f"event type {value.TYPE:#04x} is {what}")
-    return Decoded(kind, value, notes)
 
 
 def _pte(kind: str, words: list[str]) -> Decoded:
@@ -224,30 +210,21 @@ def _register(kind: str, words: list[str]) -> Decoded:
     return Decoded(kind, cls(number), notes)
 
 
+_RECORDS = [record for model in MODELS.values() for record in model.records]
+
 KINDS: dict[str, Callable[[str, list[str]], Decoded]] = {
-    "ste": _structure(structures.STE),
-    "cd": _structure(structures.CD),
-    "l1ste": _structure(structures.L1STD),
-    "l1cd": _structure(structures.L1CD),
-    "command": _command,
-    "event": _event,
-    "pri": _structure(events.PRIEntry),
+    **{record.kind: _record(record) for record in _RECORDS},
     "pte": _pte,
     "register": _register,
 }
 
-
 #: How many words a record has, of kinds of which several may follow each other.
-SIZES = {
-    kind: cls.size // 8
-    for kind, cls in {
-        "ste": structures.STE,
-        "cd": structures.CD,
-        "command": commands.Command,
-        "event": events.Event,
-        "pri": events.PRIEntry,
-    }.items()
-}
+SIZES = {record.kind: record.layout.size // 8 for record in _RECORDS if record.several}
+
+#: Registers by their names in capitals, and by offset.
+_NAMED = {name.upper(): cls for model in MODELS.values() for name, cls in model.registers.items()}
+_PLACED = {at: cls for model in MODELS.values() for at, cls in model.offsets.items()}
+_SECOND_PAGES = [model.page1 for model in MODELS.values() if model.page1]
 
 
 # -- helpers -------------------------------------------------------------------------------------------------
@@ -292,10 +269,6 @@ def _numbers(what: str, words: list[str], wanted: int, partial: bool) -> tuple[l
     return [_number(word) for word in words], notes
 
 
-def _unknown_opcode(opcode: int) -> str:
-    return "implementation defined" if 0x80 <= opcode < 0x90 else "reserved"
-
-
 def _nearest(word: str, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(word, names, n=1)
@@ -307,30 +280,27 @@ def _register_name(text: str) -> str:
 
 
 def _names_register(text: str) -> bool:
-    return _register_name(text) in {name.upper() for name in registers.BY_NAME}
+    return _register_name(text) in _NAMED
 
 
 def _find_register(text: str) -> tuple[type[Register], list[str]]:
     name = _register_name(text)
-    by_upper = {key.upper(): cls for key, cls in registers.BY_NAME.items()}
-    if name in by_upper:
-        return by_upper[name], []
+    if name in _NAMED:
+        return _NAMED[name], []
     try:
         offset = int(text, 16)
     except ValueError:
         digits = name.replace("O", "0")  # CRO for CR0
-        close = [digits] if digits in by_upper else difflib.get_close_matches(name, by_upper, n=1)
+        close = [digits] if digits in _NAMED else difflib.get_close_matches(name, _NAMED, n=1)
         mend = f"did you mean {close[0]}?" if close else "give its name as in the architecture (CR0) or its offset"
         raise UsageError(f"{text!r} is no register; {mend}") from None
     for candidate, note in (
         (offset, ""),
-        (offset + registers.PAGE1, "offset of page 0; the register is on page 1"),
+        *((offset + page, "offset of page 0; the register is on page 1") for page in _SECOND_PAGES),
         (offset - 4, "the upper half of the register; give the whole"),
     ):
-        cls = registers.BY_OFFSET.get(candidate)
+        cls = _PLACED.get(candidate)
         if cls is not None and (candidate >= offset or cls.size == 8):
             return cls, [note] if note else []
-    nearest = min(registers.BY_OFFSET, key=lambda at: abs(at - offset))
-    raise UsageError(
-        f"there is no register at {offset:#x}; the nearest is {registers.BY_OFFSET[nearest].__name__} at {nearest:#x}"
-    )
+    nearest = min(_PLACED, key=lambda at: abs(at - offset))
+    raise UsageError(f"there is no register at {offset:#x}; the nearest is {_PLACED[nearest].__name__} at {nearest:#x}")

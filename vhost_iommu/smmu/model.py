@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..layout import Layout
+from ..layout import Layout, Register
 from ..memory import MemoryLike
 from ..mmio import MmioDevice
 from ..trace import Trace
@@ -73,6 +73,40 @@ class Make(Protocol):
 
 
 @dataclass(frozen=True)
+class Record:
+    """A kind of words in memory that ``decode`` takes: of ``layout``, or as ``exact`` tells one from another."""
+
+    kind: str
+    layout: type[Layout]
+    exact: Callable[[int], Layout] | None = None
+    remarks: Callable[[Layout], Sequence[str]] = lambda value: ()
+    several: bool = False  #: words of many may follow one another
+
+
+@dataclass(frozen=True)
+class Group:
+    """Registers that lie together, and from where their offsets count."""
+
+    title: str
+    where: str
+    registers: Sequence[type[Register]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of docs/reference: registers in ``groups``, or else layouts by ``numbers``, or by their size."""
+
+    file: str
+    title: str
+    intro: str
+    groups: Sequence[Group] = ()
+    guards: type[Any] | None = None  #: an enumeration with a ``doc`` each, where writes may be ignored
+    number: str = ""  #: what tells the layouts of ``numbers`` apart
+    numbers: Mapping[int, type[Layout]] | None = None
+    layouts: Sequence[type[Layout]] = ()
+
+
+@dataclass(frozen=True)
 class Model:
     """One programming model; what a machine file's ``model`` names."""
 
@@ -89,6 +123,11 @@ class Model:
     traits: Callable[[Any, Mapping[str, int]], Traits]  #: of made features, and ID registers that outweigh them
     make: Make
     binding: Binding
+    records: Sequence[Record]
+    registers: Mapping[str, type[Register]]  #: by name
+    offsets: Mapping[int, type[Register]]  #: those of the instance's own window, by offset, each copy
+    page1: int  #: offset of a second page whose registers driver's logs may number from its begin; 0: none
+    pages: Sequence[Page]
     #: What the compiled core reads fields of, in the order of the C header, and enumerations that it knows.
     layouts: Sequence[type[Layout]]
     enums: Sequence[type[Any]]

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import UsageError
+from ...layout import Layout
 from ...memory import MemoryLike
 from ...trace import Trace
-from ..model import Binding, Model, Traits
+from ..model import Binding, Model, Record, Traits
 from . import commands, events, registers, structures
 from .features import GRANULES, PRESETS, Features
 from .instance import Smmu
+from .pages import PAGES
 
 #: Interrupts in the order of the device tree's binding.
 INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
@@ -77,6 +79,22 @@ def _make(
     )
 
 
+def _command_remarks(value: Layout) -> list[str]:
+    if type(value) is commands.Command:
+        what = "implementation defined" if 0x80 <= value.OPCODE < 0x90 else "reserved"
+        return [f"opcode {value.OPCODE:#04x} is {what}"]
+    if isinstance(value, commands.CMD_CFGI_STE_RANGE) and value.all:
+        return ["this is CMD_CFGI_ALL"]
+    return []
+
+
+def _event_remarks(value: Layout) -> list[str]:
+    if type(value) is not events.Event:
+        return []
+    what = "implementation defined" if value.TYPE in events.IMPDEF_EVENTS else "reserved"
+    return [f"event type {value.TYPE:#04x} is {what}"]
+
+
 MODEL = Model(
     name="smmuv3",
     title="SMMUv3 (Arm IHI 0070)",
@@ -87,6 +105,19 @@ MODEL = Model(
     traits=_traits,
     make=_make,
     binding=Binding("arm,smmu-v3", Smmu.size, INTERRUPTS, messages=3, driver="arm-smmu-v3", sysfs="smmu3.0x"),
+    records=(
+        Record("ste", structures.STE, several=True),
+        Record("cd", structures.CD, several=True),
+        Record("l1ste", structures.L1STD),
+        Record("l1cd", structures.L1CD),
+        Record("command", commands.Command, commands.decode, _command_remarks, several=True),
+        Record("event", events.Event, events.decode, _event_remarks, several=True),
+        Record("pri", events.PRIEntry, several=True),
+    ),
+    registers=registers.BY_NAME,
+    offsets=registers.BY_OFFSET,
+    page1=registers.PAGE1,
+    pages=PAGES,
     layouts=(
         structures.L1STD,
         structures.STE,
