@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
 
 from ..smmu.ats import (
     AtsEntry,
@@ -25,9 +24,7 @@ from ..smmu.ats import (
     PrgResponse,
 )
 from ..smmu.transaction import Answer, Outcome, Transaction
-
-if TYPE_CHECKING:
-    from .port import TraceLike
+from ..trace import Trace
 
 #: Addresses of requests are in units of this many bytes.
 UNIT = 4096
@@ -127,7 +124,7 @@ class Atc:
         self.smmu = smmu
         self.capacity = capacity
         self.pri = pri
-        self.trace: TraceLike | None = None
+        self.trace: Trace | None = None
         self._at_reset = answering
         self.answering = answering
         #: The least recently used first.
