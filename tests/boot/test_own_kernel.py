@@ -124,6 +124,17 @@ def test_a_lone_image_uses_what_is_built_in(assets: Assets, tmp_path: Path, kern
     assert ["name its build folder" in note for note in engine.notes] == [True, False]
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "7", "7-16k", SMALL])
+def test_the_module_that_times_the_dma_api_runs_on_each_kernel(assets: Assets, kernel: str) -> None:
+    need_kernel(assets, kernel)
+    module = Modules(assets, assets.headers(kernel)).module("vt_maps")
+    times = "rmmod vt_maps; insmod /lib/vt-own/vt_maps.ko device=10040000.smmute; dmesg | sed -n 's/^.*vt: #/#/p'"
+    wishes = Wishes(kernel=kernel, modules=(module,), own_cases=(f"times={times}",), cases=("times",))
+    facts = run(assets, "smmuv3-pasid", wishes).ktap.facts("pairs")
+    assert [fact["count"] for fact in facts] == ["200"] * 8
+    assert all(int(fact["ns"]) > 0 for fact in facts)
+
+
 def test_an_installed_tree_boots_its_newest_kernel(assets: Assets, tmp_path: Path) -> None:
     # Modules alone are a hundred megabytes, so they are links.
     (release,) = (path.name for path in assets.kernel().glob("lib/modules/*"))
