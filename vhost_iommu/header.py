@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from .layout import Field, Layout
+from .masters import virtio, virtio_blk, virtio_mmio
 from .models import MODELS
 from .smmu import descriptors
 
@@ -25,9 +26,16 @@ LAYOUTS: tuple[type[Layout], ...] = (
     descriptors.S1LeafDescriptor,
     descriptors.S2LeafDescriptor,
     *(layout for model in MODELS.values() for layout in model.layouts),
+    virtio.DescFlags,
+    virtio.AvailFlags,
+    virtio_mmio.InterruptStatus,
 )
 
-ENUMS: tuple[type[IntEnum], ...] = tuple(enum for model in MODELS.values() for enum in model.enums)
+ENUMS: tuple[type[IntEnum], ...] = (
+    *(enum for model in MODELS.values() for enum in model.enums),
+    virtio_blk.RequestType,
+    virtio_blk.RequestStatus,
+)
 
 
 def text() -> str:

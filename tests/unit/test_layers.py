@@ -36,7 +36,7 @@ PARTS: dict[str, set[str]] = {
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {"_core", "config", "errors", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
     "decode": {"errors", "layout", "models", "smmu", "smmu.v3"},
-    "header": {"layout", "models", "smmu"},
+    "header": {"layout", "masters", "models", "smmu"},
     "reference": {"errors", "layout", "masters", "models", "smmu"},
     "guest": {
         "_core",

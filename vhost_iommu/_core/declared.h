@@ -137,6 +137,21 @@ enum EventType {
     VI_EventType_F_VMS_FETCH = 0x25,
 };
 
+enum RequestType {
+    VI_RequestType_IN = 0x0,
+    VI_RequestType_OUT = 0x1,
+    VI_RequestType_FLUSH = 0x4,
+    VI_RequestType_GET_ID = 0x8,
+    VI_RequestType_DISCARD = 0xb,
+    VI_RequestType_WRITE_ZEROES = 0xd,
+};
+
+enum RequestStatus {
+    VI_RequestStatus_OK = 0x0,
+    VI_RequestStatus_IOERR = 0x1,
+    VI_RequestStatus_UNSUPP = 0x2,
+};
+
 /* TableDescriptor: 8 bytes */
 #define VI_TableDescriptor_SIZE 8
 #define VI_TableDescriptor_TYPE UINT64_C(0x3)
@@ -874,5 +889,26 @@ static inline uint64_t CMD_DPTI_ALL_OPCODE(const uint64_t *words) { return (word
 #define VI_CMD_DPTI_PA_SIZE 16
 static inline uint64_t CMD_DPTI_PA_OPCODE(const uint64_t *words) { return (words[0]) & UINT64_C(0xff); }
 static inline uint64_t CMD_DPTI_PA_Address(const uint64_t *words) { return ((words[1] >> 12) & UINT64_C(0xfffffffffff)) << 12; }
+
+/* DescFlags: 2 bytes */
+#define VI_DescFlags_SIZE 2
+#define VI_DescFlags_NEXT UINT64_C(0x1)
+static inline uint64_t DescFlags_NEXT(uint64_t raw) { return (raw) & UINT64_C(0x1); }
+#define VI_DescFlags_WRITE UINT64_C(0x2)
+static inline uint64_t DescFlags_WRITE(uint64_t raw) { return (raw >> 1) & UINT64_C(0x1); }
+#define VI_DescFlags_INDIRECT UINT64_C(0x4)
+static inline uint64_t DescFlags_INDIRECT(uint64_t raw) { return (raw >> 2) & UINT64_C(0x1); }
+
+/* AvailFlags: 2 bytes */
+#define VI_AvailFlags_SIZE 2
+#define VI_AvailFlags_NO_INTERRUPT UINT64_C(0x1)
+static inline uint64_t AvailFlags_NO_INTERRUPT(uint64_t raw) { return (raw) & UINT64_C(0x1); }
+
+/* InterruptStatus: 4 bytes */
+#define VI_InterruptStatus_SIZE 4
+#define VI_InterruptStatus_USED_BUFFER UINT64_C(0x1)
+static inline uint64_t InterruptStatus_USED_BUFFER(uint64_t raw) { return (raw) & UINT64_C(0x1); }
+#define VI_InterruptStatus_CONFIG_CHANGE UINT64_C(0x2)
+static inline uint64_t InterruptStatus_CONFIG_CHANGE(uint64_t raw) { return (raw >> 1) & UINT64_C(0x1); }
 
 #endif

@@ -3,8 +3,6 @@
 
 #include "internal.h"
 
-enum { USED_BUFFER = 1 }; /* of InterruptStatus */
-
 static void add(_Atomic uint64_t *sum, uint64_t more) { VI_PUT(*sum, VI_GET(*sum) + more); }
 
 /* Serve a ring that is lent; false: its owner has to go on with it. */
@@ -24,8 +22,8 @@ static bool notified(struct vi_disk_bell *bell, struct vi_ring *ring)
     add(&bell->bytes_read, served.bytes_read);
     add(&bell->bytes_written, served.bytes_written);
     if (served.notify) {
-        bell->status |= USED_BUFFER;
-        bell->unread |= USED_BUFFER;
+        bell->status |= VI_InterruptStatus_USED_BUFFER;
+        bell->unread |= VI_InterruptStatus_USED_BUFFER;
         bell->mirror->posting = true;
     }
     return end == VI_SERVED;

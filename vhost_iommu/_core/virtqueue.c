@@ -12,11 +12,6 @@
 
 #include "translate.h"
 
-enum { NEXT = 1, WRITE = 2, INDIRECT = 4 }; /* of a descriptor */
-enum { NO_INTERRUPT = 1 };                  /* of the avail ring */
-enum { TYPE_IN = 0, TYPE_OUT = 1 };
-enum { STATUS_OK = 0 };
-
 /* A chain of more has to be served without us; so has one that lies in as many pieces of memory. */
 enum { MOST_SEGMENTS = 1024, MOST_PIECES = 1024 };
 /* So has one of more bytes, for who has notified us waits meanwhile. */
@@ -179,8 +174,8 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
         uint64_t at = table + index * sizeof d;
         if (index >= entries || at < table || !fetch(s, at, &d, sizeof d))
             return false;
-        if (d.flags & INDIRECT) {
-            if (inside || !ring->indirect || d.flags & NEXT)
+        if (d.flags & VI_DescFlags_INDIRECT) {
+            if (inside || !ring->indirect || d.flags & VI_DescFlags_NEXT)
                 return false;
             if (!d.len || d.len % sizeof d || d.len > ring->size * sizeof d)
                 return false;
@@ -192,11 +187,11 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
         }
         if (++seen > ring->size)
             return false;
-        if (!(d.flags & WRITE) && writable->count)
+        if (!(d.flags & VI_DescFlags_WRITE) && writable->count)
             return false;
-        if (!add(d.flags & WRITE ? writable : readable, &d))
+        if (!add(d.flags & VI_DescFlags_WRITE ? writable : readable, &d))
             return false;
-        if (!(d.flags & NEXT))
+        if (!(d.flags & VI_DescFlags_NEXT))
             return true;
         index = d.next;
     }
@@ -266,8 +261,8 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
         return false;
     if (!fetch_header(s, &readable, &header, sizeof header))
         return false;
-    bool in = header.type == TYPE_IN;
-    if (!in && !(header.type == TYPE_OUT && disk->may_write))
+    bool in = header.type == VI_RequestType_IN;
+    if (!in && !(header.type == VI_RequestType_OUT && disk->may_write))
         return false;
     uint64_t size = in ? writable.size - 1 : readable.size - sizeof header;
     if (!size || size > MOST_BYTES || size % VI_SECTOR || header.sector > disk->sectors ||
@@ -284,7 +279,7 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
                       : pwritev2(disk->fd, pieces, have, offset, 0);
     if (done != (ssize_t)size)
         return false;
-    *status = STATUS_OK;
+    *status = VI_RequestStatus_OK;
     *element = (struct used_element){head, in ? (uint32_t)size + 1 : 1};
     *moved += size;
     s->served->reads += in;
@@ -302,7 +297,7 @@ static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *pub
     *published = ring->used_idx;
     store16(s, used_idx, ring->used_idx);
     uint16_t said = load16(s, wants);
-    if (ring->event_idx ? (uint16_t)(ring->used_idx - said - 1) < entries : !(said & NO_INTERRUPT))
+    if (ring->event_idx ? (uint16_t)(ring->used_idx - said - 1) < entries : !(said & VI_AvailFlags_NO_INTERRUPT))
         s->served->notify = true;
 }
 
