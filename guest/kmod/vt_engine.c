@@ -39,6 +39,10 @@ static char *device = "";
 module_param(device, charp, 0444);
 MODULE_PARM_DESC(device, "name of the platform device to use; none: each engine");
 
+static bool together;
+module_param(together, bool, 0444);
+MODULE_PARM_DESC(together, "the tests are of all engines at once, not of each");
+
 #define say(format, ...) pr_info("vt: " format "\n", ##__VA_ARGS__)
 
 /* -- the engine ------------------------------------------------------------------------------------------------ */
@@ -832,6 +836,124 @@ static int stalls_for_good(struct vt *vt)
 	return error;
 }
 
+/* -- all engines at once --------------------------------------------------------------------------------------- */
+
+#define MOST 8
+
+/* With the parameter "together": all that were found. */
+static struct vt *bound[MOST];
+static unsigned int bound_count;
+
+static bool several(struct vt *vt)
+{
+	if (bound_count > 1)
+		return true;
+	vt->why = "there is no other engine";
+	return false;
+}
+
+/* Every engine copies at the same time from memory of its own to memory of its own, until they have met under way. */
+static int copy_at_once(struct vt *vt)
+{
+	enum { BYTES = 1 << 21, MEETINGS = 4, ROUNDS = 1000, TAG = 0x80 };
+	struct { void *source, *target; dma_addr_t from, to; } each[MOST] = {};
+	unsigned int met = 0, n;
+	int error = 0, rounds;
+
+	if (!several(vt))
+		return SKIPPED;
+	for (n = 0; n < bound_count && !error; n++) {
+		each[n].source = dma_alloc_coherent(bound[n]->dev, BYTES, &each[n].from, GFP_KERNEL);
+		each[n].target = dma_alloc_coherent(bound[n]->dev, BYTES, &each[n].to, GFP_KERNEL);
+		if (each[n].source && each[n].target)
+			pattern_fill(each[n].source, BYTES, TAG + n);
+		else
+			error = -ENOMEM;
+	}
+	for (rounds = 0; rounds < ROUNDS && met < MEETINGS && !error; rounds++) {
+		bool meeting = true;
+
+		for (n = 0; n < bound_count; n++)
+			memset(each[n].target, 0, BYTES);
+		for (n = 0; n < bound_count; n++)
+			vt_start(bound[n], CMD_MEMCPY, NO_PASID, each[n].from, BYTES, each[n].to, 0);
+		for (n = 0; n < bound_count; n++)
+			meeting &= !completion_done(&bound[n]->ended);
+		for (n = 0; n < bound_count; n++) {
+			int ended = vt_finish(bound[n]);
+
+			if (ended)
+				error = fail("the copy of %s ends with %d", dev_name(bound[n]->dev), ended);
+			else if (memcmp(each[n].source, each[n].target, BYTES))
+				error = fail("the copy of %s differs from what was copied", dev_name(bound[n]->dev));
+		}
+		met += meeting;
+	}
+	if (!error && met < MEETINGS)
+		error = fail("the engines met %u times only", met);
+	if (!error)
+		say("# met engines=%u times=%u rounds=%d", bound_count, met, rounds);
+	for (n = 0; n < bound_count; n++) {
+		if (!error)
+			say("# copied iova=%#llx to=%#llx bytes=%u tag=%u crc32=%#x", each[n].from, each[n].to, BYTES,
+			    TAG + n, crc_of(each[n].target, BYTES));
+		if (each[n].source)
+			dma_free_coherent(bound[n]->dev, BYTES, each[n].source, each[n].from);
+		if (each[n].target)
+			dma_free_coherent(bound[n]->dev, BYTES, each[n].target, each[n].to);
+	}
+	return error;
+}
+
+/* One address is a page of each engine: each writes there, at the same time as the others, and finds its own. */
+static int share_an_address(struct vt *vt)
+{
+	enum { ROUNDS = 16, SEED = 0x500 };
+	struct space spaces[MOST] = {};
+	bool attached[MOST] = {};
+	unsigned int n, round;
+	int error = 0;
+
+	if (!several(vt))
+		return SKIPPED;
+	for (n = 0; n < bound_count && !error; n++) {
+		if (!bound[n]->dev->iommu) {
+			vt->why = "an engine is behind no SMMU";
+			error = SKIPPED;
+			break;
+		}
+		error = space_open(bound[n], &spaces[n], IOVA);
+		if (error)
+			break;
+		error = iommu_attach_device(spaces[n].domain, bound[n]->dev);
+		attached[n] = !error;
+		if (error)
+			error = fail("%s is not attached: %d", dev_name(bound[n]->dev), error);
+	}
+	for (round = 0; round < ROUNDS && !error; round++) {
+		for (n = 0; n < bound_count; n++)
+			vt_start(bound[n], CMD_RAND48, NO_PASID, IOVA, PAGE_SIZE, 0, SEED + n);
+		for (n = 0; n < bound_count; n++) {
+			int ended = vt_finish(bound[n]);
+
+			if (ended)
+				error = fail("the write of %s ends with %d", dev_name(bound[n]->dev), ended);
+		}
+		for (n = 1; n < bound_count && !error; n++)
+			if (!memcmp(spaces[n - 1].page, spaces[n].page, PAGE_SIZE))
+				error = fail("engines %u and %u wrote the same", n - 1, n);
+	}
+	/* What is told comes one by one, for the host to find it in this order. */
+	for (n = 0; n < bound_count && !error; n++)
+		error = space_written(bound[n], &spaces[n], NO_PASID, SEED + n);
+	for (n = 0; n < bound_count; n++) {
+		if (attached[n])
+			iommu_detach_device(spaces[n].domain, bound[n]->dev);
+		space_close(&spaces[n]);
+	}
+	return error;
+}
+
 /* -- the driver ------------------------------------------------------------------------------------------------ */
 
 static const struct {
@@ -851,6 +973,8 @@ static const struct {
 	TEST(loses_all_of_a_range),
 	TEST(revokes_pasids),
 	TEST(stalls_for_good),
+	TEST(copy_at_once),
+	TEST(share_an_address),
 };
 
 /* Whether the parameter "tests" asks for it. */
@@ -919,7 +1043,10 @@ static int vt_probe(struct platform_device *pdev)
 	/* Its commands are as long as you like. */
 	dma_set_max_seg_size(dev, UINT_MAX);
 	platform_set_drvdata(pdev, vt);
-	run_all(vt);
+	if (!together)
+		run_all(vt);
+	else if (bound_count < MOST)
+		bound[bound_count++] = vt;
 	return 0;
 }
 
@@ -934,9 +1061,25 @@ static struct platform_driver vt_driver = {
 	.driver = {
 		.name = "vt_engine",
 		.of_match_table = vt_match,
+		.probe_type = PROBE_FORCE_SYNCHRONOUS,
 	},
 };
-module_platform_driver(vt_driver);
+
+static int __init vt_engine_init(void)
+{
+	int error = platform_driver_register(&vt_driver);
+
+	if (!error && bound_count)
+		run_all(bound[0]);
+	return error;
+}
+module_init(vt_engine_init);
+
+static void __exit vt_engine_exit(void)
+{
+	platform_driver_unregister(&vt_driver);
+}
+module_exit(vt_engine_exit);
 
 MODULE_DESCRIPTION("Tests of the DMA and IOMMU APIs on a DMA engine behind an SMMU");
 MODULE_LICENSE("GPL");

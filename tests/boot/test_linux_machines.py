@@ -179,3 +179,40 @@ def test_an_smmu_is_taken_from_its_driver_and_given_back_while_another_works(
             if record.kind == "translation"
         }
         assert outcomes == {("smmu1", "ok")}, "all that was translated while the first was off"
+
+
+# -- several engines behind one SMMU --------------------------------------------------------------------------------
+
+TWO_ENGINES = """
+[guest]
+kind = "linux"
+smp = 2
+[[smmu]]
+name = "smmu0"
+[[master]]
+name = "engine0"
+kind = "engine"
+smmu = "smmu0"
+stream_ids = [0x30]
+[[master]]
+name = "engine1"
+kind = "engine"
+smmu = "smmu0"
+stream_ids = [0x31]
+"""
+
+
+@pytest.mark.parametrize("way", [Way.USERS, Way.TRACED])
+def test_two_engines_behind_one_smmu_work_at_once(assets: Assets, way: Way) -> None:
+    boot = Boot(assets, parse_machine(TWO_ENGINES), None, way)
+    all_passed(boot.report)
+    (met,) = boot.facts("engines_copy_at_once", "met")
+    assert (met["engines"], met["times"]) == (2, 4)
+    first, second = boot.facts("engines_share_an_address", "wrote")
+    assert first["iova"] == second["iova"]
+    assert first["pa"] != second["pa"]
+    if way is Way.TRACED:
+        both_tell_the_same(boot)
+        assert {each.args["sid"] for each in boot.trace.records if each.kind == "translation"} == {0x30, 0x31}
+    else:
+        bytes_are_the_same_on_both_sides(boot)

@@ -25,6 +25,8 @@ DISK_MODULES = ("virtio_mmio", "virtio_blk")
 #: Any of these serves; with vfat go character sets, of which a kernel's configuration says which it uses.
 FILESYSTEMS = ("ext4", "ext2", "vfat")
 VFAT_MODULES = ("nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8")
+#: Functions of guest/linux/init whose last argument is a test of guest/kmod/vt_engine.c.
+OF_THE_MODULE = ("engine", "engines")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Case:
         """What it does, in a line: what its source says of it."""
         if self.function == "shell":
             return self.arguments[0]
-        if self.function == "engine":
-            return comment_above(share("kmod/vt_engine.c").read_text(), self.arguments[1])
+        if self.function in OF_THE_MODULE:
+            return comment_above(share("kmod/vt_engine.c").read_text(), self.arguments[-1])
         return comment_above(share("linux/init").read_text(), self.function)
 
 
@@ -100,6 +102,11 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
         if len({each.master.smmu for each, _ in engines}) > 1:
             found += engine.tests("", "refuses_a_foreign_domain")
         revoking += engine.revoking()
+    if len(engines) > 1:
+        every = EngineCases(engines[0][0], lacking)
+        found += [
+            every.checked(Case(f"engines_{name}", "engines", (name,))) for name in ("copy_at_once", "share_an_address")
+        ]
     found += own
     found.append(Case("no_smmu_warnings", "no_smmu_warnings"))
     if revoking and not lacking:

@@ -101,7 +101,7 @@ class Payload:
         chosen = self.chosen_cases(self.every_case())
         test_modules = {name: self._built(name) for name in guest.test_modules}
         engine: list[str] = []
-        if guest.cases is None and any(case.function == "engine" for case in chosen):
+        if guest.cases is None and any(case.function in linux.OF_THE_MODULE for case in chosen):
             lacking, module, engine = self._engine()
             test_modules |= module
             chosen = self.chosen_cases(self.every_case(lacking)) if lacking else chosen
