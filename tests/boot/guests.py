@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import Enum
 
 from tests.conftest import missing
@@ -35,8 +36,8 @@ class Way(Enum):
 
 
 #: Of an SMMU's counters, those that say the same whatever the way. Registers are also read to wait for something.
-TOLD_ALIKE = ("faults", "stalls", "commands", "command_errors", "syncs", "page_requests", "events", "events_lost",
-              "interrupts", "mmio_writes")  # fmt: skip
+TOLD_ALIKE = ("transactions", "translations", "walks", "faults", "stalls", "commands", "command_errors", "syncs",
+              "page_requests", "events", "events_lost", "interrupts", "mmio_writes")  # fmt: skip
 
 
 @contextmanager
@@ -109,8 +110,13 @@ class Run:
 
     @property
     def told(self) -> dict[str, dict[str, int]]:
-        """Of each SMMU, what its counters say whatever the way."""
-        return {name: {each: getattr(smmu.counters, each) for each in TOLD_ALIKE} for name, smmu in self.smmus.items()}
+        """Of each SMMU, what its counters and its TLBs' say whatever the way."""
+        return {
+            name: {each: getattr(smmu.counters, each) for each in TOLD_ALIKE}
+            | {f"TLB {each}": count for each, count in asdict(smmu.tlb.counters).items()}
+            | {f"TLB of stage 2 {each}": count for each, count in asdict(smmu.tlb2.counters).items()}
+            for name, smmu in self.smmus.items()
+        }
 
     @property
     def disks(self) -> dict[str, VirtioBlk]:
