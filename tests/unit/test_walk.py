@@ -15,15 +15,14 @@ from vhost_iommu.smmu.walk import (
     Access,
     Fault,
     FaultKind,
+    LongTable,
     Mapping,
     Regime,
-    Table,
     Wide,
     aligned_base,
     permitted1,
     permitted2,
     start_level,
-    walk,
 )
 
 MiB, GiB, TiB = 1 << 20, 1 << 30, 1 << 40
@@ -42,11 +41,11 @@ LEAVES = [
 ]  # fmt: skip
 
 
-def table_of(base: int, granule_bits: int, input_bits: int, output_bits: int = 48, **rest: object) -> Table:
+def table_of(base: int, granule_bits: int, input_bits: int, output_bits: int = 48, **rest: object) -> LongTable:
     """A stage 1 table that starts where its input size says; with the 4K granule level 1 has blocks."""
     values = {"first_block_level": 1 if granule_bits == 12 else 2, **rest}
     level = start_level(granule_bits, input_bits)
-    return Table(base, granule_bits, input_bits, output_bits, level, **values)  # type: ignore[arg-type]
+    return LongTable(base, granule_bits, input_bits, output_bits, level, **values)  # type: ignore[arg-type]
 
 
 class Walker:
@@ -69,7 +68,7 @@ class Walker:
 
     def __call__(self, address: int) -> Mapping | Fault:
         self.fetched.clear()
-        return walk(self.table, address, self)
+        return self.table.walk(address, self)
 
     def leaf(self, address: int) -> Mapping:
         found = self(address)
@@ -186,7 +185,7 @@ def test_a_walk_ends_within_its_levels_whatever_the_guest_wrote(
         def update(self, at: int, old: int, new: int) -> bool:
             raise AssertionError("nothing was to be updated")
 
-    found = walk(table_of(0, granule_bits, input_bits), address, Hostile())
+    found = table_of(0, granule_bits, input_bits).walk(address, Hostile())
     assert 1 <= len(fetched) <= 4 - start
     if isinstance(found, Mapping):
         assert found.base <= address < found.base + (1 << found.shift)
@@ -262,7 +261,7 @@ def test_big_endian_tables_are_read_byte_reversed(granule_bits: int) -> None:
     walker.pages.map(0, 0x8000_0000, AttrIndx=5)
     assert walker.leaf(0).output == 0x8000_0000
     assert walker.leaf(0).attributes == 5
-    little = walk(table_of(walker.pages.root, granule_bits, 48), 0, walker)
+    little = table_of(walker.pages.root, granule_bits, 48).walk(0, walker)
     assert isinstance(little, Fault)
 
 
@@ -517,7 +516,7 @@ class Walker2(Walker):
         self.pages = PageTable(self.ram, granule_bits, input_bits, stage=2)
         level = self.pages.start_level
         values = {"first_block_level": 1 if granule_bits == 12 else 2, **table}
-        self.table = Table(self.pages.root, granule_bits, input_bits, 48, level, 2, **values)  # type: ignore[arg-type]
+        self.table = LongTable(self.pages.root, granule_bits, input_bits, 48, level, 2, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

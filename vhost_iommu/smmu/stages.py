@@ -15,7 +15,7 @@ from .context import Context, HalfContext, Stage1, Stage2
 from .descriptors import S1LeafDescriptor
 from .memory_type import MemoryType, combine, combine_forced, override
 from .tlb import Space, StrictTlb, Tlb
-from .walk import Access, Cause, Fault, FaultKind, Mapping, mark_dirty, permitted1, permitted2, walk
+from .walk import Access, Cause, Fault, FaultKind, Mapping, permitted1, permitted2
 
 #: World of stage 2 entries, which are tagged by VMID alone.
 STAGE2_WORLD = 0
@@ -134,7 +134,7 @@ class Stages:
                 if self.tlb.conflict(context.world, context.vmid, stage1.asid, canonical, stage1.aset):
                     return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
-                found = walk(half.table, canonical, _Descriptors(self, context, context.stage2))
+                found = half.table.walk(canonical, _Descriptors(self, context, context.stage2))
                 if isinstance(found, Fault):
                     return found
                 mapping = found
@@ -143,7 +143,7 @@ class Stages:
                 return Fault(FaultKind.PERMISSION, mapping.level)
             if not (access.write and mapping.clean and not mapping.writable):
                 return mapping, mapping.translate(canonical), _left(mapping, canonical)
-            marked = mark_dirty(half.table, mapping, _Descriptors(self, context, context.stage2))
+            marked = half.table.mark_dirty(mapping, _Descriptors(self, context, context.stage2))
             if isinstance(marked, Fault):
                 return marked
             mapping = marked
@@ -182,7 +182,7 @@ class Stages:
                 if self.tlb2.conflict(STAGE2_WORLD, context.vmid, 0, ipa):
                     return Fault(FaultKind.TLB_CONFLICT)
                 self.counters.walks += 1
-                found = walk(stage2.table, ipa, _Descriptors(self, context, None))
+                found = stage2.table.walk(ipa, _Descriptors(self, context, None))
                 if isinstance(found, Fault):
                     return found
                 mapping = found
@@ -193,7 +193,7 @@ class Stages:
                 return Fault(FaultKind.PERMISSION, mapping.level)
             if not (access.write and mapping.clean and not mapping.writable):
                 return mapping
-            marked = mark_dirty(stage2.table, mapping, _Descriptors(self, context, None))
+            marked = stage2.table.mark_dirty(mapping, _Descriptors(self, context, None))
             if isinstance(marked, Fault):
                 return marked
             mapping = marked

@@ -71,15 +71,12 @@ class Tlb(Generic[E]):
 
     def lookup(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> E | None:
         """The entry that translates ``address``: of the space itself, else a global one of its ASET."""
-        spaces = self._spaces
-        for space in ((world, vmid, asid, 0), (world, vmid, None, aset)):
-            sizes = spaces.get(space)  # type: ignore[call-overload]
-            if sizes is not None:
-                for shift, pages in sizes.items():
-                    entry: E | None = pages.get(address >> shift)
-                    if entry is not None:
-                        self.counters.hits += 1
-                        return entry
+        for space in (Space(world, vmid, asid), Space(world, vmid, None, aset)):
+            for shift, pages in self._spaces.get(space, {}).items():
+                entry = pages.get(address >> shift)
+                if entry is not None:
+                    self.counters.hits += 1
+                    return entry
         self.counters.misses += 1
         return None
 

@@ -57,48 +57,6 @@ class Wide(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A translation table as its configuration describes it (CD.TTBx with TxSZ, TGx …; STE.S2TTB with S2T0SZ …)."""
-
-    base: int  #: address of the start level's table, aligned
-    granule_bits: int  #: 12, 14 or 16
-    input_bits: int  #: 64 - TxSZ
-    output_bits: int  #: effective output address size
-    start_level: int  #: -1 to 3
-    stage: int = 1
-    wide: Wide = Wide.NONE
-    big_endian: bool = False
-    hierarchical: bool = True  #: table descriptors' permissions count (HADx is 0)
-    access_fault: bool = True  #: AF 0 is a fault (AFFD is 0)
-    update_access: bool = False  #: HA
-    update_dirty: bool = False  #: HD
-    update_tables: bool = False  #: HAFT
-    first_block_level: int = 1  #: the lowest level number at which blocks exist
-    mair: int = 0  #: stage 1: MAIR1:MAIR0
-    shareability: int | None = None  #: of all leaves, where their SH bits hold address bits (LPA2)
-
-    @property
-    def stride(self) -> int:
-        """Address bits that a level resolves: a table fills one granule with 8-byte descriptors."""
-        return self.granule_bits - 3
-
-    def shift(self, level: int) -> int:
-        """log2 of the bytes that one descriptor of ``level`` covers."""
-        return self.granule_bits + self.stride * (3 - level)
-
-
-def start_level(granule_bits: int, input_bits: int) -> int:
-    """The level at which stage 1 starts: the highest-numbered one whose one table covers the input."""
-    return 3 - (input_bits - 1 - granule_bits) // (granule_bits - 3)
-
-
-def aligned_base(base: int, granule_bits: int, input_bits: int, level: int, output_bits: int) -> int:
-    """``base`` aligned down as the architecture does: to the start table's size, at least 64 bytes if 52-bit."""
-    bits = input_bits - (granule_bits + (granule_bits - 3) * (3 - level)) + 3
-    return base & ~((1 << max(bits, 6 if output_bits > 48 else 4)) - 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Mapping:
     """A leaf as the TLB holds it: 2^shift bytes from ``base`` translate to ``output``.
 
@@ -139,6 +97,22 @@ class Descriptors(Protocol):
         """Replace ``old`` by ``new`` atomically: whether it was still there; None and Fault as for ``fetch``."""
 
 
+class Table(Protocol):
+    """A translation table of any format, which walks itself."""
+
+    @property
+    def input_bits(self) -> int: ...
+
+    @property
+    def start_level(self) -> int: ...
+
+    def walk(self, address: int, descriptors: Descriptors) -> Mapping | Fault:
+        """The leaf that translates ``address``, whose bits above ``input_bits`` the caller has checked."""
+
+    def mark_dirty(self, mapping: Mapping, descriptors: Descriptors) -> Mapping | Fault | None:
+        """Make a clean mapping writable, in its descriptor too; None: the descriptor has changed, walk again."""
+
+
 _VALID, _TABLE_OR_PAGE = 1, 2
 _LOW_OUTPUT = (1 << 48) - 1 & ~0xFFF
 _AF = S1LeafDescriptor.AF.mask
@@ -157,161 +131,201 @@ _TABLE_AF = TableDescriptor.AF.mask
 _UPDATE_TRIES = 16
 
 
-def walk(table: Table, address: int, descriptors: Descriptors) -> Mapping | Fault:
-    """Walk ``table`` for ``address``, whose bits above ``input_bits`` the caller has checked.
-
-    Faults come in the order of IHI 0070 §7.3.22: per level external abort, translation, address size; then access.
-    An update that loses its race starts the walk again.
-    """
-    for _ in range(_UPDATE_TRIES):
-        found = _walk_once(table, address, descriptors)
-        if found is not None:
-            return found
-    return Fault(FaultKind.TRANSLATION, stage=table.stage)
+def start_level(granule_bits: int, input_bits: int) -> int:
+    """The level at which stage 1 starts: the highest-numbered one whose one table covers the input."""
+    return 3 - (input_bits - 1 - granule_bits) // (granule_bits - 3)
 
 
-def _walk_once(table: Table, address: int, descriptors: Descriptors) -> Mapping | Fault | None:
-    granule_bits, stride, stage = table.granule_bits, table.stride, table.stage
-    level = table.start_level
-    offset = address & ((1 << table.input_bits) - 1)
-    base = table.base
-    # Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero.
-    index_mask = -1
-    hierarchy = 0
-    while True:
-        shift = granule_bits + stride * (3 - level)
-        at = base + (offset >> shift & index_mask) * 8
-        index_mask = (1 << stride) - 1
-        raw = descriptors.fetch(at)
-        if raw is None:
-            return Fault(FaultKind.WALK_EABT, level, stage, fetch=at)
-        if isinstance(raw, Fault):
-            return raw
-        descriptor = _swapped(raw) if table.big_endian else raw
-        if not descriptor & _VALID:
-            return Fault(FaultKind.TRANSLATION, level, stage)
-        output = _output(table, descriptor)
-        if level < 3 and descriptor & _TABLE_OR_PAGE:
-            if output >> table.output_bits:
+def aligned_base(base: int, granule_bits: int, input_bits: int, level: int, output_bits: int) -> int:
+    """``base`` aligned down as the architecture does: to the start table's size, at least 64 bytes if 52-bit."""
+    bits = input_bits - (granule_bits + (granule_bits - 3) * (3 - level)) + 3
+    return base & ~((1 << max(bits, 6 if output_bits > 48 else 4)) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LongTable:
+    """A table of long descriptors, as configuration describes it (CD.TTBx, TxSZ, TGx …; STE.S2TTB, S2T0SZ …)."""
+
+    base: int  #: address of the start level's table, aligned
+    granule_bits: int  #: 12, 14 or 16
+    input_bits: int  #: 64 - TxSZ
+    output_bits: int  #: effective output address size
+    start_level: int  #: -1 to 3
+    stage: int = 1
+    wide: Wide = Wide.NONE
+    big_endian: bool = False
+    hierarchical: bool = True  #: table descriptors' permissions count (HADx is 0)
+    access_fault: bool = True  #: AF 0 is a fault (AFFD is 0)
+    update_access: bool = False  #: HA
+    update_dirty: bool = False  #: HD
+    update_tables: bool = False  #: HAFT
+    first_block_level: int = 1  #: the lowest level number at which blocks exist
+    mair: int = 0  #: stage 1: MAIR1:MAIR0
+    shareability: int | None = None  #: of all leaves, where their SH bits hold address bits (LPA2)
+
+    @property
+    def stride(self) -> int:
+        """Address bits that a level resolves: a table fills one granule with 8-byte descriptors."""
+        return self.granule_bits - 3
+
+    def shift(self, level: int) -> int:
+        """log2 of the bytes that one descriptor of ``level`` covers."""
+        return self.granule_bits + self.stride * (3 - level)
+
+    def walk(self, address: int, descriptors: Descriptors) -> Mapping | Fault:
+        """As ``Table.walk``.
+
+        Faults come in the order of IHI 0070 §7.3.22: per level external abort, translation, address size; then access.
+        An update that loses its race starts the walk again.
+        """
+        for _ in range(_UPDATE_TRIES):
+            found = self._walk_once(address, descriptors)
+            if found is not None:
+                return found
+        return Fault(FaultKind.TRANSLATION, stage=self.stage)
+
+    def _walk_once(self, address: int, descriptors: Descriptors) -> Mapping | Fault | None:
+        granule_bits, stride, stage = self.granule_bits, self.stride, self.stage
+        level = self.start_level
+        offset = address & ((1 << self.input_bits) - 1)
+        base = self.base
+        # Only the start level can be longer (concatenated) or shorter than a granule; bits above it are zero.
+        index_mask = -1
+        hierarchy = 0
+        while True:
+            shift = granule_bits + stride * (3 - level)
+            at = base + (offset >> shift & index_mask) * 8
+            index_mask = (1 << stride) - 1
+            raw = descriptors.fetch(at)
+            if raw is None:
+                return Fault(FaultKind.WALK_EABT, level, stage, fetch=at)
+            if isinstance(raw, Fault):
+                return raw
+            descriptor = _swapped(raw) if self.big_endian else raw
+            if not descriptor & _VALID:
+                return Fault(FaultKind.TRANSLATION, level, stage)
+            output = self._output(descriptor)
+            if level < 3 and descriptor & _TABLE_OR_PAGE:
+                if output >> self.output_bits:
+                    return Fault(FaultKind.ADDR_SIZE, level, stage)
+                if self.update_tables and not descriptor & _TABLE_AF:
+                    updated = self._update(descriptors, at, level, descriptor, descriptor | _TABLE_AF)
+                    if isinstance(updated, Fault):
+                        return updated
+                    if not updated:
+                        return None
+                hierarchy |= descriptor
+                base = output
+                level += 1
+                continue
+            if bool(descriptor & _TABLE_OR_PAGE) != (level == 3) or level < self.first_block_level:
+                return Fault(FaultKind.TRANSLATION, level, stage)
+            output &= -1 << shift
+            if output >> self.output_bits:
                 return Fault(FaultKind.ADDR_SIZE, level, stage)
-            if table.update_tables and not descriptor & _TABLE_AF:
-                updated = _update(table, descriptors, at, level, descriptor, descriptor | _TABLE_AF)
-                if updated is not True:
-                    return updated or None
-            hierarchy |= descriptor
-            base = output
-            level += 1
-            continue
-        if bool(descriptor & _TABLE_OR_PAGE) != (level == 3) or level < table.first_block_level:
-            return Fault(FaultKind.TRANSLATION, level, stage)
-        output &= -1 << shift
-        if output >> table.output_bits:
-            return Fault(FaultKind.ADDR_SIZE, level, stage)
-        if not descriptor & _AF:
-            if table.update_access:
-                updated = _update(table, descriptors, at, level, descriptor, descriptor | _AF)
-                if updated is not True:
-                    return updated or None
-                descriptor |= _AF
-            elif table.access_fault:
-                return Fault(FaultKind.ACCESS, level, stage)
-        make = _stage1_leaf if stage == 1 else _stage2_leaf
-        return make(table, address & (-1 << shift), shift, output, level, descriptor, at, hierarchy)
+            if not descriptor & _AF:
+                if self.update_access:
+                    updated = self._update(descriptors, at, level, descriptor, descriptor | _AF)
+                    if isinstance(updated, Fault):
+                        return updated
+                    if not updated:
+                        return None
+                    descriptor |= _AF
+                elif self.access_fault:
+                    return Fault(FaultKind.ACCESS, level, stage)
+            make = self._stage1_leaf if stage == 1 else self._stage2_leaf
+            return make(address & (-1 << shift), shift, output, level, descriptor, at, hierarchy)
 
+    def _update(self, descriptors: Descriptors, at: int, level: int, old: int, new: int) -> bool | Fault:
+        """Whether the descriptor was replaced; False: somebody else was faster."""
+        if self.big_endian:
+            old, new = _swapped(old), _swapped(new)
+        result = descriptors.update(at, old, new)
+        if result is None:
+            return Fault(FaultKind.WALK_EABT, level, self.stage, fetch=at)
+        return result
 
-def _update(table: Table, descriptors: Descriptors, at: int, level: int, old: int, new: int) -> bool | Fault:
-    """Whether the descriptor was replaced; False: somebody else was faster."""
-    if table.big_endian:
-        old, new = _swapped(old), _swapped(new)
-    result = descriptors.update(at, old, new)
-    if result is None:
-        return Fault(FaultKind.WALK_EABT, level, table.stage, fetch=at)
-    return result
+    def _output(self, descriptor: int) -> int:
+        """The address in a descriptor, down to the granule."""
+        output = descriptor & _LOW_OUTPUT & (-1 << self.granule_bits)
+        if self.wide is Wide.KB64:
+            output |= (descriptor >> 12 & 0xF) << 48
+        elif self.wide is Wide.LPA2:
+            output |= (descriptor >> 48 & 3) << 48 | (descriptor >> 8 & 3) << 50
+        return output
+
+    def _leaf_shareability(self, descriptor: int) -> int:
+        return _SH.decode(descriptor) if self.shareability is None else self.shareability
+
+    def _stage1_leaf(
+        self, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
+    ) -> Mapping:
+        if not self.hierarchical:
+            hierarchy = 0
+        index, shareability = _ATTR_INDEX.decode(descriptor), self._leaf_shareability(descriptor)
+        ap, ap_table = _AP.decode(descriptor), _APTABLE.decode(hierarchy)
+        table_read_only = bool(ap_table & 2)
+        writable = not ap & 2 and not table_read_only
+        return Mapping(
+            base=base,
+            shift=shift,
+            output=output,
+            granule_bits=self.granule_bits,
+            level=level,
+            descriptor=descriptor,
+            descriptor_at=at,
+            readable=True,
+            writable=writable,
+            clean=not writable and not table_read_only and self.update_dirty and bool(descriptor & _DBM),
+            user=bool(ap & 1) and not ap_table & 1,
+            uxn=bool(descriptor & _UXN or hierarchy & _UXNTABLE),
+            pxn=bool(descriptor & _PXN or hierarchy & _PXNTABLE),
+            not_global=bool(descriptor & _NG),
+            attributes=index,
+            shareability=shareability,
+            memory=memory_type.from_mair(self.mair >> 8 * index & 0xFF, shareability),
+        )
+
+    def _stage2_leaf(
+        self, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
+    ) -> Mapping:
+        memattr, shareability = _MEMATTR.decode(descriptor), self._leaf_shareability(descriptor)
+        s2ap, xn = _S2AP.decode(descriptor), _XN.decode(descriptor)
+        return Mapping(
+            base=base,
+            shift=shift,
+            output=output,
+            granule_bits=self.granule_bits,
+            level=level,
+            descriptor=descriptor,
+            descriptor_at=at,
+            readable=bool(s2ap & 1),
+            writable=bool(s2ap & 2),
+            clean=not s2ap & 2 and self.update_dirty and bool(descriptor & _DBM),
+            user=True,
+            # XN[1] is bit 54. Without IDR3.XNX, bit 53 reads as 0 here (the configuration says so by stage2_xn).
+            uxn=xn in (2, 3),
+            pxn=xn in (1, 2),
+            not_global=True,
+            attributes=memattr,
+            shareability=shareability,
+            memory=memory_type.from_memattr(memattr, shareability),
+        )
+
+    def mark_dirty(self, mapping: Mapping, descriptors: Descriptors) -> Mapping | Fault | None:
+        """Make a clean mapping writable, in its descriptor too; None: the descriptor has changed, walk again."""
+        old = mapping.descriptor
+        new = (old & ~_AP_READ_ONLY if self.stage == 1 else old | _S2_WRITE) | _AF
+        updated = self._update(descriptors, mapping.descriptor_at, mapping.level, old, new)
+        if isinstance(updated, Fault):
+            return updated
+        if not updated:
+            return None
+        return replace(mapping, descriptor=new, writable=True, clean=False)
 
 
 def _swapped(descriptor: int) -> int:
     return int.from_bytes(descriptor.to_bytes(8, "little"), "big")
-
-
-def _output(table: Table, descriptor: int) -> int:
-    """The address in a descriptor, down to the granule."""
-    output = descriptor & _LOW_OUTPUT & (-1 << table.granule_bits)
-    if table.wide is Wide.KB64:
-        output |= (descriptor >> 12 & 0xF) << 48
-    elif table.wide is Wide.LPA2:
-        output |= (descriptor >> 48 & 3) << 48 | (descriptor >> 8 & 3) << 50
-    return output
-
-
-def _leaf_shareability(table: Table, descriptor: int) -> int:
-    return _SH.decode(descriptor) if table.shareability is None else table.shareability
-
-
-def _stage1_leaf(
-    table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
-) -> Mapping:
-    if not table.hierarchical:
-        hierarchy = 0
-    index, shareability = _ATTR_INDEX.decode(descriptor), _leaf_shareability(table, descriptor)
-    ap, ap_table = _AP.decode(descriptor), _APTABLE.decode(hierarchy)
-    table_read_only = bool(ap_table & 2)
-    writable = not ap & 2 and not table_read_only
-    return Mapping(
-        base=base,
-        shift=shift,
-        output=output,
-        granule_bits=table.granule_bits,
-        level=level,
-        descriptor=descriptor,
-        descriptor_at=at,
-        readable=True,
-        writable=writable,
-        clean=not writable and not table_read_only and table.update_dirty and bool(descriptor & _DBM),
-        user=bool(ap & 1) and not ap_table & 1,
-        uxn=bool(descriptor & _UXN or hierarchy & _UXNTABLE),
-        pxn=bool(descriptor & _PXN or hierarchy & _PXNTABLE),
-        not_global=bool(descriptor & _NG),
-        attributes=index,
-        shareability=shareability,
-        memory=memory_type.from_mair(table.mair >> 8 * index & 0xFF, shareability),
-    )
-
-
-def _stage2_leaf(
-    table: Table, base: int, shift: int, output: int, level: int, descriptor: int, at: int, hierarchy: int
-) -> Mapping:
-    memattr, shareability = _MEMATTR.decode(descriptor), _leaf_shareability(table, descriptor)
-    s2ap, xn = _S2AP.decode(descriptor), _XN.decode(descriptor)
-    return Mapping(
-        base=base,
-        shift=shift,
-        output=output,
-        granule_bits=table.granule_bits,
-        level=level,
-        descriptor=descriptor,
-        descriptor_at=at,
-        readable=bool(s2ap & 1),
-        writable=bool(s2ap & 2),
-        clean=not s2ap & 2 and table.update_dirty and bool(descriptor & _DBM),
-        user=True,
-        # XN[1] is bit 54. Without IDR3.XNX, bit 53 reads as 0 here (the configuration says so by stage2_xn).
-        uxn=xn in (2, 3),
-        pxn=xn in (1, 2),
-        not_global=True,
-        attributes=memattr,
-        shareability=shareability,
-        memory=memory_type.from_memattr(memattr, shareability),
-    )
-
-
-def mark_dirty(table: Table, mapping: Mapping, descriptors: Descriptors) -> Mapping | Fault | None:
-    """Make a clean mapping writable, in its descriptor too; None: the descriptor has changed, walk again."""
-    old = mapping.descriptor
-    new = (old & ~_AP_READ_ONLY if table.stage == 1 else old | _S2_WRITE) | _AF
-    updated = _update(table, descriptors, mapping.descriptor_at, mapping.level, old, new)
-    if updated is not True:
-        return updated or None
-    return replace(mapping, descriptor=new, writable=True, clean=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,18 +60,13 @@ class CommandQueue:
         self.core = core
         self.trace = trace
         self._consuming = False
-        self._ring_of, self._ring = -1, Ring(0, 0, 0)  #: CMDQ_BASE, and what it comes to
 
     # -- the queue -------------------------------------------------------------------------------------------
 
     def ring(self) -> Ring:
-        raw = self.registers.raw(CMDQ_BASE)
-        if raw != self._ring_of:
-            base, validity = CMDQ_BASE(raw), self.validity
-            address = base.ADDR & (1 << validity.output_bits) - 1
-            self._ring = Ring.at(address, min(base.LOG2SIZE, validity.idr1.CMDQS), commands.Command.size)
-            self._ring_of = raw
-        return self._ring
+        base, validity = self.registers[CMDQ_BASE], self.validity
+        address = base.ADDR & (1 << validity.output_bits) - 1
+        return Ring.at(address, min(base.LOG2SIZE, validity.idr1.CMDQS), commands.Command.size)
 
     def ready(self) -> bool:
         """Whether a command waits and may be consumed."""
@@ -80,8 +75,7 @@ class CommandQueue:
 
     def running(self) -> bool:
         """Whether commands are consumed as they come."""
-        enabled = self.registers.raw(CR0ACK) & CR0ACK.CMDQEN.mask
-        return bool(enabled) and not self.reports.error_active(GERROR.CMDQ_ERR.mask)
+        return bool(self.registers[CR0ACK].CMDQEN) and not self.reports.error_active(GERROR.CMDQ_ERR.mask)
 
     def may_sync(self) -> bool:
         """Whether nothing holds up a CMD_SYNC but what it waits for itself."""

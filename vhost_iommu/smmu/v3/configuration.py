@@ -16,7 +16,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ..context import Context, HalfContext, Response, Stage1, Stage2
 from ..transaction import Mpam
-from ..walk import Fault, Regime, Table, Wide, aligned_base, start_level
+from ..walk import Fault, LongTable, Regime, Wide, aligned_base, start_level
 from . import events
 from .registers import (
     HTTU,
@@ -260,7 +260,7 @@ class Configuration:
             size, granule, output = 64 - txsz, self.validity.granule(cd, high), self.validity.s1_output_bits(cd)
             wide = self.validity.wide(granule, bool(cd.DS))
         level = start_level(granule, size)
-        table = Table(
+        table = LongTable(
             base=aligned_base(ttb, granule, size, level, output),
             granule_bits=granule,
             input_bits=size,
@@ -286,7 +286,7 @@ class Configuration:
         size, granule, level = self.validity.s2_geometry(ste)
         output = self.validity.s2_output_bits(ste)
         wide = self.validity.wide(granule, bool(ste.S2DS)) if ste.S2AA64 else Wide.NONE
-        table = Table(
+        table = LongTable(
             base=aligned_base(ste.S2TTB, granule, size, level, output),
             granule_bits=granule,
             input_bits=size,

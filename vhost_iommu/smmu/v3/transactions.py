@@ -7,7 +7,6 @@ Law: a fault is a value until it is a record; whoever calls holds the instance's
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING
 
 from ...register_file import RegisterFile
@@ -30,9 +29,6 @@ from .validity import Validity
 
 if TYPE_CHECKING:
     from ..._core.door import Core
-
-#: Every access there is, made once.
-_ACCESSES = {key: Access(*key) for key in product((False, True), repeat=3)}
 
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
@@ -118,7 +114,7 @@ class Transactions:
             return answer if split is None else self._pages(split, t, answer)
         if self.core is not None:
             return self._translate_compiled(t, begun, answer)
-        if not registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask:
+        if not registers[CR0ACK].SMMUEN:
             if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
             else:
@@ -155,9 +151,9 @@ class Transactions:
             return answer
         answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
         answer.memory = [memory_type(packed) for _, _, packed in pieces]
-        answer.mpam = Mpam(*mpam) if self.registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask else self.enables.bypass_mpam
+        answer.mpam = Mpam(*mpam) if self.registers[CR0ACK].SMMUEN else self.enables.bypass_mpam
         if fault is not None:
-            values = _ACCESSES[bool(access & 1), bool(access & 2), bool(access & 4)]
+            values = Access(bool(access & 1), bool(access & 2), bool(access & 4))
             self._fault(RESPONSES[responses], t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
         elif done < t.size:
             answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
@@ -198,7 +194,7 @@ class Transactions:
         """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
         privileged = t.privileged if context.privileged is None else context.privileged
         instruction = t.instruction if context.instruction is None else context.instruction
-        return _ACCESSES[t.write, privileged, instruction and not t.write]
+        return Access(t.write, privileged, instruction and not t.write)
 
     def _fault_of(self, context: Context, t: Transaction, address: int, fault: Fault, answer: Answer) -> None:
         self._fault(context.response(fault.stage), t, address, self._access(context, t), fault, answer)
