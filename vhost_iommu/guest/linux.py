@@ -83,11 +83,11 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
     found = []
     engines = []
     for smmu, registers, function in platform.smmus:
-        base = f"{registers.base:x}"
-        found.append(Case(f"{smmu.name}_probes", "smmu_probes", (base,)))
+        told = (f"{registers.base:x}", smmu.binding.driver, smmu.binding.sysfs)
+        found.append(Case(f"{smmu.name}_probes", "smmu_probes", told))
         for placed in function.masters:
             behind = Case(f"{placed.master.name}_is_behind_{smmu.name}", "behind_smmu",
-                          (base, device_name(placed)))  # fmt: skip
+                          (*told, device_name(placed)))  # fmt: skip
             if placed.master.compatible == DISK:
                 # Without its driver it is in no group.
                 found.append(replace(behind, arguments=(*behind.arguments, "virtio-mmio")))
@@ -108,7 +108,8 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
             every.checked(Case(f"engines_{name}", "engines", (name,))) for name in ("copy_at_once", "share_an_address")
         ]
     found += own
-    found.append(Case("no_smmu_warnings", "no_smmu_warnings"))
+    drivers = dict.fromkeys(smmu.binding.driver for smmu, _, _ in platform.smmus)
+    found.append(Case("no_smmu_warnings", "no_smmu_warnings", tuple(drivers)))
     if revoking and not lacking:
         revoking.append(Case("no_other_warnings", "no_other_warnings", needs=revoking[-1].name))
     return [*found, *revoking]
