@@ -19,6 +19,7 @@ from .errors import UsageError
 from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
 from .masters.port import Port
+from .masters.prompt import Post
 from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
 from .masters.window import Window, nothing
@@ -160,7 +161,8 @@ class Machine:
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
         if self.trace is None:
-            master.post = self._wires.get((config.name, ""))
+            post = self._wires.get((config.name, ""))
+            master.post = None if post is None else Post(*post)
         if self._spawn is not None:
             master.wake = self._spawn(config.name, _once(master.work))
         return master

@@ -14,6 +14,7 @@ from tests.model.machines import ORDER, WIDE, put
 from tests.model.machines_stages import MUTATIONS, ONE, StagesMachine
 from tests.model.twins import Choices, WatchedPort, show, show_completion
 from vhost_iommu.errors import ClientError
+from vhost_iommu.masters.port import Attributes
 from vhost_iommu.memory import Memory, Window
 from vhost_iommu.smmu.ats import AtsRequest
 from vhost_iommu.smmu.memory_type import MemoryType
@@ -105,12 +106,14 @@ class BentMachine:
 
     def _read(self, c: Choices) -> object:
         a = self._varied(c)
-        return self.port.done(self.port.read(a.iova, a.size, ssid=a.ssid, privileged=a.privileged))
+        return self.port.done(self.port.read(a.iova, a.size, Attributes(ssid=a.ssid, privileged=a.privileged)))
 
     def _write(self, c: Choices) -> object:
         a = self._varied(c)
         # What a master writes to descriptors of its own request is another matter.
-        return self.port.done(self.port.write(a.iova, b"\xa5" * min(a.size, 8), ssid=a.ssid, privileged=a.privileged))
+        return self.port.done(
+            self.port.write(a.iova, b"\xa5" * min(a.size, 8), Attributes(ssid=a.ssid, privileged=a.privileged))
+        )
 
     def _ats(self, c: Choices) -> object:
         a = self._varied(c)

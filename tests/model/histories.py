@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tests.model.twins import Choices, WatchedPort, show, show_completion
 from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable, Ram
+from vhost_iommu.masters.port import Attributes
 from vhost_iommu.memory import Memory, Window
 from vhost_iommu.smmu.ats import AtsRequest
 from vhost_iommu.smmu.memory_type import MemoryType
@@ -438,7 +439,7 @@ class History:
 
     def _read(self, c: Choices) -> object:
         iova, (sid, ssid), size, flags = self._address(c), self._stream(c), self._size(c), c.below(4)
-        found = self.port.read(iova, size, sid=sid, ssid=ssid, privileged=bool(flags & 1), instruction=flags == 2)
+        found = self.port.read(iova, size, Attributes(sid, ssid, bool(flags & 1), flags == 2))
         return self.port.done(found)
 
     def _write(self, c: Choices) -> object:
@@ -446,7 +447,7 @@ class History:
         data = bytes([1 + c.below(255)]) * size
         if self._reaches_structures(iova, size):
             return None
-        return self.port.done(self.port.write(iova, data, sid=sid, ssid=ssid, privileged=bool(flags)))
+        return self.port.done(self.port.write(iova, data, Attributes(sid, ssid, bool(flags))))
 
     def _reaches_structures(self, iova: int, size: int) -> bool:
         """Through the block that is RAM a master could write to tables that its own request has yet to walk."""

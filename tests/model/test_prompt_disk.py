@@ -22,6 +22,7 @@ from tests.model.virtio_driver import BlkDriver
 from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core, server
 from vhost_iommu.masters.port import Port
+from vhost_iommu.masters.prompt import Batch, Disk, Post
 from vhost_iommu.masters.storage import FileStorage, MemoryStorage, Storage
 from vhost_iommu.masters.virtio_blk import RequestType, VirtioBlk
 from vhost_iommu.memory import Window
@@ -112,7 +113,7 @@ class World:
         mirror = None
         if way == "native":
             assert server.pump is not None
-            self.blk.post = (DOORBELL, INTID)
+            self.blk.post = Post(DOORBELL, INTID)
             mirror = self.blk.mirror(server.pump.Mirror)
             assert mirror is not None
         self.registers = Registers(self.blk, mirror, self.pulse)
@@ -446,7 +447,7 @@ def test_an_interrupt_that_is_a_write_to_ram_is_the_models() -> None:
 
 def test_where_the_masters_lock_is_not_of_the_core_nothing_is_native() -> None:
     world = World("served")
-    world.blk.post = (DOORBELL, INTID)
+    world.blk.post = Post(DOORBELL, INTID)
     assert server.pump is not None
     assert world.blk.mirror(server.pump.Mirror) is None
     assert world.driver.request(v.IN, 0, room=512)[0] == v.OK
@@ -562,5 +563,5 @@ def test_the_reference_serves_by_itself() -> None:
     assert isinstance(world.bench.smmu, Smmu)
     ring = world.blk._queues[0].ring
     assert ring is not None
-    assert world.port.serve(ring.layout, (0, 0, True, 1), 0, 0, 1, 1) is None
+    assert world.port.serve(ring.layout, Disk(0, 0, True, 1), 0, 0, Batch(1, 1)) is None
     assert world.driver.request(v.IN, 5, room=512)[1] == NOISE[5 * 512 :][:512]

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import missing
 from vhost_iommu import _core
-from vhost_iommu.masters.port import Port
+from vhost_iommu.masters.port import Attributes, Port
 from vhost_iommu.memory import Memory
 from vhost_iommu.shared import HOST_PAGE, address_of
 from vhost_iommu.smmu.transaction import Transaction
@@ -92,7 +92,7 @@ def attempts(memory: Memory) -> dict[str, tuple[int, list[Callable[[], object]]]
     return {
         "a lookup": (TABLE, [translate(1), translate(2), invalidate]),
         "a read": (data, [lambda: memory.read(data, 8)]),
-        "a request": (other, [lambda: port.read(other, 64, sid=1)]),
+        "a request": (other, [lambda: port.read(other, 64, Attributes(1))]),
     }
 
 

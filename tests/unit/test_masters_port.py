@@ -8,9 +8,11 @@ from typing import TypeVar, cast
 import pytest
 
 from tests.model.fake_smmu import FakeSmmu
-from vhost_iommu.masters.port import Abort, Gate, Port, Steps, Turns, Why
+from vhost_iommu.masters.gate import Gate, Turns
+from vhost_iommu.masters.port import Abort, Attributes, Port, Steps, Why
 from vhost_iommu.memory import Ended, Memory
 from vhost_iommu.smmu.transaction import Outcome
+from vhost_iommu.trace import Record, Trace
 
 T = TypeVar("T")
 RAM = 0x4000_0000
@@ -45,7 +47,7 @@ def test_a_master_behind_an_smmu_needs_a_stream_id(smmu: FakeSmmu) -> None:
 
 def test_what_a_transaction_carries_reaches_the_smmu(port: Port, smmu: FakeSmmu) -> None:
     port.read(IOVA, 4)
-    port.write(IOVA + 8, b"xy", sid=8, ssid=5, privileged=True, instruction=True)
+    port.write(IOVA + 8, b"xy", Attributes(8, 5, privileged=True, instruction=True))
     first, second = smmu.asked
     assert (first.sid, first.iova, first.size, first.write, first.ssid) == (7, IOVA, 4, False, None)
     assert not first.privileged
@@ -157,17 +159,12 @@ def test_a_posted_write_reports_its_abort_whenever_it_comes(when: str, aborts: i
 
 
 def test_a_trace_names_the_port_and_what_failed(port: Port, smmu: FakeSmmu) -> None:
-    records: list[tuple[str, str, str, dict[str, int | str]]] = []
-
-    class Trace:
-        def emit(self, track: str, kind: str, name: str, /, **args: int | str) -> None:
-            records.append((track, kind, name, args))
-
-    port.trace = Trace()
+    records: list[Record] = []
+    port.trace = Trace(records.append)
     smmu.forbid(IOVA + 0x1000)
     port.write(IOVA, b"abc")
     port.read(IOVA + 0xFFF, 2)
-    assert records == [
+    assert [(each.track, each.kind, each.name, each.args) for each in records] == [
         ("dma", "dma", "write", {"iova": IOVA, "size": 3}),
         ("dma", "fault", "read", {"iova": IOVA + 0x1000, "done": 1, "why": "terminated"}),
     ]

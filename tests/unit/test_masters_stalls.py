@@ -14,7 +14,8 @@ from tests.model.virtio_driver import BlkDriver
 from tests.smmu_builder import Bench, PageTable, Ram
 from vhost_iommu.layout import Register
 from vhost_iommu.masters.engine import Cmd, ExtensionFrame, FaultReason, PrivilegedFrame, TestEngine, UserFrame
-from vhost_iommu.masters.port import Abort, Gate, Port, Turns, Waiting, Why
+from vhost_iommu.masters.gate import Gate, Turns
+from vhost_iommu.masters.port import Abort, Port, Waiting, Why
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.transaction import Stall

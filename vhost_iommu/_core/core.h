@@ -273,6 +273,11 @@ struct vi_request {
     uint64_t iova, size;
     uint8_t access; /* VI_WRITE | VI_PRIVILEGED | VI_INSTRUCTION */
     vi_memory_type incoming;
+    /*
+     * 0, or a power of two: it is a run of transactions, none of which crosses a multiple of so many bytes of iova. Each is
+     * done whole and counted, or not counted, and what was done of it will be done again: `done` says where it begins.
+     */
+    uint32_t burst;
 };
 
 /* How a request ended. */
@@ -282,7 +287,6 @@ enum vi_end {
     VI_NO_CONTEXT, /* `lookup` says why, and whether there is an event */
     VI_FAULTED,    /* `fault` at iova + done, which `responses` answer; of a CD's fetch at iova */
     VI_OUTSIDE,    /* translated, but guest memory has nothing at `pa`, or does not allow it */
-    VI_DIFFERENT,  /* vi_compare: at iova + done */
 };
 
 struct vi_result {
@@ -317,30 +321,19 @@ struct vi_piece {
 uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, uint64_t counted, struct vi_piece *pieces,
                    uint32_t room, struct vi_result *result);
 
-/* Translate `count` addresses of one stream, each by itself, of which `pa` gets where it goes; stops at a fault. */
-uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, const uint64_t *iova, uint64_t *pa,
-                  uint32_t count, struct vi_result *result);
-
 /* Bytes move page by page; what was moved before a fault stays moved. `result->end` is returned. */
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result);
 enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
                          struct vi_result *result);
-enum vi_end vi_dma_fill(struct vi_reader *reader, const struct vi_request *request, uint8_t byte,
-                        struct vi_result *result);
-/* The sum of little-endian 64-bit words, modulo 2^64, from iova on; what follows the last whole word is not added. */
+/* The sum of little-endian 64-bit words, modulo 2^64; iova and size are multiples of 8. */
 enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *request, uint64_t *sum,
                        struct vi_result *result);
-/* VI_DIFFERENT with `done` bytes that were alike. */
-enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *request, const void *with,
-                           struct vi_result *result);
-/* From one place to another, of the sizes' smaller; false: the read ended it, true: `to` did, or all is done. Both results
- * say how much was done. */
-bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to,
-                 struct vi_result *read, struct vi_result *written);
-/* Requests in a row, of which each reads or writes its part of `buffer`, which is as long as all of them. Returns how many
- * were done whole; `result` is that of the last that was begun. */
-uint32_t vi_dma_list(struct vi_reader *reader, const struct vi_request *requests, uint32_t count, uint8_t *buffer,
-                     struct vi_result *result);
+/*
+ * A run of bursts of `from`, at most VI_MOST_BURST bytes each, to `to`, which is as long: each is read whole, and then
+ * written. Returns the bytes of those that were; why the next one was not is to be asked for by itself.
+ */
+enum { VI_MOST_BURST = 4096 };
+uint64_t vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to);
 
 /* ---- TLB invalidation (tlb.c) ---------------------------------------------------------------------------------- */
 

@@ -244,27 +244,19 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, u
     return count;
 }
 
-uint32_t vi_batch(struct vi_reader *reader, const struct vi_request *request, const uint64_t *iova, uint64_t *pa,
-                  uint32_t count, struct vi_result *result)
+/* Of a run, what is done ends with a whole transaction, and as many are counted as there are; `begin` has counted one. */
+static void end_of_run(struct vi_reader *reader, const struct vi_request *request, struct vi_result *result)
 {
-    struct course course;
-    struct vi_place place;
-    uint32_t at = 0;
-    if (!begin(&course, reader, request, 0, result))
-        return 0;
-    if (!course.context) {
-        memcpy(pa, iova, count * sizeof *pa);
-        return count;
+    uint64_t burst = request->burst, done = result->done, count = 0;
+    if (!burst)
+        return;
+    if (result->end != VI_DONE) {
+        uint64_t part = (request->iova + done) & (burst - 1);
+        result->done = done = done > part ? done - part : 0;
     }
-    for (; at < count; at++) {
-        if (VI_UNLIKELY(!vi_place_quickly(reader, &course.way, iova[at], &place, &result->fault))) {
-            faulted(&course);
-            break;
-        }
-        pa[at] = place.pa;
-    }
-    VI_PUT(reader->counters.translations, VI_GET(reader->counters.translations) + at + (at < count));
-    return at;
+    if (done)
+        count = (request->iova + done - 1) / burst - request->iova / burst + 1;
+    VI_PUT(reader->counters.transactions, VI_GET(reader->counters.transactions) + count - 1);
 }
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
@@ -300,23 +292,7 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
             at += size;
             advance(&course, size);
         }
-    return result->end;
-}
-
-enum vi_end vi_dma_fill(struct vi_reader *reader, const struct vi_request *request, uint8_t byte,
-                        struct vi_result *result)
-{
-    struct course course;
-    uint64_t size;
-    uint8_t *host;
-    vi_before_write();
-    if (begin(&course, reader, request, 0, result))
-        while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
-            memset(host, byte, size);
-            if (!intact(&course))
-                break;
-            advance(&course, size);
-        }
+    end_of_run(reader, request, result);
     return result->end;
 }
 
@@ -325,87 +301,89 @@ enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *reques
 {
     struct course course;
     uint64_t size, total = 0;
-    uint8_t *host, word[8] = {0};
-    unsigned held = 0; /* bytes of a word that began in an earlier page */
+    uint8_t *host;
     if (begin(&course, reader, request, 0, result))
         while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
-            uint64_t at = 0, value;
-            for (; at < size && held; at++) {
-                word[held++ & 7] = host[at];
-                if (held == 8) {
-                    memcpy(&value, word, 8);
-                    total += value;
-                    held = 0;
-                }
-            }
-            for (; size - at >= 8; at += 8) {
+            uint64_t part = 0;
+            for (uint64_t at = 0; at + 8 <= size; at += 8) {
+                uint64_t value;
                 memcpy(&value, host + at, 8);
-                total += value;
+                part += value;
             }
-            for (; at < size; at++)
-                word[held++ & 7] = host[at];
             if (!intact(&course))
                 break;
+            if (size & 7) { /* a window ends within a word */
+                ended(&course, VI_OUTSIDE);
+                break;
+            }
+            total += part;
             advance(&course, size);
         }
     vi_after_read();
+    if (result->end != VI_DONE && (request->iova + result->done) & (request->burst - 1))
+        result->done = total = 0; /* the sum has a part of a burst in it: all of it will be asked for again */
+    end_of_run(reader, request, result);
     *sum = total;
     return result->end;
 }
 
-enum vi_end vi_dma_compare(struct vi_reader *reader, const struct vi_request *request, const void *with,
-                           struct vi_result *result)
-{
+/* ---- copies --------------------------------------------------------------------------------------------------------- */
+
+/* One side of a copy: of the page that it is in, `here` bytes are left, at `host` in `window`. */
+struct side {
     struct course course;
-    uint64_t size;
+    struct vi_result result;
     uint8_t *host;
-    const uint8_t *at = with;
-    if (begin(&course, reader, request, 0, result))
-        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
-            bool alike = !memcmp(host, at, size);
-            if (!intact(&course))
-                break;
-            if (!alike) {
-                uint64_t same = 0;
-                while (same < size && host[same] == at[same]) /* the guest may write meanwhile */
-                    same++;
-                advance(&course, same);
-                ended(&course, VI_DIFFERENT);
-                break;
-            }
-            at += size;
-            advance(&course, size);
-        }
-    vi_after_read();
-    return result->end;
-}
+    uint64_t here;
+    const struct vi_window *window;
+};
 
-/* A copy of more than this comes from memory and goes there; of the next page, so much is fetched ahead. */
-enum { CACHED = 1 << 18, AHEAD = 1024, LINE = 64 };
-
-/*
- * Have the cache fetch the first lines of what comes `size` bytes further on, where no prefetcher goes that minds pages. A
- * look: it changes and counts nothing, and if what it sees is another then, nothing but time is lost.
- */
-VI_HOT void fetch_ahead(struct course *course, const struct vi_window *window, uint64_t size, bool writes)
+/* Whether there is a byte; the request has ended if not. */
+VI_HOT bool side_has(struct side *side, unsigned may)
 {
-    struct vi_place place;
-    if (course->left <= size || !course->context ||
-        !vi_place_ahead(&course->way, course->reader, course->iova + size, &place))
-        return;
-    uint64_t at = place.pa - window->base;
-    if (at > window->size || window->size - at < AHEAD)
-        return;
-    for (unsigned line = 0; line < AHEAD; line += LINE)
-        if (writes)
-            __builtin_prefetch(window->host + at + line, 1);
-        else
-            __builtin_prefetch(window->host + at + line);
+    if (side->here)
+        return true;
+    side->host = next_bytes(&side->course, may, &side->here);
+    side->window = side->course.reader->last;
+    return side->host;
+}
+
+VI_HOT bool side_moved(struct side *side, uint64_t size)
+{
+    if (vi_broken(side->window))
+        return false;
+    advance(&side->course, size);
+    side->host += size;
+    side->here -= size;
+    return true;
+}
+
+/* A burst of which either side is not in one piece. */
+static __attribute__((noinline)) bool copy_in_parts(struct side *source, struct side *target, uint64_t burst)
+{
+    uint8_t bytes[VI_MOST_BURST];
+    for (uint64_t at = 0, size; at < burst; at += size) {
+        if (!side_has(source, VI_MAY_READ))
+            return false;
+        size = source->here < burst - at ? source->here : burst - at;
+        memcpy(bytes + at, source->host, size);
+        if (!side_moved(source, size))
+            return false;
+    }
+    for (uint64_t at = 0, size; at < burst; at += size) {
+        if (!side_has(target, VI_MAY_WRITE))
+            return false;
+        size = target->here < burst - at ? target->here : burst - at;
+        memcpy(target->host, bytes + at, size);
+        if (!side_moved(target, size))
+            return false;
+    }
+    return true;
 }
 
 /*
- * The same as memmove, for what is in the cache: in parts for which libraries take no string instruction, which would wait
- * for all that came before it.
+ * The same as memmove, in parts for which libraries take no string instruction, which would wait for all that came before
+ * it.
  */
 VI_HOT void move(uint8_t *to, const uint8_t *from, uint64_t size)
 {
@@ -416,62 +394,30 @@ VI_HOT void move(uint8_t *to, const uint8_t *from, uint64_t size)
     memmove(to, from, size);
 }
 
-bool vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to,
-                 struct vi_result *read, struct vi_result *written)
+uint64_t vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to)
 {
-    struct course source, target;
-    const struct vi_window *read_of = NULL, *written_of = NULL;
-    uint64_t size, room = 0, have = 0;
-    written->done = 0; /* the read may end before the write begins */
-    uint8_t *in = NULL, *out = NULL;
+    struct side source = {.here = 0}, target = {.here = 0};
+    uint64_t done = 0;
     vi_before_write(); /* what it reads goes no further than what it writes */
-    bool cached = (from->size < to->size ? from->size : to->size) <= CACHED;
-    if (!begin(&source, reader, from, 0, read))
-        return false;
-    if (!begin(&target, reader, to, 0, written))
-        return true;
-    while (source.left && target.left) {
-        if (!have) {
-            if (!(in = next_bytes(&source, VI_MAY_READ, &have)))
-                return false;
-            read_of = reader->last;
+    bool readable = begin(&source.course, reader, from, 0, &source.result);
+    bool writable = begin(&target.course, reader, to, 0, &target.result);
+    while (readable && writable && done < from->size) {
+        uint64_t burst = from->burst - ((from->iova + done) & (from->burst - 1));
+        if (burst > from->size - done)
+            burst = from->size - done;
+        if (!side_has(&source, VI_MAY_READ) || !side_has(&target, VI_MAY_WRITE))
+            break;
+        if (VI_LIKELY(source.here >= burst && target.here >= burst)) {
+            move(target.host, source.host, burst);
+            if (!side_moved(&source, burst) || !side_moved(&target, burst))
+                break;
+        } else if (!copy_in_parts(&source, &target, burst)) {
+            break;
         }
-        if (!room) {
-            if (!(out = next_bytes(&target, VI_MAY_WRITE, &room)))
-                return true;
-            written_of = reader->last;
-        }
-        size = have < room ? have : room;
-        if (cached) {
-            move(out, in, size);
-        } else {
-            fetch_ahead(&source, read_of, have, false);
-            fetch_ahead(&target, written_of, room, true);
-            memmove(out, in, size);
-        }
-        if (vi_broken(read_of))
-            return ended(&source, VI_OUTSIDE);
-        if (vi_broken(written_of))
-            return !ended(&target, VI_OUTSIDE);
-        advance(&source, size);
-        advance(&target, size);
-        in += size;
-        out += size;
-        have -= size;
-        room -= size;
+        done += burst;
     }
-    return true;
-}
-
-uint32_t vi_dma_list(struct vi_reader *reader, const struct vi_request *requests, uint32_t count, uint8_t *buffer,
-                     struct vi_result *result)
-{
-    for (uint32_t at = 0; at < count; at++) {
-        enum vi_end end = requests[at].access & VI_WRITE ? vi_dma_write(reader, &requests[at], buffer, result)
-                                                         : vi_dma_read(reader, &requests[at], buffer, result);
-        if (end != VI_DONE)
-            return at;
-        buffer += requests[at].size;
-    }
-    return count;
+    /* Each burst is a read and a write, of which `begin` has counted one of each. */
+    uint64_t bursts = done ? (from->iova + done - 1) / from->burst - from->iova / from->burst + 1 : 0;
+    VI_PUT(reader->counters.transactions, VI_GET(reader->counters.transactions) + 2 * bursts - 2);
+    return done;
 }

@@ -2,9 +2,9 @@
 """The types of door.pyx, which see."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from _typeshed import ReadableBuffer, WriteableBuffer
+from _typeshed import ReadableBuffer
 
 from . import pump
 
@@ -90,35 +90,30 @@ class Core:
         begun: object = None,  # an Ended
     ) -> tuple[list[tuple[int, int, int]], tuple[int, int], RawEnd]: ...
     def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Ended: ...
-    def write(self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int) -> Ended | None: ...
+    def write(
+        self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int, burst: int = 0
+    ) -> Ended | None: ...
     def copy(
-        self, slot: int, source: tuple[int, int | None, int, int], target: tuple[int, int | None, int, int], size: int
-    ) -> int: ...
-    def sum64(self, slot: int, sid: int, ssid: int | None, iova: int, size: int, access: int) -> tuple[int, int]: ...
-    def batch(
-        self, slot: int, sid: int, ssid: int | None, iova: ReadableBuffer, pa: WriteableBuffer, access: int
-    ) -> int: ...
-    def serve(
         self,
         slot: int,
         sid: int,
-        ring: tuple[int, int, int, int, bool, bool],
-        disk: tuple[int, int, bool, int],
-        last_avail: int,
-        used_idx: int,
-        chains: int,
-        bytes_: int,
-    ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
+        ssid: int,
+        source: int,
+        target: int,
+        size: int,
+        reads: int,
+        writes: int,
+        burst: int,
+    ) -> int: ...
+    def sum64(
+        self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int
+    ) -> tuple[int, int]: ...
+    # Of what masters/prompt.py calls Ring, Disk, Batch, BellRegisters and Post.
+    def serve(
+        self, slot: int, sid: int, ring: Any, disk: Any, last_avail: int, used_idx: int, batch: Any
+    ) -> Served: ...
     def disk_bell(
-        self,
-        lock: object,
-        mirror: object,
-        slot: int,
-        registers: tuple[int, int, int],
-        post: tuple[int, int],
-        rings: int,
-        chains: int,
-        bytes_: int,
+        self, lock: object, mirror: object, slot: int, registers: Any, post: Any, rings: int, batch: Any
     ) -> DiskBell | None: ...
     def invalidate_configuration(self) -> None: ...
     def invalidate_stes(self, first: int, count: int, leaf: bool) -> None: ...
@@ -174,17 +169,29 @@ class Doorbell:
     def rung(self) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
 
+class Served:
+    more: bool | None
+    last_avail: int
+    used_idx: int
+    notify: bool
+    reads: int
+    writes: int
+    transactions: int
+    bytes_read: int
+    bytes_written: int
+
 class DiskBell:
     status: int
     unread: int
-    def lend(
-        self,
-        number: int,
-        sid: int,
-        ring: tuple[int, int, int, int, bool, bool],
-        disk: tuple[int, int, bool, int],
-        last_avail: int,
-        used_idx: int,
-    ) -> None: ...
+    @property
+    def reads(self) -> int: ...
+    @property
+    def writes(self) -> int: ...
+    @property
+    def transactions(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def bytes_written(self) -> int: ...
+    def lend(self, number: int, sid: int, ring: Any, disk: Any, last_avail: int, used_idx: int) -> None: ...
     def take(self, number: int) -> tuple[int, int] | None: ...
-    def counts(self) -> tuple[int, int, int, int, int]: ...

@@ -89,7 +89,8 @@ cdef extern from "core.h" nogil:
         uint32_t sid, ssid
         uint64_t iova, size
         uint8_t access, incoming
-    enum: VI_INCOMING
+        uint32_t burst
+    enum: VI_INCOMING, VI_MOST_BURST
     enum: VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
     cdef struct vi_result:
         uint8_t end, access
@@ -105,15 +106,10 @@ cdef extern from "core.h" nogil:
         uint8_t memory
     uint32_t vi_pieces(vi_reader *reader, const vi_request *request, uint64_t counted, vi_piece *pieces, uint32_t room,
                        vi_result *result)
-    uint32_t vi_batch(vi_reader *reader, const vi_request *request, const uint64_t *iova, uint64_t *pa,
-                      uint32_t count, vi_result *result)
     int vi_dma_read(vi_reader *reader, const vi_request *request, void *to, vi_result *result)
     int vi_dma_write(vi_reader *reader, const vi_request *request, const void *from_, vi_result *result)
-    int vi_dma_fill(vi_reader *reader, const vi_request *request, uint8_t byte, vi_result *result)
     int vi_dma_sum(vi_reader *reader, const vi_request *request, uint64_t *sum, vi_result *result)
-    int vi_dma_compare(vi_reader *reader, const vi_request *request, const void *with_, vi_result *result)
-    bint vi_dma_copy(vi_reader *reader, const vi_request *from_, const vi_request *to, vi_result *read,
-                     vi_result *written)
+    uint64_t vi_dma_copy(vi_reader *reader, const vi_request *from_, const vi_request *to)
     void vi_invalidate_spaces(vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid)
     void vi_invalidate_range(vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid, uint16_t vmid_mask,
                              int32_t asid, uint8_t granule_bits, int8_t level)
@@ -385,6 +381,34 @@ cdef tuple _ended(const vi_result *result, uint64_t done):
     return result.end, done, result.access, 0, None, 0, fault, result.responses
 
 
+cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access,
+                         uint32_t burst) noexcept:
+    cdef vi_request request
+    request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
+    request.access, request.incoming, request.burst = access, VI_INCOMING, burst
+    return request
+
+
+cdef class Served:
+    """What was served out of a virtqueue, as in masters/prompt.py."""
+
+    cdef readonly object more
+    cdef readonly uint16_t last_avail, used_idx
+    cdef readonly bint notify
+    cdef readonly uint32_t reads, writes
+    cdef readonly uint64_t transactions, bytes_read, bytes_written
+
+
+cdef _lay_out(vi_ring *to, uint32_t sid, ring, uint16_t last_avail, uint16_t used_idx):
+    to.desc, to.avail, to.used, to.size = ring.desc, ring.avail, ring.used, ring.size
+    to.indirect, to.event_idx = ring.indirect, ring.event_idx
+    to.sid, to.last_avail, to.used_idx = sid, last_avail, used_idx
+
+
+cdef _name_disk(vi_disk *to, disk):
+    to.fd, to.read_flags, to.may_write, to.sectors = disk.fd, disk.read_flags, disk.may_write, disk.sectors
+
+
 cdef class Core:
     """One instance's core. Invalidations and changes are for one thread at a time; requests are for any."""
 
@@ -536,7 +560,7 @@ cdef class Core:
                 return [], (begun.result.partid, begun.result.pmg), _ended(&begun.result, 0)
             counted = begun.result.counted
         request.sid, request.ssid = sid, VI_NO_SSID if ssid is None else ssid
-        request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
+        request.iova, request.size, request.access, request.incoming, request.burst = iova, size, access, incoming, 0
         if size > 8192:
             room = 2 + <uint32_t>min(size >> 12, 1 << 20)
             pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
@@ -555,12 +579,10 @@ cdef class Core:
 
     def read(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access):
         """The bytes, or an Ended with those that were read before it; the rest is the caller's to ask for by ``pieces``."""
-        cdef vi_request request
+        cdef vi_request request = _request(sid, ssid, iova, size, access, 0)
         cdef vi_result result
         cdef vi_reader *reader
         cdef Visit visit
-        request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
-        request.access, request.incoming = access, VI_INCOMING
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
         if size < LONG:
@@ -574,16 +596,14 @@ cdef class Core:
                 vi_exit(reader)
         return data if result.end == VI_DONE else _begun(&result, data[:result.done])
 
-    def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
-              uint8_t access):
-        """None: all is written; or an Ended, as of ``read``."""
-        cdef vi_request request
+    def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data, uint8_t access,
+              uint32_t burst=0):
+        """None: all is written; or an Ended, as of ``read``. ``burst``: it is a run of transactions, see vi_request."""
+        cdef vi_request request = _request(sid, ssid, iova, data.shape[0], access | 1, burst)
         cdef vi_result result
         cdef vi_reader *reader
         cdef Visit visit
         cdef const uint8_t *at = &data[0]
-        request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, data.shape[0]
-        request.access, request.incoming = access | 1, VI_INCOMING
         if request.size < LONG:
             visit = enter(self, slot)
             vi_dma_write(visit.reader, &request, at, &result)
@@ -595,88 +615,73 @@ cdef class Core:
                 vi_exit(reader)
         return None if result.end == VI_DONE else _begun(&result, b"")
 
-    def copy(self, unsigned slot, source, target, uint64_t size):
-        """How many bytes were copied; ``source`` and ``target``: (sid, ssid or None, iova, access)."""
-        cdef vi_request a, b
-        cdef vi_result read, written
+    def copy(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t source, uint64_t target, uint64_t size,
+             uint8_t reads, uint8_t writes, uint32_t burst):
+        """Copy in bursts of the source, at most 4 KiB each: the bytes of those that were done whole, up to the first that
+        was not. ``reads`` and ``writes``: the access of either.
+        """
+        if not 0 < burst <= VI_MOST_BURST or burst & (burst - 1):
+            raise ValueError(f"bursts of {burst} bytes")
+        cdef vi_request a = _request(sid, ssid, source, size, reads, burst)
+        cdef vi_request b = _request(sid, ssid, target, size, writes | 1, 0)
         cdef vi_reader *reader
-        a.sid, ssid, a.iova, a.access = source
-        a.ssid, a.size, a.incoming = VI_NO_SSID if ssid is None else ssid, size, VI_INCOMING
-        b.sid, ssid, b.iova, b.access = target
-        b.ssid, b.size, b.incoming = VI_NO_SSID if ssid is None else ssid, size, VI_INCOMING
-        b.access |= 1
-        read.done = written.done = 0
+        cdef uint64_t done
         with nogil:
             reader = vi_enter(self.core, slot)
-            vi_dma_copy(reader, &a, &b, &read, &written)
+            done = vi_dma_copy(reader, &a, &b)
             vi_exit(reader)
-        return written.done if read.end == VI_DONE or written.done else 0
+        return done
 
-    def sum64(self, unsigned slot, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access):
-        """(sum of the 64-bit words, bytes that were read)."""
-        cdef vi_request request
+    def sum64(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access,
+              uint32_t burst):
+        """(sum of the 64-bit words, bytes that were added up), in bursts as ``copy``; all are multiples of 8."""
+        if not burst or burst & (burst - 1):
+            raise ValueError(f"bursts of {burst} bytes")
+        cdef vi_request request = _request(sid, ssid, iova, size, access, burst)
         cdef vi_result result
         cdef vi_reader *reader
         cdef uint64_t total = 0
-        request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova, size
-        request.access, request.incoming = access, VI_INCOMING
         with nogil:
             reader = vi_enter(self.core, slot)
             vi_dma_sum(reader, &request, &total, &result)
             vi_exit(reader)
         return total, result.done
 
-    def batch(self, unsigned slot, uint32_t sid, ssid, const uint64_t[::1] iova, uint64_t[::1] pa, uint8_t access):
-        """Translate each address of ``iova`` by itself into ``pa``; how many were."""
-        cdef vi_request request
-        cdef vi_result result
-        cdef vi_reader *reader
-        cdef uint32_t count = min(iova.shape[0], pa.shape[0]), done
-        if not count:
-            return 0
-        request.sid, request.ssid, request.iova, request.size = sid, VI_NO_SSID if ssid is None else ssid, iova[0], 1
-        request.access, request.incoming = access, VI_INCOMING
-        with nogil:
-            reader = vi_enter(self.core, slot)
-            done = vi_batch(reader, &request, &iova[0], &pa[0], count, &result)
-            vi_exit(reader)
-        return done
-
-    def serve(self, unsigned slot, uint32_t sid, tuple ring, tuple disk, uint16_t last_avail, uint16_t used_idx,
-              uint32_t chains, uint64_t bytes_):
+    def serve(self, unsigned slot, uint32_t sid, ring, disk, uint16_t last_avail, uint16_t used_idx, batch):
         """Serve plain reads and writes of a disk out of a virtqueue; what others there are is the caller's.
 
-        ``ring``: (descriptors, avail, used, size, indirect, event_idx); ``disk``: (descriptor, flags of its reads,
-        whether writes may be done, sectors). Returns (None: what is next was not served; whether there may be more,
-        last_avail, used_idx, whether to notify, reads, writes, transactions, bytes read, bytes written).
+        ``ring``, ``disk`` and ``batch`` are as in masters/prompt.py.
         """
         cdef vi_ring asked
         cdef vi_disk of
         cdef vi_served served
         cdef vi_reader *reader
+        cdef uint32_t chains = batch.chains
+        cdef uint64_t size = batch.size
         cdef int end
-        asked.desc, asked.avail, asked.used, asked.size, asked.indirect, asked.event_idx = ring
-        asked.sid, asked.last_avail, asked.used_idx = sid, last_avail, used_idx
-        of.fd, of.read_flags, of.may_write, of.sectors = disk
+        _lay_out(&asked, sid, ring, last_avail, used_idx)
+        _name_disk(&of, disk)
         if not asked.size or asked.size & (asked.size - 1) or asked.size > 32768:
             raise ValueError("the size of a queue is a power of two")
         with nogil:
             reader = vi_enter(self.core, slot)
-            end = vi_serve(reader, &asked, &of, chains, bytes_, &served)
+            end = vi_serve(reader, &asked, &of, chains, size, &served)
             vi_exit(reader)
-        return (None if end == VI_NOT_SERVED else end == VI_MORE, asked.last_avail, asked.used_idx, served.notify,
-                served.reads, served.writes, served.transactions, served.bytes_read, served.bytes_written)
+        cdef Served found = Served.__new__(Served)
+        found.more = None if end == VI_NOT_SERVED else end == VI_MORE
+        found.last_avail, found.used_idx, found.notify = asked.last_avail, asked.used_idx, served.notify
+        found.reads, found.writes, found.transactions = served.reads, served.writes, served.transactions
+        found.bytes_read, found.bytes_written = served.bytes_read, served.bytes_written
+        return found
 
-    def disk_bell(self, lock, mirror, unsigned slot, tuple registers, tuple post, uint32_t rings, uint32_t chains,
-                  uint64_t bytes_):
+    def disk_bell(self, lock, mirror, unsigned slot, registers, post, uint32_t rings, batch):
         """A DiskBell for the master whose lock and mirror these are; None: they are not of the core.
 
-        ``registers``: offsets of QueueNotify, InterruptStatus, InterruptACK; ``post``: (address, value) of the write that
-        is the interrupt; ``chains`` and ``bytes_``: as of ``serve``.
+        ``registers``, ``post`` and ``batch`` are as in masters/prompt.py.
         """
         if not isinstance(lock, Lock) or not isinstance(mirror, Mirror):
             return None
-        return DiskBell(lock, self, mirror, slot, registers, post, rings, chains, bytes_)
+        return DiskBell(lock, self, mirror, slot, registers, post, rings, batch)
 
     # -- invalidation ----------------------------------------------------------------------------------------
 
@@ -868,26 +873,27 @@ cdef class Doorbell:
 
 
 cdef class DiskBell:
-    """``diskbell.h``: a disk's QueueNotify, InterruptStatus and InterruptACK without the interpreter. All but ``counts`` is
-    for who holds the lock.
+    """``diskbell.h``: a disk's QueueNotify, InterruptStatus and InterruptACK without the interpreter. All but what
+    counts is for who holds the lock.
     """
 
     cdef vi_disk_bell raw
     cdef Core core
 
-    def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, unsigned slot, tuple registers,
-                 tuple post, uint32_t rings, uint32_t chains, uint64_t bytes_):
+    def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, unsigned slot, registers, post,
+                 uint32_t rings, batch):
         if self.raw.rings is not NULL:
             raise ValueError("made already")
         self.raw.rings = <vi_lent *>calloc(rings, sizeof(vi_lent))
         if self.raw.rings is NULL:
             raise MemoryError("no memory for rings")
         self.raw.lock, self.raw.core, self.raw.slot, self.raw.mirror = &lock.mutex, core.core, slot, &mirror.raw
-        self.raw.notify_at, self.raw.status_at, self.raw.ack_at = registers
-        self.raw.count, self.raw.chains, self.raw.bytes = rings, chains, bytes_
+        self.raw.notify_at, self.raw.status_at = registers.notify, registers.status
+        self.raw.ack_at = registers.acknowledge
+        self.raw.count, self.raw.chains, self.raw.bytes = rings, batch.chains, batch.size
         self.core = core
         mirror.stores = self, lock
-        mirror.raw.post_at, mirror.raw.post_value = post
+        mirror.raw.post_at, mirror.raw.post_value = post.address, post.value
         mirror.raw.store_of = &self.raw
         mirror.raw.load = <vi_load_fn>vi_disk_bell_load
         mirror.raw.store = <vi_store_fn>vi_disk_bell_store
@@ -895,14 +901,13 @@ cdef class DiskBell:
     def __dealloc__(self):
         free(self.raw.rings)
 
-    def lend(self, uint32_t number, uint32_t sid, tuple ring, tuple disk, uint16_t last_avail, uint16_t used_idx):
+    def lend(self, uint32_t number, uint32_t sid, ring, disk, uint16_t last_avail, uint16_t used_idx):
         """Have notifications of a ring carried out; arguments as of ``Core.serve``."""
         if number >= self.raw.count:
             raise IndexError(number)
         cdef vi_ring *of = &self.raw.rings[number].ring
-        of.desc, of.avail, of.used, of.size, of.indirect, of.event_idx = ring
-        of.sid, of.last_avail, of.used_idx = sid, last_avail, used_idx
-        self.raw.disk.fd, self.raw.disk.read_flags, self.raw.disk.may_write, self.raw.disk.sectors = disk
+        _lay_out(of, sid, ring, last_avail, used_idx)
+        _name_disk(&self.raw.disk, disk)
         self.raw.rings[number].lent = bool(of.size) and not of.size & (of.size - 1) and of.size <= 32768
 
     def take(self, uint32_t number):
@@ -930,6 +935,24 @@ cdef class DiskBell:
     def unread(self, uint32_t unread):
         self.raw.unread = unread
 
-    def counts(self):
-        """(reads, writes, transactions, bytes read, bytes written) that were done here."""
-        return self.raw.reads, self.raw.writes, self.raw.transactions, self.raw.bytes_read, self.raw.bytes_written
+    # What was done here.
+
+    @property
+    def reads(self):
+        return self.raw.reads
+
+    @property
+    def writes(self):
+        return self.raw.writes
+
+    @property
+    def transactions(self):
+        return self.raw.transactions
+
+    @property
+    def bytes_read(self):
+        return self.raw.bytes_read
+
+    @property
+    def bytes_written(self):
+        return self.raw.bytes_written

@@ -112,19 +112,6 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
     return true;
 }
 
-/* Where vi_place_quickly would find it in the TLB of stage 1, alone; false: there is more to it. Counts nothing. */
-VI_HOT bool vi_place_ahead(struct vi_course *course, const struct vi_reader *reader, uint64_t address,
-                           struct vi_place *place)
-{
-    const struct vi_context *context = course->context;
-    const struct vi_table *half = &context->half[address >> 55 & 1];
-    if (context->stage2 || (address & half->beyond) != half->above ||
-        vi_lane_find(&course->lane1, address, &place->stage1.tag, &place->pa, &place->size) != VI_HIT)
-        return false;
-    place->pa &= reader->setup->output_mask;
-    return true;
-}
-
 /* The memory type with which an access leaves (§13.4). */
 vi_memory_type vi_memory_of(const struct vi_context *context, const struct vi_place *place, vi_memory_type incoming);
 /* What GBPA or an STE makes of a memory type (§13.1.4). */

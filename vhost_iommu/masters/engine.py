@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import lru_cache
-from typing import ClassVar, TypedDict, TypeVar
+from typing import ClassVar, TypeVar
 
 from ..errors import UsageError
 from ..layout import Access, Layout, Register, address, bit, field
@@ -21,7 +21,8 @@ from ..register_file import RegisterFile, RegisterMap, on_load, on_store
 from ..smmu.ats import PageRequest, PrgResponse
 from ..smmu.transaction import Outcome
 from .atc import GROUPS, Answering, Atc, AtsUser, PageWait, Refusal
-from .port import Abort, Awaited, Gate, Port, Steps, Waiting, Why
+from .gate import Gate
+from .port import Abort, Attributes, Awaited, Port, Steps, Waiting, Why, transactions
 from .window import Window, nothing
 
 T = TypeVar("T")
@@ -33,8 +34,10 @@ FRAMES_PER_PAGE = PAGE // FRAME
 
 #: No transaction crosses a boundary of this many bytes of its source, as on AXI; RAND48 seeds anew there.
 BURST = 4096
-#: Transfers of one frame before the next frame has its turn.
+#: Transfers of one frame before the next frame has its turn, and of one that is alone. Between two turns a CMD_SYNC
+#: completes, and a reset stops it.
 _TURN = 16
+_ALONE = (1 << 20) // BURST
 
 _ALL = (1 << 64) - 1
 NO_SUBSTREAMID = (1 << 32) - 1
@@ -341,17 +344,6 @@ def random_bytes(seed: int, at: int, size: int) -> bytes:
 # -- frames and the commands that they run --------------------------------------------------------------------------
 
 
-class Carried(TypedDict):
-    """What a transaction carries besides its address."""
-
-    sid: int
-    ssid: int | None
-    privileged: bool
-    instruction: bool
-    ats: AtsUser | None
-    unsupported: bool
-
-
 class Frame:
     """A user frame with its privileged frame and its extension."""
 
@@ -377,16 +369,10 @@ class Frame:
 
     def carried(
         self, sid: int, ssid: int | None, attributes: int, ats: AtsUser | None = None, *, unsupported: bool = False
-    ) -> Carried:
+    ) -> Attributes:
+        """What transactions of a side with these ``attributes`` carry."""
         side = SideAttributes(attributes & 0xFFFF)
-        return {
-            "sid": sid,
-            "ssid": ssid,
-            "privileged": bool(side.PnU),
-            "instruction": bool(side.InD),
-            "ats": ats,
-            "unsupported": unsupported,
-        }
+        return Attributes(sid, ssid, bool(side.PnU), bool(side.InD), ats, unsupported)
 
     def ats_user(self) -> AtsUser | None:
         """This frame as the ATC knows it, if it is to use that."""
@@ -531,6 +517,34 @@ _ATS_RESULTS = {
 }
 
 
+class _Order:
+    """In which order transfers are made, by their number from the lowest: from either end inwards."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.front = 0
+        self.left = count
+        self.ascending = seed == 0
+        self._descending = seed == 0xFFFFFFFF
+        self._state = random_seed(seed)
+
+    def take(self) -> int:
+        """The next one; there must be one ``left``."""
+        last = self._descending
+        if not (self.ascending or self._descending):  # which bit draws the end is unspecified
+            self._state, number = random_step(self._state)
+            last = bool(number & 1)
+        self.left -= 1
+        if last:
+            return self.front + self.left
+        self.front += 1
+        return self.front - 1
+
+    def skip(self, count: int) -> None:
+        """So many from the front, which are next."""
+        self.front += count
+        self.left -= count
+
+
 class Job:
     """A command under way; a class for each command, found by its number."""
 
@@ -560,8 +574,7 @@ class Job:
             self.sid, self.ssid, attributes.DESTINATION, ats, unsupported=unsupported
         )
         self.hints = bool(special.PAGE_HINTS)  # to be given still
-        self.order = self._order()
-        self.more = True  # in ``order``
+        self.order = _Order(self.transfers if self.stride else 1, self.seed)
         self.limit = max(1, frame.get(ExtensionFrame.inflight))
         #: Stalled transfers, each by what it waits for.
         self.stalled: dict[Awaited, Steps[Abort | None]] = {}
@@ -614,28 +627,11 @@ class Job:
             return self.destination + (at - self.begin)
         return (self.destination & ~7) + (at - (self.begin & ~7))
 
-    def _order(self) -> Iterator[int]:
-        front, back = 0, self.transfers - 1 if self.stride else 0
-        state = random_seed(self.seed)
-        while front <= back:
-            if self.seed == 0:
-                last = False
-            elif self.seed == 0xFFFFFFFF:
-                last = True
-            else:  # which bit draws the end is unspecified
-                state, number = random_step(state)
-                last = bool(number & 1)
-            if last:
-                yield back
-                back -= 1
-            else:
-                yield front
-                front += 1
-
     # -- doing them --
 
-    def turn(self) -> Cmd | Sequence[Awaited]:
-        """Some transfers, with the gate held: how the command ended, or for which stalls' end the next turn waits.
+    def turn(self, *, alone: bool) -> Cmd | Sequence[Awaited]:
+        """Some transfers, with the gate held, more where no other frame waits for its turn: how the
+        command ended, or for which stalls' end the next turn waits.
 
         One that failed leaves the command running until those that are stalled have ended too, so that no
         transaction outlives its command.
@@ -645,14 +641,11 @@ class Job:
             self._hint()
         for stall in [stall for stall in self.stalled if stall.answer is not None][:_TURN]:
             self._step(self.stalled.pop(stall))
-        for _ in range(_TURN):
+        done = self._run(_ALONE if alone else _TURN) if self._may_begin() else 0
+        for _ in range(done, _TURN):
             if not self._may_begin():
                 break
-            n = next(self.order, None)
-            if n is None:
-                self.more = False
-            else:
-                self._step(self.move(*self.transfer(n)))
+            self._step(self.move(*self.transfer(self.order.take())))
         if self._may_begin():
             return ()
         if self.stalled:
@@ -664,7 +657,21 @@ class Job:
         return Cmd.ERROR
 
     def _may_begin(self) -> bool:
-        return self.more and self.failed is None and len(self.stalled) < self.limit
+        return self.order.left > 0 and self.failed is None and len(self.stalled) < self.limit
+
+    def _run(self, most: int) -> int:
+        """How many transfers were done in one call, of those that are next; the one after them is done by itself."""
+        count = min(most, self.order.left)
+        if count < 2 or self.stride != 1 or not self.order.ascending:
+            return 0
+        at, _ = self.transfer(self.order.front)
+        done = self.run(at, sum(self.transfer(self.order.front + count - 1)) - at)
+        count = transactions(at, done, BURST)
+        self.order.skip(count)
+        by = count * len(list(self.sides()))
+        self.frame.count(UserFrame.count_of_transactions_launched, by)
+        self.frame.count(UserFrame.count_of_transactions_returned, by)
+        return count
 
     def _step(self, transfer: Steps[Abort | None]) -> None:
         try:
@@ -678,6 +685,10 @@ class Job:
         """One transfer."""
         raise NotImplementedError
 
+    def run(self, at: int, size: int) -> int:
+        """Transfers of so many bytes: of those that were done in one call."""
+        raise NotImplementedError
+
     def sides(self) -> Iterator[tuple[int, bool]]:
         """Where the range is, and whether it is written there: of each side of the command."""
         yield self.begin, False
@@ -685,26 +696,18 @@ class Job:
     def _hint(self) -> None:
         for first, write in self.sides():
             carries = self.destination_carries if write else self.source_carries
-            self.port.hint(
-                first,
-                self.end_incl - self.begin + 1,
-                write=write,
-                sid=self.sid,
-                ssid=self.ssid,
-                privileged=carries["privileged"],
-                instruction=carries["instruction"],
-            )
+            self.port.hint(first, self.end_incl - self.begin + 1, carries, write=write)
 
     def finish(self) -> None:
         """Leave the result."""
 
     def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        return (yield from self._returned(self.port.read(iova, size, **self.source_carries), False))
+        return (yield from self._returned(self.port.read(iova, size, self.source_carries), False))
 
     def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        return (yield from self._returned(self.port.write(iova, data, **self.destination_carries), True))
+        return (yield from self._returned(self.port.write(iova, data, self.destination_carries), True))
 
     def _returned(self, found: T | Abort | Waiting[T], write: bool) -> Steps[T | Abort]:
         """See a transaction through to its end."""
@@ -734,6 +737,9 @@ class Memcpy(Job):
             return "the destination ends beyond the address space"
         return wrong
 
+    def run(self, at: int, size: int) -> int:
+        return self.port.copy(at, self.target(at), size, BURST, self.source_carries, self.destination_carries)
+
     def move(self, at: int, size: int) -> Steps[Abort | None]:
         data = yield from self.read(at, size)
         return data if isinstance(data, Abort) else (yield from self.write(self.target(at), data))
@@ -746,6 +752,20 @@ class Rand48(Job):
 
     def sides(self) -> Iterator[tuple[int, bool]]:
         yield self.begin, True
+
+    def run(self, at: int, size: int) -> int:
+        # To make more takes longer than the gate should be held.
+        size = min(size, (at // BURST + _TURN) * BURST - at)
+
+        def data() -> bytes:
+            numbers = range(at // BURST, (at + size - 1) // BURST + 1)
+            return b"".join(
+                random_bytes(self.seed, first, min(at + size, (n + 1) * BURST) - first)
+                for n in numbers
+                for first in (max(at, n * BURST),)
+            )
+
+        return self.port.fill(at, data, size, BURST, self.destination_carries)
 
     def move(self, at: int, size: int) -> Steps[Abort | None]:
         return self.write(at, random_bytes(self.seed, at, size))
@@ -765,6 +785,11 @@ class Sum64(Job):
         if not wrong and (self.begin & 7 or self.end_incl & 7 != 7):
             return "the range is not whole 64-bit words"
         return wrong
+
+    def run(self, at: int, size: int) -> int:
+        total, done = self.port.sum64(at, size, BURST, self.source_carries)
+        self.total = (self.total + total) & _ALL
+        return done
 
     def move(self, at: int, size: int) -> Steps[Abort | None]:
         data = yield from self.read(at, size)
@@ -938,7 +963,7 @@ class TestEngine(Window):
             with job.gate as is_open:
                 if not is_open:  # reset: the frame is forgotten
                     return
-                ended = job.turn()
+                ended = job.turn(alone=self.tasks.alone)
                 if isinstance(ended, Cmd):
                     msi = self._end(job, ended)
                     break
@@ -969,7 +994,7 @@ class TestEngine(Window):
             to,
             frame.get(UserFrame.msidata).to_bytes(4, "little"),
             aborted,
-            **frame.carried(job.sid, None, frame.get(UserFrame.msiattr)),
+            frame.carried(job.sid, None, frame.get(UserFrame.msiattr)),
         )
         return self._msi(job, sent)
 

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from .port import Gate, Port, Turns
+from .gate import Gate, Turns
+from .port import Port
 from .tasks import Tasks
 
 

@@ -8,13 +8,11 @@ Not modelled: memory types and shareability, atomics.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
-from types import TracebackType
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..memory import MemoryLike
 from ..mmio import Mirror
@@ -22,16 +20,17 @@ from ..smmu.transaction import (
     NO_SSID,
     Answer,
     Begun,
-    Direct,
-    DiskBell,
     Outcome,
     PageHint,
     Piece,
+    Requests,
     Stall,
     Transaction,
     Translator,
 )
+from ..trace import Trace
 from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
+from .prompt import Batch, BellRegisters, Disk, DiskBell, DiskServer, Post, Ring, Served
 
 T = TypeVar("T")
 
@@ -42,12 +41,6 @@ _SPACE = 1 << 64
 
 #: Pages of 4 KiB that one hint can name.
 MOST_HINTED = 255
-
-
-class TraceLike(Protocol):
-    """Where a master tells what it does; absent (None) it costs one test."""
-
-    def emit(self, track: str, kind: str, name: str, /, **args: int | str) -> None: ...
 
 
 class Why(Enum):
@@ -71,15 +64,24 @@ _REFUSED = {
 }
 
 
-class Served(NamedTuple):
-    """What was served out of a virtqueue."""
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a transaction carries besides its address."""
 
-    more: bool | None  #: there may be more; None: what comes next was not served
-    last_avail: int
-    used_idx: int
-    notify: bool  #: the driver is to be told
-    reads: int
-    writes: int
+    sid: int | None = None  #: None: the port's first
+    ssid: int | None = None  #: None: no SubstreamID
+    privileged: bool = False
+    instruction: bool = False
+    ats: AtsUser | None = None  #: it goes by way of the ATC
+    unsupported: bool = False  #: it is of a type that no SMMU supports
+
+
+PLAIN = Attributes()
+
+
+def transactions(first: int, size: int, burst: int) -> int:
+    """Into how many ``size`` bytes at ``first`` fall, none of which crosses a multiple of ``burst``."""
+    return (first + size - 1) // burst - first // burst + 1 if size else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,13 @@ class Port:
         self._slot = 1 + self.sids[0] % 31 if self.sids else 0
         #: The ATC of those transactions that name a user of it; None: they cannot.
         self.atc: Atc | None = None
-        self.trace: TraceLike | None = None
+        self.trace: Trace | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
         self.on_stall: Callable[[Stall], None] = lambda stall: None
         self._bell: DiskBell | None = None
+        #: What was last found out of an SMMU's requests: whether it serves disks, too.
+        self._asked: Requests | None = None
+        self._server: DiskServer | None = None
         #: Transactions that stalled (each time anew) and that aborted; those started, and bytes, see below.
         self._transactions = 0
         self._bytes_read = 0
@@ -148,39 +153,23 @@ class Port:
     @property
     def transactions(self) -> int:
         """Transactions started."""
-        return self._transactions + (0 if self._bell is None else self._bell.counts()[2])
+        return self._transactions + (0 if self._bell is None else self._bell.transactions)
 
     @property
     def bytes_read(self) -> int:
         """Bytes that reached the master."""
-        return self._bytes_read + (0 if self._bell is None else self._bell.counts()[3])
+        return self._bytes_read + (0 if self._bell is None else self._bell.bytes_read)
 
     @property
     def bytes_written(self) -> int:
         """Bytes that reached memory."""
-        return self._bytes_written + (0 if self._bell is None else self._bell.counts()[4])
+        return self._bytes_written + (0 if self._bell is None else self._bell.bytes_written)
 
-    def read(
-        self,
-        iova: int,
-        size: int,
-        *,
-        sid: int | None = None,
-        ssid: int | None = None,
-        privileged: bool = False,
-        instruction: bool = False,
-        ats: AtsUser | None = None,
-        unsupported: bool = False,
-    ) -> bytes | Abort | Waiting[bytes]:
-        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently.
-
-        ``ats`` here and below: by way of the ATC; ``unsupported``: of a type that no SMMU supports.
-        """
+    def read(self, iova: int, size: int, attributes: Attributes = PLAIN) -> bytes | Abort | Waiting[bytes]:
+        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently."""
         done, parts, begun = 0, [], None
-        if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
-            access = privileged << 1 | instruction << 2
-            stream = self.sids[0] if sid is None else sid
-            found = direct.read(self._slot, stream, NO_SSID if ssid is None else ssid, iova, size, access)
+        if (requests := self._requests(attributes, iova + size)) is not None:
+            found = requests.read(self._slot, *self._stream(attributes), iova, size, _access(attributes))
             if isinstance(found, bytes):
                 self._transactions += 1
                 self._bytes_read += size
@@ -189,29 +178,14 @@ class Port:
             self._bytes_read += done
             parts.append(found.data)
         with self._hold:
-            answer = self._ask(
-                iova + done, size - done, False, sid, ssid, privileged, instruction, ats, unsupported, begun
-            )
+            answer = self._ask(iova + done, size - done, attributes, begun=begun)
             return self._read(iova, size, done, parts, answer)
 
-    def write(
-        self,
-        iova: int,
-        data: bytes,
-        *,
-        sid: int | None = None,
-        ssid: int | None = None,
-        privileged: bool = False,
-        instruction: bool = False,
-        ats: AtsUser | None = None,
-        unsupported: bool = False,
-    ) -> Abort | Waiting[None] | None:
+    def write(self, iova: int, data: bytes, attributes: Attributes = PLAIN) -> Abort | Waiting[None] | None:
         """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
         done, size, begun = 0, len(data), None
-        if ats is None and not unsupported and (direct := self._direct()) is not None and iova + size <= _SPACE:
-            access = privileged << 1 | instruction << 2
-            stream = self.sids[0] if sid is None else sid
-            begun = direct.write(self._slot, stream, NO_SSID if ssid is None else ssid, iova, data, access)
+        if (requests := self._requests(attributes, iova + size)) is not None:
+            begun = requests.write(self._slot, *self._stream(attributes), iova, data, _access(attributes))
             if begun is None:
                 self._transactions += 1
                 self._bytes_written += size
@@ -219,23 +193,11 @@ class Port:
             done = begun.done
             self._bytes_written += done
         with self._hold:
-            answer = self._ask(
-                iova + done, size - done, True, sid, ssid, privileged, instruction, ats, unsupported, begun
-            )
+            answer = self._ask(iova + done, size - done, attributes, write=True, begun=begun)
             return self._write(iova, data, done, self._late_abort, answer)
 
     def post(
-        self,
-        iova: int,
-        data: bytes,
-        on_abort: Callable[[], None],
-        *,
-        sid: int | None = None,
-        ssid: int | None = None,
-        privileged: bool = False,
-        instruction: bool = False,
-        ats: AtsUser | None = None,
-        unsupported: bool = False,
+        self, iova: int, data: bytes, on_abort: Callable[[], None], attributes: Attributes = PLAIN
     ) -> Waiting[None] | None:
         """A write whose master wants to hear of an abort even when it comes later, such as an MSI.
 
@@ -247,88 +209,103 @@ class Port:
             on_abort()
 
         with self._hold:
-            answer = self._ask(iova, len(data), True, sid, ssid, privileged, instruction, ats, unsupported)
+            answer = self._ask(iova, len(data), attributes, write=True)
             written = self._write(iova, data, 0, late, answer)
         return _posted(written, on_abort)
 
-    def hint(
-        self,
-        iova: int,
-        size: int,
-        *,
-        write: bool,
-        sid: int | None = None,
-        ssid: int | None = None,
-        privileged: bool = False,
-        instruction: bool = False,
-    ) -> None:
+    def hint(self, iova: int, size: int, attributes: Attributes = PLAIN, *, write: bool) -> None:
         """Say that ``size`` bytes at ``iova`` will soon be read or written; of many pages the first are named."""
         if self.smmu is not None:
-            sid = self.sids[0] if sid is None else sid
+            sid, ssid, privileged = self._sid(attributes), attributes.ssid, attributes.privileged
             npages = min((iova + size - 1 >> 12) - (iova >> 12) + 1, MOST_HINTED)
-            execute = instruction and not write
+            execute = attributes.instruction and not write
             self.smmu.page_hint(PageHint(sid, iova & ~0xFFF, npages, ssid, not write, write, execute, privileged))
 
-    def serve(
-        self,
-        ring: tuple[int, int, int, int, bool, bool],
-        disk: tuple[int, int, bool, int],
-        last_avail: int,
-        used_idx: int,
-        chains: int,
-        size: int,
-    ) -> Served | None:
-        """Plain reads and writes of a disk out of a virtqueue, until ``chains`` or ``size`` bytes are done.
+    # Runs of transactions, none of which crosses a multiple of ``burst`` bytes of the (source's) address, in one call
+    # of the core. What is returned are the bytes of those that were done whole, and 0 without the core: the next one is
+    # to be done by itself, which tells what becomes of it.
 
-        ``ring``: (descriptors, avail, used, entries, indirect, event_idx); ``disk``: (descriptor, flags of preadv2,
-        whether writes too, sectors). None: of what comes next nothing is done here.
-        """
-        if (direct := self._direct()) is None:
+    def copy(
+        self, source: int, target: int, size: int, burst: int, reads: Attributes = PLAIN, writes: Attributes = PLAIN
+    ) -> int:
+        """Read bursts at ``source`` and write each at ``target``, by one stream."""
+        requests = self._requests(reads, source + size)
+        if requests is None or self._requests(writes, target + size) is None:
+            return 0
+        assert self._stream(reads) == self._stream(writes)
+        done = requests.copy(
+            self._slot, *self._stream(reads), source, target, size, _access(reads), _access(writes), burst
+        )
+        self._transactions += 2 * transactions(source, done, burst)
+        self._bytes_read += done
+        self._bytes_written += done
+        return done
+
+    def sum64(self, iova: int, size: int, burst: int, attributes: Attributes = PLAIN) -> tuple[int, int]:
+        """The sum of little-endian 64-bit words, and bytes of them; all are multiples of 8."""
+        if (requests := self._requests(attributes, iova + size)) is None:
+            return 0, 0
+        total, done = requests.sum64(self._slot, *self._stream(attributes), iova, size, _access(attributes), burst)
+        self._transactions += transactions(iova, done, burst)
+        self._bytes_read += done
+        return total, done
+
+    def fill(self, iova: int, data: Callable[[], bytes], size: int, burst: int, attributes: Attributes = PLAIN) -> int:
+        """Write ``data``, which are ``size`` bytes, and made only where this does something."""
+        if (requests := self._requests(attributes, iova + size)) is None:
+            return 0
+        ended = requests.write(self._slot, *self._stream(attributes), iova, data(), _access(attributes), burst)
+        done = size if ended is None else ended.done
+        self._transactions += transactions(iova, done, burst)
+        self._bytes_written += done
+        return done
+
+    def serve(self, ring: Ring, disk: Disk, last_avail: int, used_idx: int, batch: Batch) -> Served | None:
+        """Plain reads and writes of a disk out of a virtqueue; None: of what comes next nothing is done here."""
+        if (server := self._disk_server()) is None:
             return None
-        found = direct.serve(self._slot, self.sids[0], ring, disk, last_avail, used_idx, chains, size)
-        served = Served(*found[:6])
-        self._transactions += found[6]
-        self._bytes_read += found[7]
-        self._bytes_written += found[8]
+        served = server.serve(self._slot, self.sids[0], ring, disk, last_avail, used_idx, batch)
+        self._transactions += served.transactions
+        self._bytes_read += served.bytes_read
+        self._bytes_written += served.bytes_written
         return served
 
     def bell(
-        self,
-        lock: object,
-        mirror: Mirror,
-        registers: tuple[int, int, int],
-        post: tuple[int, int],
-        rings: int,
-        chains: int,
-        size: int,
+        self, lock: object, mirror: Mirror, registers: BellRegisters, post: Post, rings: int, batch: Batch
     ) -> DiskBell | None:
         """What carries out notifications as ``serve`` does, in the thread that receives them; None: nothing can.
 
-        ``lock`` and ``mirror``: the master's; ``registers``: offsets of QueueNotify, InterruptStatus and InterruptACK;
-        ``post``: (address, value) of the write that is its interrupt.
+        ``lock`` and ``mirror``: the master's.
         """
-        if (direct := self._direct()) is not None:
-            self._bell = direct.disk_bell(lock, mirror, self._slot, registers, post, rings, chains, size)
+        if (server := self._disk_server()) is not None:
+            self._bell = server.disk_bell(lock, mirror, self._slot, registers, post, rings, batch)
         return self._bell
-
-    def _direct(self) -> Direct | None:
-        """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
-        return None if self.smmu is None or self.trace is not None else self.smmu.direct
 
     # -- inside ------------------------------------------------------------------------------------------------
 
+    def _sid(self, attributes: Attributes) -> int:
+        return self.sids[0] if attributes.sid is None else attributes.sid
+
+    def _stream(self, attributes: Attributes) -> tuple[int, int]:
+        """StreamID and SubstreamID as ``Requests`` takes them."""
+        return self._sid(attributes), NO_SSID if attributes.ssid is None else attributes.ssid
+
+    def _prompt(self) -> Requests | None:
+        """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
+        return None if self.smmu is None or self.trace is not None else self.smmu.direct
+
+    def _requests(self, attributes: Attributes, end: int) -> Requests | None:
+        """The same for transactions with these attributes that end at ``end``."""
+        return None if attributes.ats is not None or attributes.unsupported or end > _SPACE else self._prompt()
+
+    def _disk_server(self) -> DiskServer | None:
+        requests = self._prompt()
+        if requests is not self._asked:  # which to find out takes longer than to serve
+            self._asked, self._server = requests, requests if isinstance(requests, DiskServer) else None
+        return self._server
+
     def _ask(
-        self,
-        iova: int,
-        size: int,
-        write: bool,
-        sid: int | None,
-        ssid: int | None,
-        privileged: bool,
-        instruction: bool,
-        ats: AtsUser | None,
-        unsupported: bool,
-        begun: Begun | None = None,
+        self, iova: int, size: int, attributes: Attributes, *, write: bool = False, begun: Begun | None = None
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
         self._transactions += 1
@@ -336,14 +313,15 @@ class Port:
             return Answer(Outcome.ABORT)
         if self.smmu is None:
             return Answer(pieces=[Piece(iova, size)])
-        sid = self.sids[0] if sid is None else sid
-        transaction = Transaction(sid, iova, size, write, ssid, privileged, instruction)
-        if unsupported:
+        transaction = Transaction(
+            self._sid(attributes), iova, size, write, attributes.ssid, attributes.privileged, attributes.instruction
+        )
+        if attributes.unsupported:
             return self.smmu.unsupported(transaction)
-        if ats is None:
+        if attributes.ats is None:
             return self.smmu.translate(transaction) if begun is None else self.smmu.translate(transaction, begun)
         assert self.atc is not None, "the port has no ATC"
-        return self.atc.translate(transaction, ats)
+        return self.atc.translate(transaction, attributes.ats)
 
     def _read(
         self, iova: int, size: int, done: int, parts: list[bytes], answer: Answer
@@ -444,6 +422,11 @@ class Port:
         return Abort(iova + done, done, why)
 
 
+def _access(attributes: Attributes) -> int:
+    """As ``Requests`` takes it, of a read."""
+    return attributes.privileged << 1 | attributes.instruction << 2
+
+
 def _why(answer: Answer) -> Why:
     return _REFUSED[answer.refusal] if isinstance(answer, AtcAnswer) else Why.TERMINATED
 
@@ -459,92 +442,3 @@ def _posted(found: Abort | Waiting[None] | None, on_abort: Callable[[], None]) -
     if found is not None:
         on_abort()
     return None
-
-
-class Turns:
-    """A master's lock, taken by register accesses with ``with``; its worker gives way to them.
-
-    Python's locks are unfair: a worker that lets go and takes again would keep a vCPU waiting for long.
-    """
-
-    __slots__ = ("lock", "pause", "waiting")
-
-    def __init__(self, lock: AbstractContextManager[object], pause: Callable[[], None] = lambda: None) -> None:
-        """``pause`` lets other threads run for a moment; who brings threads brings it."""
-        self.lock = lock
-        self.pause = pause
-        self.waiting: deque[None] = deque()
-
-    def __enter__(self) -> None:
-        self.waiting.append(None)
-        try:
-            self.lock.__enter__()
-        finally:
-            self.waiting.pop()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.lock.__exit__(kind, error, traceback)
-
-    def give_way(self) -> None:
-        """For the worker, between two steps: let the register accesses that wait for the lock have it."""
-        for _ in range(40):
-            if not self.waiting:
-                return
-            self.pause()
-
-
-class Gate:
-    """A port between two resets: closed for good by the reset, after which no access of its holders passes.
-
-    ``with gate as is_open`` holds the master's lock, so nothing closes it meanwhile. An inner gate of a part of
-    the master, such as a queue, is closed with the ``outer`` one or alone.
-    """
-
-    __slots__ = ("open", "outer", "port", "turns")
-
-    def __init__(self, port: Port, turns: Turns, outer: Gate | None = None) -> None:
-        self.port = port
-        self.turns = turns
-        self.outer = outer
-        self.open = True
-
-    def __enter__(self) -> bool:
-        self.turns.lock.__enter__()
-        return self.passes
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.turns.lock.__exit__(kind, error, traceback)
-        if self.turns.waiting:
-            self.turns.give_way()
-
-    @property
-    def passes(self) -> bool:
-        """For who holds the master's lock already."""
-        return self.open and (self.outer is None or self.outer.open)
-
-    def close(self) -> None:
-        """Returns when no access is under way any more."""
-        with self.turns:
-            self.open = False
-
-    def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
-        with self as is_open:
-            found = self.port.read(iova, size) if is_open else Abort(iova, 0, Why.STOPPED)
-        while isinstance(found, Waiting):
-            yield (found.stall,)
-            with self as is_open:
-                found = found.go_on() if is_open else Abort(iova, 0, Why.STOPPED)
-        return found
-
-    def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
-        with self as is_open:
-            found = self.port.write(iova, data) if is_open else Abort(iova, 0, Why.STOPPED)
-        while isinstance(found, Waiting):
-            yield (found.stall,)
-            with self as is_open:
-                found = found.go_on() if is_open else Abort(iova, 0, Why.STOPPED)
-        return found

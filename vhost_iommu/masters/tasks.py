@@ -33,6 +33,8 @@ class Tasks:
         """``wake`` has ``turn`` called again; it is called from any thread and must not block."""
         self.wake = wake
         self._ready: list[_Task] = []
+        #: For a task that takes its step: none takes one beside it.
+        self.alone = False
         #: Sleepers of which a stall ended, perhaps more than once. Other threads only append.
         self._woken: deque[_Task] = deque()
 
@@ -47,6 +49,7 @@ class Tasks:
                 task.stalls = ()
                 self._ready.append(task)
         ready, self._ready = self._ready, []
+        self.alone = len(ready) == 1
         for task in ready:
             try:
                 stalls = next(task.steps)

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..layout import Layout, address, bit, field
-from .port import Abort, Gate, Steps
+from .gate import Gate
+from .port import Abort, Steps
+from .prompt import Ring
 
 
 class VirtqDesc(Layout, size=16, section="virtio 1.2 §2.7.5"):
@@ -194,7 +196,7 @@ class Virtqueue:
         self.used_idx = 0
         self._finished: list[bytes] = []
         #: As Port.serve takes it.
-        self.layout = (desc, avail, used, size, indirect, event_idx)
+        self.layout = Ring(desc, avail, used, size, indirect, event_idx)
 
     def fetch(self, most: int) -> Steps[Sequence[int] | Broken]:
         """Heads of chains that the driver made available, at most ``most``; none when there are no more."""

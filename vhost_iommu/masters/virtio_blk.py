@@ -16,6 +16,7 @@ from functools import partial
 
 from ..layout import Access, Layout, bit, field
 from .port import CHUNK, Abort, Port, Steps
+from .prompt import Disk
 from .storage import SECTOR, Storage
 from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue, gather, packed, scatter
 from .virtio_mmio import VirtioMmio
@@ -211,9 +212,9 @@ class VirtioBlk(VirtioMmio):
         return written + 1
 
     @property
-    def prompt_disk(self) -> tuple[int, int, bool, int] | None:
+    def prompt_disk(self) -> Disk | None:
         prompt = self.storage.prompt
-        return None if prompt is None else (prompt.fd, prompt.flags, prompt.writes, self.capacity)
+        return None if prompt is None else Disk(prompt.fd, prompt.flags, prompt.writes, self.capacity)
 
     def promptly(self, reads: int, writes: int) -> None:
         self._requests.update({int(RequestType.IN): reads, int(RequestType.OUT): writes})
@@ -221,7 +222,7 @@ class VirtioBlk(VirtioMmio):
     @property
     def requests(self) -> Counter[int]:
         """Requests by type; those of unknown type under -1."""
-        reads, writes, *_ = (0, 0) if self._bell is None else self._bell.counts()
+        reads, writes = (0, 0) if self._bell is None else (self._bell.reads, self._bell.writes)
         return self._requests + Counter({int(RequestType.IN): reads, int(RequestType.OUT): writes})
 
     def _fits(self, offset: int, size: int) -> bool:

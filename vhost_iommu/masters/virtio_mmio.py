@@ -17,8 +17,9 @@ from ..errors import UsageError
 from ..layout import Access, Register, bit, field
 from ..mmio import Mirror
 from ..register_file import RegisterFile, RegisterMap, on_load, on_store
-from ..smmu.transaction import DiskBell
-from .port import CHUNK, Gate, Port, Steps
+from .gate import Gate
+from .port import CHUNK, Port, Steps
+from .prompt import Batch, BellRegisters, Disk, DiskBell
 from .virtio import Broken, Chain, RingFeatures, Virtqueue
 from .window import Window, nothing
 
@@ -26,8 +27,7 @@ MAGIC = 0x74726976  # "virt"
 VENDOR = 0x554D4D53  # "SMMU"
 
 #: Chains, and bytes moved for them, after which the driver is told about those that are finished.
-_BATCH_CHAINS = 32
-_BATCH_BYTES = CHUNK
+_BATCH = Batch(32, CHUNK)
 
 
 class MagicValue(Register, at=0x000, access=Access.RO):
@@ -252,7 +252,7 @@ class VirtioMmio(Window):
         """Do a request: how many bytes were written to its buffers. Runs without the lock."""
 
     @property
-    def prompt_disk(self) -> tuple[int, int, bool, int] | None:
+    def prompt_disk(self) -> Disk | None:
         """The disk whose reads and writes Port.serve can do; None: all is for ``serve``."""
         return None
 
@@ -306,10 +306,8 @@ class VirtioMmio(Window):
         with self.turns:
             if self._mirror is None:
                 made = make(self.size)
-                registers = (QueueNotify.at, InterruptStatus.at, InterruptACK.at)
-                bell = self.port.bell(
-                    self.turns.lock, made, registers, self.post, self.queue_count, _BATCH_CHAINS, _BATCH_BYTES
-                )
+                registers = BellRegisters(QueueNotify.at, InterruptStatus.at, InterruptACK.at)
+                bell = self.port.bell(self.turns.lock, made, registers, self.post, self.queue_count, _BATCH)
                 if bell is None:
                     return None
                 bell.status, bell.unread = self._interrupts.status, self._interrupts.unread
@@ -544,7 +542,7 @@ class VirtioMmio(Window):
         disk = self.prompt_disk if ring.gate.passes and not self._outlived else None
         if disk is None:
             return None
-        served = self.port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, _BATCH_CHAINS, _BATCH_BYTES)
+        served = self.port.serve(ring.layout, disk, ring.last_avail, ring.used_idx, _BATCH)
         if served is None:
             return None
         ring.last_avail, ring.used_idx = served.last_avail, served.used_idx
@@ -556,7 +554,7 @@ class VirtioMmio(Window):
 
     def _batch(self, ring: Virtqueue) -> Steps[bool | Broken]:
         """Whether there may be more in ``ring``."""
-        heads = yield from ring.fetch(_BATCH_CHAINS)
+        heads = yield from ring.fetch(_BATCH.chains)
         if isinstance(heads, Broken) or not heads:
             return heads if isinstance(heads, Broken) else False
         moved = 0
@@ -571,7 +569,7 @@ class VirtioMmio(Window):
             if isinstance(written, Broken):  # those before it are done, all the same
                 return (yield from self._publish(ring)) or written
             ring.finish(head, written)
-            if moved >= _BATCH_BYTES:
+            if moved >= _BATCH.size:
                 moved = 0
                 if (broken := (yield from self._publish(ring))) is not None:
                     return broken

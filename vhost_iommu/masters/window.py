@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from .master import Master
 from .port import Port
+from .prompt import Post
 
 
 def nothing() -> None:
@@ -38,8 +39,8 @@ class Window(Master):
     ) -> None:
         super().__init__(name, port, wake=wake, lock=lock)
         self.interrupt = interrupt
-        #: (address, value) of the 4-byte write that is all that ``interrupt`` does; None: it does something else.
-        self.post: tuple[int, int] | None = None
+        #: All that ``interrupt`` does; None: it does something else.
+        self.post: Post | None = None
 
     @abstractmethod
     def read(self, offset: int, size: int) -> int: ...

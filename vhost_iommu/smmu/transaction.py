@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from ..layout import Layout
 from .memory_type import INCOMING, MemoryType
 
-#: A ``Direct``'s way to say that there is no SubstreamID.
+#: The way of ``Requests`` to say that there is no SubstreamID.
 NO_SSID = 0xFFFF_FFFF
 
 
@@ -114,30 +114,8 @@ class Answer:
     mpam: Mpam = NO_MPAM
 
 
-class DiskBell(Protocol):
-    """Notifications of a disk without the interpreter (``_core/diskbell.h``); for who holds the master's lock."""
-
-    #: InterruptStatus, and those of its bits that were set after the driver last read it.
-    status: int
-    unread: int
-
-    def lend(
-        self,
-        number: int,
-        sid: int,
-        ring: tuple[int, int, int, int, bool, bool],
-        disk: tuple[int, int, bool, int],
-        last_avail: int,
-        used_idx: int,
-    ) -> None: ...
-
-    def take(self, number: int) -> tuple[int, int] | None: ...
-
-    def counts(self) -> tuple[int, int, int, int, int]: ...
-
-
 class Begun(Protocol):
-    """A request that a ``Direct`` carried out in part; of the rest ``Translator.translate`` says what it comes to."""
+    """A request that ``Requests`` carried out in part; of the rest ``Translator.translate`` says what it comes to."""
 
     @property
     def done(self) -> int:
@@ -148,36 +126,29 @@ class Begun(Protocol):
         """Those that were read."""
 
 
-class Direct(Protocol):
-    """Requests in one call each, as far as they go without a fault (``_core/door.pyx``)."""
+class Requests(Protocol):
+    """Whole requests in one call each, as far as they go without a fault (``_core/door.pyx``).
+
+    ``slot``: where the caller's thread is expected; ``ssid`` may be NO_SSID; ``access``: bit 1 privileged, bit 2
+    instruction.
+    """
 
     def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Begun: ...
 
-    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> Begun | None: ...
+    # With a ``burst``, a power of two, it is a run of transactions, none of which crosses a multiple of so many bytes
+    # of the (source's) address. Each is done whole and counted, or to be asked for by itself.
 
-    def serve(
-        self,
-        slot: int,
-        sid: int,
-        ring: tuple[int, int, int, int, bool, bool],
-        disk: tuple[int, int, bool, int],
-        last_avail: int,
-        used_idx: int,
-        chains: int,
-        bytes_: int,
-    ) -> tuple[bool | None, int, int, bool, int, int, int, int, int]: ...
+    def write(
+        self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int, burst: int = 0
+    ) -> Begun | None: ...
 
-    def disk_bell(
-        self,
-        lock: object,
-        mirror: object,
-        slot: int,
-        registers: tuple[int, int, int],
-        post: tuple[int, int],
-        rings: int,
-        chains: int,
-        bytes_: int,
-    ) -> DiskBell | None: ...
+    def copy(
+        self, slot: int, sid: int, ssid: int, source: int, target: int, size: int, reads: int, writes: int, burst: int
+    ) -> int:
+        """Bytes that were read and written, in bursts of at most 4 KiB; ``reads`` and ``writes``: either's access."""
+
+    def sum64(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int) -> tuple[int, int]:
+        """The sum of the 64-bit words, and bytes that were added up; all are multiples of 8."""
 
 
 class Translator(Protocol):
@@ -190,7 +161,7 @@ class Translator(Protocol):
     lock: AbstractContextManager[Any]
 
     @property
-    def direct(self) -> Direct | None:
+    def direct(self) -> Requests | None:
         """Whole requests in one call, without ``lock``; None: by ``translate`` alone. Faults are for ``translate``."""
 
     def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:

@@ -20,7 +20,7 @@ from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..stages import Stages
-from ..transaction import Answer, Begun, Direct, PageHint, Transaction
+from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
@@ -204,7 +204,7 @@ class Smmu:
         )
 
     @property
-    def direct(self) -> Direct | None:
+    def direct(self) -> Requests | None:
         """For requests in one call; a trace needs each translation."""
         return self.core if self.trace is None else None
 
