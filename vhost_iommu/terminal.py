@@ -2,13 +2,14 @@
 """What a terminal gets beyond plain text: colour, and a progress line that is rewritten in place.
 
 Law: a file or a pipe gets neither; NO_COLOR turns colour off. What else is written, the log by any thread included,
-clears the progress line first.
+clears the progress line first. What others say reaches no terminal before it is ``plain``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -18,6 +19,25 @@ from types import TracebackType
 from typing import Self, TextIO
 
 _CODES = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+#: Sequences with which a program speaks to a terminal: CSI, strings (OSC, DCS and such) that end, others.
+_SEQUENCES = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    "|(?:\x1b[\\]P^_X]|[\x9d\x90\x9e\x9f\x98])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"
+    "|\x1b[ -/]*[0-~]|[\x1b\0]"
+)
+_ODD = re.compile(r"[^\t -~]")
+
+
+def plain(text: str) -> str:
+    """``text`` of a guest or a stranger, in one line, without what moves a cursor, colours or renames a terminal.
+
+    Whole sequences are left out, as are NULs; other characters that cannot be printed, but tabs, are spelled.
+    """
+    return _ODD.sub(_spelled, _SEQUENCES.sub("", text))
+
+
+def _spelled(odd: re.Match[str]) -> str:
+    return odd[0] if odd[0].isprintable() else odd[0].encode("unicode_escape").decode()
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
@@ -49,7 +69,7 @@ class Progress:
             seconds = self._clock() - self._began
             if self._live:
                 room = shutil.get_terminal_size().columns - 1
-                self._write(f"\r\x1b[K{f'{seconds:5.0f} s  {text}'[:room]}")
+                self._write(f"\r\x1b[K{f'{seconds:5.0f} s  {plain(text)}'.expandtabs()[:room]}")
             else:
                 self._write(f"{seconds:5.0f} s  {text}\n")
 

@@ -322,3 +322,10 @@ def test_a_finding_is_plain_values_for_programs() -> None:
     assert (told["smmu"], told["client"], told["master"]) == ("10000000.iommu", "10020000.virtio_mmio", "disk0")
     assert told["decoded"][0]["name"] == "F_TRANSLATION"
     assert told["causes"] == list(advice.EVENTS[e.F_TRANSLATION])
+
+
+def test_nothing_of_a_log_speaks_to_a_terminal() -> None:
+    said = "[1.0] arm-smmu-v3 1\x1b]0;title\x070.iommu: event: F_TRANSLATION client: a\x1b[2J\bb sid: 0x20 ssid: 0x0"
+    (found,) = read_log(said).findings
+    assert (found.smmu, found.client) == ("10.iommu", "a\\x08b")
+    assert found.text().replace("\n", "").isprintable()

@@ -34,6 +34,12 @@ def test_lines_come_without_their_ends_and_escapes() -> None:
     assert log.startswith("one")
 
 
+def test_no_line_has_what_would_speak_to_the_operators_terminal() -> None:
+    lines, _, log = listen(b"\x1b]0;a title\x07ok 1 a\x1b[2J\a\r\r\nb\x0bc\xc2\x9bd\xe2\x80\xa8e\n")
+    assert lines == ["ok 1 a\\x07", "b\\x0bc\\u2028e", End.CLOSED]
+    assert "\x1b" in log
+
+
 def test_bytes_that_are_no_text_do_not_stop_it() -> None:
     lines, _, _ = listen(b"\xff\xfe\nok 1 a\n")
     assert lines[1:] == ["ok 1 a", End.CLOSED]

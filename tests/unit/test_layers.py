@@ -35,7 +35,7 @@ PARTS: dict[str, set[str]] = {
     "machine": {"config", "errors", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {"_core", "config", "errors", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
-    "decode": {"errors", "layout", "models", "smmu", "smmu.v3"},
+    "decode": {"errors", "layout", "models", "smmu", "smmu.v3", "terminal"},
     "header": {"layout", "masters", "models", "smmu"},
     "reference": {"errors", "layout", "masters", "models", "smmu"},
     "guest": {
@@ -50,6 +50,7 @@ PARTS: dict[str, set[str]] = {
         "models",
         "server",
         "smmu",
+        "terminal",
         "trace",
     },
     "demo": {"config", "guest", "terminal"},

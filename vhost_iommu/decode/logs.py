@@ -17,6 +17,7 @@ from ..layout import Layout
 from ..smmu.v3 import events, registers
 from ..smmu.v3.events import Event, EventClass, PRIEntry
 from ..smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, GERROR
+from ..terminal import plain
 from . import advice
 from .words import Decoded, decode_words, heading
 
@@ -89,9 +90,10 @@ class Log:
 
 
 def read_log(text: str) -> Log:
-    lines = list(enumerate(_ESCAPE.sub("", text).split("\n"), 1))
+    lines = [(number, plain(line)) for number, line in enumerate(text.replace("\r", "").split("\n"), 1)]
     # Whether lines were cut at blanks or at a terminal's width is seen by what can be read then.
-    return max((_read(each) for each in (lines, _uncut(lines))), key=_understood)
+    whole = _uncut(lines)
+    return max((_read(each) for each in ([lines] if whole == lines else [lines, whole])), key=_understood)
 
 
 def _read(lines: _Lines) -> Log:
@@ -114,7 +116,6 @@ def _understood(log: Log) -> int:
 # -- from a log to the words of each SMMU ----------------------------------------------------------------------
 
 _DRIVER = re.compile(r"\barm-smmu-v3\s+(\S+?):(?=\s|$)")
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 _BLANK = re.compile(r"[\s>|#*]+")
 #: What loggers and consoles put before a line.
 _STAMP = re.compile(

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 
 import pexpect.fdpexpect
 
+from vhost_iommu.terminal import plain
+
 #: What a guest says when it cannot go on.
 DEATHS = (
     r"Kernel panic - not syncing",
@@ -35,7 +37,6 @@ LIMIT = 32 << 20
 TICK = 0.5
 #: What was found of Console._line: a line, the end, or no more in a TICK.
 _LINE, _END, _NOTHING = range(3)
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9])|\x00")
 
 
 class End(Enum):
@@ -118,4 +119,4 @@ class Console:
 
 
 def _clean(line: str) -> str:
-    return _ESCAPES.sub("", line).strip("\r\n")
+    return plain(line.strip("\r\n")).rstrip("\r\n")

@@ -31,6 +31,7 @@ from vhost_iommu.guest.share import share
 from vhost_iommu.guest.symbols import NONE, Symbols, of_elf, of_kernel
 from vhost_iommu.guest.verdict import Contract, Verdict, judge
 from vhost_iommu.guest.watch import watch
+from vhost_iommu.terminal import plain
 
 #: For a panic to end QEMU at once instead of at the deadline.
 APPEND = "console=ttyAMA0 panic=-1 oops=panic"
@@ -320,4 +321,4 @@ def _source(name: str) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    return (path.read_text(errors="replace").splitlines() or [""])[-1]
+    return plain((path.read_text(errors="replace").splitlines() or [""])[-1])
