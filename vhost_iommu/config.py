@@ -31,10 +31,14 @@ class Size(int):
 
 
 _DAY = 24 * 60 * 60
+#: Of a whole number without its sign, as TOML has them, and the host's files.
+_BITS = 63
 #: Of the engine's address translation cache; an invalidation looks at each.
 MOST_ATC_ENTRIES = 4096
 #: Of which a disk has a whole number.
 _SECTOR = 512
+#: Of what a driver can tell apart; each has registers of its own.
+_MOST_QUEUES = 1024
 _1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
@@ -198,7 +202,7 @@ def load_machine(machine: str | Path, folder: Path | None = None) -> MachineConf
     path = Path(machine)
     if path.suffix != ".toml" and len(path.parts) == 1:
         path = folder / f"{machine}.toml"
-    if not path.is_file():
+    if not _is_file(path):
         names = machine_names(folder)
         if path.parent != folder:
             raise UsageError(f"{machine} is no file; name one that is there, or one of {', '.join(names)}")
@@ -210,12 +214,23 @@ def load_machine(machine: str | Path, folder: Path | None = None) -> MachineConf
     return parse_machine(text, path.stem, path)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name that a file can have, or not ours to see
+        return False
+
+
 def parse_machine(text: str, name: str = "machine", path: Path = Path("machine.toml")) -> MachineConfig:
     """Read the TOML ``text``; ``path`` is what errors name."""
     where = _Where(_relative(path))
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        if not _fits(document):
+            raise ValueError("a whole number has more than 64 bits, or a text a NUL")
+    except RecursionError as error:
+        raise UsageError(f"{where}: its tables lie too deep in each other; correct it there") from error
+    except ValueError as error:  # not of TOML alone: a number may have more digits than Python takes
         raise UsageError(f"{where}: this is not TOML ({error}); correct it there") from error
     where.check_keys(document, ("description", "guest", "smmu", "master"))
     if "guest" not in document:
@@ -243,15 +258,33 @@ def _guest(where: _Where, table: object) -> GuestConfig:
     if guest.timeout <= 0:
         raise where.error("'timeout' is in seconds; make it 1 or more")
     for key, pattern in (("success", guest.success), ("failure", guest.failure)):
-        try:
-            re.compile(pattern or "")
-        except re.error as why:
-            raise where.error(f"'{key}' is no regular expression ({why}); correct it") from why
+        if (why := why_no_pattern(pattern or "")) is not None:
+            raise where.error(f"'{key}' is no regular expression ({why}); correct it")
     if guest.exit_only and guest.success is not None:
         raise where.error("'success' and 'exit_only' are two ways to pass; leave one out")
     if guest.kind == "bare" and guest.elf is None:
         raise where.error("a bare guest runs a program; name it in 'elf'")
     return guest
+
+
+def _fits(value: object) -> bool:
+    """Whether its whole numbers are of TOML, which Python does not see to, and its texts such as the host takes."""
+    if isinstance(value, dict):
+        return all(map(_fits, value.values()))
+    if isinstance(value, list):
+        return all(map(_fits, value))
+    if isinstance(value, str):
+        return "\0" not in value
+    return not isinstance(value, int) or value.bit_length() <= _BITS
+
+
+def why_no_pattern(pattern: str) -> str | None:
+    """What keeps ``pattern`` from being a regular expression; None: nothing does."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as why:  # of repetitions and brackets Python takes so many
+        return str(why)
+    return None
 
 
 def _smmu(where: _Where, table: object) -> SmmuConfig:
@@ -334,6 +367,8 @@ def _disk(where: _Where, name: str, disk: BlockOptions) -> BlockOptions:
     """``disk`` as it will be; whether its image is there is seen when it is opened."""
     if disk.size is not None and (disk.size <= 0 or disk.size % _SECTOR):
         raise where.error(f"{name}: a disk of {disk.size} bytes is not of whole sectors; make 'size' n times {_SECTOR}")
+    if not 1 <= disk.queues <= _MOST_QUEUES:
+        raise where.error(f"{name}: 'queues' is {disk.queues}; make it 1 to {_MOST_QUEUES}")
     if disk.image is None:
         if disk.create:
             raise where.error(f"{name}: 'create' makes a file, and none is named; name it in 'image' or leave it out")
@@ -494,8 +529,9 @@ def _convert(value: object, hint: Any) -> Any:
 
 
 def _size(value: object) -> Size | None:
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([KMG]?)", value)):
-        return Size(int(match[1]) * _UNITS[match[2]])
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,19})([KMG]?)", value)):
+        size = int(match[1]) * _UNITS[match[2]]
+        return Size(size) if size.bit_length() <= _BITS else None
     return Size(value) if type(value) is int else None
 
 

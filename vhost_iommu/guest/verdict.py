@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
+from vhost_iommu.config import why_no_pattern
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.console import End
 from vhost_iommu.guest.ktap import Ktap
@@ -44,10 +45,8 @@ class Contract:
     def __post_init__(self) -> None:
         """UsageError: a pattern is none, or two things make it pass."""
         for key, pattern in (("success", self.success), ("failure", self.failure)):
-            try:
-                re.compile(pattern or "")
-            except re.error as why:
-                raise UsageError(f"{key}: {pattern!r} is no regular expression ({why}); correct it") from why
+            if (why := why_no_pattern(pattern or "")) is not None:
+                raise UsageError(f"{key}: {pattern!r} is no regular expression ({why}); correct it")
         if self.exit_only and self.success is not None:
             raise UsageError("success and exit-only are two ways to pass; leave one out")
 
