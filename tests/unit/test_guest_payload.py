@@ -125,6 +125,12 @@ def test_a_machine_without_a_disk_wants_nothing_for_disks(assets: Assets, tmp_pa
     assert (booted.modules, booted.notes) == ([], [])
 
 
+def test_of_a_kernel_that_may_be_cut_short_the_operator_is_told(assets: Assets, tmp_path: Path) -> None:
+    (tmp_path / "Image").write_bytes(raw_image()[:64])
+    booted = Booted(assets, tmp_path / "Image")
+    assert "cut short" in booted.notes[0]
+
+
 def test_of_a_lone_kernel_only_the_guest_knows_more(assets: Assets, tmp_path: Path) -> None:
     (tmp_path / "Image").write_bytes(raw_image())
     booted = Booted(assets, tmp_path / "Image")

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -227,16 +228,45 @@ def test_a_failed_run_leaves_its_artefacts_and_nothing_else(runs: Path) -> None:
     assert sorted(path.name for path in kept.iterdir()) == ["console.log", "lock"]
 
 
-def test_only_the_newest_failed_runs_stay(runs: Path) -> None:
-    for n in range(folder.KEPT + 3):
+def _failed_runs(count: int, newest: float, size: int = 0) -> list[Path]:
+    """Folders of failed runs, the newest last, a second apart."""
+    made = []
+    for n in range(count):
         run = folder.RunFolder()
-        run.file("console.log").write_text(str(n))
+        run.file("console.log").write_text("said")
+        os.truncate(run.file("console.log"), size)
         kept = run.close(failed=True)
         assert kept is not None
-        os.utime(kept, (n, n))
+        os.utime(kept, (newest - count + n, newest - count + n))
+        made.append(kept)
+    return made
+
+
+def test_a_folder_that_a_report_names_is_there_for_a_day_however_many_runs_fail(runs: Path) -> None:
+    made = _failed_runs(4 * folder.KEPT, time.time())
     folder.prune(runs)
-    left = {int((path / "console.log").read_text()) for path in runs.iterdir()}
-    assert left == set(range(3, folder.KEPT + 3))
+    assert all(path.exists() for path in made)
+
+
+def test_of_older_failed_runs_only_the_newest_stay(runs: Path) -> None:
+    made = _failed_runs(folder.KEPT + 3, time.time() - folder.DAY)
+    folder.prune(runs)
+    assert [path.exists() for path in made] == [False] * 3 + [True] * folder.KEPT
+
+
+def test_failed_runs_that_take_too_much_room_leave_only_the_newest(runs: Path) -> None:
+    made = _failed_runs(folder.KEPT + 3, time.time(), size=folder.ROOM // folder.KEPT)
+    folder.prune(runs)
+    assert [path.exists() for path in made] == [False] * 3 + [True] * folder.KEPT
+
+
+def test_there_are_never_very_many_folders(runs: Path) -> None:
+    runs.mkdir(mode=0o700)
+    for n in range(300):
+        (runs / str(n)).mkdir()
+        (runs / str(n) / "console.log").touch()
+    folder.prune(runs)
+    assert len(list(runs.iterdir())) == folder.ROOM >> 20
 
 
 def test_a_killed_run_is_reduced_and_a_running_one_left_alone(runs: Path) -> None:

@@ -43,7 +43,8 @@ def test_what_would_speak_to_a_terminal_is_left_out_or_spelled(said: str, shown:
     assert plain(said) == shown
 
 
-def test_a_progress_line_stays_one_line_whatever_is_in_it(_narrow: None) -> None:
+@pytest.mark.usefixtures("_narrow")
+def test_a_progress_line_stays_one_line_whatever_is_in_it() -> None:
     stream = Terminal()
     Progress(stream, clock=lambda: 0.0).say("rcu:\tone\ttwo\tthree\tfour\tfive\n\x1b[5Bsix")
     drawn = stream.getvalue().removeprefix("\r\x1b[K")
@@ -51,7 +52,8 @@ def test_a_progress_line_stays_one_line_whatever_is_in_it(_narrow: None) -> None
     assert len(drawn) <= 39
 
 
-def test_a_pipe_gets_no_progress_line(_narrow: None) -> None:
+@pytest.mark.usefixtures("_narrow")
+def test_a_pipe_gets_no_progress_line() -> None:
     stream = io.StringIO()
     progress = Progress(stream, clock=lambda: 0.0)
     progress.live("booting")

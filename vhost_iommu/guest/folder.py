@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of runs: private, short-named, and gone after a run that went well.
 
-Law: a killed run leaves a folder that the next one may clear; at most KEPT folders of runs that went wrong stay.
+Law: a killed run leaves a folder that the next one may clear. What a report named is there for a day, whoever else
+runs, while there is room; the newest few stay longer.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
 
+#: Folders of runs that went wrong: the newest KEPT stay, and others for a day while they have no more than ROOM bytes.
 KEPT = 5
+DAY = 24 * 3600.0
+ROOM = 256 << 20
+#: What a folder counts at least, so that there are never very many.
+_GRAIN = 1 << 20
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
 ARTEFACTS = ("console.log", "qemu.cmd", "qemu.log", "result.txt", "trace.json", "trace.txt")
 _LOCK = "lock"
@@ -95,7 +102,7 @@ class RunFolder:
 
 
 def prune(parent: Path) -> None:
-    """Reduce what killed runs left behind to what is worth keeping, and remove all but the newest few."""
+    """Reduce what killed runs left behind to what is worth keeping, and remove what has been there long enough."""
     with _alone_in(parent):
         _prune(parent)
 
@@ -123,8 +130,11 @@ def _prune(parent: Path) -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     idle.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in idle[KEPT:]:
-        shutil.rmtree(folder, ignore_errors=True)
+    taken, now = 0, time.time()
+    for number, folder in enumerate(idle):
+        taken += max(_GRAIN, sum(path.lstat().st_size for path in folder.iterdir()))
+        if number >= KEPT and (taken > ROOM or now - folder.stat().st_mtime > DAY):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _busy(folder: Path) -> bool:

@@ -48,7 +48,7 @@ class KernelImage:
         if magic != _MAGIC:
             raise ValueError("not an arm64 Image")
         page_size = (0, 4096, 16384, 65536)[flags >> 1 & 3]
-        banner = re.search(rb"Linux version (\d[^ \0]*)", image)
+        banner = re.search(rb"Linux version (\d[!-~]*)", image)
         return cls(image, text_offset, image_size, page_size, banner[1].decode("latin-1") if banner else "")
 
 
