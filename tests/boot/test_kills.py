@@ -20,7 +20,6 @@ from random import Random
 
 import pytest
 
-
 pytestmark = [pytest.mark.usefixtures("assets"), pytest.mark.timeout(600)]
 
 KILLS = int(os.environ.get("VI_KILLS", "2"))

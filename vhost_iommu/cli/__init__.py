@@ -25,6 +25,8 @@ from vhost_iommu.cli.common import (
     EXIT_UNREAD,
     EXIT_UNTESTABLE,
     EXIT_USAGE,
+    Help,
+    Parser,
     tell_without_core,
 )
 from vhost_iommu.errors import UsageError
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(argv)
     try:
         return _BISECT.get(_main(argv), EXIT_UNTESTABLE)
-    except SystemExit:  # argparse has explained something
+    except SystemExit:  # argparse has given help
         return EXIT_UNTESTABLE
 
 
@@ -119,21 +121,25 @@ def _not_ours(unknown: Sequence[str], args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vhost-iommu",
         description="ARM SMMUs with DMA masters behind them, served to QEMU guests over vfio-user.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vhost-iommu {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made = commands.add_parser(name, help=text, description=text, formatter_class=Help, allow_abbrev=False)
         made.set_defaults(command=run, parser=made, takes_qemu_args=False)
         made.add_argument(
-            "--log-level", default="warning", choices=("debug", "info", "warning", "error"), help="default: warning"
+            "--log-level",
+            default="warning",
+            choices=("debug", "info", "warning", "error"),
+            metavar="LEVEL",
+            help="debug, info, warning (default) or error",
         )
         return made
 

@@ -14,7 +14,13 @@ def add(command: Add) -> None:
     doctor = command("doctor", _doctor, "Say what guests need, what of it is here, and how to get the rest.")
     doctor.add_argument("--json", action="store_true", help="the same for other programs")
     fetch = command("fetch", _fetch, "Fetch whatever guests need and this machine lacks; nothing needs root.")
-    fetch.add_argument("kernels", metavar="KERNEL", nargs="*", default=["6.12"], help="6.12 (default), 6.1, 7, 7-16k")
+    fetch.add_argument(
+        "kernels",
+        metavar="KERNEL",
+        nargs="*",
+        default=["6.12"],
+        help="6.12 (default), 6.1, 7, 7-16k; 6.12-small, which is compiled here, takes minutes",
+    )
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
@@ -22,6 +25,50 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_DIED, EXIT_OURS = 0, 1, 2, 3, 70
 EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
 #: To ``git bisect run``: this revision cannot be judged.
 EXIT_UNTESTABLE = 125
+
+
+#: Columns beyond which no help is easily read.
+_WIDEST = 118
+_CHOICE = re.compile(r"argument (?P<of>\S+): invalid choice: '(?P<said>.*)' \(choose from (?P<among>.*)\)")
+
+
+class Parser(argparse.ArgumentParser):
+    """Has each mistake be one line."""
+
+    def error(self, message: str) -> NoReturn:
+        if match := _CHOICE.fullmatch(message):
+            choices = re.findall(r"[\w-]+", match["among"])
+            near = difflib.get_close_matches(match["said"], choices, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
+            raise UsageError(f"there is no {match['of'].lower()} {match['said']!r}; {hint}")
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+class Help(argparse.HelpFormatter):
+    """Fills paragraphs to the terminal's width. An indented line goes on with the one before; in a block whose first
+    line is "examples:" lines stay as they are.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(_block(block, min(width, _WIDEST), indent) for block in text.rstrip().split("\n\n"))
+
+
+def _block(block: str, width: int, indent: str) -> str:
+    """A block of help, filled."""
+    if block.startswith("examples:"):
+        return block
+    hangs = "\n  " in block
+    return "\n".join(
+        textwrap.fill(
+            " ".join(each.split()),
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent + ("  " if hangs else ""),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for each in (re.split(r"\n(?! )", block) if hangs else [block])
+    )
 
 
 class Add(Protocol):

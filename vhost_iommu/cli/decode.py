@@ -34,6 +34,7 @@ examples:
   vhost-iommu decode pte 0x0060000045000f03 level=3 granule=4k
   vhost-iommu decode register CR0 0x1f            or by its offset: register 0x20 0x1f
   vhost-iommu decode gerror 0x1
+
 exit codes: 0 something was decoded, 1 the input says nothing of an SMMU's errors, 2 your mistake
 """
 
@@ -43,7 +44,6 @@ Who = Callable[[str, int | None], str]
 
 def add(command: Add) -> None:
     decode = command("decode", _decode, "Say what a kernel log, or words out of one, report of an SMMU.")
-    decode.formatter_class = argparse.RawDescriptionHelpFormatter
     decode.epilog = _EPILOG
     decode.usage = "vhost-iommu decode [options] [KIND] [WORD… | FILE | -]"
     decode.add_argument("what", nargs="*", metavar="KIND, WORD, FILE", help="see below; '-' is standard input")

@@ -10,9 +10,17 @@ from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress
 
+_EPILOG = """\
+examples:
+  vhost-iommu map smmuv3-bare --c-header > map.h             for a program of your own
+  vhost-iommu map two-smmus --json | jq .smmus
+  vhost-iommu map two-smmus | grep ^write                    what must be written first
+"""
+
 
 def add(command: Add) -> None:
     where = command("map", _map, "Say where all of a machine is in its guest, and what must be written first.")
+    where.epilog = _EPILOG
     machine_argument(where)
     form = where.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the same for other programs")
@@ -20,7 +28,7 @@ def add(command: Add) -> None:
     form.add_argument("--dts", action="store_true", help="what to add to the source of QEMU's own device tree")
     tree = command("dtb", _dtb, "Write the device tree with which a Linux guest finds the machine.")
     machine_argument(tree)
-    tree.add_argument("-o", "--output", type=Path, required=True, metavar="F")
+    tree.add_argument("-o", "--output", type=Path, required=True, metavar="F", help="write it there")
 
 
 def _map(args: argparse.Namespace) -> int:

@@ -34,10 +34,19 @@ it does speak KTAP, count all the same.
 A kernel may be any: modules that lie with it are loaded, what it lacks is named in a note, and cases that need that
 are skipped by its name. Cases of a DMA engine need a module that is built in the kernel's build folder or headers.
 
-exit codes: 0 passed, 1 a test failed, 3 the guest died, 4 each test was skipped, 2 your mistake, 70 our fault.
-  With --bisect: 0 passed, 1 a test failed or the guest died, 125 everything else (a kernel that did not build and
+examples:
+  vhost-iommu run smmuv3-linux --kernel ../linux             a kernel's build folder
+  vhost-iommu run smmuv3-linux --kernel ./Image --module my.ko --case 'mine=cat /proc/mine' --cases mine
+  vhost-iommu run smmuv3-pasid --cases 'engine0_lazy*' --repeat 100
+  vhost-iommu run smmuv3-bare --elf fw.elf --success '^DONE' --trace t.txt
+  vhost-iommu run smmuv3-bare --timeout none -- -s -S        waits for a gdb: target remote :1234
+  git bisect run sh -c 'make -j8 Image || exit 125; vhost-iommu run M --kernel . --bisect'
+
+exit codes: 0 passed, 1 a test failed, 3 the guest died, 4 each test was skipped, 2 your mistake, 70 our fault,
+  130 Ctrl-C.
+With --bisect: 0 passed, 1 a test failed or the guest died, 125 everything else (a kernel that did not build and
   so is not there, a mistake in this line, skipped tests alone, our fault), which has 'git bisect run' skip the
-  revision:   git bisect run sh -c 'make -j8 Image || exit 125; vhost-iommu run M --kernel . --bisect'
+  revision.
 """
 
 
@@ -123,7 +132,7 @@ def add(command: Add) -> None:
     told.add_argument("--junit", type=Path, metavar="F", help="the result as JUnit's XML, to F")
     told.add_argument("--json", action="store_true", help="the result for other programs, alone on standard output")
     run.usage = f"{run.format_usage().removeprefix('usage: ').rstrip()} [-- QEMU ARGS…]"
-    run.epilog, run.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
+    run.epilog = _EPILOG
     run.set_defaults(takes_qemu_args=True)
 
 

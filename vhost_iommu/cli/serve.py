@@ -16,6 +16,14 @@ _READY = """\
 'vhost-iommu map {0}' says what the program must write first, and where all is.\
 """
 
+_EPILOG = """\
+It goes on until Ctrl-C; a QEMU may come when another has gone, and finds the models as after a reset.
+
+examples:
+  vhost-iommu serve two-smmus --socket-dir /run/x            prints the whole line of a QEMU for it
+  vhost-iommu serve smmuv3-bare --socket-path /run/x.sock --trace t.json
+"""
+
 
 def add(command: Add) -> None:
     serve = command("serve", _serve, "Serve a machine's PCI functions to a QEMU that you start.")
@@ -25,6 +33,7 @@ def add(command: Add) -> None:
     where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")
     where.add_argument("--fd", type=int, metavar="N", help="an inherited socket, listening or connected (likewise)")
     trace_option(serve)
+    serve.epilog = _EPILOG
 
 
 def _serve(args: argparse.Namespace) -> int:

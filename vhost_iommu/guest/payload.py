@@ -68,7 +68,9 @@ class Payload:
         if tree.choice:
             self._note(tree.choice)
         if not tree.image.version:
-            self._note(f"{tree.file} has no Linux's version in it; of a kernel that was cut short the guest says nothing")
+            self._note(
+                f"{tree.file} has no Linux's version in it; of a kernel that was cut short the guest says nothing"
+            )
         return tree
 
     def every_case(self, lacking: str = "") -> list[Case]:
