@@ -224,7 +224,8 @@ def test_a_kernel_that_is_ended_by_hand_says_where_it_was(kernel: str, assets: A
     assert [cpu.cpu for cpu in report.stands] == [0, 1]
     text = "\n".join(report.stand_lines)
     # One of the two at most is in a program, and what the kernel is at has come from where a kernel begins.
-    kernels = [cpu for cpu in report.stands if cpu.el == 1]
+    # (At the very begin of an exception that came out of a program the frames are still the program's.)
+    kernels = [cpu for cpu in report.stands if cpu.el == 1 and not (cpu.calls and cpu.calls[0] >> 63 == 0)]
     assert kernels, text
     for cpu in kernels:
         names = [cpu.symbols.name(at - 4) for at in cpu.calls]
