@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import os
 import re
 import sys
 import threading
@@ -117,6 +118,8 @@ def test_examples_are_shown_as_they_are_to_be_typed(
         (["serve", "two-smmus"], "is required"),
         (["serve", "two-smmus", "--socket-dir", "/dev/null/x"], "name another folder"),
         (["decode", "evnt", "0x10"], "did you mean"),
+        (["decode", "no/such/log"], "no/such/log is no file that is here"),
+        (["decode", "dmesg.txt"], "dmesg.txt is no file that is here"),
         (["decode", "event", "0x10", "--", "-d"], "only 'run' passes on what follows"),
         (["map", "smmuv3-bare", "--dts", "--json"], "not allowed with"),
         (["runn"], "there is no command 'runn'; did you mean 'run'?"),
@@ -405,9 +408,33 @@ def test_a_missing_core_is_told_once_unless_nobody_wants_it(
 ) -> None:
     monkeypatch.setenv(_core.PURE, pure)
     monkeypatch.setattr(_core, "built", lambda: None)
+    monkeypatch.setattr(_core, "stale", lambda: False)
     assert run("serve", "two-smmus", "--socket-path", str(tmp_path / "s")) == 2
     said = capsys.readouterr().err
     assert said.count("no compiled core") == lines
+
+
+def test_a_core_that_is_older_than_its_sources_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(_core.PURE, "0")
+    monkeypatch.setattr(_core, "stale", lambda: True)
+    assert "'make core' compiles it anew" in mistake(capsys, "run", "smmuv3-bare")
+    found = {each.name: each for each in doctor.prerequisites(Assets())}["compiled core"]
+    assert (found.found, found.needed) == (False, True)
+
+
+def test_only_in_a_checkout_a_core_is_stale_and_when_a_source_is_newer(tmp_path: Path) -> None:
+    folder = tmp_path / "vhost_iommu/_core"
+    folder.mkdir(parents=True)
+    for name, moment in (("door.pyx", 1), ("dma.c", 3), ("door.so", 2), ("pump.so", 4)):
+        (folder / name).touch()
+        os.utime(folder / name, (moment, moment))
+    assert not _core.stale(folder)
+    (tmp_path / "hatch_build.py").touch()
+    assert _core.stale(folder)
+    os.utime(folder / "door.so", (3, 3))
+    assert not _core.stale(folder)
 
 
 def test_paths_in_a_machine_file_are_relative_to_it(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_linux_guest_needs_no_compiler_and_no_apt(
         (tmp_path / variable).touch()
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setattr(_core, "built", lambda: None)
+    monkeypatch.setattr(_core, "stale", lambda: False)
     lines = report(assets)
     assert missing(assets) == set()
     assert not any(lines[name].found for name in ("cross compiler", "apt", "compiled core"))

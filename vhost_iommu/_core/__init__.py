@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 #: Set to anything but 0 it has everything done by the reference.
 PURE = "VHOST_IOMMU_PURE"
+_SOURCES = (".c", ".h", ".pyx", ".pxd")
 
 
 def pure() -> bool:
@@ -33,6 +35,14 @@ def built() -> ModuleType | None:
 def chosen() -> ModuleType | None:
     """The door, if it is there and the environment does not ask for the reference."""
     return None if pure() else built()
+
+
+def stale(folder: Path = Path(__file__).parent) -> bool:
+    """Whether sources of the core in ``folder``, a checkout's, are newer than what was compiled of them."""
+    if not (folder.parents[1] / "hatch_build.py").is_file():
+        return False
+    changed = max((path.stat().st_mtime for path in folder.iterdir() if path.suffix in _SOURCES), default=0.0)
+    return any(path.stat().st_mtime < changed for path in folder.glob("*.so"))
 
 
 def lock() -> AbstractContextManager[Any]:

@@ -27,7 +27,7 @@ from vhost_iommu.cli.common import (
     EXIT_USAGE,
     Help,
     Parser,
-    tell_without_core,
+    look_at_core,
 )
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import LogHandler
@@ -152,5 +152,5 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> int:
     from vhost_iommu.demo import demo
 
-    tell_without_core()
+    look_at_core()
     return demo()

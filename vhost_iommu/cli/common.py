@@ -77,9 +77,17 @@ class Add(Protocol):
     def __call__(self, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser: ...
 
 
-def tell_without_core() -> None:
-    """A word where the models are plain Python and nobody asked for that."""
-    if not _core.pure() and _core.built() is None:
+def look_at_core() -> None:
+    """A word where the models are plain Python and nobody asked for that; UsageError where the core is of an earlier
+    day than the rest.
+    """
+    if _core.pure():
+        return
+    if _core.stale():
+        raise UsageError(
+            f"the compiled core is older than its sources; 'make core' compiles it anew, {_core.PURE}=1 does without"
+        )
+    if _core.built() is None:
         text = "no compiled core, so all works but slower: 'vhost-iommu doctor' says more"
         print(f"vhost-iommu: {text}", file=sys.stderr)
 

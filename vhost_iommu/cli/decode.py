@@ -72,6 +72,8 @@ def _decode(args: argparse.Namespace) -> int:
         _print_words(decode_text(kind, log.plain), who, args.json)
         return EXIT_OK
     if kind is None and words and words != ["-"] and not log.stamped and not os.path.isfile(words[0]):
+        if len(words) == 1 and re.search(r"[./]", words[0]):
+            raise UsageError(f"{words[0]} is no file that is here; name a kernel log, or a KIND and its words")
         decode_text(words[0], " ".join(words[1:]))  # which is no kind, and is told so
     if args.json:
         print(json.dumps({"findings": []}))

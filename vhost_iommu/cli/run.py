@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, seconds, tell_without_core, trace_option, tracing
+from vhost_iommu.cli.common import EXIT_OK, Add, look_at_core, machine_argument, seconds, trace_option, tracing
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
@@ -158,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
             return _dry_run(args, progress)
         if args.junit is not None and not args.junit.absolute().parent.is_dir():
             raise UsageError(f"{args.junit} cannot be written: its folder is not there; name another with --junit")
-        tell_without_core()
+        look_at_core()
         if args.repeat is not None:
             return _repeat(args, progress)
         report = _once(args, progress, args.keep)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument, tell_without_core, trace_option, tracing
+from vhost_iommu.cli.common import EXIT_OK, Add, look_at_core, machine_argument, trace_option, tracing
 from vhost_iommu.errors import UsageError
 
 _READY = """\
@@ -46,7 +46,7 @@ def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.server import serve_forever
 
     config = load_machine(args.machine)
-    tell_without_core()
+    look_at_core()
     platform = platform_of(config)
     qemu = None if args.fd is not None else Assets().qemu_here()
     if args.socket_dir is not None:

@@ -136,6 +136,8 @@ def _atomic() -> Prerequisite:
 
 
 def _compiled_core() -> Prerequisite:
+    if _core.stale():
+        return Prerequisite("compiled core", False, "older than its sources", f"run 'make core' in {checkout()}")
     if (door := _core.built()) is not None:
         return Prerequisite("compiled core", True, str(door.__file__), "", needed=False)
     top = checkout()
