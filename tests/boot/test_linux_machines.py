@@ -63,14 +63,14 @@ def test_each_queue_of_a_disk_serves_its_cpu(assets: Assets, way: Way) -> None:
     def on_line(machine: Machine, line: str) -> None:
         disk = machine.masters["disk0"]
         assert isinstance(disk, VirtioBlk)
-        if line.startswith("ok ") and (case := line.split()[2]) in ("disk0_reads_back", "each_cpu_works"):
+        if line.startswith("ok ") and (case := line.split()[2]) in ("disk0_is_behind_smmu0", "each_cpu_works"):
             served[case] = disk.completed
 
     run = Run(assets, parse_machine(FOUR_QUEUES), Wishes(own_cases=(f"each_cpu_works={EACH_CPU}",)), way, on_line)
     all_passed(run.report)
     assert {fact["number"]: fact["cpus"] for fact in run.ktap.facts("queue")} == {str(n): str(n) for n in range(CPUS)}
     assert len(served) == 2
-    for before, after in zip(served["disk0_reads_back"], served["each_cpu_works"], strict=True):
+    for before, after in zip(served["disk0_is_behind_smmu0"], served["each_cpu_works"], strict=True):
         assert after - before & 0xFFFF >= 2 * 64, "its own CPU's writes and reads, page by page"
 
 

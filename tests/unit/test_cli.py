@@ -455,8 +455,8 @@ def test_cases_are_listed_with_what_they_are_about(capsys: pytest.CaptureFixture
     assert run("run", "smmuv3-linux", "--list", "--case", "mine=grep x /data", "--cases", "mine,disk0_app*") == 0
     assert capsys.readouterr().out.splitlines() == [
         "modules_load   What the other cases use of the kernel is inserted, where it has it as modules.",
-        "disk0_appears  A disk with this serial number is there, and has room.",
         "mine           grep x /data",
+        "disk0_appears  A disk with this serial number is there, and has room.",
     ]
     assert run("run", "smmuv3-linux", "--list", "--json") == 0
     assert {"name": "no_smmu_warnings", "about": "The drivers had nothing to complain of."} in json.loads(

@@ -166,10 +166,11 @@ def test_what_a_case_needs_comes_before_it() -> None:
         assert not case.needs or case.needs in names[:index]
 
 
-def test_the_operators_cases_come_before_the_one_that_wants_no_warning() -> None:
+def test_the_operators_cases_come_before_what_compares_disks_and_wants_no_warning() -> None:
     mine = linux.shell_case("mine=grep -q x=1 /proc/cmdline && true")
     names = [case.name for case in linux.cases(MACHINE, own=[mine])]
-    assert names[-2:] == ["mine", "no_smmu_warnings"]
+    assert names.index("disk0_is_behind_smmu0") < names.index("mine") < names.index("disk0_appears")
+    assert names[-2:] == ["disk1_reads_back", "no_smmu_warnings"]
     assert str(mine) == "mine shell 'grep -q x=1 /proc/cmdline && true'"
 
 

@@ -78,7 +78,8 @@ def device_name(placed: Placed) -> str:
 def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> list[Case]:
     """All that the machine's parts can show. ``lacking``: why there is no kernel module to drive the engines with.
 
-    What makes events on purpose comes after the case that wants none, and the operator's ``own`` cases before it.
+    What makes events on purpose comes after the case that wants none. The operator's ``own`` cases come before it, and
+    before the disks', which leave each disk as the host then compares it.
     """
     found = []
     engines = []
@@ -93,7 +94,6 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
                 found.append(replace(behind, arguments=(*behind.arguments, "virtio-mmio")))
             elif placed.master.compatible == ENGINE:
                 engines.append((placed, behind))
-    found += disk_cases([placed.master.name for placed in platform.masters if placed.master.compatible == DISK])
     revoking = []
     for placed, behind in engines:
         engine = EngineCases(placed, lacking)
@@ -108,6 +108,7 @@ def cases(platform: Platform, lacking: str = "", own: Sequence[Case] = ()) -> li
             every.checked(Case(f"engines_{name}", "engines", (name,))) for name in ("copy_at_once", "share_an_address")
         ]
     found += own
+    found += disk_cases([placed.master.name for placed in platform.masters if placed.master.compatible == DISK])
     drivers = dict.fromkeys(smmu.binding.driver for smmu, _, _ in platform.smmus)
     found.append(Case("no_smmu_warnings", "no_smmu_warnings", tuple(drivers)))
     if revoking and not lacking:

@@ -80,7 +80,7 @@ class Payload:
             return list(guest.cases)
         own = [linux.LOADS, *(linux.module_case(name) for name, _ in self._own_modules)]
         if guest.baseline:
-            return [*own, *linux.disk_cases([serial for serial, _ in guest.baseline]), *guest.own_cases]
+            return [*own, *guest.own_cases, *linux.disk_cases([serial for serial, _ in guest.baseline])]
         return [*own, *linux.cases(self._platform, lacking, guest.own_cases)]
 
     def chosen_cases(self, every: Sequence[Case]) -> tuple[Case, ...]:
