@@ -32,8 +32,9 @@ from vhost_iommu import server as server_module
 from vhost_iommu.errors import UsageError
 from vhost_iommu.server import Channel, Quiet, Server
 from vhost_iommu.vfio import wire
+from vhost_iommu.vfio.connection import MAX_OUTSTANDING
 from vhost_iommu.vfio.pci import BarMap, PciFunction
-from vhost_iommu.vfio.wire import Command, Irq, Region
+from vhost_iommu.vfio.wire import Command, Flags, Irq, Region
 
 MiB = 1 << 20
 
@@ -171,6 +172,15 @@ def test_many_posted_writes_are_all_done(running: Server, path: Path, block: Scr
             client.write_int(0, 8 * (number % 8), 8, number, posted=True)
         assert client.read_int(0, 8 * (9999 % 8), 8) == 9999
     assert len(block.accesses) == 10_001
+
+
+def test_a_client_can_reply_to_all_that_waits_before_any_reply_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        for msg_id in range(MAX_OUTSTANDING):
+            theirs.send(message(Command.DMA_WRITE, msg_id=msg_id, flags=Flags.REPLY))
+        theirs.send(message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, Region.BAR0, 4)))  # and one of its own
 
 
 def test_more_descriptors_than_agreed_end_the_connection(running: Server, path: Path) -> None:
