@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from vhost_iommu.guest.ktap import Ktap
@@ -75,3 +77,24 @@ def test_a_nested_test_carries_its_parents_name() -> None:
     assert [result.name for result in ktap.results] == ["outer.first", "outer.second", "outer"]
     assert ktap.planned == 1
     assert ktap.complete
+
+
+def test_a_name_has_all_parents_before_it() -> None:
+    said = [
+        *("KTAP version 1", "1..2", "    KTAP version 1", "    1..1", "        KTAP version 1", "        1..1"),
+        *("        ok 1 grandchild", "    ok 1 child", "ok 1 parent", "    1..1", "    ok 1 child", "ok 2 other"),
+    ]
+    ktap = Ktap.of(said)
+    assert [result.name for result in ktap.results] == [
+        *("parent.child.grandchild", "parent.child", "parent", "other.child", "other"),
+    ]
+    assert [result.name for result in ktap.tests] == ["parent.child.grandchild", "other.child"]
+
+
+def test_thousands_of_suites_are_read_in_no_time() -> None:
+    suite = ["    KTAP version 1", "    1..1", "    ok 1 x", "ok 1 y"]
+    began = time.process_time()
+    ktap = Ktap.of(["KTAP version 1", "1..1000000000", *suite * 10_000])
+    assert len(ktap.results) == 20_000
+    assert not ktap.complete
+    assert time.process_time() - began < 10  # it would be minutes if each suite looked at all before it

@@ -69,9 +69,12 @@ def test_a_checksum_that_is_none_is_not_compared(machine: Machine, said: str) ->
     assert Account.of(machine, Ktap.of([f"# checksum {said}"])).disks == ()
 
 
-def test_a_checksum_beyond_the_disk_is_wrong(machine: Machine) -> None:
-    said = f"# checksum disk0 sha256=00 offset=0 bytes={1 << 62}"
-    assert Account.of(machine, Ktap.of([said])).wrong == ("disk0",)
+@pytest.mark.parametrize("size", [1 << 62, int("9" * 4000)])
+def test_a_checksum_beyond_the_disk_is_wrong(machine: Machine, size: int) -> None:
+    said = f"# checksum disk0 sha256=00 offset=0 bytes={size}"
+    account = Account.of(machine, Ktap.of([said]))
+    assert account.wrong == ("disk0",)
+    assert "sha256 of " in account.lines()[-1][1]
     assert checksums(Ktap.of([said]))["disk0"][0]["offset"] == "0"
 
 

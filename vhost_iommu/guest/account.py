@@ -191,10 +191,11 @@ def checksums(ktap: Ktap) -> dict[str, list[dict[str, str]]]:
 
 
 def size_text(size: int) -> str:
-    """Bytes for people."""
+    """Bytes for people, however many a guest says."""
     for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
-            return f"{size / unit:.{0 if size % unit == 0 else 1}f} {name}"
+            whole = size % unit == 0 or size >> 60
+            return f"{size // unit} {name}" if whole else f"{size / unit:.1f} {name}"
     return f"{size} bytes" if size else "0"
 
 

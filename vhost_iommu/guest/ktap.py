@@ -40,9 +40,9 @@ class Result:
 @dataclass
 class _Level:
     indent: int
+    first: int  #: place of its first result among all, and of those within it
     planned: int | None = None
     count: int = 0
-    children: list[Result] = field(default_factory=list)
 
 
 @dataclass
@@ -84,20 +84,20 @@ class Ktap:
         while self._levels and self._levels[-1].indent > indent:
             self._levels.pop()
         if not self._levels or self._levels[-1].indent < indent:
-            self._levels.append(_Level(indent))
+            self._levels.append(_Level(indent, len(self.results)))
         # A second version line on one level starts another suite beside the first: plans add up.
 
     def _level(self, indent: int) -> _Level:
         while len(self._levels) > 1 and self._levels[-1].indent > indent:
             self._levels.pop()
         if not self._levels or self._levels[-1].indent < indent:
-            self._levels.append(_Level(indent))
+            self._levels.append(_Level(indent, len(self.results)))
         return self._levels[-1]
 
     def _result(self, indent: int, ok: bool, text: str) -> Result:
-        inner: list[Result] = []
+        inner = len(self.results)
         while len(self._levels) > 1 and self._levels[-1].indent > indent:
-            inner = self._levels.pop().children
+            inner = self._levels.pop().first
         level = self._level(indent)
         skipped = None
         if match := _DIRECTIVE.search(text):
@@ -105,13 +105,11 @@ class Ktap:
             if match[1].upper() == "SKIP":
                 skipped = match[2] or "no reason given"
         name = text.strip() or str(level.count + 1)
-        for index, child in enumerate(self.results):
-            if any(child is each for each in inner):
-                self.results[index] = replace(child, name=f"{name}.{child.name}")
-        result = Result(name, ok, skipped, tuple(self._pending), parent=bool(inner))
+        within = [replace(each, name=f"{name}.{each.name}") for each in self.results[inner:]]
+        self.results[inner:] = within
+        result = Result(name, ok, skipped, tuple(self._pending), parent=bool(within))
         self._pending.clear()
         level.count += 1
-        level.children.append(result)
         self.results.append(result)
         return result
 
