@@ -667,13 +667,13 @@ static void our_copy(unsigned lane)
     struct vi_request from = {.sid = sid_of[lane], .ssid = VI_NO_SSID, .iova = iovas[0], .size = pages / 2 * PAGE,
                               .incoming = VI_INCOMING};
     struct vi_request to = from;
-    from.burst = VI_MOST_BURST;
+    struct vi_run run;
     to.iova = iovas[pages / 2];
     to.access = VI_WRITE;
     struct vi_reader *reader = vi_enter(core, lane);
-    uint64_t done = vi_dma_copy(reader, &from, &to);
+    vi_run_copy(reader, &from, &to, VI_MOST_BURST, &run);
     vi_exit(reader);
-    REQUIRE(done == from.size);
+    REQUIRE(run.end == VI_RUN_DONE);
 }
 
 static void bare_copy(unsigned lane)
@@ -705,13 +705,13 @@ static void lane_copy(unsigned lane)
     struct vi_request from = {.sid = sid_of[lane], .ssid = VI_NO_SSID, .iova = UINT64_C(0xFFFF00000000) + lane * 8 * PAGE,
                               .size = 4 * PAGE, .incoming = VI_INCOMING};
     struct vi_request to = from;
-    from.burst = VI_MOST_BURST;
+    struct vi_run run;
     to.iova = from.iova + from.size;
     to.access = VI_WRITE;
     struct vi_reader *reader = vi_enter(core, lane);
-    uint64_t done = vi_dma_copy(reader, &from, &to);
+    vi_run_copy(reader, &from, &to, VI_MOST_BURST, &run);
     vi_exit(reader);
-    REQUIRE(done == from.size);
+    REQUIRE(run.end == VI_RUN_DONE);
 }
 
 static pthread_mutex_t one_lock = PTHREAD_MUTEX_INITIALIZER;

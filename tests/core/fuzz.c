@@ -185,13 +185,18 @@ static struct vi_request take_dma(struct machine *m)
 {
     struct asked asked = take_request(m);
     uint64_t size = asked.mappings ? take(m, 2) % (MOST_BYTES + 1) : take(m, 1) % 65;
-    return (struct vi_request){asked.sid, asked.ssid, asked.address, size, (uint8_t)asked.access, VI_INCOMING, 0};
+    return (struct vi_request){asked.sid, asked.ssid, asked.address, size, (uint8_t)asked.access, VI_INCOMING};
 }
 
-/* A run ends with the request, or with a whole burst. */
-static void check_run(const struct vi_request *request, uint64_t done)
+/* A run ends with the request, or in a transfer that begins where it may. */
+static void check_run(const struct vi_request *request, uint32_t burst, const struct vi_run *run)
 {
-    REQUIRE(done <= request->size && (done == request->size || !done || !((request->iova + done) & (request->burst - 1))));
+    REQUIRE((run->end == VI_RUN_DONE) == (run->done == request->size) && run->done <= request->size);
+    if (run->end == VI_RUN_DONE)
+        return;
+    REQUIRE(!run->done || !((request->iova + run->done) & (burst - 1)));
+    REQUIRE(run->size <= burst && run->result.done < run->size);
+    check_result(&run->result, run->size);
 }
 
 /* Whole requests of each kind; their buffers are no longer than they say. */
@@ -199,8 +204,9 @@ static void transaction(struct machine *m)
 {
     struct vi_request request = take_dma(m), other;
     struct vi_result result;
+    struct vi_run run;
     struct vi_piece pieces[3];
-    uint64_t kind = take(m, 1), sum, burst = UINT64_C(8) << take(m, 1) % 10;
+    uint64_t kind = take(m, 1), sum = 0, burst = UINT64_C(8) << take(m, 1) % 10;
     uint8_t *bytes = malloc(request.size ? request.size : 1);
     REQUIRE(bytes);
     memset(bytes, (int)kind, request.size);
@@ -220,25 +226,23 @@ static void transaction(struct machine *m)
         break;
     case 4:
         request.access |= VI_WRITE;
-        request.burst = (uint32_t)burst;
-        vi_dma_write(reader, &request, bytes, &result);
-        check_run(&request, result.done);
+        vi_run_write(reader, &request, (uint32_t)burst, bytes, &run);
+        check_run(&request, (uint32_t)burst, &run);
         break;
     case 5:
         request.access &= ~VI_WRITE;
         request.iova &= ~UINT64_C(7);
         request.size &= ~UINT64_C(7);
-        request.burst = (uint32_t)burst;
-        vi_dma_sum(reader, &request, &sum, &result);
-        check_run(&request, result.done);
+        vi_run_sum(reader, &request, (uint32_t)burst, &sum, &run);
+        check_run(&request, (uint32_t)burst, &run);
         break;
     case 6:
         other = take_dma(m);
         request.access &= ~VI_WRITE;
-        request.burst = (uint32_t)burst;
         other.access |= VI_WRITE;
         other.size = request.size;
-        check_run(&request, vi_dma_copy(reader, &request, &other));
+        vi_run_copy(reader, &request, &other, (uint32_t)burst, &run);
+        check_run(&request, (uint32_t)burst, &run);
         break;
     default: {
         uint32_t count = vi_pieces(reader, &request, 0, pieces, 3, &result);

@@ -33,7 +33,11 @@ ENOUGH = 240
 ROUNDS = 160
 
 #: Tests that find what the comparison does not.
-HUNTERS = {"disk": "tests/model/test_prompt_disk.py", "faults": "tests/unit/test_core_faults.py"}
+HUNTERS = {
+    "disk": "tests/model/test_prompt_disk.py",
+    "faults": "tests/unit/test_core_faults.py",
+    "runs": "tests/model/test_engine_runs.py",
+}
 
 #: What is written in Cython; here, each is linked with all C.
 MODULES = ("door", "pump")

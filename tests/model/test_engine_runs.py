@@ -7,8 +7,9 @@ The law of all: memory, the frame's registers, events, and what the port and the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,8 +20,6 @@ from vhost_iommu.layout import Register
 from vhost_iommu.masters.engine import (
     EXTENSION_REGISTERS,
     FRAME,
-    PAGE,
-    PAIR,
     USER_REGISTERS,
     Cmd,
     ExtensionFrame,
@@ -28,6 +27,7 @@ from vhost_iommu.masters.engine import (
     UserFrame,
 )
 from vhost_iommu.masters.port import Attributes, Port
+from vhost_iommu.smmu.transaction import Run
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_PERMISSION, F_TRANSLATION, Event
 
@@ -46,19 +46,18 @@ class Watched(Port):
     runs: bool
     moved = 0
 
-    def copy(self, *args: object, **kwargs: object) -> int:
-        return self._account(super().copy(*args, **kwargs) if self.runs else 0)  # type: ignore[arg-type]
+    def copy(self, *args: Any, **kwargs: Any) -> Run | None:
+        return self._account(super().copy(*args, **kwargs) if self.runs else None)
 
-    def sum64(self, *args: object, **kwargs: object) -> tuple[int, int]:
-        total, done = super().sum64(*args, **kwargs) if self.runs else (0, 0)  # type: ignore[arg-type]
-        return total, self._account(done)
+    def sum64(self, *args: Any, **kwargs: Any) -> Run | None:
+        return self._account(super().sum64(*args, **kwargs) if self.runs else None)
 
-    def fill(self, *args: object, **kwargs: object) -> int:
-        return self._account(super().fill(*args, **kwargs) if self.runs else 0)  # type: ignore[arg-type]
+    def fill(self, *args: Any, **kwargs: Any) -> Run | None:
+        return self._account(super().fill(*args, **kwargs) if self.runs else None)
 
-    def _account(self, done: int) -> int:
-        self.moved += done
-        return done
+    def _account(self, run: Run | None) -> Run | None:
+        self.moved += 0 if run is None else run.done
+        return run
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,16 @@ class Machine:
 
     def outcome(self) -> object:
         """All that is to be the same."""
-        port, counters = self.port, self.bench.smmu.counters
+        events, port, smmu = self.finish(), self.port, self.bench.smmu
         frames = [
             self.load(register, index)
             for register in (*USER_REGISTERS, *EXTENSION_REGISTERS)
             for index in range(register.count or 1)
         ]
         counts = port.transactions, port.bytes_read, port.bytes_written, port.stalls, port.aborts
-        return self.bench.ram.get(DATA, SPAN), frames, self.finish(), counts, counters.transactions
+        counters, contexts = smmu.counters, smmu.configuration
+        counted = counters.transactions, counters.translations, counters.walks, contexts.hits, contexts.misses
+        return self.bench.ram.get(DATA, SPAN), frames, events, counts, counted, asdict(smmu.tlb.counters)
 
 
 def twins(world: World, start: Callable[[Machine], None]) -> Machine:
@@ -138,8 +139,7 @@ def twins(world: World, start: Callable[[Machine], None]) -> Machine:
     outcomes = []
     for machine in machines:
         start(machine)
-        events = machine.finish()
-        outcomes.append((events, machine.outcome()))
+        outcomes.append(machine.outcome())
     assert outcomes[0] == outcomes[1]
     return machines[0]
 
@@ -246,8 +246,9 @@ def test_frames_have_their_turns_as_without_runs() -> None:
     assert ended == [(Cmd.SUM64, 16), (Cmd.HALTED, PAGES)]
 
 
-def test_a_trace_and_ats_want_each_transaction() -> None:
+def test_transactions_that_no_smmu_supports_make_no_run() -> None:
     machine = Machine(WHOLE, runs=True)
-    assert machine.port.copy(IOVA, IOVA + 0x2000, 0x2000, 4096) == 0x2000
-    assert machine.port.copy(IOVA, IOVA + 0x2000, 0x2000, 4096, Attributes(unsupported=True)) == 0
-    assert PAIR == 2 * PAGE
+    run = machine.port.copy(IOVA, IOVA + 0x2000, 0x2000, 4096)
+    assert run is not None
+    assert run.done == 0x2000
+    assert machine.port.copy(IOVA, IOVA + 0x2000, 0x2000, 4096, Attributes(unsupported=True)) is None

@@ -273,11 +273,6 @@ struct vi_request {
     uint64_t iova, size;
     uint8_t access; /* VI_WRITE | VI_PRIVILEGED | VI_INSTRUCTION */
     vi_memory_type incoming;
-    /*
-     * 0, or a power of two: it is a run of transactions, none of which crosses a multiple of so many bytes of iova. Each is
-     * done whole and counted, or not counted, and what was done of it will be done again: `done` says where it begins.
-     */
-    uint32_t burst;
 };
 
 /* How a request ended. */
@@ -325,15 +320,32 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, u
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result);
 enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
                          struct vi_result *result);
-/* The sum of little-endian 64-bit words, modulo 2^64; iova and size are multiples of 8. */
-enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *request, uint64_t *sum,
-                       struct vi_result *result);
 /*
- * A run of bursts of `from`, at most VI_MOST_BURST bytes each, to `to`, which is as long: each is read whole, and then
- * written. Returns the bytes of those that were; why the next one was not is to be asked for by itself.
+ * Runs: a request's bytes as transfers none of which crosses a multiple of `burst` bytes, a power of two up to
+ * VI_MOST_BURST, of its iova; each is a transaction, or two, and is done and counted as if it were asked for by itself.
  */
 enum { VI_MOST_BURST = 4096 };
-uint64_t vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to);
+enum vi_run_end {
+    VI_RUN_DONE,    /* whole */
+    VI_RUN_READ,    /* in the read of a transfer, which ended as `result` says; it has given so many of `bytes` */
+    VI_RUN_WRITTEN, /* in its write; what was to be written is `bytes`, if it had been read */
+};
+struct vi_run {
+    uint64_t done; /* bytes of transfers that were done whole */
+    uint8_t end;   /* enum vi_run_end */
+    struct vi_result result;
+    uint64_t size; /* of the transfer that it ended in */
+    uint8_t bytes[VI_MOST_BURST];
+};
+
+/* Read each transfer at `from` and write it at `to`, which is of the same size and stream. */
+void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
+                 struct vi_run *run);
+/* Add little-endian 64-bit words to *sum, modulo 2^64; iova, size and burst are multiples of 8. */
+void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
+                struct vi_run *run);
+void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
+                  struct vi_run *run);
 
 /* ---- TLB invalidation (tlb.c) ---------------------------------------------------------------------------------- */
 

@@ -244,21 +244,6 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, u
     return count;
 }
 
-/* Of a run, what is done ends with a whole transaction, and as many are counted as there are; `begin` has counted one. */
-static void end_of_run(struct vi_reader *reader, const struct vi_request *request, struct vi_result *result)
-{
-    uint64_t burst = request->burst, done = result->done, count = 0;
-    if (!burst)
-        return;
-    if (result->end != VI_DONE) {
-        uint64_t part = (request->iova + done) & (burst - 1);
-        result->done = done = done > part ? done - part : 0;
-    }
-    if (done)
-        count = (request->iova + done - 1) / burst - request->iova / burst + 1;
-    VI_PUT(reader->counters.transactions, VI_GET(reader->counters.transactions) + count - 1);
-}
-
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
 {
     struct course course;
@@ -292,93 +277,100 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
             at += size;
             advance(&course, size);
         }
-    end_of_run(reader, request, result);
     return result->end;
 }
 
-enum vi_end vi_dma_sum(struct vi_reader *reader, const struct vi_request *request, uint64_t *sum,
-                       struct vi_result *result)
-{
-    struct course course;
-    uint64_t size, total = 0;
-    uint8_t *host;
-    if (begin(&course, reader, request, 0, result))
-        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
-            uint64_t part = 0;
-            for (uint64_t at = 0; at + 8 <= size; at += 8) {
-                uint64_t value;
-                memcpy(&value, host + at, 8);
-                part += value;
-            }
-            if (!intact(&course))
-                break;
-            if (size & 7) { /* a window ends within a word */
-                ended(&course, VI_OUTSIDE);
-                break;
-            }
-            total += part;
-            advance(&course, size);
-        }
-    vi_after_read();
-    if (result->end != VI_DONE && (request->iova + result->done) & (request->burst - 1))
-        result->done = total = 0; /* the sum has a part of a burst in it: all of it will be asked for again */
-    end_of_run(reader, request, result);
-    *sum = total;
-    return result->end;
-}
+/* ---- runs ----------------------------------------------------------------------------------------------------------- */
 
-/* ---- copies --------------------------------------------------------------------------------------------------------- */
-
-/* One side of a copy: of the page that it is in, `here` bytes are left, at `host` in `window`. */
+/* One side of a run. */
 struct side {
-    struct course course;
+    struct course course; /* of the transaction under way */
+    struct vi_reader *reader;
+    const struct vi_request *request; /* all of it */
     struct vi_result result;
-    uint8_t *host;
-    uint64_t here;
-    const struct vi_window *window;
+    uint64_t more; /* transactions that are not counted yet */
 };
 
-/* Whether there is a byte; the request has ended if not. */
-VI_HOT bool side_has(struct side *side, unsigned may)
+static void begin_side(struct side *side, struct vi_reader *reader, const struct vi_request *request)
 {
-    if (side->here)
-        return true;
-    side->host = next_bytes(&side->course, may, &side->here);
-    side->window = side->course.reader->last;
-    return side->host;
+    side->reader = reader;
+    side->request = request;
+    side->more = 0;
+    side->course.context = NULL;
 }
 
-VI_HOT bool side_moved(struct side *side, uint64_t size)
+static void end_side(struct side *side)
 {
-    if (vi_broken(side->window))
-        return false;
-    advance(&side->course, size);
-    side->host += size;
-    side->here -= size;
+    struct vi_counters *counters = &side->reader->counters;
+    VI_PUT(counters->transactions, VI_GET(counters->transactions) + side->more);
+    VI_PUT(counters->context_hits, VI_GET(counters->context_hits) + side->more);
+}
+
+/* False: it ended before its first byte. It has the context, and the ways, of the one before it. */
+VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size)
+{
+    struct course *course = &side->course;
+    if (VI_UNLIKELY(!course->context)) {
+        struct vi_request one = *side->request;
+        one.iova += done;
+        one.size = size;
+        return begin(course, side->reader, &one, 0, &side->result);
+    }
+    side->more++;
+    side->result.done = 0;
+    course->iova = side->request->iova + done;
+    course->left = size;
+    course->fits = 0;
     return true;
 }
 
-/* A burst of which either side is not in one piece. */
-static __attribute__((noinline)) bool copy_in_parts(struct side *source, struct side *target, uint64_t burst)
+static __attribute__((noinline)) bool gather(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes)
 {
-    uint8_t bytes[VI_MOST_BURST];
-    for (uint64_t at = 0, size; at < burst; at += size) {
-        if (!side_has(source, VI_MAY_READ))
+    for (; host; host = next_bytes(&side->course, VI_MAY_READ, &here)) {
+        memcpy(bytes + side->result.done, host, here);
+        if (!intact(&side->course))
             return false;
-        size = source->here < burst - at ? source->here : burst - at;
-        memcpy(bytes + at, source->host, size);
-        if (!side_moved(source, size))
-            return false;
+        advance(&side->course, here);
     }
-    for (uint64_t at = 0, size; at < burst; at += size) {
-        if (!side_has(target, VI_MAY_WRITE))
+    return !side->course.left;
+}
+
+static __attribute__((noinline)) bool scatter(struct side *side, uint8_t *host, uint64_t here, const uint8_t *bytes)
+{
+    for (; host; host = next_bytes(&side->course, VI_MAY_WRITE, &here)) {
+        memcpy(host, bytes + side->result.done, here);
+        if (!intact(&side->course))
             return false;
-        size = target->here < burst - at ? target->here : burst - at;
-        memcpy(target->host, bytes + at, size);
-        if (!side_moved(target, size))
-            return false;
+        advance(&side->course, here);
     }
-    return true;
+    return !side->course.left;
+}
+
+/* Where the bytes of the next transfer are: in our memory if they are there in one piece, else in `bytes`; NULL: it has
+ * ended. */
+VI_HOT const uint8_t *read_next(struct side *side, uint64_t done, uint64_t size, uint8_t *bytes)
+{
+    uint64_t here = 0;
+    if (VI_UNLIKELY(!next_transaction(side, done, size)))
+        return NULL;
+    const uint8_t *host = next_bytes(&side->course, VI_MAY_READ, &here);
+    if (VI_LIKELY(host && here == size))
+        return host;
+    return gather(side, host, here, bytes) ? bytes : NULL;
+}
+
+/* The transfer that begins `done` bytes further on. */
+VI_HOT uint64_t transfer(const struct vi_request *request, uint32_t burst, uint64_t done)
+{
+    uint64_t size = burst - ((request->iova + done) & (burst - 1)), left = request->size - done;
+    return size < left ? size : left;
+}
+
+static void end_run(struct vi_run *run, enum vi_run_end end, const struct side *side, uint64_t size)
+{
+    run->end = (uint8_t)end;
+    run->result = side->result;
+    run->size = size;
 }
 
 /*
@@ -394,30 +386,92 @@ VI_HOT void move(uint8_t *to, const uint8_t *from, uint64_t size)
     memmove(to, from, size);
 }
 
-uint64_t vi_dma_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to)
+void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
+                 struct vi_run *run)
 {
-    struct side source = {.here = 0}, target = {.here = 0};
-    uint64_t done = 0;
+    struct side source, target;
+    run->end = VI_RUN_DONE;
+    begin_side(&source, reader, from);
+    begin_side(&target, reader, to);
     vi_before_write(); /* what it reads goes no further than what it writes */
-    bool readable = begin(&source.course, reader, from, 0, &source.result);
-    bool writable = begin(&target.course, reader, to, 0, &target.result);
-    while (readable && writable && done < from->size) {
-        uint64_t burst = from->burst - ((from->iova + done) & (from->burst - 1));
-        if (burst > from->size - done)
-            burst = from->size - done;
-        if (!side_has(&source, VI_MAY_READ) || !side_has(&target, VI_MAY_WRITE))
-            break;
-        if (VI_LIKELY(source.here >= burst && target.here >= burst)) {
-            move(target.host, source.host, burst);
-            if (!side_moved(&source, burst) || !side_moved(&target, burst))
-                break;
-        } else if (!copy_in_parts(&source, &target, burst)) {
+    uint64_t done = 0;
+    for (uint64_t size, here = 0; done < from->size; done += size) {
+        size = transfer(from, burst, done);
+        const uint8_t *in = read_next(&source, done, size, run->bytes);
+        if (VI_UNLIKELY(!in)) {
+            end_run(run, VI_RUN_READ, &source, size);
             break;
         }
-        done += burst;
+        const struct vi_window *window = reader->last;
+        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.course, VI_MAY_WRITE, &here) : NULL;
+        if (VI_LIKELY(out && here == size)) {
+            move(out, in, size);
+        } else { /* it was read before it is written, whatever is where */
+            if (in != run->bytes)
+                memcpy(run->bytes, in, size);
+            if (!scatter(&target, out, here, run->bytes)) {
+                end_run(run, VI_RUN_WRITTEN, &target, size);
+                break;
+            }
+        }
+        if (VI_UNLIKELY(in != run->bytes && vi_broken(window))) {
+            ended(&source.course, VI_OUTSIDE);
+            end_run(run, VI_RUN_READ, &source, size);
+            break;
+        }
+        if (!intact(&target.course)) {
+            end_run(run, VI_RUN_WRITTEN, &target, size);
+            break;
+        }
     }
-    /* Each burst is a read and a write, of which `begin` has counted one of each. */
-    uint64_t bursts = done ? (from->iova + done - 1) / from->burst - from->iova / from->burst + 1 : 0;
-    VI_PUT(reader->counters.transactions, VI_GET(reader->counters.transactions) + 2 * bursts - 2);
-    return done;
+    run->done = done;
+    end_side(&source);
+    end_side(&target);
+}
+
+void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
+                struct vi_run *run)
+{
+    struct side source;
+    run->end = VI_RUN_DONE;
+    begin_side(&source, reader, request);
+    uint64_t done = 0;
+    for (uint64_t size; done < request->size; done += size) {
+        size = transfer(request, burst, done);
+        const uint8_t *in = read_next(&source, done, size, run->bytes);
+        uint64_t part = 0;
+        for (uint64_t at = 0; in && at < size; at += 8) {
+            uint64_t value;
+            memcpy(&value, in + at, 8);
+            part += value;
+        }
+        if (!in || (in != run->bytes && !intact(&source.course))) {
+            end_run(run, VI_RUN_READ, &source, size);
+            break;
+        }
+        *sum += part;
+    }
+    run->done = done;
+    vi_after_read();
+    end_side(&source);
+}
+
+void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
+                  struct vi_run *run)
+{
+    struct side target;
+    run->end = VI_RUN_DONE;
+    begin_side(&target, reader, request);
+    vi_before_write();
+    uint64_t done = 0;
+    for (uint64_t size, here = 0; done < request->size; done += size) {
+        size = transfer(request, burst, done);
+        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.course, VI_MAY_WRITE, &here) : NULL;
+        if (!scatter(&target, out, here, (const uint8_t *)from + done)) {
+            end_run(run, VI_RUN_WRITTEN, &target, size);
+            break;
+        }
+    }
+    run->done = done;
+    end_side(&target);
 }

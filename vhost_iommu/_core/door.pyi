@@ -90,10 +90,8 @@ class Core:
         begun: object = None,  # an Ended
     ) -> tuple[list[tuple[int, int, int]], tuple[int, int], RawEnd]: ...
     def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Ended: ...
-    def write(
-        self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int, burst: int = 0
-    ) -> Ended | None: ...
-    def copy(
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int) -> Ended | None: ...
+    def run_copy(
         self,
         slot: int,
         sid: int,
@@ -104,10 +102,11 @@ class Core:
         reads: int,
         writes: int,
         burst: int,
-    ) -> int: ...
-    def sum64(
-        self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int
-    ) -> tuple[int, int]: ...
+    ) -> Run: ...
+    def run_sum64(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int) -> Run: ...
+    def run_write(
+        self, slot: int, sid: int, ssid: int, iova: int, data: ReadableBuffer, access: int, burst: int
+    ) -> Run: ...
     # Of what masters/prompt.py calls Ring, Disk, Batch, BellRegisters and Post.
     def serve(
         self, slot: int, sid: int, ring: Any, disk: Any, last_avail: int, used_idx: int, batch: Any
@@ -168,6 +167,12 @@ class Doorbell:
     @property
     def rung(self) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
+
+class Run:
+    done: int
+    total: int
+    read: bytes | Ended | None
+    written: Ended | None
 
 class Served:
     more: bool | None

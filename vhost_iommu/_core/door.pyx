@@ -89,8 +89,7 @@ cdef extern from "core.h" nogil:
         uint32_t sid, ssid
         uint64_t iova, size
         uint8_t access, incoming
-        uint32_t burst
-    enum: VI_INCOMING, VI_MOST_BURST
+    enum: VI_INCOMING
     enum: VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
     cdef struct vi_result:
         uint8_t end, access
@@ -108,8 +107,16 @@ cdef extern from "core.h" nogil:
                        vi_result *result)
     int vi_dma_read(vi_reader *reader, const vi_request *request, void *to, vi_result *result)
     int vi_dma_write(vi_reader *reader, const vi_request *request, const void *from_, vi_result *result)
-    int vi_dma_sum(vi_reader *reader, const vi_request *request, uint64_t *sum, vi_result *result)
-    uint64_t vi_dma_copy(vi_reader *reader, const vi_request *from_, const vi_request *to)
+    enum: VI_MOST_BURST, VI_RUN_DONE, VI_RUN_READ, VI_RUN_WRITTEN
+    cdef struct vi_run:
+        uint64_t done
+        uint8_t end
+        vi_result result
+        uint64_t size
+        uint8_t bytes[VI_MOST_BURST]
+    void vi_run_copy(vi_reader *reader, const vi_request *from_, const vi_request *to, uint32_t burst, vi_run *run)
+    void vi_run_sum(vi_reader *reader, const vi_request *request, uint32_t burst, uint64_t *sum, vi_run *run)
+    void vi_run_write(vi_reader *reader, const vi_request *request, uint32_t burst, const void *from_, vi_run *run)
     void vi_invalidate_spaces(vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid)
     void vi_invalidate_range(vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid, uint16_t vmid_mask,
                              int32_t asid, uint8_t granule_bits, int8_t level)
@@ -381,12 +388,41 @@ cdef tuple _ended(const vi_result *result, uint64_t done):
     return result.end, done, result.access, 0, None, 0, fault, result.responses
 
 
-cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access,
-                         uint32_t burst) noexcept:
+cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access) noexcept:
     cdef vi_request request
     request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
-    request.access, request.incoming, request.burst = access, VI_INCOMING, burst
+    request.access, request.incoming = access, VI_INCOMING
     return request
+
+
+cdef class Run:
+    """How far a run went: ``done`` bytes of transfers that were done whole. Of the one that ended it, ``read``: its bytes,
+    or how their read ended; ``written``: how its write ended; None: it was not asked for.
+    """
+
+    cdef readonly uint64_t done
+    #: Of sum64.
+    cdef readonly uint64_t total
+    cdef readonly object read
+    cdef readonly Ended written
+
+
+cdef Run _run(const vi_run *of, bint reads, uint64_t total):
+    cdef Run run = Run.__new__(Run)
+    run.done, run.total = of.done, total
+    if of.end == VI_RUN_READ:
+        run.read = _begun(&of.result, (<const char *>of.bytes)[:of.result.done])
+    elif of.end == VI_RUN_WRITTEN:
+        run.written = _begun(&of.result, b"")
+        if reads:
+            run.read = (<const char *>of.bytes)[:of.size]
+    return run
+
+
+cdef uint32_t _burst(uint32_t burst) except 0:
+    if not 8 <= burst <= VI_MOST_BURST or burst & (burst - 1):
+        raise ValueError(f"bursts of {burst} bytes")
+    return burst
 
 
 cdef class Served:
@@ -560,7 +596,7 @@ cdef class Core:
                 return [], (begun.result.partid, begun.result.pmg), _ended(&begun.result, 0)
             counted = begun.result.counted
         request.sid, request.ssid = sid, VI_NO_SSID if ssid is None else ssid
-        request.iova, request.size, request.access, request.incoming, request.burst = iova, size, access, incoming, 0
+        request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
         if size > 8192:
             room = 2 + <uint32_t>min(size >> 12, 1 << 20)
             pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
@@ -579,7 +615,7 @@ cdef class Core:
 
     def read(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access):
         """The bytes, or an Ended with those that were read before it; the rest is the caller's to ask for by ``pieces``."""
-        cdef vi_request request = _request(sid, ssid, iova, size, access, 0)
+        cdef vi_request request = _request(sid, ssid, iova, size, access)
         cdef vi_result result
         cdef vi_reader *reader
         cdef Visit visit
@@ -596,10 +632,10 @@ cdef class Core:
                 vi_exit(reader)
         return data if result.end == VI_DONE else _begun(&result, data[:result.done])
 
-    def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data, uint8_t access,
-              uint32_t burst=0):
-        """None: all is written; or an Ended, as of ``read``. ``burst``: it is a run of transactions, see vi_request."""
-        cdef vi_request request = _request(sid, ssid, iova, data.shape[0], access | 1, burst)
+    def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
+              uint8_t access):
+        """None: all is written; or an Ended, as of ``read``."""
+        cdef vi_request request = _request(sid, ssid, iova, data.shape[0], access | 1)
         cdef vi_result result
         cdef vi_reader *reader
         cdef Visit visit
@@ -615,37 +651,51 @@ cdef class Core:
                 vi_exit(reader)
         return None if result.end == VI_DONE else _begun(&result, b"")
 
-    def copy(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t source, uint64_t target, uint64_t size,
-             uint8_t reads, uint8_t writes, uint32_t burst):
-        """Copy in bursts of the source, at most 4 KiB each: the bytes of those that were done whole, up to the first that
-        was not. ``reads`` and ``writes``: the access of either.
-        """
-        if not 0 < burst <= VI_MOST_BURST or burst & (burst - 1):
-            raise ValueError(f"bursts of {burst} bytes")
-        cdef vi_request a = _request(sid, ssid, source, size, reads, burst)
-        cdef vi_request b = _request(sid, ssid, target, size, writes | 1, 0)
+    # Runs of transfers, none of which crosses a multiple of ``burst`` bytes (8 to 4096) of its (source's) address.
+
+    def run_copy(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t source, uint64_t target, uint64_t size,
+                 uint8_t reads, uint8_t writes, uint32_t burst):
+        """A Run; ``reads`` and ``writes``: the access of either side."""
+        cdef vi_request a = _request(sid, ssid, source, size, reads)
+        cdef vi_request b = _request(sid, ssid, target, size, writes | 1)
+        cdef vi_run run
         cdef vi_reader *reader
-        cdef uint64_t done
+        _burst(burst)
         with nogil:
             reader = vi_enter(self.core, slot)
-            done = vi_dma_copy(reader, &a, &b)
+            vi_run_copy(reader, &a, &b, burst, &run)
             vi_exit(reader)
-        return done
+        return _run(&run, True, 0)
 
-    def sum64(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access,
-              uint32_t burst):
-        """(sum of the 64-bit words, bytes that were added up), in bursts as ``copy``; all are multiples of 8."""
-        if not burst or burst & (burst - 1):
-            raise ValueError(f"bursts of {burst} bytes")
-        cdef vi_request request = _request(sid, ssid, iova, size, access, burst)
-        cdef vi_result result
+    def run_sum64(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access,
+                  uint32_t burst):
+        """A Run; addresses and size are multiples of 8."""
+        cdef vi_request request = _request(sid, ssid, iova, size, access)
+        cdef vi_run run
         cdef vi_reader *reader
         cdef uint64_t total = 0
+        _burst(burst)
+        if (iova | size) & 7:
+            raise ValueError("a sum of parts of words")
         with nogil:
             reader = vi_enter(self.core, slot)
-            vi_dma_sum(reader, &request, &total, &result)
+            vi_run_sum(reader, &request, burst, &total, &run)
             vi_exit(reader)
-        return total, result.done
+        return _run(&run, True, total)
+
+    def run_write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
+                  uint8_t access, uint32_t burst):
+        """A Run."""
+        cdef vi_request request = _request(sid, ssid, iova, data.shape[0], access | 1)
+        cdef vi_run run
+        cdef vi_reader *reader
+        cdef const uint8_t *at = &data[0]
+        _burst(burst)
+        with nogil:
+            reader = vi_enter(self.core, slot)
+            vi_run_write(reader, &request, burst, at, &run)
+            vi_exit(reader)
+        return _run(&run, False, 0)
 
     def serve(self, unsigned slot, uint32_t sid, ring, disk, uint16_t last_avail, uint16_t used_idx, batch):
         """Serve plain reads and writes of a disk out of a virtqueue; what others there are is the caller's.

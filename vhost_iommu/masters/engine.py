@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..layout import Access, Layout, Register, address, bit, field
 from ..register_file import RegisterFile, RegisterMap, on_load, on_store
 from ..smmu.ats import PageRequest, PrgResponse
-from ..smmu.transaction import Outcome
+from ..smmu.transaction import Outcome, Run
 from .atc import GROUPS, Answering, Atc, AtsUser, PageWait, Refusal
 from .gate import Gate
 from .port import Abort, Attributes, Awaited, Port, Steps, Waiting, Why, transactions
@@ -660,17 +660,22 @@ class Job:
         return self.order.left > 0 and self.failed is None and len(self.stalled) < self.limit
 
     def _run(self, most: int) -> int:
-        """How many transfers were done in one call, of those that are next; the one after them is done by itself."""
+        """Transfers in one call, of those that are next: how many were done, or ended it and go on by themselves."""
         count = min(most, self.order.left)
         if count < 2 or self.stride != 1 or not self.order.ascending:
             return 0
         at, _ = self.transfer(self.order.front)
-        done = self.run(at, sum(self.transfer(self.order.front + count - 1)) - at)
-        count = transactions(at, done, BURST)
+        run = self.run(at, sum(self.transfer(self.order.front + count - 1)) - at)
+        if run is None:
+            return 0
+        count = transactions(at, run.done, BURST)
         self.order.skip(count)
         by = count * len(list(self.sides()))
         self.frame.count(UserFrame.count_of_transactions_launched, by)
         self.frame.count(UserFrame.count_of_transactions_returned, by)
+        if run.read is not None or run.written is not None:
+            self._step(self.move(*self.transfer(self.order.take()), run))
+            count += 1
         return count
 
     def _step(self, transfer: Steps[Abort | None]) -> None:
@@ -681,12 +686,12 @@ class Job:
         else:
             self.stalled[stall] = transfer
 
-    def move(self, at: int, size: int) -> Steps[Abort | None]:
-        """One transfer."""
+    def move(self, at: int, size: int, ended: Run | None = None) -> Steps[Abort | None]:
+        """One transfer, perhaps the one that has ``ended`` a run."""
         raise NotImplementedError
 
-    def run(self, at: int, size: int) -> int:
-        """Transfers of so many bytes: of those that were done in one call."""
+    def run(self, at: int, size: int) -> Run | None:
+        """Transfers of so many bytes, in one call; None: they are to be done one by one."""
         raise NotImplementedError
 
     def sides(self) -> Iterator[tuple[int, bool]]:
@@ -701,13 +706,15 @@ class Job:
     def finish(self) -> None:
         """Leave the result."""
 
-    def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
+    def read(self, iova: int, size: int, ended: Run | None) -> Steps[bytes | Abort]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        return (yield from self._returned(self.port.read(iova, size, self.source_carries), False))
+        found = None if ended is None else ended.read
+        return (yield from self._returned(self.port.read(iova, size, self.source_carries, found), False))
 
-    def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
+    def write(self, iova: int, data: bytes, ended: Run | None) -> Steps[Abort | None]:
         self.frame.count(UserFrame.count_of_transactions_launched)
-        return (yield from self._returned(self.port.write(iova, data, self.destination_carries), True))
+        begun = None if ended is None else ended.written
+        return (yield from self._returned(self.port.write(iova, data, self.destination_carries, begun), True))
 
     def _returned(self, found: T | Abort | Waiting[T], write: bool) -> Steps[T | Abort]:
         """See a transaction through to its end."""
@@ -737,12 +744,12 @@ class Memcpy(Job):
             return "the destination ends beyond the address space"
         return wrong
 
-    def run(self, at: int, size: int) -> int:
+    def run(self, at: int, size: int) -> Run | None:
         return self.port.copy(at, self.target(at), size, BURST, self.source_carries, self.destination_carries)
 
-    def move(self, at: int, size: int) -> Steps[Abort | None]:
-        data = yield from self.read(at, size)
-        return data if isinstance(data, Abort) else (yield from self.write(self.target(at), data))
+    def move(self, at: int, size: int, ended: Run | None = None) -> Steps[Abort | None]:
+        data = yield from self.read(at, size, ended)
+        return data if isinstance(data, Abort) else (yield from self.write(self.target(at), data, ended))
 
 
 class Rand48(Job):
@@ -753,7 +760,7 @@ class Rand48(Job):
     def sides(self) -> Iterator[tuple[int, bool]]:
         yield self.begin, True
 
-    def run(self, at: int, size: int) -> int:
+    def run(self, at: int, size: int) -> Run | None:
         # To make more takes longer than the gate should be held.
         size = min(size, (at // BURST + _TURN) * BURST - at)
 
@@ -765,10 +772,10 @@ class Rand48(Job):
                 for first in (max(at, n * BURST),)
             )
 
-        return self.port.fill(at, data, size, BURST, self.destination_carries)
+        return self.port.fill(at, size, data, BURST, self.destination_carries)
 
-    def move(self, at: int, size: int) -> Steps[Abort | None]:
-        return self.write(at, random_bytes(self.seed, at, size))
+    def move(self, at: int, size: int, ended: Run | None = None) -> Steps[Abort | None]:
+        return self.write(at, random_bytes(self.seed, at, size), ended)
 
 
 class Sum64(Job):
@@ -786,13 +793,13 @@ class Sum64(Job):
             return "the range is not whole 64-bit words"
         return wrong
 
-    def run(self, at: int, size: int) -> int:
-        total, done = self.port.sum64(at, size, BURST, self.source_carries)
-        self.total = (self.total + total) & _ALL
-        return done
+    def run(self, at: int, size: int) -> Run | None:
+        run = self.port.sum64(at, size, BURST, self.source_carries)
+        self.total = (self.total + (0 if run is None else run.total)) & _ALL
+        return run
 
-    def move(self, at: int, size: int) -> Steps[Abort | None]:
-        data = yield from self.read(at, size)
+    def move(self, at: int, size: int, ended: Run | None = None) -> Steps[Abort | None]:
+        data = yield from self.read(at, size, ended)
         if isinstance(data, Abort):
             return data
         self.total = (self.total + sum(struct.unpack(f"<{size // 8}Q", data))) & _ALL

@@ -24,6 +24,7 @@ from ..smmu.transaction import (
     PageHint,
     Piece,
     Requests,
+    Run,
     Stall,
     Transaction,
     Translator,
@@ -165,31 +166,43 @@ class Port:
         """Bytes that reached memory."""
         return self._bytes_written + (0 if self._bell is None else self._bell.bytes_written)
 
-    def read(self, iova: int, size: int, attributes: Attributes = PLAIN) -> bytes | Abort | Waiting[bytes]:
-        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently."""
-        done, parts, begun = 0, [], None
-        if (requests := self._requests(attributes, iova + size)) is not None:
+    def read(
+        self, iova: int, size: int, attributes: Attributes = PLAIN, found: bytes | Begun | None = None
+    ) -> bytes | Abort | Waiting[bytes]:
+        """``size`` bytes (at least one) at ``iova``; zeros where the SMMU terminates silently.
+
+        ``found``: what a run has found of it.
+        """
+        done, parts = 0, []
+        if found is None and (requests := self._requests(attributes, iova + size)) is not None:
             found = requests.read(self._slot, *self._stream(attributes), iova, size, _access(attributes))
-            if isinstance(found, bytes):
-                self._transactions += 1
-                self._bytes_read += size
-                return found
-            begun, done = found, found.done
+        if isinstance(found, bytes):
+            self._transactions += 1
+            self._bytes_read += size
+            return found
+        if found is not None:
+            done = found.done
             self._bytes_read += done
             parts.append(found.data)
         with self._hold:
-            answer = self._ask(iova + done, size - done, attributes, begun=begun)
+            answer = self._ask(iova + done, size - done, attributes, begun=found)
             return self._read(iova, size, done, parts, answer)
 
-    def write(self, iova: int, data: bytes, attributes: Attributes = PLAIN) -> Abort | Waiting[None] | None:
-        """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later."""
-        done, size, begun = 0, len(data), None
-        if (requests := self._requests(attributes, iova + size)) is not None:
+    def write(
+        self, iova: int, data: bytes, attributes: Attributes = PLAIN, begun: Begun | None = None
+    ) -> Abort | Waiting[None] | None:
+        """Write ``data`` (at least a byte) at ``iova``; what leaves RAM is posted and may abort unseen, later.
+
+        ``begun``: what a run has begun of it.
+        """
+        done, size = 0, len(data)
+        if begun is None and (requests := self._requests(attributes, iova + size)) is not None:
             begun = requests.write(self._slot, *self._stream(attributes), iova, data, _access(attributes))
             if begun is None:
                 self._transactions += 1
                 self._bytes_written += size
                 return None
+        if begun is not None:
             done = begun.done
             self._bytes_written += done
         with self._hold:
@@ -221,44 +234,43 @@ class Port:
             execute = attributes.instruction and not write
             self.smmu.page_hint(PageHint(sid, iova & ~0xFFF, npages, ssid, not write, write, execute, privileged))
 
-    # Runs of transactions, none of which crosses a multiple of ``burst`` bytes of the (source's) address, in one call
-    # of the core. What is returned are the bytes of those that were done whole, and 0 without the core: the next one is
-    # to be done by itself, which tells what becomes of it.
+    # Runs of transfers, none of which crosses a multiple of ``burst`` bytes of its (source's) address, in one call of
+    # the core; None without it. What ended a run is for ``read`` and ``write`` to go on with.
 
     def copy(
         self, source: int, target: int, size: int, burst: int, reads: Attributes = PLAIN, writes: Attributes = PLAIN
-    ) -> int:
-        """Read bursts at ``source`` and write each at ``target``, by one stream."""
+    ) -> Run | None:
+        """Read each transfer at ``source`` and write it at ``target``, by one stream."""
         requests = self._requests(reads, source + size)
         if requests is None or self._requests(writes, target + size) is None:
-            return 0
-        assert self._stream(reads) == self._stream(writes)
-        done = requests.copy(
-            self._slot, *self._stream(reads), source, target, size, _access(reads), _access(writes), burst
-        )
-        self._transactions += 2 * transactions(source, done, burst)
-        self._bytes_read += done
-        self._bytes_written += done
-        return done
+            return None
+        stream = self._stream(reads)
+        assert stream == self._stream(writes)
+        run = requests.run_copy(self._slot, *stream, source, target, size, _access(reads), _access(writes), burst)
+        self._transactions += 2 * transactions(source, run.done, burst)
+        self._bytes_read += run.done
+        self._bytes_written += run.done
+        return run
 
-    def sum64(self, iova: int, size: int, burst: int, attributes: Attributes = PLAIN) -> tuple[int, int]:
-        """The sum of little-endian 64-bit words, and bytes of them; all are multiples of 8."""
+    def sum64(self, iova: int, size: int, burst: int, attributes: Attributes = PLAIN) -> Run | None:
+        """Add up little-endian 64-bit words; address and size are multiples of 8."""
         if (requests := self._requests(attributes, iova + size)) is None:
-            return 0, 0
-        total, done = requests.sum64(self._slot, *self._stream(attributes), iova, size, _access(attributes), burst)
-        self._transactions += transactions(iova, done, burst)
-        self._bytes_read += done
-        return total, done
+            return None
+        run = requests.run_sum64(self._slot, *self._stream(attributes), iova, size, _access(attributes), burst)
+        self._transactions += transactions(iova, run.done, burst)
+        self._bytes_read += run.done
+        return run
 
-    def fill(self, iova: int, data: Callable[[], bytes], size: int, burst: int, attributes: Attributes = PLAIN) -> int:
-        """Write ``data``, which are ``size`` bytes, and made only where this does something."""
+    def fill(
+        self, iova: int, size: int, data: Callable[[], bytes], burst: int, attributes: Attributes = PLAIN
+    ) -> Run | None:
+        """Write ``data``, which are ``size`` bytes and made only where they are used."""
         if (requests := self._requests(attributes, iova + size)) is None:
-            return 0
-        ended = requests.write(self._slot, *self._stream(attributes), iova, data(), _access(attributes), burst)
-        done = size if ended is None else ended.done
-        self._transactions += transactions(iova, done, burst)
-        self._bytes_written += done
-        return done
+            return None
+        run = requests.run_write(self._slot, *self._stream(attributes), iova, data(), _access(attributes), burst)
+        self._transactions += transactions(iova, run.done, burst)
+        self._bytes_written += run.done
+        return run
 
     def serve(self, ring: Ring, disk: Disk, last_avail: int, used_idx: int, batch: Batch) -> Served | None:
         """Plain reads and writes of a disk out of a virtqueue; None: of what comes next nothing is done here."""

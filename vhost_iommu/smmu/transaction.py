@@ -126,6 +126,26 @@ class Begun(Protocol):
         """Those that were read."""
 
 
+class Run(Protocol):
+    """How far a run of transfers went, and what is known of the one that ended it."""
+
+    @property
+    def done(self) -> int:
+        """Bytes of transfers that were done whole."""
+
+    @property
+    def total(self) -> int:
+        """What their words add up to, where that was asked for."""
+
+    @property
+    def read(self) -> bytes | Begun | None:
+        """Of the transfer that ended it, the bytes, or how their read ended; None: it has not begun."""
+
+    @property
+    def written(self) -> Begun | None:
+        """How its write ended; None: it has not begun."""
+
+
 class Requests(Protocol):
     """Whole requests in one call each, as far as they go without a fault (``_core/door.pyx``).
 
@@ -135,20 +155,20 @@ class Requests(Protocol):
 
     def read(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int) -> bytes | Begun: ...
 
-    # With a ``burst``, a power of two, it is a run of transactions, none of which crosses a multiple of so many bytes
-    # of the (source's) address. Each is done whole and counted, or to be asked for by itself.
+    def write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int) -> Begun | None: ...
 
-    def write(
-        self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int, burst: int = 0
-    ) -> Begun | None: ...
+    # Runs of transfers, none of which crosses a multiple of ``burst`` bytes (8 to 4096) of its (source's) address. Each
+    # is a transaction, or two, and is done as if it were asked for by itself.
 
-    def copy(
+    def run_copy(
         self, slot: int, sid: int, ssid: int, source: int, target: int, size: int, reads: int, writes: int, burst: int
-    ) -> int:
-        """Bytes that were read and written, in bursts of at most 4 KiB; ``reads`` and ``writes``: either's access."""
+    ) -> Run:
+        """``reads`` and ``writes``: the access of either side."""
 
-    def sum64(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int) -> tuple[int, int]:
-        """The sum of the 64-bit words, and bytes that were added up; all are multiples of 8."""
+    def run_sum64(self, slot: int, sid: int, ssid: int, iova: int, size: int, access: int, burst: int) -> Run:
+        """Of little-endian words; addresses and size are multiples of 8."""
+
+    def run_write(self, slot: int, sid: int, ssid: int, iova: int, data: bytes, access: int, burst: int) -> Run: ...
 
 
 class Translator(Protocol):
