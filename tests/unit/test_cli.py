@@ -53,6 +53,29 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"vhost-iommu {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("reader", "code", "told"),
+    [
+        ("/dev/full", 2, r"vhost-iommu: standard output: No space left on device; write it .*"),
+        ("/dev/null", 0, None),
+        ("nobody", 141, None),
+    ],
+)
+def test_what_becomes_of_output_that_nobody_takes(
+    reader: str, code: int, told: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reader == "nobody":
+        unread, output = os.pipe()
+        os.close(unread)
+    else:
+        output = os.open(reader, os.O_WRONLY)
+    with open(output, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run("map", "smmuv3-bare") == code
+    lines = capsys.readouterr().err.splitlines()
+    assert [bool(re.fullmatch(told or "", line)) for line in lines] == [True] * (told is not None)
+
+
 @pytest.mark.parametrize("command", ["serve", "run", "decode", "map", "dtb", "doctor", "fetch", "demo"])
 def test_each_command_has_help_and_is_named_in_the_overview(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0

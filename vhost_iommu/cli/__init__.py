@@ -72,7 +72,9 @@ def _main(argv: Sequence[str]) -> int:
             level=args.log_level.upper(), format="vhost-iommu: %(name)s: %(message)s", handlers=[LogHandler()]
         )
         command: Callable[[argparse.Namespace], int] = args.command
-        return command(args)
+        code = command(args)
+        print(end="", flush=True)  # what cannot be written is told here, and not at the interpreter's end
+        return code
     except UsageError as error:
         print(f"vhost-iommu: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -81,12 +83,29 @@ def _main(argv: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough of it; keep the interpreter from complaining at its end, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return EXIT_UNREAD
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and _unwritten():
+            _forget_output()
+            print(f"vhost-iommu: standard output: {error.strerror}; write it to where there is room", file=sys.stderr)
+            return EXIT_USAGE
         traceback.print_exc()
         print("vhost-iommu: this is a fault of vhost-iommu itself; please report the lines above", file=sys.stderr)
         return EXIT_OURS
+
+
+def _unwritten() -> bool:
+    """Whether something is left that standard output does not take."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _forget_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # -- what may be said ----------------------------------------------------------------------------------------------

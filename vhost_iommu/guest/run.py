@@ -146,7 +146,8 @@ class GuestRun:
             return self._prepare_files(folder, served)
         except OSError as why:
             text = f"{why.filename or folder.path}: {why.strerror}"
-            raise UsageError(f"{text}; free some space, or name another folder in $TMPDIR") from why
+            named = "in $TMPDIR" if folder.keep is None else "to keep"
+            raise UsageError(f"{text}; free some space, or name another folder {named}") from why
 
     def _find_all(self) -> None:
         """Have what the guest needs; MissingError that names all that is missing."""
