@@ -17,7 +17,7 @@ from .guest.ktap import Ktap
 from .guest.launch import Launch
 from .guest.report import Report
 from .guest.verdict import Verdict
-from .terminal import Progress, paint
+from .terminal import Progress, filled, paint
 
 MACHINES = ("smmuv3-bare", "two-smmus")
 _PROBE = re.compile(r"(arm-smmu-v3) ([0-9a-f]+)\.iommu: ias (\d+)-bit, oas (\d+)-bit")
@@ -56,7 +56,7 @@ def demo() -> int:
             passed += checks.passed
             failed += checks.failed
     print(paint(f"{passed} passed, {failed} failed", "red" if failed else "green"))
-    print(_NEXT if failed == 0 else _FAILED)
+    print(filled(_NEXT if failed == 0 else _FAILED))
     return 1 if failed else 0
 
 

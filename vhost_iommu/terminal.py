@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,12 @@ def plain(text: str) -> str:
 
 def _spelled(odd: re.Match[str]) -> str:
     return odd[0] if odd[0].isprintable() else odd[0].encode("unicode_escape").decode()
+
+
+def filled(text: str) -> str:
+    """A paragraph, as wide as a terminal that is not too wide to be read."""
+    width = min(shutil.get_terminal_size().columns, 120) - 1
+    return textwrap.fill(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

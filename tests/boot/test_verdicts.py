@@ -245,6 +245,14 @@ def test_a_kernel_that_panics_and_stays_says_where(assets: Assets, tmp_path: Pat
     assert any("(panic+" in line or "(vpanic+" in line for line in report.stand_lines), report.stand_lines
 
 
+def test_a_kernel_that_panics_and_reboots_has_taken_qemu_with_it(assets: Assets, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.cpio"
+    empty.write_bytes(Initramfs().archive())
+    report = GuestRun(LinuxGuest(initrd=empty), options=Options(timeout=400), assets=assets).run()
+    assert "Kernel panic" in report.why
+    assert "does not answer" not in report.stands_note
+
+
 def test_a_bare_guest_that_hangs_after_a_test_says_after_which(assets: Assets) -> None:
     options = Options(hardware=SMALL, timeout=5)
     report = GuestRun(BareGuest("hello", "hang=1"), options=options, assets=assets).run()

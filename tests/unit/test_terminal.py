@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from vhost_iommu.terminal import Progress, plain
+from vhost_iommu.terminal import Progress, filled, plain
 
 
 class Terminal(io.StringIO):
@@ -59,3 +59,10 @@ def test_a_pipe_gets_no_progress_line() -> None:
     progress.live("booting")
     progress.say("a step")
     assert stream.getvalue() == f"    0 s  a step{os.linesep}"
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_a_paragraph_is_as_wide_as_the_terminal() -> None:
+    lines = filled("words and --long-options that\nare not broken " * 5).splitlines()
+    assert max(map(len, lines)) <= 39
+    assert all("--long-options" in line or "--" not in line for line in lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vhost_iommu.cli.common import EXIT_OK, Add, look_at_core, machine_argument, trace_option, tracing
 from vhost_iommu.errors import UsageError
+from vhost_iommu.terminal import filled
 
 _READY = """\
 {0}: ready; a QEMU line for a program of yours follows. Beside -device it needs shared RAM (-M memory-backend, -object).
@@ -69,7 +70,7 @@ def _serve(args: argparse.Namespace) -> int:
                 return
             slots = [function.slot for function in platform.functions]
             sockets = [(path.absolute(), slot) for path, slot in zip(daemon.sockets, slots, strict=True)]
-            print(_READY.format(config.name), file=sys.stderr)
+            print(filled(_READY.format(config.name)), file=sys.stderr)
             if qemu is None:
                 print(f"{QEMU} of 10.1 or newer is not here; 'vhost-iommu fetch' gets one", file=sys.stderr)
             print(shlex.join(own_line(qemu, hardware_of(config), sockets)), flush=True)

@@ -182,6 +182,12 @@ class Process:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ends by itself in that time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.running
+
     def debugged(self, seconds: float) -> bool:
         """Have ``debugger`` speak with QEMU's gdb stub, which stops the guest; whether QEMU does so in time."""
         line = {"command-line": f"gdbserver chardev:{_DEBUGGER}"}

@@ -19,6 +19,8 @@ from vhost_iommu.guest.symbols import NONE, Symbols
 
 #: Seconds that all of it may take: QEMU may hang as well as the guest.
 PATIENCE = 10.0
+#: Seconds that a QEMU may take to be gone whose monitor does not answer.
+_GOING = 1.0
 #: Calls that are told, and CPUs.
 _CALLS, _CPUS = 24, 64
 _SLOT = 0x800  #: bytes of a vector table
@@ -139,7 +141,9 @@ def stands(process: Process, symbols: Callable[[], Symbols], console: str) -> tu
     """Where the CPUs of a running QEMU stand, and what could not be found out; the guest is stopped by it."""
     deadline = time.monotonic() + PATIENCE
     if not process.running or not process.debugged(PATIENCE / 2):
-        return [], "where its CPUs stand is not known: QEMU does not answer"
+        # A kernel that panics reboots, which is QEMU's end; it says so on the console before it is gone.
+        why = "QEMU ended with it" if process.ends_within(_GOING) else "QEMU does not answer"
+        return [], f"where its CPUs stand is not known: {why}"
     found: list[Stand] = []
     try:
         stub = Stub(process.debugger, deadline)
