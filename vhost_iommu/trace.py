@@ -7,9 +7,11 @@ the file holds whole records only; where it ends too early, by its limit or a fu
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import select
 import stat
 import threading
 import time
@@ -30,6 +32,9 @@ KINDS = ("mmio", "command", "translation", "fault", "interrupt", "dma")
 LIMIT = 256 << 20
 _BUFFER = 64 << 10  #: bytes that are gathered before they are written
 _FLUSH_US = 250_000.0  #: and the age at which they are written anyway
+#: Seconds that the end of a trace waits for whoever takes it, where nothing is taken.
+PATIENCE = 5.0
+_STUCK = "nothing more was taken"
 _RESERVE = 1 << 10  #: room kept for the last record and the closing bracket
 
 
@@ -243,15 +248,18 @@ class _Writer:
 
     def flush(self) -> None:
         with self._io:
-            # A full disk ends the trace, not the machine that is traced.
-            try:
-                self._put(self._taken())
-            except OSError as error:
-                self._cut(error.strerror or str(error))
-                return
-            with self._lock:
-                while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
-                    self._ends.popleft()
+            self._flush()
+
+    def _flush(self) -> None:
+        # A full disk ends the trace, not the machine that is traced.
+        try:
+            self._put(self._taken())
+        except OSError as error:
+            self._cut(error.strerror or str(error))
+            return
+        with self._lock:
+            while len(self._ends) > 1 and self._ends[1] + _RESERVE <= self._written:
+                self._ends.popleft()
 
     def close(self) -> None:
         with self._lock:
@@ -260,12 +268,16 @@ class _Writer:
             self._closed = True
             if not self._cut_off:
                 self._pending.append(self._format.end())
-        self.flush()
-        with self._io:
-            try:
-                os.close(self._fd)
-            except OSError as error:  # a file system of the network may tell only now
-                self._end(error.strerror or str(error))
+        if not self._io.acquire(timeout=PATIENCE):  # and who writes goes on for good, or ends with the process
+            self._end(_STUCK)
+            return
+        try:
+            self._flush()
+            os.close(self._fd)
+        except OSError as error:  # a file system of the network may tell only now
+            self._end(error.strerror or str(error))
+        finally:
+            self._io.release()
 
     def _taken(self) -> bytes:
         """What waits to be written."""
@@ -278,7 +290,14 @@ class _Writer:
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
-            done = os.write(self._fd, left)
+            most = len(left)
+            if self._closed:  # the process is about to end, and whoever stopped to read a pipe keeps it for moments
+                most = select.PIPE_BUF
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                if not poll.poll(PATIENCE * 1000):
+                    raise OSError(errno.ETIMEDOUT, _STUCK)
+            done = os.write(self._fd, left[:most])
             self._written += done
             left = left[done:]
 

@@ -73,7 +73,7 @@ BANS: dict[str, set[str]] = {
 ONLY = {
     "mmap": {"shared"},
     "asyncio": set[str](),
-    "select": {"server", "vfio"},
+    "select": {"server", "trace", "vfio"},
     "subprocess": {"guest"},
     "socket": {"server", "guest"},
 }

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import threading
@@ -292,6 +293,30 @@ def test_a_file_system_that_tells_only_when_it_is_closed_is_heard(
     trace.close()
     monkeypatch.undo()
     assert trace.incomplete == os.strerror(errno.EDQUOT)
+
+
+@pytest.mark.parametrize("stuck", [False, True], ids=["at the end", "before it"])
+def test_the_end_of_a_trace_does_not_wait_for_a_pipe_that_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, stuck: bool
+) -> None:
+    monkeypatch.setattr("vhost_iommu.trace.PATIENCE", 0.05)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    trace = Trace.file(path)
+    trace.written_by(lambda: None)
+    for _ in range(10_000):  # more than a pipe holds
+        trace.emit("smmu0", "command", "CMD_SYNC")
+    writer = threading.Thread(target=trace.flush)
+    if stuck:
+        writer.start()
+        assert select.select([reader], [], [], 10)[0]
+    trace.close()
+    assert trace.incomplete == "nothing more was taken"
+    assert "the trace ends here" in caplog.text
+    os.close(reader)
+    if stuck:
+        writer.join()
 
 
 def test_a_memory_trace_keeps_what_was_reported() -> None:
