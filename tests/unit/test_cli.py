@@ -27,7 +27,7 @@ from vhost_iommu.guest.doctor import Prerequisite
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.run import BareGuest
+from vhost_iommu.guest.run import BareGuest, GuestRun
 from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.terminal import LogHandler, Progress, paint
 
@@ -472,6 +472,15 @@ def test_paths_in_a_machine_file_are_relative_to_it(tmp_path: Path) -> None:
 
 
 # -- which cases, and how often ----------------------------------------------------------------------------------------
+
+
+def test_that_a_guest_declares_no_cases_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GuestRun, "cases", lambda self: [])
+    assert run("run", "smmuv3-bare", "--list") == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("declares no cases")) == ("", 1)
 
 
 def test_cases_are_listed_with_what_they_are_about(capsys: pytest.CaptureFixture[str]) -> None:

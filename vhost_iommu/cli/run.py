@@ -231,6 +231,8 @@ def _list(args: argparse.Namespace, progress: Progress) -> int:
     if args.json:
         print(json.dumps([{"name": name, "about": about} for name, about in cases], indent=1))
         return EXIT_OK
+    if not cases:
+        print("vhost-iommu: this guest declares no cases; what it reports is seen when it runs", file=sys.stderr)
     width = max((len(name) for name, _ in cases), default=0)
     for name, about in cases:
         print(f"{name:{width}}  {about}".rstrip())
