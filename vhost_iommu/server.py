@@ -283,10 +283,14 @@ class Endpoint:
             yield client
 
     def close(self) -> None:
-        """Close the socket and remove the path, if it is still ours."""
+        """Close the socket and remove the path."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the path, if it is still ours; the socket stays open."""
         if self.path is not None and self._inode is not None:
             with contextlib.suppress(OSError), _alone_in(os.path.dirname(self.path) or "."):
                 if _inode(self.path) == self._inode:
@@ -449,7 +453,7 @@ class Server:
     def stop(self) -> bool:
         """Drop the clients, end the threads, close and remove the sockets. Once; it cannot start again.
 
-        False: a thread has not ended within JOIN_TIMEOUT, and what it uses is left open.
+        False: a thread has not ended within JOIN_TIMEOUT, and what it uses is left open, without a name.
         """
         with self._lock:
             if self._stopping:
@@ -469,6 +473,8 @@ class Server:
             self._close()
         else:  # closing what a thread still uses would hand it another file
             log.error("a thread did not end within %g s", JOIN_TIMEOUT)
+            for endpoint in self._endpoints:
+                endpoint.remove()
         return ended
 
     def __enter__(self) -> Server:

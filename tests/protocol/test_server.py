@@ -32,9 +32,8 @@ from vhost_iommu import server as server_module
 from vhost_iommu.errors import UsageError
 from vhost_iommu.server import Channel, Quiet, Server
 from vhost_iommu.vfio import wire
-from vhost_iommu.vfio.connection import MAX_OUTSTANDING
 from vhost_iommu.vfio.pci import BarMap, PciFunction
-from vhost_iommu.vfio.wire import Command, Flags, Irq, Region
+from vhost_iommu.vfio.wire import Command, Irq, Region
 
 MiB = 1 << 20
 
@@ -172,15 +171,6 @@ def test_many_posted_writes_are_all_done(running: Server, path: Path, block: Scr
             client.write_int(0, 8 * (number % 8), 8, number, posted=True)
         assert client.read_int(0, 8 * (9999 % 8), 8) == 9999
     assert len(block.accesses) == 10_001
-
-
-def test_a_client_can_reply_to_all_that_waits_before_any_reply_is_read() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.setblocking(False)
-        for msg_id in range(MAX_OUTSTANDING):
-            theirs.send(message(Command.DMA_WRITE, msg_id=msg_id, flags=Flags.REPLY))
-        theirs.send(message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, Region.BAR0, 4)))  # and one of its own
 
 
 def test_more_descriptors_than_agreed_end_the_connection(running: Server, path: Path) -> None:
@@ -498,6 +488,31 @@ def test_a_worker_that_always_has_work_can_be_stopped() -> None:
     with server:
         worker.wake()
         assert started.wait(TIMEOUT)
+
+
+def test_a_thread_that_does_not_end_keeps_no_sockets_name(
+    function: PciFunction, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "JOIN_TIMEOUT", 0.05)
+    begun, over = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        over.wait(TIMEOUT)
+        return False
+
+    server = Server()
+    server.add(function, path=path)
+    worker = server.worker("stuck", work)
+    server.start()
+    worker.wake()
+    assert begun.wait(TIMEOUT)
+    assert not server.stop()
+    assert "did not end" in caplog.text
+    assert not path.exists()
+    over.set()
+    assert worker.stop()
+    server._close()  # what a process leaves to its end
 
 
 def test_a_workers_fault_is_remembered() -> None:

@@ -46,10 +46,8 @@ _NOBODYS_ID = 0xFFFF
 #: Among received descriptors: those of the message that this process had no room for.
 LOST = -1
 
-#: How many of our commands may wait for the client's reply; more are refused, which bounds our memory. So many replies
-#: a client can send before we read one (278, where net.core.wmem_default is 212992): one that reads on only when it has
-#: sent its reply would wait for us, while our next message waits for it to read.
-MAX_OUTSTANDING = 256
+#: How many of our commands may wait for the client's reply; more are refused, which bounds our memory.
+MAX_OUTSTANDING = 1024
 
 #: Called once for each accepted command of ours with its errno, 0 for success; in the thread that feeds.
 Done = Callable[[int], None]
