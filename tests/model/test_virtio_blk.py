@@ -715,6 +715,13 @@ def test_a_machine_file_that_asks_for_the_impossible_is_refused(bad: dict[str, i
         VirtioBlk("disk", Port("disk", Memory(), None), MemoryStorage(512), **bad)  # type: ignore[arg-type]
 
 
+def test_zero_alone_resets(bench: Bench) -> None:
+    bench.driver.store(0x70, 1 << 30)  # a reserved bit
+    assert bench.driver.load(0x44) == 1  # the queue is ready as before
+    bench.driver.store(0x70, 0)
+    assert (bench.driver.status, bench.driver.load(0x44)) == (0, 0)
+
+
 def test_a_write_whose_data_came_before_a_reset_does_not_follow_it(bench: Bench) -> None:
     translate = bench.smmu.translate
 

@@ -290,6 +290,8 @@ class VirtioMmio(Window):
         with self.turns:
             if offset >= CONFIG:
                 self.config_stored(offset - CONFIG, size, value)
+            elif (offset, size, value) == (Status.at, 4, 0):
+                self._restart()
             elif size == 4:
                 self.registers.write(offset, size, value)
             pulse, self._pulse = self._pulse, False
@@ -361,9 +363,6 @@ class VirtioMmio(Window):
 
     @on_store(Status)
     def _status_stored(self, old: Status, new: Status) -> None:
-        if not new.raw & Status.write_mask:
-            self._restart()
-            return
         begun = new.raw & ~old.raw
         if begun & _FEATURES_OK:
             if self._features_fit():
