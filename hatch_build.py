@@ -140,7 +140,7 @@ def build(across: list[str], say: Callable[[str], None]) -> list[Path]:
         for name in MODULES
     ]
     taken = {each for sources in MODULES.values() for each in sources}
-    doors = [path.name for path in SOURCES.glob("*.c") if path.name not in taken]
+    doors = [str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.c") if path.name not in taken]
     # Cython's, then a step for each C file and each module that is linked.
     steps = Steps(1 + sum(2 + len(sources or doors) for sources in MODULES.values()), say)
     said = io.StringIO()

@@ -93,7 +93,7 @@ class Run:
         strict = config.options.tlb_conflicts or config.options.configuration_conflicts
         core = self.way is not Way.REFERENCE and not strict
         users = self.way is Way.USERS
-        found = (smmu.core is not None, smmu.counters.reads_mirrored() > 0, smmu.counters.writes_carried_out() > 0)
+        found = (smmu.core is not None, smmu.counters.reads_mirrored() > 0, smmu.counters.writes_carried_out > 0)
         assert found == (core, users, users and core), f"{config.name} did not run {self.way.value}: {found}"
 
     @property

@@ -79,7 +79,11 @@ def _registers(smmu: Smmu) -> dict[str, int]:
 
 def _counts(smmu: Smmu) -> dict[str, int]:
     counts = {each.name: getattr(smmu.counters, each.name) for each in fields(Counters) if each.type == "int"}
-    del counts["reads_seen"], counts["writes_seen"]
+    shared = {"transactions_made", "translations_made", "walks_made", "commands_consumed", "syncs_consumed"}
+    for name in shared | {"reads_seen", "writes_seen"}:
+        del counts[name]
+    for name in ("transactions", "translations", "walks", "commands", "syncs"):
+        counts[name] = getattr(smmu.counters, name)
     counts["mmio_reads"], counts["mmio_writes"] = smmu.counters.mmio_reads, smmu.counters.mmio_writes
     for tlb, suffix in ((smmu.tlb, ""), (smmu.tlb2, " 2")):
         counters = tlb.counters

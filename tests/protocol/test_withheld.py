@@ -85,12 +85,8 @@ def attempts(memory: Memory) -> dict[str, tuple[int, list[Callable[[], object]]]
     def translate(sid: int) -> Callable[[], object]:
         return lambda: smmu.translate(Transaction(sid=sid, iova=0x1000, size=64))
 
-    def invalidate() -> None:
-        assert smmu.core is not None
-        smmu.core.invalidate_configuration()
-
     return {
-        "a lookup": (TABLE, [translate(1), translate(2), invalidate]),
+        "a lookup": (TABLE, [translate(1), translate(2), smmu.configuration.invalidate_all]),
         "a read": (data, [lambda: memory.read(data, 8)]),
         "a request": (other, [lambda: port.read(other, 64, Attributes(1))]),
     }

@@ -10,6 +10,12 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "descriptors are read 
 
 static const struct vi_window no_window; /* holds nothing: its size is 0 */
 
+static void set_up(struct vi_setup *setup, const struct vi_parameters *parameters)
+{
+    setup->parameters = *parameters;
+    setup->output_mask = (UINT64_C(1) << parameters->output_bits) - 1;
+}
+
 struct vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts)
 {
     struct vi_core *core = aligned_alloc(64, sizeof *core);
@@ -19,15 +25,15 @@ struct vi_core *vi_core_new(uint32_t tlb_entries, uint32_t contexts)
     struct vi_windows *windows = calloc(1, sizeof *windows);
     struct vi_setup *setup = calloc(1, sizeof *setup);
     if (setup)
-        vi_setup_limits(setup);
+        set_up(setup, &(struct vi_parameters){.output_bits = 32});
     atomic_store(&core->windows, windows);
     atomic_store(&core->setup, setup);
     pthread_mutex_init(&core->quiescing, NULL);
     for (unsigned at = 0; at < VI_SLOTS; at++)
         core->slots[at].core = core;
     if (windows && setup && vi_tlbs_new(core, tlb_entries ? tlb_entries : 1, contexts))
-        core->configuration = vi_configuration_new(core, contexts);
-    if (core->configuration)
+        core->contexts = vi_contexts_new(contexts);
+    if (core->contexts)
         return core;
     vi_core_free(core);
     return NULL;
@@ -45,8 +51,8 @@ static void free_retired(struct vi_core *core, struct vi_retired *list)
 
 void vi_core_free(struct vi_core *core)
 {
-    if (core->configuration)
-        vi_configuration_free(core, core->configuration);
+    if (core->contexts)
+        vi_contexts_free(core);
     free_retired(core, atomic_exchange(&core->retired, NULL));
     vi_tlbs_free(core);
     free((void *)atomic_load(&core->windows));
@@ -176,8 +182,7 @@ void vi_set_parameters(struct vi_core *core, const struct vi_parameters *paramet
     struct vi_setup *setup = calloc(1, sizeof *setup);
     if (!setup)
         abort(); /* software switched something on or off, and nothing else may be true */
-    setup->parameters = *parameters;
-    vi_setup_limits(setup);
+    set_up(setup, parameters);
     vi_retire(core, (void *)atomic_exchange(&core->setup, setup), release_memory);
     vi_quiesce(core);
 }

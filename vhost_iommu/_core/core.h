@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The compiled core: guest memory, configuration lookup, TLBs, walks and whole DMA requests of one SMMUv3.
+ * The compiled core: guest memory, TLBs, walks and whole DMA requests of one SMMU, in contexts that its model publishes.
  *
  * It answers what the Python reference answers, word for word; the reference defines what is right. Knows nothing of
- * Python. Records no events: a fault is a value that the caller makes a record of. Section numbers are of IHI 0070.
+ * Python, and of no programming model but in v3/. Records no events: a fault is a value that the caller makes a record of.
+ * Section numbers are of IHI 0070.
  *
  * Who may call what, and when it is seen by whom
  *
  *   Readers are threads that translate or move bytes. Each request runs between vi_enter and vi_exit, which take a slot
- *   of `struct vi_core`. Between them nothing is locked but on a miss of the configuration cache. A reader sees
+ *   of `struct vi_core`. Between them nothing is locked. A reader sees
  *
  *     windows    one table, that of its vi_enter or a newer one (acquire load of a pointer);
- *     contexts   immutable snapshots, published by a release store and found by acquire loads;
+ *     contexts   immutable snapshots, published by a release store and found by acquire loads; where there is none the
+ *                request ends, and the model is to be asked, who publishes one;
  *     TLB        entries of relaxed 64-bit words that carry a check word; one that is torn between two writers does not
  *                check, and is a miss. Writers need no lock.
  *
- *   Writers (windows, parameters, invalidations) are called under one lock of the caller's. What they remove may be in
+ *   Writers (windows, parameters, contexts, invalidations) are called under one lock of the caller's. What they remove may be in
  *   use by readers that are inside until vi_quiesce returns: it waits for every reader that was inside when it was
  *   called, and then invalidates once more what such a reader may have put into a TLB meanwhile. vi_enter is
  *   sequentially consistent with vi_quiesce's look at the slots, so a reader is either waited for, or comes late enough to
@@ -95,7 +97,7 @@ enum {
     VI_UXN = 128,
 };
 
-/* ---- translation contexts (configuration.c) -------------------------------------------------------------------- */
+/* ---- translation contexts (contexts.c) -------------------------------------------------------------------- */
 
 enum vi_wide { VI_NARROW, VI_WIDE_64K, VI_WIDE_LPA2 };
 
@@ -110,7 +112,7 @@ struct vi_table {
     bool enabled; /* false: a disabled half */
     bool big_endian, hierarchical, access_fault, update_access, update_dirty, update_tables;
     bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
-    /* What follows from the above (vi_quicken). */
+    /* What follows from the above (vi_make_context). */
     bool plain;            /* most descriptors need no more than to be followed */
     uint8_t start_shift;   /* of an address, for its index into the first table */
     uint64_t start_mask;   /* of that index, times 8 */
@@ -132,11 +134,13 @@ enum { VI_AS_IT_CAME = 2 };
 
 struct vi_space;
 
-/* All that a translation needs to know of its stream: immutable once it is published. */
+/* All that a translation needs to know of its stream (context.py): immutable once it is made. */
 struct vi_context {
-    uint32_t sid, ssid; /* ssid VI_NO_SSID: none */
+    uint32_t sid, ssid; /* where it is published; ssid VI_NO_SSID: none */
+    uint64_t token;     /* the model's name for it */
     bool stage1, stage2; /* which stages translate */
-    bool bypasses_all;   /* STE.Config is "bypass": the size of the PA is checked, not that of the IPA */
+    uint8_t output_bits; /* of physical addresses */
+    uint8_t bypass_bits; /* of the addresses that a bypassed stage 1 lets pass */
     uint8_t world;
     uint16_t vmid, asid;
     uint8_t aset; /* 0 where there are no ASIDs */
@@ -144,50 +148,27 @@ struct vi_context {
     uint8_t t0sz, t1sz; /* of AArch32 tables */
     /* Stage 1 regime (walk.py, Regime). */
     bool unprivileged, wxn, uwxn, pan, epan, execute_needs_read, xn_for_all;
-    bool abort, record, stall; /* CD.A (or TERM_MODEL), R, S */
     /* Stage 2. */
-    bool s2_protected_walks, s2_forced_writeback, s2_record, s2_stall, s2_execute_needs_read, s2_two_bit_xn;
-    /* Of the STE: VI_AS_IT_CAME, or what PRIVCFG and INSTCFG make of a transaction. */
-    uint8_t privileged, instruction;
-    bool replace_type; /* MTCFG, MemAttr, SHCFG */
+    bool s2_protected_walks, s2_forced_writeback, s2_execute_needs_read, s2_two_bit_xn;
+    uint8_t privileged, instruction; /* what becomes of a transaction's attributes; VI_AS_IT_CAME */
+    bool replace_type; /* whether the memory type is replaced, by which MemAttr, and SHCFG */
     uint8_t memattr, shcfg;
-    uint16_t partid; /* MPAM; 0 where it is absent */
-    uint8_t pmg;
-    uint8_t output_bits, input_bits; /* OAS, IAS */
-    struct vi_table half[2];         /* by VA[55], or as AArch32 selects */
+    struct vi_table half[2]; /* by VA[55], or as AArch32 selects */
     struct vi_table s2;
-    struct vi_space *own, *global, *s2_space; /* where the TLBs keep its entries */
-    /* What follows from the above (vi_quicken). */
+    /* What vi_make_context adds: where the TLBs keep its entries, … */
+    struct vi_space *own, *global, *s2_space;
+    /* … and what follows from the above. */
     bool quick; /* most addresses of stage 1 need no more than a look at their range */
     bool alone; /* stage 1 is the one that translates, and most of its leaves are in the space `own` */
     /* By access (VI_WRITE | …): a leaf with all of `need` and none of `forbid` permits it; for others see the rules. */
     uint8_t need[8], forbid[8], s2_need[8];
-    uint64_t ste[8], cd[8];                   /* as they were fetched; cd all zeros where there is none */
 };
 
-/* What an instance is made of; from the ID registers and CR2, GBPA, the stream table's registers, as they read. */
+/* What requests depend on beside contexts. */
 struct vi_parameters {
-    uint32_t idr0, idr1, idr3, idr5, mpamidr; /* mpamidr 0: no MPAM */
-    uint32_t cr2, strtab_base_cfg;
-    uint64_t strtab_base;
-    bool enabled;  /* CR0ACK.SMMUEN */
-    uint32_t gbpa; /* as it counts */
-};
-
-enum vi_lookup_status {
-    VI_FOUND,
-    VI_REFUSED,  /* aborted; `event` is what to record, 0: nothing */
-    VI_CD_FAULT, /* stage 2 did not translate the CD's address: a fault of `context`, which has no stage 1 */
-};
-
-struct vi_lookup {
-    uint8_t status;
-    uint8_t event;       /* TYPE of the record */
-    bool names_ssid;     /* the record's SSV and SSID are set, from `ssid` */
-    uint32_t ssid;       /* the SubstreamID that the record names */
-    uint64_t fetch;      /* its FetchAddr, where it has one */
-    struct vi_fault fault;
-    const struct vi_context *context; /* valid until the reader exits */
+    uint8_t output_bits; /* of physical addresses */
+    bool enabled;        /* false: addresses are physical, … */
+    bool aborts;         /* … and whether none is let through */
 };
 
 /* ---- the instance ---------------------------------------------------------------------------------------------- */
@@ -196,8 +177,7 @@ struct vi_core;
 
 /* Counters of a slot; plain numbers that its reader alone changes. */
 struct vi_counters {
-    _Atomic uint64_t transactions, translations, walks, tlb_hits, tlb_misses, tlb2_hits, tlb2_misses, context_hits,
-        context_misses;
+    _Atomic uint64_t transactions, translations, walks, tlb_hits, tlb_misses, tlb2_hits, tlb2_misses, contexts;
 };
 enum { VI_COUNTERS = sizeof(struct vi_counters) / sizeof(_Atomic uint64_t) };
 
@@ -229,24 +209,23 @@ int vi_swap64(struct vi_reader *reader, uint64_t pa, uint64_t expected, uint64_t
 bool vi_read(struct vi_reader *reader, uint64_t pa, void *to, uint64_t size);
 bool vi_write(struct vi_reader *reader, uint64_t pa, const void *from, uint64_t size);
 
-/* ---- configuration (configuration.c) --------------------------------------------------------------------------- */
+/* ---- contexts (contexts.c, tlb.c) --------------------------------------------------------------------------------- */
 
-void vi_lookup(struct vi_reader *reader, uint32_t sid, uint32_t ssid, struct vi_lookup *found);
-/* The STE of a stream, if it is legal (even one that aborts): status VI_FOUND and its words, no context. */
-void vi_legal_ste(struct vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_t ste[8], struct vi_lookup *found);
-/* The context of `ste` without stage 1, in `context`, which the caller owns and which lives no longer than the reader. */
-void vi_bare_context(struct vi_reader *reader, const uint64_t ste[8], struct vi_context *context);
-
-/* For a copy of a context that outlives its reader: its spaces stay. */
-void vi_hold_context(struct vi_core *core, const struct vi_context *context);
+/*
+ * Complete a context whose other fields are set. False: there is no room for its spaces. Its user, who may copy it, has it
+ * dropped; the spaces stay meanwhile.
+ */
+bool vi_make_context(struct vi_core *core, struct vi_context *context);
 void vi_drop_context(struct vi_core *core, const struct vi_context *context);
 
-void vi_invalidate_configuration(struct vi_core *core);
-void vi_invalidate_stes(struct vi_core *core, uint32_t first, uint64_t count, bool leaf);
-void vi_invalidate_cd(struct vi_core *core, uint32_t sid, uint32_t ssid, bool leaf);
-void vi_invalidate_cds(struct vi_core *core, uint32_t sid);
-/* PARTIDs cached by VMID; what streams have made of them stays (§4.3.5). */
-void vi_invalidate_partid_map(struct vi_core *core, uint16_t vmid);
+/* Writers. Requests of a stream find a copy of `context` until it is withdrawn, or until there are too many; false: no
+ * memory. May quiesce. */
+bool vi_publish(struct vi_core *core, uint32_t sid, uint32_t ssid, const struct vi_context *context);
+void vi_withdraw(struct vi_core *core, uint32_t sid, uint32_t ssid);
+void vi_withdraw_streams(struct vi_core *core, uint32_t first, uint32_t last);
+
+/* What is published, valid until the reader exits; NULL: nothing is. */
+const struct vi_context *vi_context_of(struct vi_reader *reader, uint32_t sid, uint32_t ssid);
 
 /* ---- translation (translate.c) --------------------------------------------------------------------------------- */
 
@@ -267,7 +246,7 @@ int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint
 
 /* ---- whole requests (dma.c) -------------------------------------------------------------------------------------- */
 
-/* `size` bytes at `iova` by a stream; `access` as the master makes it, before the STE's overrides. */
+/* `size` bytes at `iova` by a stream; `access` as the master makes it, before the context's overrides. */
 struct vi_request {
     uint32_t sid, ssid; /* VI_NO_SSID: none */
     uint64_t iova, size;
@@ -278,29 +257,21 @@ struct vi_request {
 /* How a request ended. */
 enum vi_end {
     VI_DONE,       /* whole */
-    VI_DISABLED,   /* the SMMU is disabled, and GBPA or the address size aborts */
-    VI_NO_CONTEXT, /* `lookup` says why, and whether there is an event */
-    VI_FAULTED,    /* `fault` at iova + done, which `responses` answer; of a CD's fetch at iova */
+    VI_ASK,        /* not begun: the model is to be asked what it comes to */
+    VI_FAULTED,    /* `fault` at iova + done */
     VI_OUTSIDE,    /* translated, but guest memory has nothing at `pa`, or does not allow it */
 };
 
 struct vi_result {
-    uint8_t end;    /* enum vi_end */
-    uint8_t access; /* after the STE's overrides */
-    uint64_t done;  /* bytes, from the begin of the request */
+    uint8_t end;   /* enum vi_end */
+    uint64_t done; /* bytes, from the begin of the request */
     uint64_t pa;
-    uint16_t partid; /* MPAM, of a stream's context */
-    uint8_t pmg;
-    uint8_t responses; /* VI_ABORTS | …, with VI_FAULTED */
+    uint64_t token; /* of the context; 0: there was none */
     struct vi_fault fault;
-    struct vi_lookup lookup;
-    /* Where it is not VI_DONE: how often vi_quiesce had returned then, and of how many bytes from iova + done on (one at
-     * least) the translation is counted; of the request, too. */
+    /* Where it is neither VI_DONE nor VI_ASK: how often vi_quiesce had returned then, and of how many bytes from iova +
+     * done on (one at least) the translation is counted; of the request, too. */
     uint64_t quiesced, counted;
 };
-
-/* How the stage that faulted has its faults answered (CD.A, R and S; STE.S2R and S2S). */
-enum { VI_ABORTS = 1, VI_RECORDS = 2, VI_STALLS = 4 };
 
 /* Consecutive physical bytes that an access reaches with one memory type. */
 struct vi_piece {
@@ -309,12 +280,12 @@ struct vi_piece {
 };
 
 /*
- * Translate up to the first fault, into at most `room` pieces: VI_DONE with `done` less than `size` is want of room.
- * Returns the number of pieces. Neighbours of one memory type are one piece. `counted`: 0, or what a result said of a
- * request whose rest this is.
+ * Translate in `context` up to the first fault, into at most `room` pieces: VI_DONE with `done` less than `size` is want of
+ * room. Returns the number of pieces. Neighbours of one memory type are one piece. The request itself is counted by who
+ * has the context. `counted`: 0, or what a result said of a request whose rest this is.
  */
-uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, uint64_t counted, struct vi_piece *pieces,
-                   uint32_t room, struct vi_result *result);
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, const struct vi_request *request,
+                   uint64_t counted, struct vi_piece *pieces, uint32_t room, struct vi_result *result);
 
 /* Bytes move page by page; what was moved before a fault stays moved. `result->end` is returned. */
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result);
@@ -358,36 +329,7 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
 #define VI_ANY_LEVEL 127
 void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid,
                          uint16_t vmid_mask, int32_t asid, uint8_t granule_bits, int8_t level);
-void vi_invalidate_tlbs(struct vi_core *core);
-
-/* ---- command queues (commands.c) --------------------------------------------------------------------------------- */
-
-/* Which CMD_SYNCs with SIG_IRQ are carried out. */
-enum vi_signals {
-    VI_SIGNALS_ALL,
-    VI_SIGNALS_IN_RAM, /* whose signal is an MSI to guest memory */
-    VI_SIGNALS_NONE,
-};
-
-struct vi_command_queue {
-    uint64_t base; /* aligned to the queue's size */
-    uint32_t log2size, prod, cons;
-    uint16_t vmid_mask; /* by CR0.VMW */
-    bool may_sync;      /* nothing that is not of the core holds up a CMD_SYNC */
-    uint8_t signals;    /* enum vi_signals */
-};
-struct vi_consumed {
-    uint32_t cons, syncs;
-    bool signals; /* `command`, the last, is a CMD_SYNC whose signal is still to be sent */
-    uint64_t command[2];
-};
-/*
- * Carry out what is at the queue's head, at most `limit` commands: those that are legal and concern caches alone, and
- * CMD_SYNC. Ends before one that is not, or that cannot be read, and after one that signals. Returns how many. A writer, as
- * each invalidation is.
- */
-uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit,
-                    struct vi_consumed *so_far);
+void vi_invalidate_tlb(struct vi_core *core, int stage);
 
 /* ---- a disk's virtqueue (virtqueue.c) ---------------------------------------------------------------------------- */
 
@@ -440,7 +382,5 @@ void vi_visit_tlb(struct vi_core *core, int stage, void *to,
                   void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping));
 /* The sums over all slots. */
 void vi_count(struct vi_core *core, uint64_t counts[VI_COUNTERS]); /* in the order of struct vi_counters */
-/* How many commands of each opcode vi_consume has carried out. */
-void vi_count_commands(struct vi_core *core, uint64_t counts[256]);
 
 #endif

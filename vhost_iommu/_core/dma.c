@@ -33,18 +33,7 @@ static bool ended(struct course *course, enum vi_end end)
     return false;
 }
 
-static bool faulted(struct course *course)
-{
-    const struct vi_context *c = course->context;
-    unsigned stage = course->result->fault.stage, responses = VI_ABORTS | VI_RECORDS;
-    /* A stage that is bypassed has no say: it aborts and records. */
-    if (stage == 1 && c->stage1)
-        responses = (c->abort ? VI_ABORTS : 0) | (c->record ? VI_RECORDS : 0) | (c->stall ? VI_STALLS : 0);
-    else if (stage == 2 && c->stage2)
-        responses = VI_ABORTS | (c->s2_record ? VI_RECORDS : 0) | (c->s2_stall ? VI_STALLS : 0);
-    course->result->responses = (uint8_t)responses;
-    return ended(course, VI_FAULTED);
-}
+static bool faulted(struct course *course) { return ended(course, VI_FAULTED); }
 
 /* What is done between the two is not counted. */
 static void stop_counting(struct vi_reader *reader, uint64_t counts[VI_COUNTERS])
@@ -59,13 +48,11 @@ static void go_on_counting(struct vi_reader *reader, const uint64_t counts[VI_CO
         VI_PUT(*vi_counter(reader, at), counts[at]);
 }
 
-/* False: it ended before its first byte. `counted` bytes of it, if any, were counted by whoever asked before. */
-static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request, uint64_t counted,
-                  struct vi_result *result)
+static void begin_in(struct course *course, struct vi_reader *reader, const struct vi_context *context,
+                     const struct vi_request *request, uint64_t counted, struct vi_result *result)
 {
-    uint64_t counts[VI_COUNTERS];
     course->reader = reader;
-    course->context = NULL;
+    course->context = context;
     course->iova = request->iova;
     course->left = request->size;
     course->access = request->access;
@@ -75,38 +62,36 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
     course->counted = counted;
     result->end = VI_DONE;
     result->done = 0;
-    result->partid = 0;
-    result->pmg = 0;
-    result->access = request->access;
-    if (VI_LIKELY(!counted))
-        VI_COUNT(reader->counters.transactions);
+    result->token = 0;
+    if (VI_UNLIKELY(!context))
+        return;
+    result->token = context->token;
+    course->access = vi_overridden(context, request->access);
+    vi_course_begin(&course->way, reader, context, course->access);
+}
+
+/* False: it ended before its first byte, and nothing of it is counted. */
+static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
+                  struct vi_result *result)
+{
     const struct vi_setup *setup = reader->setup;
-    if (VI_UNLIKELY(!setup->parameters.enabled)) {
+    const struct vi_context *context = NULL;
+    bool ask;
+    if (VI_LIKELY(setup->parameters.enabled)) {
+        context = vi_context_of(reader, request->sid, request->ssid);
+        ask = !context;
+    } else {
         uint64_t last = request->iova + request->size - 1;
-        if (GBPA_ABORT(setup->parameters.gbpa) || last > setup->output_mask || last < request->iova)
-            return ended(course, VI_DISABLED);
-        return true;
+        ask = setup->parameters.aborts || last > setup->output_mask || last < request->iova;
     }
-    struct vi_lookup found;
-    if (VI_UNLIKELY(counted))
-        stop_counting(reader, counts);
-    vi_lookup(reader, request->sid, request->ssid, &found);
-    if (VI_UNLIKELY(counted))
-        go_on_counting(reader, counts);
-    if (VI_UNLIKELY(found.status == VI_REFUSED)) {
-        result->lookup = found;
-        return ended(course, VI_NO_CONTEXT);
+    begin_in(course, reader, context, request, 0, result);
+    if (VI_UNLIKELY(ask)) {
+        result->end = VI_ASK;
+        result->counted = 0;
+        return false;
     }
-    course->context = found.context;
-    result->access = (uint8_t)(course->access = vi_overridden(found.context, request->access));
-    if (VI_LIKELY(found.status == VI_FOUND)) {
-        result->partid = found.context->partid;
-        result->pmg = found.context->pmg;
-        vi_course_begin(&course->way, reader, found.context, course->access);
-        return true;
-    }
-    result->fault = found.fault;
-    return faulted(course);
+    VI_COUNT(reader->counters.transactions);
+    return true;
 }
 
 /* The same as vi_place_quickly, of what is counted already. */
@@ -215,22 +200,15 @@ static inline bool intact(struct course *course)
     return VI_LIKELY(!vi_broken(course->reader->last)) || ended(course, VI_OUTSIDE);
 }
 
-uint32_t vi_pieces(struct vi_reader *reader, const struct vi_request *request, uint64_t counted, struct vi_piece *pieces,
-                   uint32_t room, struct vi_result *result)
+uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, const struct vi_request *request,
+                   uint64_t counted, struct vi_piece *pieces, uint32_t room, struct vi_result *result)
 {
     struct course course;
     struct vi_place place;
     uint32_t count = 0;
-    if (!begin(&course, reader, request, counted, result))
-        return 0;
+    begin_in(&course, reader, context, request, counted, result);
     while (next(&course, &place)) {
-        const struct vi_parameters *p = &reader->setup->parameters;
-        vi_memory_type memory =
-            course.context ? vi_memory_of(course.context, &place, request->incoming)
-            : IDR1_ATTR_TYPES_OVR(p->idr1)
-                ? vi_override(request->incoming, GBPA_MTCFG(p->gbpa), (unsigned)GBPA_MemAttr(p->gbpa),
-                              (unsigned)GBPA_SHCFG(p->gbpa))
-                : vi_consistent(request->incoming);
+        vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
         struct vi_piece *last = count ? &pieces[count - 1] : NULL;
         if (last && last->pa + last->size == place.pa && last->memory == memory) {
             last->size += place.size;
@@ -249,7 +227,7 @@ enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *reque
     struct course course;
     uint64_t size;
     uint8_t *host, *at = to;
-    if (begin(&course, reader, request, 0, result))
+    if (begin(&course, reader, request, result))
         while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
             memcpy(at, host, size);
             if (!intact(&course))
@@ -269,7 +247,7 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
     uint8_t *host;
     const uint8_t *at = from;
     vi_before_write();
-    if (begin(&course, reader, request, 0, result))
+    if (begin(&course, reader, request, result))
         while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
             memcpy(host, at, size);
             if (!intact(&course))
@@ -303,7 +281,7 @@ static void end_side(struct side *side)
 {
     struct vi_counters *counters = &side->reader->counters;
     VI_PUT(counters->transactions, VI_GET(counters->transactions) + side->more);
-    VI_PUT(counters->context_hits, VI_GET(counters->context_hits) + side->more);
+    VI_PUT(counters->contexts, VI_GET(counters->contexts) + side->more);
 }
 
 /* False: it ended before its first byte. It has the context, and the ways, of the one before it. */
@@ -314,7 +292,7 @@ VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size)
         struct vi_request one = *side->request;
         one.iova += done;
         one.size = size;
-        return begin(course, side->reader, &one, 0, &side->result);
+        return begin(course, side->reader, &one, &side->result);
     }
     side->more++;
     side->result.done = 0;

@@ -33,28 +33,32 @@ cdef extern from "core.h" nogil:
         uint8_t shift, granule_bits
         int8_t level
         uint8_t attributes, shareability, memory, flags
+    cdef struct vi_table:
+        uint64_t base, mair
+        uint8_t granule_bits, input_bits, output_bits
+        int8_t start_level, first_block_level
+        uint8_t wide, shareability, stage
+        bint enabled, big_endian, hierarchical, access_fault, update_access, update_dirty, update_tables
+        bint top_byte_ignored, no_unprivileged
+    enum: VI_AS_IT_CAME
     cdef struct vi_context:
-        uint32_t sid, ssid
-        uint8_t world
-        uint16_t vmid
-        uint64_t ste[8]
-        uint64_t cd[8]
-        bint stage1
-        uint16_t partid
-        uint8_t pmg
+        uint64_t token
+        bint stage1, stage2
+        uint8_t output_bits, bypass_bits, world
+        uint16_t vmid, asid
+        uint8_t aset
+        bint aarch32
+        uint8_t t0sz, t1sz
+        bint unprivileged, wxn, uwxn, pan, epan, execute_needs_read, xn_for_all
+        bint s2_protected_walks, s2_forced_writeback, s2_execute_needs_read, s2_two_bit_xn
+        uint8_t privileged, instruction
+        bint replace_type
+        uint8_t memattr, shcfg
+        vi_table half[2]
+        vi_table s2
     cdef struct vi_parameters:
-        uint32_t idr0, idr1, idr3, idr5, mpamidr, cr2, strtab_base_cfg
-        uint64_t strtab_base
-        bint enabled
-        uint32_t gbpa
-    enum: VI_FOUND, VI_REFUSED, VI_CD_FAULT
-    cdef struct vi_lookup_result "vi_lookup":
-        uint8_t status, event
-        bint names_ssid
-        uint32_t ssid
-        uint64_t fetch
-        vi_fault fault
-        const vi_context *context
+        uint8_t output_bits
+        bint enabled, aborts
     cdef struct vi_core:
         pass
     cdef struct vi_reader:
@@ -68,16 +72,11 @@ cdef extern from "core.h" nogil:
     void vi_set_parameters(vi_core *core, const vi_parameters *parameters)
     void vi_quiesce(vi_core *core)
     uint64_t vi_quiesced(vi_core *core)
-    void look_up "vi_lookup"(vi_reader *reader, uint32_t sid, uint32_t ssid, vi_lookup_result *found)
-    void vi_legal_ste(vi_reader *reader, uint32_t sid, uint32_t ssid, uint64_t *ste, vi_lookup_result *found)
-    void vi_bare_context(vi_reader *reader, const uint64_t *ste, vi_context *context)
-    void vi_hold_context(vi_core *core, const vi_context *context)
+    bint vi_make_context(vi_core *core, vi_context *context)
     void vi_drop_context(vi_core *core, const vi_context *context)
-    void vi_invalidate_configuration(vi_core *core)
-    void vi_invalidate_stes(vi_core *core, uint32_t first, uint64_t count, bint leaf)
-    void vi_invalidate_cd(vi_core *core, uint32_t sid, uint32_t ssid, bint leaf)
-    void vi_invalidate_cds(vi_core *core, uint32_t sid)
-    void vi_invalidate_partid_map(vi_core *core, uint16_t vmid)
+    bint vi_publish(vi_core *core, uint32_t sid, uint32_t ssid, const vi_context *context)
+    void vi_withdraw(vi_core *core, uint32_t sid, uint32_t ssid)
+    void vi_withdraw_streams(vi_core *core, uint32_t first, uint32_t last)
     cdef struct vi_output:
         uint64_t pa, size
         bint has1, has2
@@ -85,26 +84,24 @@ cdef extern from "core.h" nogil:
         uint8_t memory
     vi_fault vi_translate(vi_reader *reader, const vi_context *context, uint64_t address, unsigned access,
                           uint8_t incoming, bint mappings, vi_output *output)
+    int vi_read_ipa(vi_reader *reader, const vi_context *context, uint64_t ipa, void *to, uint32_t size, uint64_t *pa,
+                    vi_fault *fault)
     cdef struct vi_request:
         uint32_t sid, ssid
         uint64_t iova, size
         uint8_t access, incoming
     enum: VI_INCOMING
-    enum: VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
+    enum: VI_DONE, VI_ASK, VI_FAULTED, VI_OUTSIDE
     cdef struct vi_result:
-        uint8_t end, access
-        uint64_t done, pa
-        uint16_t partid
-        uint8_t pmg, responses
+        uint8_t end
+        uint64_t done, pa, token
         vi_fault fault
-        vi_lookup_result lookup
         uint64_t quiesced, counted
-    enum: VI_ABORTS, VI_RECORDS, VI_STALLS
     cdef struct vi_piece:
         uint64_t pa, size
         uint8_t memory
-    uint32_t vi_pieces(vi_reader *reader, const vi_request *request, uint64_t counted, vi_piece *pieces, uint32_t room,
-                       vi_result *result)
+    uint32_t vi_pieces(vi_reader *reader, const vi_context *context, const vi_request *request, uint64_t counted,
+                       vi_piece *pieces, uint32_t room, vi_result *result)
     int vi_dma_read(vi_reader *reader, const vi_request *request, void *to, vi_result *result)
     int vi_dma_write(vi_reader *reader, const vi_request *request, const void *from_, vi_result *result)
     enum: VI_MOST_BURST, VI_RUN_DONE, VI_RUN_READ, VI_RUN_WRITTEN
@@ -121,19 +118,7 @@ cdef extern from "core.h" nogil:
     void vi_invalidate_range(vi_core *core, int world, uint64_t start, uint64_t size, int32_t vmid, uint16_t vmid_mask,
                              int32_t asid, uint8_t granule_bits, int8_t level)
     enum: VI_ANY_LEVEL
-    void vi_invalidate_tlbs(vi_core *core)
-    cdef struct vi_command_queue:
-        uint64_t base
-        uint32_t log2size, prod, cons
-        uint16_t vmid_mask
-        bint may_sync
-        uint8_t signals
-    enum: VI_SIGNALS_ALL, VI_SIGNALS_IN_RAM, VI_SIGNALS_NONE
-    cdef struct vi_consumed:
-        uint32_t cons, syncs
-        bint signals
-        uint64_t command[2]
-    uint32_t vi_consume(vi_core *core, const vi_command_queue *queue, uint32_t limit, vi_consumed *so_far)
+    void vi_invalidate_tlb(vi_core *core, int stage)
     cdef struct vi_ring:
         uint32_t sid
         uint64_t desc, avail, used
@@ -159,7 +144,6 @@ cdef extern from "core.h" nogil:
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
     enum: VI_COUNTERS
     void vi_count(vi_core *core, uint64_t *counts)
-    void vi_count_commands(vi_core *core, uint64_t *counts)
 
 
 cdef extern from "<stdatomic.h>" nogil:
@@ -172,12 +156,33 @@ cdef extern from "guard.h" nogil:
     void vi_unguard(void *broken)
 
 
-cdef extern from "doorbell.h" nogil:
+cdef extern from "v3/commands.h" nogil:
+    enum: VI_MOST_KEPT
+    cdef struct vi_v3:
+        vi_core *core
+        uint32_t idr0, idr3, idr5, cr2, kept
+        uint64_t keeps[VI_MOST_KEPT][2]
+        uint64_t carried_out[256]
+    enum: VI_SIGNALS_ALL, VI_SIGNALS_IN_RAM, VI_SIGNALS_NONE
+    cdef struct vi_command_queue:
+        uint64_t base
+        uint32_t log2size, prod, cons
+        uint16_t vmid_mask
+        bint may_sync
+        uint8_t signals
+    cdef struct vi_consumed:
+        uint32_t cons, syncs
+        bint signals
+        uint64_t command[2]
+    uint32_t vi_consume(vi_v3 *v3, const vi_command_queue *queue, uint32_t limit, vi_consumed *so_far)
+
+
+cdef extern from "v3/doorbell.h" nogil:
     ctypedef struct pthread_mutex_t:
         pass
     cdef struct vi_doorbell:
         pthread_mutex_t *lock
-        vi_core *core
+        vi_v3 *v3
         vi_mirror *mirror
         uint64_t prod_at, cons_at
         uint32_t burst
@@ -265,12 +270,6 @@ cdef class Guard:
         return not self.broken
 
 
-#: What a fault is answered with.
-ABORTS, RECORDS, STALLS = VI_ABORTS, VI_RECORDS, VI_STALLS
-#: How a request ended (enum vi_end).
-DONE, DISABLED, NO_CONTEXT, FAULTED, OUTSIDE = VI_DONE, VI_DISABLED, VI_NO_CONTEXT, VI_FAULTED, VI_OUTSIDE
-#: What a lookup found (enum vi_lookup_status).
-FOUND, REFUSED, CD_FAULT = VI_FOUND, VI_REFUSED, VI_CD_FAULT
 WRITE, PRIVILEGED, INSTRUCTION = 1, 2, 4
 NO_SSID = VI_NO_SSID
 
@@ -317,7 +316,7 @@ cdef void leave(Visit visit) noexcept:
 
 
 cdef class Held:
-    """A copy of a context, whose TLB spaces stay while it does."""
+    """A context as the core has it, which ``Core.hold`` makes; the TLB spaces of its entries stay while it does."""
 
     cdef vi_context context
     cdef Core core
@@ -326,23 +325,12 @@ cdef class Held:
         if self.core is not None and self.core.core is not NULL:
             vi_drop_context(self.core.core, &self.context)
 
-    @property
-    def ste(self):
-        return _structure(self.context.ste)
 
-    @property
-    def cd(self):
-        """None: it has no stage 1."""
-        return _structure(self.context.cd) if self.context.stage1 else None
-
-    @property
-    def mpam(self):
-        """(PARTID, PMG)."""
-        return self.context.partid, self.context.pmg
-
-
-cdef object _structure(const uint64_t *words):
-    return int.from_bytes((<const char *>words)[:64], "little")
+cdef object _set_table(vi_table *t, tuple values):
+    (t.stage, t.base, t.granule_bits, t.input_bits, t.output_bits, t.start_level, t.first_block_level, t.wide, t.mair,
+     t.shareability, t.big_endian, t.hierarchical, t.access_fault, t.update_access, t.update_dirty, t.update_tables,
+     t.top_byte_ignored, t.no_unprivileged) = values
+    t.enabled = True
 
 
 cdef tuple _fault(const vi_fault *f):
@@ -370,22 +358,17 @@ cdef class Ended:
         """Bytes before its end."""
         return self.result.done
 
+    @property
+    def counted(self):
+        """Whether the request is, and the search for its context; False: the model has all of it to do."""
+        return self.result.end != VI_ASK
+
 
 cdef Ended _begun(const vi_result *result, bytes data):
     cdef Ended ended = Ended.__new__(Ended)
     ended.result = result[0]
     ended.data = data
     return ended
-
-
-cdef tuple _ended(const vi_result *result, uint64_t done):
-    """(end, bytes done, access, event type, SSID of the record or None, FetchAddr, fault, its responses)."""
-    cdef const vi_lookup_result *found = &result.lookup
-    if result.end == VI_NO_CONTEXT:
-        return (result.end, 0, result.access, found.event, found.ssid if found.names_ssid else None, found.fetch,
-                None, 0)
-    fault = _fault(&result.fault) if result.end == VI_FAULTED else None
-    return result.end, done, result.access, 0, None, 0, fault, result.responses
 
 
 cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access) noexcept:
@@ -449,6 +432,7 @@ cdef class Core:
     """One instance's core. Invalidations and changes are for one thread at a time; requests are for any."""
 
     cdef vi_core *core
+    cdef uint64_t tokens
     cdef Py_buffer *buffers
     cdef uint32_t buffer_count
     cdef bint guarded  # a window has a guard, so whoever is inside may have to wait for a client
@@ -510,12 +494,9 @@ cdef class Core:
         self._release(self.buffers, self.buffer_count)
         self.buffers, self.buffer_count, self.guarded = buffers, count, guarded
 
-    def set_parameters(self, *, uint32_t idr0, uint32_t idr1, uint32_t idr3, uint32_t idr5, uint32_t mpamidr,
-                       uint32_t cr2, uint32_t strtab_base_cfg, uint64_t strtab_base, bint enabled, uint32_t gbpa):
+    def set_parameters(self, *, uint8_t output_bits, bint enabled, bint aborts):
         cdef vi_parameters p
-        p.idr0, p.idr1, p.idr3, p.idr5, p.mpamidr = idr0, idr1, idr3, idr5, mpamidr
-        p.cr2, p.strtab_base_cfg, p.strtab_base = cr2, strtab_base_cfg, strtab_base
-        p.enabled, p.gbpa = enabled, gbpa
+        p.output_bits, p.enabled, p.aborts = output_bits, enabled, aborts
         with nogil:
             vi_set_parameters(self.core, &p)
 
@@ -524,46 +505,61 @@ cdef class Core:
         with nogil:
             vi_quiesce(self.core)
 
-    # -- lookups, for what is not a whole request ----------------------------------------------------------------
+    # -- contexts, for who invalidates ---------------------------------------------------------------------------
 
-    def lookup(self, uint32_t sid, ssid):
-        """(status, event type, SSID of the record or None, FetchAddr, fault, Held or None)."""
-        cdef vi_lookup_result found
-        cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
+    def hold(self, *, world, vmid, output_bits, bypass_bits, privileged, instruction, overrides, stage1, stage2):
+        """A Held with these fields of struct vi_context; smmu/native.py has their order."""
         cdef Held held = Held.__new__(Held)
-        cdef Visit visit = enter(self, OWN_SLOT)
-        look_up(visit.reader, sid, substream, &found)
-        if found.status != VI_REFUSED:
-            held.context = found.context[0]
-            vi_hold_context(self.core, found.context)
-        leave(visit)
-        held.core = None if found.status == VI_REFUSED else self
-        return (found.status, found.event, found.ssid if found.names_ssid else None, found.fetch,
-                _fault(&found.fault), None if held.core is None else held)
-
-    def legal_ste(self, uint32_t sid, ssid):
-        """(STE or None, event type, SSID of the record or None, FetchAddr)."""
-        cdef vi_lookup_result found
-        cdef uint64_t ste[8]
-        cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
-        cdef Visit visit = enter(self, OWN_SLOT)
-        vi_legal_ste(visit.reader, sid, substream, ste, &found)
-        leave(visit)
-        whole = _structure(ste) if found.status == VI_FOUND else None
-        return whole, found.event, found.ssid if found.names_ssid else None, found.fetch
-
-    def bare_context(self, ste):
-        """The context of the STE (512 bits) without stage 1."""
-        cdef uint64_t words[8]
-        cdef Held held = Held.__new__(Held)
-        raw = ste.to_bytes(64, "little")
-        memcpy(words, PyBytes_AS_STRING(raw), 64)
-        cdef Visit visit = enter(self, OWN_SLOT)
-        vi_bare_context(visit.reader, words, &held.context)
-        vi_hold_context(self.core, &held.context)
-        leave(visit)
+        cdef vi_context *c = &held.context
+        self.tokens += 1
+        c.token, c.world, c.vmid, c.output_bits, c.bypass_bits = self.tokens, world, vmid, output_bits, bypass_bits
+        c.privileged = VI_AS_IT_CAME if privileged is None else privileged
+        c.instruction = VI_AS_IT_CAME if instruction is None else instruction
+        c.replace_type, c.memattr, c.shcfg = overrides
+        if stage1 is not None:
+            c.stage1 = True
+            low, high, c.asid, c.aset, c.aarch32, c.t0sz, c.t1sz, regime = stage1
+            c.unprivileged, c.wxn, c.uwxn, c.pan, c.epan, c.execute_needs_read, c.xn_for_all = regime
+            if low is not None:
+                _set_table(&c.half[0], low)
+            if high is not None:
+                _set_table(&c.half[1], high)
+        if stage2 is not None:
+            c.stage2 = True
+            table, c.s2_protected_walks, c.s2_forced_writeback, c.s2_execute_needs_read, c.s2_two_bit_xn = stage2
+            _set_table(&c.s2, table)
+        if not vi_make_context(self.core, c):
+            raise MemoryError("no room for the spaces of a context")
         held.core = self
         return held
+
+    def publish(self, uint32_t sid, ssid, Held held not None):
+        """Have requests of a stream find this context until it is withdrawn, or too many are published."""
+        cdef uint32_t substream = VI_NO_SSID if ssid is None else ssid
+        cdef bint done
+        with nogil:
+            done = vi_publish(self.core, sid, substream, &held.context)
+        if not done:
+            raise MemoryError("no memory for a context")
+
+    def withdraw(self, uint32_t sid, ssid):
+        vi_withdraw(self.core, sid, VI_NO_SSID if ssid is None else ssid)
+
+    def withdraw_streams(self, uint32_t first, uint32_t last):
+        vi_withdraw_streams(self.core, first, last)
+
+    # -- single translations ---------------------------------------------------------------------------------------
+
+    def read_ipa(self, Held held not None, uint64_t ipa, uint32_t size):
+        """The bytes at an address that stage 2 translates; the fault as a tuple; or the PA that aborted."""
+        cdef vi_fault fault
+        cdef uint64_t pa
+        data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *to = PyBytes_AS_STRING(data)
+        cdef Visit visit = enter(self, OWN_SLOT)
+        cdef int how = vi_read_ipa(visit.reader, &held.context, ipa, to, size, &pa, &fault)
+        leave(visit)
+        return data if how == 1 else _fault(&fault) if how == 0 else pa
 
     def translate(self, Held held not None, uint64_t address, unsigned access):
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
@@ -578,12 +574,13 @@ cdef class Core:
 
     # -- whole requests ------------------------------------------------------------------------------------------
 
-    def pieces(self, uint32_t sid, ssid, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming,
+    def pieces(self, Held held not None, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming,
                Ended begun=None):
-        """A list of (pa, size, memory type), (PARTID, PMG) of the context, and how it ended, see ``_ended``.
+        """A list of (pa, size, memory type), the bytes that are in them, and the fault at their end or None.
 
         ``begun``: how ``read`` or ``write`` ended, of which this is the rest. What that found is not looked for again,
-        unless a CMD_SYNC completed since, and not counted again. The caller is whoever invalidates.
+        unless a CMD_SYNC completed since or the context is another, and not counted again. The caller is whoever
+        invalidates.
         """
         cdef vi_request request
         cdef vi_result result
@@ -591,11 +588,11 @@ cdef class Core:
         cdef vi_piece *pieces = few
         cdef uint32_t room = 4, count, at
         cdef uint64_t counted = 0
-        if begun is not None:
-            if begun.result.end != VI_OUTSIDE and begun.result.quiesced == vi_quiesced(self.core):
-                return [], (begun.result.partid, begun.result.pmg), _ended(&begun.result, 0)
+        if begun is not None and begun.result.end != VI_ASK:
+            if (begun.result.end == VI_FAULTED and begun.result.token == held.context.token
+                    and begun.result.quiesced == vi_quiesced(self.core)):
+                return [], 0, _fault(&begun.result.fault)
             counted = begun.result.counted
-        request.sid, request.ssid = sid, VI_NO_SSID if ssid is None else ssid
         request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
         if size > 8192:
             room = 2 + <uint32_t>min(size >> 12, 1 << 20)
@@ -603,12 +600,11 @@ cdef class Core:
             if pieces is NULL:
                 raise MemoryError("no memory for pieces")
         cdef Visit visit = enter(self, OWN_SLOT)
-        count = vi_pieces(visit.reader, &request, counted, pieces, room, &result)
+        count = vi_pieces(visit.reader, &held.context, &request, counted, pieces, room, &result)
         leave(visit)
         try:
-            return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)],
-                    (result.partid, result.pmg),
-                    _ended(&result, result.done))
+            return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)], result.done,
+                    _fault(&result.fault) if result.end == VI_FAULTED else None)
         finally:
             if pieces is not few:
                 free(pieces)
@@ -735,31 +731,11 @@ cdef class Core:
 
     # -- invalidation ----------------------------------------------------------------------------------------
 
-    # They may wait for whoever is inside: of configuration, for who fetches some.
+    # They may wait for whoever is inside.
 
-    def invalidate_configuration(self):
+    def clear_tlb(self, int stage):
         with nogil:
-            vi_invalidate_configuration(self.core)
-
-    def invalidate_stes(self, uint32_t first, uint64_t count, bint leaf):
-        with nogil:
-            vi_invalidate_stes(self.core, first, count, leaf)
-
-    def invalidate_cd(self, uint32_t sid, uint32_t ssid, bint leaf):
-        with nogil:
-            vi_invalidate_cd(self.core, sid, ssid, leaf)
-
-    def invalidate_cds(self, uint32_t sid):
-        with nogil:
-            vi_invalidate_cds(self.core, sid)
-
-    def invalidate_partid_map(self, uint16_t vmid):
-        with nogil:
-            vi_invalidate_partid_map(self.core, vmid)
-
-    def invalidate_tlbs(self):
-        with nogil:
-            vi_invalidate_tlbs(self.core)
+            vi_invalidate_tlb(self.core, stage)
 
     def invalidate_spaces(self, int world, vmid, uint16_t vmid_mask, asid):
         cdef int32_t of_vmid = VI_ANY if vmid is None else vmid, of_asid = VI_ANY if asid is None else asid
@@ -772,18 +748,6 @@ cdef class Core:
         cdef int8_t of_level = VI_ANY_LEVEL if level is None else level
         with nogil:
             vi_invalidate_range(self.core, world, start, size, of_vmid, vmid_mask, of_asid, granule_bits, of_level)
-
-    def consume(self, uint64_t base, uint32_t log2size, uint32_t prod, uint32_t cons, uint32_t limit,
-                uint16_t vmid_mask, bint may_sync):
-        """(commands done, CONS index, CMD_SYNCs among them, the last one's 16 bytes if its signal is to be sent)."""
-        cdef vi_command_queue queue
-        cdef vi_consumed so_far
-        cdef uint32_t done
-        queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
-        queue.vmid_mask, queue.may_sync, queue.signals = vmid_mask, may_sync, VI_SIGNALS_ALL
-        with nogil:
-            done = vi_consume(self.core, &queue, limit, &so_far)
-        return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
 
     # -- to look at ------------------------------------------------------------------------------------------
 
@@ -800,16 +764,45 @@ cdef class Core:
         return found
 
     def counts(self):
-        """(transactions, translations, walks, hits, misses, hits 2, misses 2, context hits, context misses)."""
+        """(transactions, translations, walks, hits, misses, hits 2, misses 2, contexts found)."""
         cdef uint64_t counts[VI_COUNTERS]
         vi_count(self.core, counts)
         return tuple([counts[at] for at in range(VI_COUNTERS)])
 
-    def commands(self):
+
+cdef class Commands:
+    """``v3/commands.h``: SMMUv3's commands that concern caches alone. All but ``counts`` is for who invalidates."""
+
+    cdef vi_v3 raw
+    cdef Core core
+
+    def __init__(self, Core core not None):
+        self.raw.core, self.core = core.core, core
+
+    def set_registers(self, *, uint32_t idr0, uint32_t idr3, uint32_t idr5, uint32_t cr2):
+        self.raw.idr0, self.raw.idr3, self.raw.idr5, self.raw.cr2 = idr0, idr3, idr5, cr2
+
+    def consume(self, uint64_t base, uint32_t log2size, uint32_t prod, uint32_t cons, uint32_t limit,
+                uint16_t vmid_mask, bint may_sync):
+        """(commands done, CONS index, CMD_SYNCs among them, the last one's 16 bytes if its signal is to be sent)."""
+        cdef vi_command_queue queue
+        cdef vi_consumed so_far
+        cdef uint32_t done
+        queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
+        queue.vmid_mask, queue.may_sync, queue.signals = vmid_mask, may_sync, VI_SIGNALS_ALL
+        with nogil:
+            done = vi_consume(&self.raw, &queue, limit, &so_far)
+        return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
+
+    def take_kept(self):
+        """The commands that invalidate configuration and that the model has still to carry out, in 16 bytes each."""
+        kept = [(<const char *>self.raw.keeps[at])[:16] for at in range(self.raw.kept)]
+        self.raw.kept = 0
+        return kept
+
+    def counts(self):
         """How many commands ``consume`` and a doorbell have carried out, by opcode."""
-        cdef uint64_t counts[256]
-        vi_count_commands(self.core, counts)
-        return {opcode: counts[opcode] for opcode in range(256) if counts[opcode]}
+        return {opcode: self.raw.carried_out[opcode] for opcode in range(256) if self.raw.carried_out[opcode]}
 
 
 def fence():
@@ -869,18 +862,18 @@ cdef class Doorbell:
     """
 
     cdef vi_doorbell raw
-    cdef Core core
+    cdef Commands commands
     cdef object told
     cdef bint telling
 
-    def __init__(self, Lock lock not None, Core core not None, Mirror mirror not None, uint64_t prod_at, uint64_t cons_at,
+    def __init__(self, Lock lock not None, Commands commands not None, Mirror mirror not None, uint64_t prod_at, uint64_t cons_at,
                  uint32_t burst, told):
         """``told(prod, cons, aborted)`` is called with what the registers are now, by whoever takes the lock after it was
         rung; ``aborted``: an MSI was.
         """
-        self.raw.lock, self.raw.core, self.raw.mirror = &lock.mutex, core.core, &mirror.raw
+        self.raw.lock, self.raw.v3, self.raw.mirror = &lock.mutex, &commands.raw, &mirror.raw
         self.raw.prod_at, self.raw.cons_at, self.raw.burst = prod_at, cons_at, burst
-        self.core, self.told = core, told
+        self.commands, self.told = commands, told
         lock.doorbell = self
         mirror.stores = self, lock
         mirror.raw.store_of = &self.raw

@@ -74,15 +74,11 @@ struct vi_course {
 
 /* ---- the instance ------------------------------------------------------------------------------------------------ */
 
-/* What parameters come to; an immutable snapshot. */
+/* Parameters, and what they come to; an immutable snapshot. */
 struct vi_setup {
     struct vi_parameters parameters;
-    uint8_t output_bits, input_bits; /* OAS and IAS (§3.4) */
-    uint64_t output_mask;            /* of a physical address */
+    uint64_t output_mask; /* of a physical address */
 };
-
-/* Fill in what follows from `parameters` (validity.c). */
-void vi_setup_limits(struct vi_setup *setup);
 
 struct vi_reader {
     _Alignas(64) _Atomic uint32_t turn; /* odd: somebody is inside */
@@ -119,9 +115,11 @@ struct vi_retired {
 /* Free `what` by `release` in a later vi_quiesce, at once if there is no memory to remember it (after waiting). */
 void vi_retire(struct vi_core *core, void *what, void (*release)(struct vi_core *core, void *what));
 
-struct vi_configuration; /* configuration.c */
-struct vi_configuration *vi_configuration_new(struct vi_core *core, uint32_t contexts);
-void vi_configuration_free(struct vi_core *core, struct vi_configuration *configuration);
+struct vi_contexts; /* contexts.c */
+struct vi_contexts *vi_contexts_new(uint32_t contexts);
+void vi_contexts_free(struct vi_core *core);
+/* One more user of a context that is made, who drops it (tlb.c). */
+void vi_hold_context(struct vi_core *core, const struct vi_context *context);
 
 struct vi_spaces; /* tlb.c */
 bool vi_tlbs_new(struct vi_core *core, uint32_t entries, uint32_t contexts);
@@ -154,12 +152,11 @@ struct vi_core {
     _Atomic(const struct vi_windows *) windows;
     struct vi_tlb *tlb1, *tlb2;
     struct vi_spaces *spaces;
-    struct vi_configuration *configuration;
+    struct vi_contexts *contexts;
     _Atomic(struct vi_retired *) retired;
     _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
     _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */
     pthread_mutex_t quiescing;
-    _Atomic uint64_t commands[256]; /* that were carried out, by opcode; of one queue, so that one thread counts */
 };
 
 /*

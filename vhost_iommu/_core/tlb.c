@@ -526,14 +526,15 @@ void vi_invalidate_again(struct vi_core *core, unsigned upto)
     pthread_mutex_unlock(&spaces->lock);
 }
 
-void vi_invalidate_tlbs(struct vi_core *core)
+void vi_invalidate_tlb(struct vi_core *core, int stage)
 {
     struct vi_spaces *spaces = core->spaces;
+    struct vi_tlb *tlb = stage == 1 ? core->tlb1 : core->tlb2;
     vi_make_room(core);
     pthread_mutex_lock(&spaces->lock);
     for (uint32_t at = 0; at < spaces->made; at++)
-        if (VI_GET(spaces->pool[at].state))
-            empty(core, tlb_of(core, spaces->pool[at].world), &spaces->pool[at]);
+        if (VI_GET(spaces->pool[at].state) && tlb_of(core, spaces->pool[at].world) == tlb)
+            empty(core, tlb, &spaces->pool[at]);
     pthread_mutex_unlock(&spaces->lock);
 }
 
@@ -547,6 +548,22 @@ void vi_hold_context(struct vi_core *core, const struct vi_context *context)
         if (spaces[at])
             spaces[at]->contexts++;
     pthread_mutex_unlock(&core->spaces->lock);
+}
+
+bool vi_make_context(struct vi_core *core, struct vi_context *context)
+{
+    vi_quicken(context);
+    context->own = context->global = context->s2_space = NULL;
+    if (context->stage1) {
+        context->own = vi_space_get(core, context->world, context->vmid, context->asid, 0);
+        context->global = vi_space_get(core, context->world, context->vmid, VI_GLOBAL, context->aset);
+    }
+    if (context->stage2)
+        context->s2_space = vi_space_get(core, VI_WORLD_STAGE2, context->vmid, VI_GLOBAL, 0);
+    if ((!context->stage1 || (context->own && context->global)) && (!context->stage2 || context->s2_space))
+        return true;
+    vi_drop_context(core, context);
+    return false;
 }
 
 void vi_drop_context(struct vi_core *core, const struct vi_context *context)

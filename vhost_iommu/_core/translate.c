@@ -695,11 +695,8 @@ static void quicken_table(struct vi_table *t, const struct vi_context *c, bool h
     }
 }
 
-void vi_quicken(struct vi_reader *reader, struct vi_context *c)
+void vi_quicken(struct vi_context *c)
 {
-    /* What was there may have been another context. */
-    reader->seen[0].table = reader->seen[1].table = NULL;
-    reader->course.context = NULL;
     c->quick = c->stage1 && !c->aarch32;
     c->alone = c->unprivileged && !c->stage2;
     for (unsigned high = 0; high < 2; high++) {
@@ -755,11 +752,10 @@ bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct v
         if (course)
             vi_lane_refresh(&course->lane1);
     } else {
-        /* A bypassed stage 1 still checks the size: of the IPA, or of the PA where the STE bypasses both. */
-        unsigned bits = c->bypasses_all ? reader->setup->output_bits : reader->setup->input_bits;
-        if (address >> bits)
+        /* A bypassed stage 1 still checks the size. */
+        if (address >> c->bypass_bits)
             return failed(fault, VI_ADDR_SIZE, 0, 1);
-        place->size = (UINT64_C(1) << bits) - address;
+        place->size = (UINT64_C(1) << c->bypass_bits) - address;
         if (!c->stage2)
             place->size = mask + 1 - (address & mask);
     }

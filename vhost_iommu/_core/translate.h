@@ -14,10 +14,10 @@ struct vi_place {
 /* A leaf for callers outside of the core. */
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping);
 
-/* The last step in making a context: fill in what follows from its other fields. */
-void vi_quicken(struct vi_reader *reader, struct vi_context *context);
+/* Fill in what follows from a context's other fields, of which none is a space. */
+void vi_quicken(struct vi_context *context);
 
-/* What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data (dma.c). */
+/* What is asked, after the context's overrides (§13.1.2); a write is always data (dma.c). */
 unsigned vi_overridden(const struct vi_context *context, unsigned access);
 
 VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *reader, const struct vi_context *context,

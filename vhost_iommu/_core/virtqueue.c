@@ -53,14 +53,10 @@ struct serving {
 
 static bool prepare(struct serving *s, struct vi_reader *reader, uint32_t sid)
 {
-    struct vi_lookup found;
     s->reader = reader;
-    if (!reader->setup->parameters.enabled)
+    s->context = reader->setup->parameters.enabled ? vi_context_of(reader, sid, VI_NO_SSID) : NULL;
+    if (!s->context)
         return false;
-    vi_lookup(reader, sid, VI_NO_SSID, &found);
-    if (found.status != VI_FOUND)
-        return false;
-    s->context = found.context;
     s->read.access = vi_overridden(s->context, 0);
     s->read.may = VI_MAY_READ;
     s->write.access = vi_overridden(s->context, VI_WRITE);

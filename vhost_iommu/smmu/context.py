@@ -7,7 +7,7 @@ Law: immutable values, made by a programming model and cached by it; nothing her
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .transaction import NO_MPAM, Mpam
 from .walk import Regime, Table
@@ -72,10 +72,24 @@ class Context:
     #: Whether the memory type is replaced, by which MemAttr, and SHCFG; SHCFG 1 leaves shareability as it came.
     overrides: tuple[bool, int, int] = (False, 0, 1)
     mpam: Mpam = NO_MPAM
-    #: The compiled core's own form of this, where that found it.
-    held: Any = field(default=None, compare=False, repr=False)
+    #: The compiled core's own form of this, once it is asked for (native.py).
+    held: Any = field(default=None, init=False, compare=False, repr=False)
 
     def response(self, stage: int) -> Response:
         """To a fault of ``stage``."""
         of = self.stage1 if stage == 1 else self.stage2
         return Response() if of is None else of.response
+
+
+class Published(Protocol):
+    """Where requests find contexts without asking a model; all of it is for who holds the instance's lock."""
+
+    @property
+    def found(self) -> int:
+        """How often requests found one."""
+
+    def publish(self, sid: int, ssid: int | None, context: Context) -> None: ...
+
+    def withdraw(self, sid: int, ssid: int | None) -> None: ...
+
+    def withdraw_streams(self, first: int, last: int) -> None: ...

@@ -7,6 +7,7 @@ walk of stage 1 reads goes through stage 2. Addresses of faults are values all t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -14,7 +15,8 @@ from ..memory import MemoryLike
 from .context import Context, HalfContext, Stage1, Stage2
 from .descriptors import S1LeafDescriptor
 from .memory_type import MemoryType, combine, combine_forced, override
-from .tlb import Space, StrictTlb, Tlb
+from .tlb import Space, StrictTlb, Tlb, TlbCounters
+from .transaction import Begun, Piece
 from .walk import Access, Cause, Fault, FaultKind, Mapping, permitted1, permitted2
 
 #: World of stage 2 entries, which are tagged by VMID alone.
@@ -38,17 +40,85 @@ class Output(NamedTuple):
     stage2: Mapping | None = None
 
 
-class Walks(Protocol):
-    """Whoever counts the walks of an instance."""
+class Pieces(NamedTuple):
+    """Where consecutive addresses go, ``size`` of them: up to the first fault, or to where there is no more room."""
 
-    walks: int
+    pieces: list[Piece]
+    memory: list[MemoryType]  #: with which each piece's access leaves
+    size: int
+    fault: Fault | None
 
 
-class Stages:
+class Counts(Protocol):
+    """Whoever counts what stages do."""
+
+    translations_made: int
+    walks_made: int
+
+
+class StageTlb(Protocol):
+    """The TLB of a stage, as those see it who invalidate and look."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def counters(self) -> TlbCounters: ...
+
+    @property
+    def searched(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Space, Mapping]]: ...
+
+    def clear(self) -> None: ...
+
+    def invalidate_spaces(
+        self, world: int, *, vmid: int | None = None, vmid_mask: int = 0xFFFF, asid: int | None = None
+    ) -> None: ...
+
+    def invalidate_range(
+        self,
+        world: int,
+        start: int,
+        size: int,
+        *,
+        vmid: int | None = None,
+        vmid_mask: int = 0xFFFF,
+        asid: int | None = None,
+        granule_bits: int = 0,
+        level: int | None = None,
+    ) -> None: ...
+
+
+class Stages(Protocol):
     """Both stages of one SMMU, with their TLBs."""
 
+    @property
+    def tlb(self) -> StageTlb:
+        """Stage 1's."""
+
+    @property
+    def tlb2(self) -> StageTlb: ...
+
+    def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
+        """Translate ``address`` through the stages that ``context`` has."""
+
+    def pieces(
+        self, context: Context, address: int, size: int, access: Access, incoming: MemoryType, begun: Begun | None
+    ) -> Pieces:
+        """Translate ``size`` bytes from ``address`` on, which come as ``incoming``: the rest of what was ``begun``."""
+
+    def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
+        """``size`` bytes of what stage 2 translates; the physical address where that aborts."""
+
+
+class PlainStages:
+    """The same by the walks and TLBs of this package, which say what is right."""
+
     def __init__(
-        self, memory: MemoryLike, counters: Walks, tlb_entries: int, *, conflict_level: int | None = None
+        self, memory: MemoryLike, counters: Counts, tlb_entries: int, *, conflict_level: int | None = None
     ) -> None:
         """``conflict_level``: overlapping entries are found out, as far as this level of BBM lets them conflict."""
         self.memory = memory
@@ -89,8 +159,30 @@ class Stages:
             return stage2
         return Output(_truncated(context, stage2.translate(ipa)), min(size, _left(stage2, ipa)), stage1, stage2)
 
+    def pieces(
+        self, context: Context, address: int, size: int, access: Access, incoming: MemoryType, begun: Begun | None
+    ) -> Pieces:
+        assert begun is None, "nothing else began it"
+        pieces: list[Piece] = []
+        memory: list[MemoryType] = []
+        done = 0
+        while done < size:
+            self.counters.translations_made += 1
+            found = self.translate(context, address + done & 2**64 - 1, access)
+            if isinstance(found, Fault):
+                return Pieces(pieces, memory, done, found)
+            here = min(found.size, size - done)
+            leaves = self.memory_of(context, found, incoming)
+            last = pieces[-1] if pieces else None
+            if last is not None and last.pa + last.size == found.pa and memory[-1] == leaves:
+                pieces[-1] = Piece(last.pa, last.size + here)
+            else:
+                pieces.append(Piece(found.pa, here))
+                memory.append(leaves)
+            done += here
+        return Pieces(pieces, memory, done, None)
+
     def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
-        """``size`` bytes of a CD table; the physical address where that aborts."""
         assert context.stage2 is not None
         found = self._stage2(context, context.stage2, ipa, _READ, Cause.CD)
         if isinstance(found, Fault):
@@ -133,7 +225,7 @@ class Stages:
             if mapping is None:
                 if self.tlb.conflict(context.world, context.vmid, stage1.asid, canonical, stage1.aset):
                     return Fault(FaultKind.TLB_CONFLICT)
-                self.counters.walks += 1
+                self.counters.walks_made += 1
                 found = half.table.walk(canonical, _Descriptors(self, context, context.stage2))
                 if isinstance(found, Fault):
                     return found
@@ -181,7 +273,7 @@ class Stages:
             if mapping is None:
                 if self.tlb2.conflict(STAGE2_WORLD, context.vmid, 0, ipa):
                     return Fault(FaultKind.TLB_CONFLICT)
-                self.counters.walks += 1
+                self.counters.walks_made += 1
                 found = stage2.table.walk(ipa, _Descriptors(self, context, None))
                 if isinstance(found, Fault):
                     return found
@@ -207,7 +299,7 @@ class _Descriptors:
 
     __slots__ = ("_context", "_stage2", "_stages")
 
-    def __init__(self, stages: Stages, context: Context, stage2: Stage2 | None) -> None:
+    def __init__(self, stages: PlainStages, context: Context, stage2: Stage2 | None) -> None:
         self._stages = stages
         self._context = context
         self._stage2 = stage2

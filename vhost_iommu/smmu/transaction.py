@@ -125,6 +125,10 @@ class Begun(Protocol):
     def data(self) -> bytes:
         """Those that were read."""
 
+    @property
+    def counted(self) -> bool:
+        """Whether it is, and the search for its context; False: the translator has all of it to do."""
+
 
 class Run(Protocol):
     """How far a run of transfers went, and what is known of the one that ended it."""

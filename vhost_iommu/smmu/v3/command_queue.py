@@ -23,7 +23,7 @@ from .reports import Reports
 from .validity import Validity
 
 if TYPE_CHECKING:
-    from ..._core.door import Core
+    from ..._core.door import Commands
 
 #: TLB spaces that the commands of one burst may have searched.
 MOST_SEARCHED = 16384
@@ -44,7 +44,7 @@ class CommandQueue:
         reports: Reports,
         counters: Counters,
         prompt: Prompt,
-        core: Core | None,
+        compiled: Commands | None,
         trace: Trace | None,
     ) -> None:
         self.name = name
@@ -57,7 +57,7 @@ class CommandQueue:
         self.reports = reports
         self.counters = counters
         self.prompt = prompt
-        self.core = core
+        self.compiled = compiled
         self.trace = trace
         self._consuming = False
 
@@ -108,9 +108,11 @@ class CommandQueue:
         while left > 0:
             if not self.ready():
                 return False
-            if self.core is not None and self.trace is None and (done := self._consume_compiled(self.core, ring, left)):
+            if self.compiled is not None and self.trace is None:
+                done = self._consume_compiled(self.compiled, ring, left)
                 left -= done
-                continue
+                if done:
+                    continue
             left -= 1
             if self._searched() > dear:
                 return True
@@ -131,24 +133,24 @@ class CommandQueue:
                 self._stop(error, cons)
                 return False
             registers[CMDQ_CONS] = registers[CMDQ_CONS].replace(RD=ring.next(cons))
-            self.counters.commands += 1
+            self.counters.commands_consumed += 1
             self.counters.executed[command.OPCODE] += 1
             if isinstance(command, commands.CMD_SYNC):
                 self._signal(command)
         return self.ready()
 
-    def _consume_compiled(self, core: Core, ring: Ring, limit: int) -> int:
+    def _consume_compiled(self, compiled: Commands, ring: Ring, limit: int) -> int:
         """How many commands the core could carry out; it leaves those that do more than to change caches."""
         registers = self.registers
         cons = registers[CMDQ_CONS]
         prod = registers.raw(CMDQ_PROD)
-        done, index, syncs, signal = core.consume(
+        done, index, syncs, signal = compiled.consume(
             ring.base, ring.bits, prod, cons.RD, limit, self.execution.vmid_mask(), self.may_sync()
         )
         if done:
             registers[CMDQ_CONS] = cons.replace(RD=index)
-            self.counters.commands += done
-            self.counters.syncs += syncs - (signal is not None)
+            self.counters.commands_consumed += done
+            self.counters.syncs_consumed += syncs - (signal is not None)
             if signal is not None:
                 self._signal(commands.CMD_SYNC.from_bytes(signal))
         return done
@@ -164,7 +166,7 @@ class CommandQueue:
         self.reports.raise_error(GERROR.CMDQ_ERR.mask)
 
     def _signal(self, sync: commands.CMD_SYNC) -> None:
-        self.counters.syncs += 1
+        self.counters.syncs_consumed += 1
         if sync.CS != commands.CompletionSignal.SIG_IRQ:
             return
         if self.registers[IDR0].MSI and sync.MSIAddress:

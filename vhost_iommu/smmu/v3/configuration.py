@@ -7,14 +7,14 @@ immutable snapshot made of cached structures. Not modelled: permission indirecti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
-from ..context import Context, HalfContext, Response, Stage1, Stage2
+from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
 from ..transaction import Mpam
 from ..walk import Fault, LongTable, Regime, Wide, aligned_base, start_level
 from . import events
@@ -68,80 +68,143 @@ def _keep(cache: dict[_K, _V], key: _K, value: _V) -> _V:
     return value
 
 
-class Configuration:
-    """Configuration lookup of one SMMU, with its caches."""
+class OfStreams(Generic[_K, _V]):
+    """What is cached of streams: by StreamID, and by what tells several of one apart."""
 
-    def __init__(self, registers: RegisterFile, validity: Validity, memory: MemoryLike, read_ipa: ReadIpa) -> None:
+    def __init__(self) -> None:
+        self._streams: dict[int, dict[_K, _V]] = {}
+        self._count = 0
+
+    def __iter__(self) -> Iterator[tuple[int, _K, _V]]:
+        for sid, of in self._streams.items():
+            for key, value in of.items():
+                yield sid, key, value
+
+    def get(self, sid: int, key: _K) -> _V | None:
+        of = self._streams.get(sid)
+        return None if of is None else of.get(key)
+
+    def keep(self, sid: int, key: _K, value: _V) -> _V:
+        """Cache ``value``, which is returned; at capacity the oldest entry of the oldest stream goes."""
+        if self._count >= CAPACITY:
+            oldest, of = next(iter(self._streams.items()))
+            self.drop(oldest, next(iter(of)))
+        self._streams.setdefault(sid, {})[key] = value
+        self._count += 1
+        return value
+
+    def drop(self, sid: int, key: _K) -> None:
+        of = self._streams.get(sid, {})
+        if key in of:
+            del of[key]
+            self._count -= 1
+            if not of:
+                del self._streams[sid]
+
+    def drop_streams(self, first: int, count: int) -> None:
+        """All of ``count`` StreamIDs."""
+        named = range(first, first + count)
+        for sid in named if count < len(self._streams) else [sid for sid in self._streams if sid in named]:
+            self._count -= len(self._streams.pop(sid, {}))
+
+    def clear(self) -> None:
+        self._streams.clear()
+        self._count = 0
+
+
+class Configuration:
+    """Configuration lookup of one SMMU, with its caches.
+
+    ``published``: where requests find contexts by themselves; what is invalidated here is withdrawn there.
+    """
+
+    #: Called before the caches are looked at: to invalidate what is known to be due (Execution.catch_up).
+    catch_up: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        validity: Validity,
+        memory: MemoryLike,
+        read_ipa: ReadIpa,
+        published: Published | None = None,
+    ) -> None:
         self.registers = registers
         self.validity = validity
         self.memory = memory
         self._read_ipa = read_ipa
-        self.hits = 0
+        self._published = published
+        self._hits = 0
         self.misses = 0
-        self._l1stds: dict[int, L1STD] = {}  # by index in the first level
-        self._stes: dict[int, STE] = {}  # by StreamID
-        self._l1cds: dict[tuple[int, int], L1CD] = {}  # by StreamID and index in the first level
-        self._cds: dict[tuple[int, int], CD] = {}  # by StreamID and index in the table
+        self._l1stds: dict[tuple[int, int], L1STD] = {}  # by SPLIT, and index in the first level
+        self._stes: OfStreams[None, STE] = OfStreams()
+        self._l1cds: OfStreams[int, L1CD] = OfStreams()  # by index in the first level
+        self._cds: OfStreams[int, CD] = OfStreams()  # by index in the table
         # The PARTIDs of VMSs, twice: §5.6.2 lets both be stale, so that software must name both.
-        self._partids: dict[int, tuple[int, ...]] = {}  # by StreamID
+        self._partids: OfStreams[None, tuple[int, ...]] = OfStreams()
         self._vm_partids: dict[int, tuple[int, ...]] = {}  # by VMID
-        self._contexts: dict[tuple[int, int | None], Context] = {}
+        self._contexts: OfStreams[int | None, Context] = OfStreams()
+
+    @property
+    def hits(self) -> int:
+        """How often a context was there, here or published."""
+        return self._hits + (0 if self._published is None else self._published.found)
 
     # -- invalidation (§4.3) ---------------------------------------------------------------------------------
 
     def invalidate_all(self) -> None:
-        for cache in (self._l1stds, self._stes, self._l1cds, self._cds, self._contexts):
-            cache.clear()
-        self._partids.clear()
+        self.invalidate_stes(0, 1 << 32)
+        self._l1stds.clear()
         self._vm_partids.clear()
 
     def invalidate_stes(self, first: int, count: int, *, leaf: bool = False) -> None:
         """Drop the STEs of ``count`` StreamIDs and the CDs found through them; L1STDs too unless ``leaf``."""
-
-        def inside(sid: int) -> bool:
-            return first <= sid < first + count
-
-        self._stes = {sid: ste for sid, ste in self._stes.items() if not inside(sid)}
-        self._l1cds = {key: l1cd for key, l1cd in self._l1cds.items() if not inside(key[0])}
-        self._cds = {key: cd for key, cd in self._cds.items() if not inside(key[0])}
-        self._partids = {sid: partids for sid, partids in self._partids.items() if not inside(sid)}
-        self._contexts = {key: context for key, context in self._contexts.items() if not inside(key[0])}
+        self.catch_up()
+        for cache in (self._stes, self._l1cds, self._cds, self._partids, self._contexts):
+            cache.drop_streams(first, count)
         if not leaf:
-            split = self._split()
+            last = first + count - 1
             self._l1stds = {
-                at: l1std
-                for at, l1std in self._l1stds.items()
-                if not first >> split <= at <= first + count - 1 >> split
+                (split, at): l1std
+                for (split, at), l1std in self._l1stds.items()
+                if not first >> split <= at <= last >> split
             }
+        if self._published is not None:
+            self._published.withdraw_streams(first, first + count - 1)
 
     def invalidate_cd(self, sid: int, ssid: int, *, leaf: bool = False) -> None:
         """Drop one CD, and the L1CD that leads to it unless ``leaf``."""
-        self._cds.pop((sid, ssid), None)
-        ste = self._stes.get(sid)  # there are no L1CDs without it
+        self.catch_up()
+        self._cds.drop(sid, ssid)
+        ste = self._stes.get(sid, None)  # there are no L1CDs without it
         if not leaf and ste is not None and ste.S1Fmt in _CD_LEAF_BITS:
-            self._l1cds.pop((sid, ssid >> _CD_LEAF_BITS[ste.S1Fmt]), None)
+            self._l1cds.drop(sid, ssid >> _CD_LEAF_BITS[ste.S1Fmt])
         # Without a SubstreamID the CD in use is that of index 0.
-        self._contexts.pop((sid, ssid), None)
-        if ssid == 0:
-            self._contexts.pop((sid, None), None)
+        for used in (ssid, None) if ssid == 0 else (ssid,):
+            self._contexts.drop(sid, used)
+            if self._published is not None:
+                self._published.withdraw(sid, used)
 
     def invalidate_cds(self, sid: int) -> None:
         """Drop all CDs and L1CDs of a stream."""
-        self._l1cds = {key: l1cd for key, l1cd in self._l1cds.items() if key[0] != sid}
-        self._cds = {key: cd for key, cd in self._cds.items() if key[0] != sid}
-        self._contexts = {key: context for key, context in self._contexts.items() if key[0] != sid}
+        self.catch_up()
+        for cache in (self._l1cds, self._cds, self._contexts):
+            cache.drop_streams(sid, 1)
+        if self._published is not None:
+            self._published.withdraw_streams(sid, sid)
 
     def invalidate_partid_map(self, vmid: int) -> None:
         """Drop the PARTIDs cached by VMID; what streams have made of them stays (§4.3.5, §5.6.2)."""
+        self.catch_up()
         self._vm_partids.pop(vmid, None)
 
     # -- lookup ----------------------------------------------------------------------------------------------
 
     def lookup(self, sid: int, ssid: int | None) -> Context | Refusal | CdFault:
         """The context of a transaction, or why it has none, in the order of §7.3.22."""
-        context = self._contexts.get((sid, ssid))
+        context = self.kept(sid, ssid)
         if context is not None:
-            self.hits += 1
+            self._hits += 1
             return context
         self.misses += 1
 
@@ -153,8 +216,18 @@ class Configuration:
             return ste
         found = self._context(ste, sid, ssid, event)
         if isinstance(found, Context):
-            _keep(self._contexts, (sid, ssid), found)
+            self._contexts.keep(sid, ssid, found)
         return found
+
+    def kept(self, sid: int, ssid: int | None) -> Context | None:
+        """The context if it is cached, for who has looked it up before."""
+        self.catch_up()
+        return self._contexts.get(sid, ssid)
+
+    def publish(self, sid: int, ssid: int | None, context: Context) -> None:
+        """Let requests find what ``lookup`` has given."""
+        if self._published is not None:
+            self._published.publish(sid, ssid, context)
 
     def valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         """The STE of a stream, if it is legal and does not abort; C_BAD_STREAMID whatever CR2.RECINVSID says."""
@@ -163,6 +236,7 @@ class Configuration:
 
     def legal_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         """The STE of a stream, if it is legal, even one that aborts."""
+        self.catch_up()
 
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return events.record(kind, sid, ssid, **values)
@@ -328,7 +402,7 @@ class Configuration:
         return split if split in (6, 8, 10) else 6
 
     def _ste(self, sid: int, event: _Maker) -> STE | Refusal:
-        ste = self._stes.get(sid)
+        ste = self._stes.get(sid, None)
         if ste is not None:
             return ste
         config = self.registers[STRTAB_BASE_CFG]
@@ -339,13 +413,13 @@ class Configuration:
         if config.FMT == StreamTableFormat.TWO_LEVEL:
             split = self._split()
             base &= ~((1 << max(6, config.LOG2SIZE - split + 3)) - 1)
-            l1std = self._l1stds.get(sid >> split)
+            l1std = self._l1stds.get((split, sid >> split))
             if l1std is None:
                 at = base + (sid >> split) * L1STD.size
                 fetched = self._fetch(L1STD, at)
                 if fetched is None:
                     return self._not_fetched(events.F_STE_FETCH, at, event)
-                l1std = _keep(self._l1stds, sid >> split, L1STD(fetched.raw))
+                l1std = _keep(self._l1stds, (split, sid >> split), L1STD(fetched.raw))
             span = l1std.Span
             low = sid & (1 << split) - 1
             if not 1 <= span <= min(11, split + 1) or low >> span - 1:
@@ -356,25 +430,25 @@ class Configuration:
         fetched = self._fetch(STE, at)
         if fetched is None:
             return self._not_fetched(events.F_STE_FETCH, at, event)
-        return _keep(self._stes, sid, STE(fetched.raw))
+        return self._stes.keep(sid, None, STE(fetched.raw))
 
     def _cd(
         self, context: Context, ste: STE, sid: int, index: int, cd_bits: int, event: _Maker
     ) -> CD | Refusal | CdFault:
-        cd = self._cds.get((sid, index))
+        cd = self._cds.get(sid, index)
         if cd is not None:
             return cd
         # Tables are aligned to their size, leaves to theirs; low bits of a pointer that say otherwise do not count.
         at = _aligned(ste.S1ContextPtr, cd_bits + 6) + index * CD.size
         leaf_bits = _CD_LEAF_BITS.get(ste.S1Fmt)
         if cd_bits and leaf_bits:
-            l1cd = self._l1cds.get((sid, index >> leaf_bits))
+            l1cd = self._l1cds.get(sid, index >> leaf_bits)
             if l1cd is None:
                 at = _aligned(ste.S1ContextPtr, cd_bits - leaf_bits + 3) + (index >> leaf_bits) * L1CD.size
                 data = self._fetch_cd(context, at, L1CD.size, event)
                 if not isinstance(data, bytes):
                     return data
-                l1cd = _keep(self._l1cds, (sid, index >> leaf_bits), L1CD.from_bytes(data))
+                l1cd = self._l1cds.keep(sid, index >> leaf_bits, L1CD.from_bytes(data))
             # Beyond the input of stage 2 an address faults there (§3.4.3).
             if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.validity.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
@@ -382,7 +456,7 @@ class Configuration:
         data = self._fetch_cd(context, at, CD.size, event)
         if not isinstance(data, bytes):
             return data
-        return _keep(self._cds, (sid, index), CD.from_bytes(data))
+        return self._cds.keep(sid, index, CD.from_bytes(data))
 
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
@@ -398,7 +472,7 @@ class Configuration:
 
     def _partid_map(self, context: Context, ste: STE, sid: int, event: _Maker) -> tuple[int, ...] | Refusal:
         """VMS.PARTID_MAP of a stream; no other part of a VMS is read."""
-        partids = self._partids.get(sid)
+        partids = self._partids.get(sid, None)
         if partids is not None:
             return partids
         partids = self._vm_partids.get(context.vmid)
@@ -409,21 +483,22 @@ class Configuration:
                 return self._not_fetched(events.F_VMS_FETCH, at, event)
             partids = partid_map.elements(int.from_bytes(data, "little"))
             _keep(self._vm_partids, context.vmid, partids)
-        return _keep(self._partids, sid, partids)
+        return self._partids.keep(sid, None, partids)
 
 
 class StrictConfiguration(Configuration):
     """One that finds out where several cached STEs that differ match a StreamID, by CONT of one of them (§3.20.2)."""
 
     def _ste(self, sid: int, event: _Maker) -> STE | Refusal:
-        cached = sid in self._stes
+        cached = self._stes.get(sid, None) is not None
         ste = super()._ste(sid, event)
         if isinstance(ste, Refusal):
             return ste
         if not cached:
             # Who is within its span has one more STE that matches.
-            self._contexts = {key: each for key, each in self._contexts.items() if not _spans(sid, ste, key[0])}
-        for at, other in self._stes.items():
+            for at in {at for at, _, _ in self._contexts if _spans(sid, ste, at)}:
+                self._contexts.drop_streams(at, 1)
+        for at, _, other in self._stes:
             if at != sid and _spans(at, other, sid) and (ste.raw ^ other.raw) & _ALIKE:
                 return Refusal(event(events.F_CFG_CONFLICT))
         return ste

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...layout import Layout
@@ -18,14 +18,16 @@ FIRST_EVENTS = 3
 class Counters:
     """What an instance did since it was made; TLB and configuration caches count for themselves."""
 
-    transactions: int = 0
-    translations: int = 0  #: pieces, one for each page touched
-    walks: int = 0  #: of either stage
+    transactions_made: int = 0  #: by the model, as here below
+    translations_made: int = 0
+    walks_made: int = 0
+    #: … and (transactions, translations, walks, …) of the core.
+    core: Callable[[], Sequence[int]] = lambda: (0, 0, 0)
     faults: int = 0
     stalls: int = 0
-    commands: int = 0
+    commands_consumed: int = 0  #: by the model, as CMD_SYNCs
     command_errors: int = 0
-    syncs: int = 0
+    syncs_consumed: int = 0
     page_requests: int = 0
     events: int = 0
     events_lost: int = 0
@@ -41,8 +43,8 @@ class Counters:
     #: … and those that were answered from its mirror.
     reads_mirrored: Callable[[], int] = lambda: 0
     writes_seen: int = 0  #: likewise
-    #: … and those that its doorbell has carried out.
-    writes_carried_out: Callable[[], int] = lambda: 0
+    #: … and (writes, commands, CMD_SYNCs) that its doorbell has carried out.
+    by_doorbell: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
 
     def event_made(self, event: Layout) -> None:
         """Before it is recorded, or lost."""
@@ -50,6 +52,33 @@ class Counters:
         self.made[kind] += 1
         if self.made[kind] <= FIRST_EVENTS:
             self.first_events.append(event)
+
+    @property
+    def transactions(self) -> int:
+        return self.transactions_made + self.core()[0]
+
+    @property
+    def translations(self) -> int:
+        """Pieces, one for each page touched."""
+        return self.translations_made + self.core()[1]
+
+    @property
+    def walks(self) -> int:
+        """Of either stage."""
+        return self.walks_made + self.core()[2]
+
+    @property
+    def commands(self) -> int:
+        return self.commands_consumed + self.by_doorbell()[1]
+
+    @property
+    def syncs(self) -> int:
+        return self.syncs_consumed + self.by_doorbell()[2]
+
+    @property
+    def writes_carried_out(self) -> int:
+        """Of CMDQ_PROD, by the doorbell."""
+        return self.by_doorbell()[0]
 
     @property
     def commands_by_kind(self) -> dict[str, int]:
@@ -68,4 +97,4 @@ class Counters:
 
     @property
     def mmio_writes(self) -> int:
-        return self.writes_seen + self.writes_carried_out()
+        return self.writes_seen + self.writes_carried_out

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ...register_file import RegisterFile
 from ..ats import PageResponse, PrgResponse
 from ..context import Context
-from ..stages import STAGE2_WORLD, Stages
-from ..tlb import Tlb
-from ..walk import Access, Mapping
+from ..stages import STAGE2_WORLD, Stages, StageTlb
+from ..walk import Access
 from . import commands
 from .ats import Ats
 from .configuration import Configuration
@@ -25,7 +24,7 @@ from .stalls import Stalls
 from .validity import StreamWorld, Validity
 
 if TYPE_CHECKING:
-    from ..._core.door import Core
+    from ..._core.door import Commands, Core
 
 OK, ILL = CommandError.CERROR_NONE, CommandError.CERROR_ILL
 
@@ -64,7 +63,9 @@ class Execution:
         ats: Ats,
         pri: PriQueue,
         core: Core | None,
+        compiled: Commands | None,
     ) -> None:
+        """``core``: whose readers a CMD_SYNC waits for; ``compiled``: what carries out some commands before us."""
         self.registers = registers
         self.validity = validity
         self.configuration = configuration
@@ -73,6 +74,9 @@ class Execution:
         self.ats = ats
         self.pri = pri
         self.core = core
+        self.compiled = compiled
+        if compiled is not None:
+            configuration.catch_up = self.catch_up
         self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
             opcode: (kind, getattr(self, kind.__name__))
             for opcode, kind in commands.COMMANDS.items()
@@ -90,6 +94,12 @@ class Execution:
         if typed.raw & _SSEC and any(f.name == "SSec" for f in kind.fields):
             return ILL
         return handler(typed)
+
+    def catch_up(self) -> None:
+        """Carry out what is kept for the model."""
+        assert self.compiled is not None
+        for kept in self.compiled.take_kept():
+            self.execute(commands.decode(kept))
 
     def CMD_PREFETCH_CONFIG(self, command: commands.CMD_PREFETCH_CONFIG) -> CommandError:
         if self.registers[CR0ACK].SMMUEN:
@@ -267,7 +277,7 @@ class Execution:
         return self._invalidate_by_address(self.stages.tlb, world, command, self._vmid(vmid), asid)
 
     def _invalidate_by_address(
-        self, tlb: Tlb[Mapping], world: int, command: _ByAddress, vmid: int | None, asid: int | None = None
+        self, tlb: StageTlb, world: int, command: _ByAddress, vmid: int | None, asid: int | None = None
     ) -> CommandError:
         """The address, or the range of §4.4.1.1. A level hint narrows what must go, and here what does go."""
         registers = self.registers

@@ -19,19 +19,12 @@ from ...mmio import Mirror
 from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..stages import Stages
+from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
+from ..stages import PlainStages, Stages
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
-from .compiled import (
-    CONTEXTS,
-    PARAMETERS,
-    CompiledConfiguration,
-    CompiledCounters,
-    CompiledStages,
-    windows_of,
-)
 from .configuration import Configuration, StrictConfiguration
 from .counters import Counters
 from .enables import MSI_SOURCES, Enables, guards
@@ -50,17 +43,15 @@ from .registers import (
     EVENTQ_BASE,
     EVENTQ_CONS,
     EVENTQ_PROD,
+    GBPA,
     GERROR,
     GERRORN,
     IDR0,
-    IDR1,
     IDR3,
     IDR5,
     PRIQ_BASE,
     PRIQ_PROD,
     REGISTERS,
-    STRTAB_BASE,
-    STRTAB_BASE_CFG,
     met,
 )
 from .reports import Reports
@@ -70,6 +61,9 @@ from .validity import Validity
 
 if TYPE_CHECKING:
     from ..._core.door import Core
+
+#: Registers from which the core's parameters come.
+PARAMETERS = (IDR0, IDR3, IDR5, CR2, CR0ACK, GBPA)
 
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
@@ -138,18 +132,25 @@ class Smmu:
         self.core: Core | None = core
         self.stages: Stages
         self.configuration: Configuration
+        counters = self.counters
         if core is None:
             level = self.registers[IDR3].BBML if tlb_conflicts else None
-            self.stages = Stages(memory, self.counters, tlb_entries, conflict_level=level)
+            self.stages = PlainStages(memory, counters, tlb_entries, conflict_level=level)
             lookup = StrictConfiguration if configuration_conflicts else Configuration
             self.configuration = lookup(self.registers, self.validity, memory, self.stages.read_ipa)
         else:
             assert isinstance(memory, Memory)
-            self.counters = CompiledCounters(core)
-            self.stages = CompiledStages(core, memory, self.counters)
-            self.configuration = CompiledConfiguration(core, self.registers, self.validity)
+            self.stages = NativeStages(core)
+            self.configuration = Configuration(
+                self.registers, self.validity, memory, self.stages.read_ipa, NativePublished(core)
+            )
             memory.watch(lambda windows: core.set_windows(windows_of(windows)))
-        registers, validity, counters = self.registers, self.validity, self.counters
+            counters.core = core.counts
+        #: SMMUv3's part of the core.
+        compiled = None if core is None or door is None else door.Commands(core)
+        if compiled is not None:
+            counters.executed_compiled = compiled.counts
+        registers, validity = self.registers, self.validity
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
@@ -157,7 +158,7 @@ class Smmu:
         self.reports.interrupt = interrupt
         self.reports.answered = self._msis_answered
         self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after)
-        self.prompt = Prompt(registers, counters, self.lock, core, self._sync_msi_aborted)
+        self.prompt = Prompt(registers, counters, self.lock, compiled, self._sync_msi_aborted)
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
         self.stalls = Stalls(
@@ -171,36 +172,32 @@ class Smmu:
             registers, validity, memory, self.configuration, self.reports, self.ats, self.endpoints, counters
         )
         self.execution = Execution(
-            registers, validity, self.configuration, self.stages, self.stalls, self.ats, self.pri, core
+            registers, validity, self.configuration, self.stages, self.stalls, self.ats, self.pri, core, compiled
         )
         self.commands = CommandQueue(
             name, registers, validity, memory, self.execution, self.stages, self.ats, self.reports, counters,
-            self.prompt, core, trace,
+            self.prompt, compiled, trace,
         )  # fmt: skip
         self.transactions = Transactions(
             name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
-            self.ats, counters, core, trace,
+            self.ats, counters, trace,
         )  # fmt: skip
         registers.attach(self.enables)
         registers.attach(self)
+        self._compiled = compiled
         if core is not None:
             registers.watch(PARAMETERS, self._parameters_changed)
 
     def _parameters_changed(self) -> None:
         """Tell the core; returns when no request of masters is under way that began before."""
         assert self.core is not None
-        registers, validity = self.registers, self.validity
+        assert self._compiled is not None
+        raw = self.registers.raw
+        self._compiled.set_registers(idr0=raw(IDR0), idr3=raw(IDR3), idr5=raw(IDR5), cr2=raw(CR2))
         self.core.set_parameters(
-            idr0=registers.raw(IDR0),
-            idr1=registers.raw(IDR1),
-            idr3=registers.raw(IDR3),
-            idr5=registers.raw(IDR5),
-            mpamidr=validity.mpamidr.raw,
-            cr2=registers.raw(CR2),
-            strtab_base=registers.raw(STRTAB_BASE),
-            strtab_base_cfg=registers.raw(STRTAB_BASE_CFG),
-            enabled=bool(registers.raw(CR0ACK) & CR0ACK.SMMUEN.mask),
-            gbpa=self.enables.gbpa().raw,
+            output_bits=self.validity.output_bits,
+            enabled=bool(raw(CR0ACK) & CR0ACK.SMMUEN.mask),
+            aborts=bool(self.enables.gbpa().ABORT),
         )
 
     @property

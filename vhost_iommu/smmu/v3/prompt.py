@@ -11,15 +11,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ... import _core
 from ...mmio import Mirror
 from ...register_file import RegisterFile
 from ..queue import Ring
-from .compiled import DOORBELL_REGISTERS, CompiledCounters, doorbell
 from .counters import Counters
-from .registers import CMDQ_CONS, CMDQ_PROD
+from .registers import CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0ACK, GERROR, GERRORN
 
 if TYPE_CHECKING:
-    from ..._core.door import Core, Doorbell
+    from ..._core.door import Commands, Doorbell
+
+#: What the doorbell's queue depends on, but for CMDQ_PROD, whose stores are followed by consumption at once.
+DOORBELL_REGISTERS = (CMDQ_BASE, CMDQ_CONS, CR0ACK, GERROR, GERRORN)
 
 
 class Prompt:
@@ -30,19 +33,19 @@ class Prompt:
         registers: RegisterFile,
         counters: Counters,
         lock: AbstractContextManager[Any],
-        core: Core | None,
+        compiled: Commands | None,
         aborted: Callable[[], None],
     ) -> None:
         """``aborted`` is told that the MSI of a CMD_SYNC that the doorbell has carried out was."""
         self.registers = registers
         self.counters = counters
         self.lock = lock
-        self.core = core
+        self.compiled = compiled
         self._aborted = aborted
         self._mirror: Mirror | None = None
         self._doorbell: Doorbell | None = None
         self._plain = True
-        if core is not None:
+        if compiled is not None:
             registers.watch(DOORBELL_REGISTERS, self.disarm)
 
     def mirror(self, make: Callable[[int], Mirror], size: int, burst: int) -> Mirror:
@@ -52,16 +55,14 @@ class Prompt:
             self.registers.mirror(made)
             self.counters.reads_mirrored = lambda: made.reads
             self.gate(self._plain)
-            if self.core is not None:
-                self._hang(doorbell(self.lock, self.core, made, burst, self._rung))
+            door = _core.built()
+            # A doorbell shares the core's own lock and mirror.
+            if self.compiled is None or door is None:
+                return made
+            if isinstance(self.lock, door.Lock) and door.is_mirror(made):
+                bell = door.Doorbell(self.lock, self.compiled, made, CMDQ_PROD.at, CMDQ_CONS.at, burst, self._rung)
+                self._doorbell, self.counters.by_doorbell = bell, bell.counts
         return self._mirror
-
-    def _hang(self, bell: Doorbell | None) -> None:
-        self._doorbell = bell
-        if bell is not None:
-            assert isinstance(self.counters, CompiledCounters)
-            self.counters.by_doorbell = counts = bell.counts
-            self.counters.writes_carried_out = lambda: counts()[0]
 
     def gate(self, plain: bool) -> None:
         """``plain``: reads of the mirror may go unseen."""

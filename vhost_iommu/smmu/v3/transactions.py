@@ -7,18 +7,16 @@ Law: a fault is a value until it is a record; whoever calls holds the instance's
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ...register_file import RegisterFile
 from ...trace import Trace
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
 from ..stages import Stages
-from ..transaction import NO_MPAM, Answer, Begun, Mpam, Outcome, Piece, Transaction
+from ..transaction import NO_MPAM, Answer, Begun, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
-from .compiled import DISABLED, NO_CONTEXT, RESPONSES, access_bits, fault_of, memory_type, packed_type, refusal
 from .configuration import CdFault, Configuration, Refusal
 from .counters import Counters
 from .enables import Enables
@@ -27,8 +25,6 @@ from .reports import Reports
 from .stalls import Stalls
 from .validity import Validity
 
-if TYPE_CHECKING:
-    from ..._core.door import Core
 
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
@@ -46,7 +42,7 @@ _ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
 class Transactions:
-    """The bus side of one SMMU; ``core`` None: by the reference alone."""
+    """The bus side of one SMMU."""
 
     def __init__(
         self,
@@ -60,7 +56,6 @@ class Transactions:
         stalls: Stalls,
         ats: Ats,
         counters: Counters,
-        core: Core | None,
         trace: Trace | None,
     ) -> None:
         self.name = name
@@ -73,7 +68,6 @@ class Transactions:
         self.stalls = stalls
         self.ats = ats
         self.counters = counters
-        self.core = core
         self.trace = trace
 
     def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
@@ -89,7 +83,7 @@ class Transactions:
     def unsupported(self, t: Transaction) -> Answer:
         """Abort a transaction of a type that is not supported; recorded even while translation is off (§7.3.2)."""
         answer = Answer(Outcome.ABORT)
-        self.counters.transactions += 1
+        self.counters.transactions_made += 1
         self.counters.faults += 1
         if not t.translated:
             attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
@@ -101,8 +95,8 @@ class Transactions:
     def _translate(self, t: Transaction, begun: Begun | None) -> Answer:
         answer = Answer()
         registers = self.registers
-        if self.core is None or t.translated:  # the core counts its own
-            self.counters.transactions += 1
+        if begun is None or not begun.counted:
+            self.counters.transactions_made += 1
         if t.translated:
             if t.ssid is None or not registers[IDR3].PASIDTT:
                 # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
@@ -111,9 +105,7 @@ class Transactions:
             if isinstance(split, CdFault):
                 self._fault_of(split.context, t, t.iova, split.fault, answer)
                 return answer
-            return answer if split is None else self._pages(split, t, answer)
-        if self.core is not None:
-            return self._translate_compiled(t, begun, answer)
+            return answer if split is None else self._pages(split, t, None, answer)
         if not registers[CR0ACK].SMMUEN:
             if self.enables.gbpa().ABORT or (t.iova + t.size - 1) >> self.validity.output_bits:
                 answer.outcome = Outcome.ABORT
@@ -122,13 +114,23 @@ class Transactions:
                 answer.memory.append(self._bypass_memory(t))
                 answer.mpam = self.enables.bypass_mpam
             return answer
-        context = self.configuration.lookup(t.sid, t.ssid)
+        context = self._context(t, begun)
         if isinstance(context, Refusal):
             return self._refused(context, answer)
         if isinstance(context, CdFault):
             self._fault_of(context.context, t, t.iova, context.fault, answer)
             return answer
-        return self._pages(context, t, answer)
+        return self._pages(context, t, begun, answer)
+
+    def _context(self, t: Transaction, begun: Begun | None) -> Context | Refusal | CdFault:
+        """The context of ``t``, which requests find by themselves from now on if this one did not."""
+        if begun is not None and begun.counted:
+            kept = self.configuration.kept(t.sid, t.ssid)
+            return self.configuration.lookup(t.sid, t.ssid) if kept is None else kept
+        found = self.configuration.lookup(t.sid, t.ssid)
+        if begun is not None and isinstance(found, Context):
+            self.configuration.publish(t.sid, t.ssid, found)
+        return found
 
     def _refused(self, refused: Refusal, answer: Answer) -> Answer:
         self.counters.faults += 1
@@ -138,27 +140,6 @@ class Transactions:
             self._record(refused.event, answer)
         return answer
 
-    def _translate_compiled(self, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
-        """The same by the core: its pieces, and what it says of a fault."""
-        assert self.core is not None
-        access, memory = access_bits(t), packed_type(t.memory)
-        pieces, mpam, ended = self.core.pieces(t.sid, t.ssid, t.iova, t.size, access, memory, begun)
-        end, done, access, event, ssid, fetch, fault, responses = ended
-        if end == NO_CONTEXT:
-            return self._refused(refusal(t.sid, event, ssid, fetch), answer)
-        if end == DISABLED:
-            answer.outcome = Outcome.ABORT
-            return answer
-        answer.pieces = [Piece(pa, size) for pa, size, _ in pieces]
-        answer.memory = [memory_type(packed) for _, _, packed in pieces]
-        answer.mpam = Mpam(*mpam) if self.registers[CR0ACK].SMMUEN else self.enables.bypass_mpam
-        if fault is not None:
-            values = Access(bool(access & 1), bool(access & 2), bool(access & 4))
-            self._fault(RESPONSES[responses], t, t.iova + done & 2**64 - 1, values, fault_of(fault), answer)
-        elif done < t.size:
-            answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
-        return answer
-
     def _bypass_memory(self, t: Transaction) -> MemoryType:
         """What GBPA makes of a memory type while the SMMU is disabled (§13.2)."""
         if not self.registers[IDR1].ATTR_TYPES_OVR:
@@ -166,27 +147,15 @@ class Transactions:
         gbpa = self.enables.gbpa()
         return override(t.memory, replace_type=bool(gbpa.MTCFG), memattr=gbpa.MemAttr, shcfg=gbpa.SHCFG)
 
-    def _pages(self, context: Context, t: Transaction, answer: Answer) -> Answer:
+    def _pages(self, context: Context, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
         """Translate page by page up to the first fault."""
         answer.mpam = context.mpam
-        access = self._access(context, t)
-        address, left = t.iova, t.size
-        while left > 0:
-            self.counters.translations += 1
-            found = self.stages.translate(context, address, access)
-            if isinstance(found, Fault):
-                self._fault_of(context, t, address, found, answer)
-                return answer
-            size = min(found.size, left)
-            memory = self.stages.memory_of(context, found, t.memory)
-            last = answer.pieces[-1] if answer.pieces else None
-            if last is not None and last.pa + last.size == found.pa and answer.memory[-1] == memory:
-                answer.pieces[-1] = Piece(last.pa, last.size + size)
-            else:
-                answer.pieces.append(Piece(found.pa, size))
-                answer.memory.append(memory)
-            address = (address + size) & 2**64 - 1
-            left -= size
+        found = self.stages.pieces(context, t.iova, t.size, self._access(context, t), t.memory, begun)
+        answer.pieces, answer.memory = found.pieces, found.memory
+        if found.fault is not None:
+            self._fault_of(context, t, t.iova + found.size & 2**64 - 1, found.fault, answer)
+        elif found.size < t.size:
+            answer.outcome = Outcome.ABORT  # more pieces than any master's transaction has
         return answer
 
     @staticmethod

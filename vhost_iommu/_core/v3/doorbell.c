@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "doorbell.h"
+#include "v3/doorbell.h"
 
 #include "internal.h"
 
 static bool send(const struct vi_doorbell *bell, const uint64_t *sync)
 {
     uint32_t data = (uint32_t)CMD_SYNC_MSIData(sync);
-    struct vi_reader *reader = vi_enter(bell->core, 0);
+    struct vi_reader *reader = vi_enter(bell->v3->core, 0);
     bool written = vi_write(reader, CMD_SYNC_MSIAddress(sync) & reader->setup->output_mask, &data, sizeof data);
     vi_exit(reader);
     return written;
@@ -21,7 +21,7 @@ static bool ring(struct vi_doorbell *bell, uint32_t value)
     atomic_store(&bell->rung, true);
     for (uint32_t left = bell->burst; (queue->cons ^ queue->prod) & index_mask;) {
         struct vi_consumed so_far;
-        uint32_t done = vi_consume(bell->core, queue, left, &so_far);
+        uint32_t done = vi_consume(bell->v3, queue, left, &so_far);
         if (!done)
             return false; /* the next is for the owner, or all of `left` was consumed */
         left -= done;

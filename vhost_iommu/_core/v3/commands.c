@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The commands that change nothing but caches, and the plain CMD_SYNC (chapter 4; command_queue.py). */
+#include "v3/commands.h"
+
 #include "internal.h"
 
 /* Commands that are fetched at once. */
@@ -9,13 +11,13 @@
 enum handled { DONE, NOT_OURS };
 
 struct scope {
+    struct vi_v3 *v3;
     struct vi_core *core;
-    const struct vi_parameters *p;
     uint16_t vmid_mask;
 };
 
 /* Without stage 2 all entries have VMID 0, whatever the command says (§4.4.2). */
-static int32_t vmid_of(const struct scope *s, uint64_t vmid) { return IDR0_S2P(s->p->idr0) ? (int32_t)vmid : 0; }
+static int32_t vmid_of(const struct scope *s, uint64_t vmid) { return IDR0_S2P(s->v3->idr0) ? (int32_t)vmid : 0; }
 
 /* The address, or the range of §4.4.1.1, whose fields all commands by address have at the same place. */
 static enum handled by_address(const struct scope *s, int world, const uint64_t *command, uint64_t address,
@@ -25,8 +27,8 @@ static enum handled by_address(const struct scope *s, int world, const uint64_t 
     uint8_t granule_bits = 0;
     int8_t level = VI_ANY_LEVEL;
     uint64_t size = 1;
-    if (IDR3_RIL(s->p->idr3) && CMD_TLBI_NH_VA_TG(command)) {
-        bool ds = IDR5_DS(s->p->idr5);
+    if (IDR3_RIL(s->v3->idr3) && CMD_TLBI_NH_VA_TG(command)) {
+        bool ds = IDR5_DS(s->v3->idr5);
         granule_bits = granules[CMD_TLBI_NH_VA_TG(command)];
         uint64_t ttl = CMD_TLBI_NH_VA_TTL(command), scale = CMD_TLBI_NH_VA_SCALE(command);
         if (ttl == 1 && granule_bits == 14 && !ds)
@@ -52,40 +54,56 @@ static enum handled spaces(const struct scope *s, int world, int32_t vmid, int32
     return DONE;
 }
 
+/* For the model; false: there is no room. */
+static bool keep(struct vi_v3 *v3, const uint64_t *command)
+{
+    if (v3->kept == VI_MOST_KEPT)
+        return false;
+    memcpy(v3->keeps[v3->kept++], command, sizeof *v3->keeps);
+    return true;
+}
+
+static enum handled streams(const struct scope *s, const uint64_t *command, uint64_t first, uint64_t last)
+{
+    if (!keep(s->v3, command))
+        return NOT_OURS;
+    vi_withdraw_streams(s->core, (uint32_t)first, (uint32_t)last);
+    return DONE;
+}
+
 static enum handled stes(const struct scope *s, const uint64_t *command)
 {
-    uint32_t sid = (uint32_t)CMD_CFGI_STE_RANGE_SID(command);
-    uint64_t range = CMD_CFGI_STE_RANGE_Range(command);
-    if (range == 31)
-        vi_invalidate_configuration(s->core);
-    else
-        vi_invalidate_stes(s->core, sid & (uint32_t) ~((UINT64_C(2) << range) - 1), UINT64_C(2) << range, false);
+    uint64_t others = (UINT64_C(2) << CMD_CFGI_STE_RANGE_Range(command)) - 1; /* of 31: all */
+    return streams(s, command, CMD_CFGI_STE_RANGE_SID(command) & ~others, CMD_CFGI_STE_RANGE_SID(command) | others);
+}
+
+static enum handled cd(const struct scope *s, const uint64_t *command)
+{
+    uint32_t sid = (uint32_t)CMD_CFGI_CD_SID(command), ssid = (uint32_t)CMD_CFGI_CD_SSID(command);
+    if (!keep(s->v3, command))
+        return NOT_OURS;
+    vi_withdraw(s->core, sid, ssid);
+    /* Without a SubstreamID the CD in use is that of index 0. */
+    if (ssid == 0)
+        vi_withdraw(s->core, sid, VI_NO_SSID);
     return DONE;
 }
 
 static enum handled execute(const struct scope *s, const uint64_t *command)
 {
-    const struct vi_parameters *p = s->p;
-    bool s1 = IDR0_S1P(p->idr0), s2 = IDR0_S2P(p->idr0), hyp = s1 && IDR0_Hyp(p->idr0), e2h = CR2_E2H(p->cr2);
+    uint32_t idr0 = s->v3->idr0;
+    bool s1 = IDR0_S1P(idr0), s2 = IDR0_S2P(idr0), hyp = s1 && IDR0_Hyp(idr0), e2h = CR2_E2H(s->v3->cr2);
     if (CMD_CFGI_STE_SSec(command))
         return NOT_OURS;
     switch (Command_OPCODE(command)) {
     case VI_Opcode_CMD_CFGI_STE:
-        vi_invalidate_stes(s->core, (uint32_t)CMD_CFGI_STE_SID(command), 1, CMD_CFGI_STE_Leaf(command));
-        return DONE;
+        return streams(s, command, CMD_CFGI_STE_SID(command), CMD_CFGI_STE_SID(command));
     case VI_Opcode_CMD_CFGI_STE_RANGE:
         return stes(s, command);
     case VI_Opcode_CMD_CFGI_CD:
-        if (!s1)
-            return NOT_OURS;
-        vi_invalidate_cd(s->core, (uint32_t)CMD_CFGI_CD_SID(command), (uint32_t)CMD_CFGI_CD_SSID(command),
-                         CMD_CFGI_CD_Leaf(command));
-        return DONE;
+        return s1 ? cd(s, command) : NOT_OURS;
     case VI_Opcode_CMD_CFGI_CD_ALL:
-        if (!s1)
-            return NOT_OURS;
-        vi_invalidate_cds(s->core, (uint32_t)CMD_CFGI_CD_ALL_SID(command));
-        return DONE;
+        return s1 ? streams(s, command, CMD_CFGI_CD_ALL_SID(command), CMD_CFGI_CD_ALL_SID(command)) : NOT_OURS;
     case VI_Opcode_CMD_TLBI_NH_ALL:
         return s1 ? spaces(s, VI_WORLD_EL1, vmid_of(s, CMD_TLBI_NH_ALL_VMID(command)), VI_ANY) : NOT_OURS;
     case VI_Opcode_CMD_TLBI_NH_ASID:
@@ -129,26 +147,27 @@ static enum handled execute(const struct scope *s, const uint64_t *command)
 }
 
 /* Whether this CMD_SYNC's signal is an MSI, and to guest memory. */
-static bool signals_in_ram(struct vi_core *core, const uint64_t *sync)
+static bool signals_in_ram(const struct vi_v3 *v3, const uint64_t *sync)
 {
-    struct vi_reader *reader = vi_enter(core, 0);
+    struct vi_reader *reader = vi_enter(v3->core, 0);
     uint64_t address = CMD_SYNC_MSIAddress(sync);
-    bool in_ram = address && IDR0_MSI(reader->setup->parameters.idr0) &&
+    bool in_ram = address && IDR0_MSI(v3->idr0) &&
                   vi_find(reader, address & reader->setup->output_mask, 4, VI_MAY_WRITE);
     vi_exit(reader);
     return in_ram;
 }
 
-static bool may_sync(struct vi_core *core, const struct vi_command_queue *queue, const uint64_t *sync)
+static bool may_sync(const struct vi_v3 *v3, const struct vi_command_queue *queue, const uint64_t *sync)
 {
     uint64_t signal = CMD_SYNC_CS(sync);
     return queue->may_sync && signal != 3 &&
            (signal != VI_CompletionSignal_SIG_IRQ || queue->signals == VI_SIGNALS_ALL ||
-            (queue->signals == VI_SIGNALS_IN_RAM && signals_in_ram(core, sync)));
+            (queue->signals == VI_SIGNALS_IN_RAM && signals_in_ram(v3, sync)));
 }
 
-uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, uint32_t limit, struct vi_consumed *so_far)
+uint32_t vi_consume(struct vi_v3 *v3, const struct vi_command_queue *queue, uint32_t limit, struct vi_consumed *so_far)
 {
+    struct vi_core *core = v3->core;
     uint64_t fetched[AT_ONCE][2];
     uint32_t slots = UINT32_C(1) << queue->log2size, index_mask = 2 * slots - 1, done = 0;
     *so_far = (struct vi_consumed){.cons = queue->cons & index_mask};
@@ -159,18 +178,17 @@ uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, 
         count = count < limit - done ? count : limit - done;
         count = count < AT_ONCE ? count : AT_ONCE;
         struct vi_reader *reader = vi_enter(core, 0);
-        struct vi_parameters parameters = reader->setup->parameters;
         bool read = vi_read(reader, queue->base + (uint64_t)slot * 16, fetched, (uint64_t)count * 16);
         vi_exit(reader);
         if (!read)
             return done; /* the caller finds out where it aborts */
-        struct scope scope = {core, &parameters, queue->vmid_mask};
+        struct scope scope = {v3, core, queue->vmid_mask};
         for (uint32_t at = 0; at < count; at++) {
             const uint64_t *command = fetched[at];
             bool sync = Command_OPCODE(command) == VI_Opcode_CMD_SYNC;
-            if (sync ? !may_sync(core, queue, command) : execute(&scope, command) != DONE)
+            if (sync ? !may_sync(v3, queue, command) : execute(&scope, command) != DONE)
                 return done;
-            VI_COUNT(core->commands[Command_OPCODE(command)]);
+            VI_COUNT(v3->carried_out[Command_OPCODE(command)]);
             so_far->cons = (so_far->cons + 1) & index_mask;
             done++;
             if (!sync)
@@ -186,10 +204,4 @@ uint32_t vi_consume(struct vi_core *core, const struct vi_command_queue *queue, 
         }
     }
     return done;
-}
-
-void vi_count_commands(struct vi_core *core, uint64_t counts[256])
-{
-    for (unsigned opcode = 0; opcode < 256; opcode++)
-        counts[opcode] = VI_GET(core->commands[opcode]);
 }

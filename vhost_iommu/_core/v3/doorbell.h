@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The doorbell of a command queue: writes of CMDQ_PROD, carried out in the thread that receives them, without the
+ * The doorbell of an SMMUv3's command queue: writes of CMDQ_PROD, carried out in the thread that receives them, without the
  * interpreter, while all that follows from them is of the core.
  *
  * The owner of the registers arms it, under its lock, with the queue as it is, once nothing but commands moves CMDQ_PROD
@@ -13,12 +13,12 @@
 
 #include <pthread.h>
 
-#include "core.h"
 #include "mirror.h"
+#include "v3/commands.h"
 
 struct vi_doorbell {
     pthread_mutex_t *lock;
-    struct vi_core *core;
+    struct vi_v3 *v3;
     struct vi_mirror *mirror;  /* where CMDQ_PROD and CMDQ_CONS are read */
     uint64_t prod_at, cons_at; /* their offsets in it */
     uint32_t burst;            /* commands that are carried out before others may have the lock */
