@@ -25,7 +25,6 @@ from .reports import Reports
 from .stalls import Stalls
 from .validity import Validity
 
-
 #: Which event a walk's fault becomes.
 FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
     FaultKind.TRANSLATION: events.F_TRANSLATION,
