@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "software.h"
+#include "v3/commands.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,6 +25,7 @@ struct machine {
     size_t left;
     struct vi_core *core;
     struct vi_parameters set;
+    struct vi_v3 v3;
     uint8_t *ram, *next, *rom;
     uint8_t *before; /* a copy of RAM */
 };
@@ -63,10 +65,6 @@ static uint64_t take_word(struct machine *m)
 static uint64_t take_place(struct machine *m)
 {
     static const uint32_t blocks[][2] = {
-        {STRTAB, 64 * STREAMS},
-        {L1STRTAB, 64},
-        {CDS, 64 * STREAMS},
-        {MANY_CDS, 128},
         {STAGE1 + 8 * (uint32_t)(IOVA >> 30 & 511), 8},
         {STAGE1 + 0x1000 + 8 * (uint32_t)(IOVA >> 21 & 511), 8},
         {STAGE1 + 0x2000, 8 * PAGE_COUNT},
@@ -131,7 +129,7 @@ struct asked {
 };
 
 struct answered {
-    struct vi_lookup found;
+    bool found;
     struct vi_fault fault;
     uint64_t pa, size;
 };
@@ -139,16 +137,11 @@ struct answered {
 static void ask(struct vi_reader *reader, const struct asked *asked, struct answered *answer)
 {
     *answer = (struct answered){0};
-    vi_lookup(reader, asked->sid, asked->ssid, &answer->found);
-    REQUIRE(answer->found.status <= VI_CD_FAULT);
-    if (answer->found.status == VI_CD_FAULT) {
-        REQUIRE(answer->found.fault.kind != VI_NO_FAULT);
-        check_fault(&answer->found.fault);
-    }
-    if (answer->found.status != VI_FOUND)
+    const struct vi_context *context = vi_context_of(reader, asked->sid, asked->ssid);
+    answer->found = context;
+    if (!context)
         return;
-    const struct vi_context *context = answer->found.context;
-    REQUIRE(context && context->sid == asked->sid);
+    REQUIRE(context->sid == asked->sid && context->ssid == asked->ssid);
     struct vi_output output;
     answer->fault = vi_translate(reader, context, asked->address, asked->access, VI_INCOMING, asked->mappings, &output);
     check_fault(&answer->fault);
@@ -159,6 +152,96 @@ static void ask(struct vi_reader *reader, const struct asked *asked, struct answ
     REQUIRE(!asked->mappings || (output.has1 == context->stage1 && output.has2 == context->stage2));
     answer->pa = output.pa;
     answer->size = output.size;
+}
+
+/* A table that a model may make: its shape is one that the architecture has, all else is any. */
+static void bend_table(struct machine *m, struct vi_table *t)
+{
+    uint64_t kind = take(m, 1), flags = take(m, 1);
+    unsigned granule = kind & 64 ? 12 + 2 * (kind & 3) % 6 : t->granule_bits, most = 48, least = granule + 4;
+    t->wide = kind & 4 ? granule == 16 ? VI_WIDE_64K : VI_WIDE_LPA2 : VI_NARROW;
+    if (granule == 18)
+        granule = 12;
+    if (t->wide == VI_WIDE_64K && granule != 16)
+        t->wide = VI_NARROW;
+    if (t->wide != VI_NARROW)
+        most = 52;
+    unsigned input = kind & 8 ? least + (unsigned)take(m, 1) % (most - least + 1) : t->input_bits;
+    struct vi_table made = table_of(t->stage, t->base, granule, input);
+    made.wide = t->wide;
+    made.output_bits = t->wide == VI_NARROW ? m->set.output_bits < 48 ? m->set.output_bits : 48 : m->set.output_bits;
+    made.first_block_level = (int8_t)(made.first_block_level - (t->wide != VI_NARROW));
+    if (made.stage == 2 && made.start_level < 3 && kind & 16 &&
+        (int)input - (int)granule - (int)(granule - 3) * (2 - made.start_level) <= 4 + (int)granule - 3)
+        made.start_level++; /* concatenated tables */
+    if (kind & 128)
+        made.base = take_word(m);
+    unsigned within = input - (granule + (granule - 3) * (unsigned)(3 - made.start_level)) + 3;
+    made.base &= ~UINT64_C(0) << (within < 6 ? 6 : within) & (UINT64_MAX >> 12);
+    made.shareability = made.wide == VI_WIDE_LPA2 ? flags >> 6 & 3 : VI_SH_OF_LEAF;
+    made.big_endian = flags & 1;
+    made.hierarchical = !(flags & 2);
+    made.access_fault = !(flags & 4);
+    made.update_access = flags & 8;
+    made.update_dirty = (flags & 24) == 24;
+    made.update_tables = (flags & 40) == 40;
+    made.mair = kind & 32 ? take(m, 8) : made.mair;
+    made.top_byte_ignored = made.stage == 1 && flags & 64;
+    made.no_unprivileged = made.stage == 1 && flags & 128;
+    *t = made;
+}
+
+/* One of the contexts that software.h has, or one that is bent. */
+static struct vi_context take_context(struct machine *m)
+{
+    struct vi_context c = context_of((unsigned)take(m, 1) % STREAMS);
+    uint64_t kind = take(m, 1), flags = take(m, 2);
+    c.output_bits = m->set.output_bits;
+    if (kind < 64)
+        return c;
+    if (c.stage1) {
+        bend_table(m, &c.half[0]);
+        if (kind & 1)
+            c.half[1] = c.half[0];
+        c.aarch32 = (kind & 6) == 6;
+        for (unsigned high = 0; c.aarch32 && high < 2; high++) {
+            bool enabled = c.half[high].enabled;
+            c.t0sz = flags & 7;
+            c.t1sz = flags >> 3 & 7;
+            c.half[high] = table_of(1, c.half[high].base & 0xFFFFFFFFC0, 12, 32u - (high ? c.t1sz : c.t0sz));
+            c.half[high].output_bits = 40;
+            c.half[high].enabled = enabled;
+        }
+        c.xn_for_all = c.execute_needs_read = c.aarch32;
+        c.unprivileged = !(flags & 64);
+        c.world = c.unprivileged ? VI_WORLD_EL1 : VI_WORLD_EL2;
+        c.wxn = flags & 128;
+        c.pan = flags & 256 && c.unprivileged;
+        c.epan = flags & 512 && !c.aarch32;
+        c.aset = flags >> 10 & 1;
+    }
+    if (c.stage2) {
+        bend_table(m, &c.s2);
+        c.s2_protected_walks = flags & 2048;
+        c.s2_forced_writeback = flags & 4096;
+        c.s2_two_bit_xn = flags & 8192;
+    }
+    c.privileged = kind >> 3 & 3 ? VI_AS_IT_CAME : flags & 1;
+    c.instruction = kind >> 3 & 3 ? VI_AS_IT_CAME : flags >> 1 & 1;
+    c.replace_type = flags & 0x4000;
+    c.memattr = kind & 15;
+    c.shcfg = kind >> 4 & 3;
+    return c;
+}
+
+/* As a model that is asked. */
+static void publish_any(struct machine *m)
+{
+    uint32_t sid = take_sid(m), ssid = take_ssid(m);
+    struct vi_context made = take_context(m);
+    REQUIRE(vi_make_context(m->core, &made));
+    REQUIRE(vi_publish(m->core, sid, ssid, &made));
+    vi_drop_context(m->core, &made);
 }
 
 static struct asked take_request(struct machine *m)
@@ -174,7 +257,7 @@ static void check_result(const struct vi_result *result, uint64_t size)
 {
     REQUIRE(result->end <= VI_OUTSIDE && result->done <= size);
     REQUIRE(result->end != VI_DONE || result->done == size);
-    REQUIRE(result->end == VI_DONE || result->counted);
+    REQUIRE(result->end == VI_DONE || (result->end == VI_ASK) == !result->counted);
     if (result->end == VI_FAULTED) {
         REQUIRE(result->fault.kind != VI_NO_FAULT);
         check_fault(&result->fault);
@@ -207,6 +290,8 @@ static void transaction(struct machine *m)
     struct vi_run run;
     struct vi_piece pieces[3];
     uint64_t kind = take(m, 1), sum = 0, burst = UINT64_C(8) << take(m, 1) % 10;
+    struct vi_context context = take_context(m);
+    REQUIRE(vi_make_context(m->core, &context));
     uint8_t *bytes = malloc(request.size ? request.size : 1);
     REQUIRE(bytes);
     memset(bytes, (int)kind, request.size);
@@ -245,7 +330,7 @@ static void transaction(struct machine *m)
         check_run(&request, (uint32_t)burst, &run);
         break;
     default: {
-        uint32_t count = vi_pieces(reader, &request, 0, pieces, 3, &result);
+        uint32_t count = vi_pieces(reader, &context, &request, 0, pieces, 3, &result);
         uint64_t all = 0;
         REQUIRE(count <= 3);
         for (uint32_t at = 0; at < count; at++)
@@ -254,6 +339,7 @@ static void transaction(struct machine *m)
     }
     }
     vi_exit(reader);
+    vi_drop_context(m->core, &context);
     free(bytes);
 }
 
@@ -262,8 +348,7 @@ static void cold_and_warm(struct machine *m)
 {
     struct asked asked = take_request(m);
     struct answered cold, warm;
-    vi_invalidate_configuration(m->core);
-    vi_invalidate_tlbs(m->core);
+    invalidate_tlbs(m->core);
     vi_quiesce(m->core);
     memcpy(m->before, m->ram, RAM_SIZE);
     struct vi_reader *reader = vi_enter(m->core, 0);
@@ -271,8 +356,7 @@ static void cold_and_warm(struct machine *m)
     if (!memcmp(m->before, m->ram, RAM_SIZE)) {
         asked.mappings = !asked.mappings;
         ask(reader, &asked, &warm);
-        REQUIRE(cold.found.status == warm.found.status);
-        REQUIRE(cold.found.event == warm.found.event);
+        REQUIRE(cold.found == warm.found);
         REQUIRE(cold.fault.kind == warm.fault.kind && cold.fault.stage == warm.fault.stage);
         REQUIRE(cold.fault.cause == warm.fault.cause && cold.fault.ipa == warm.fault.ipa);
         REQUIRE(cold.pa == warm.pa);
@@ -294,21 +378,37 @@ static void poke(struct machine *m)
 static void set_parameters(struct machine *m)
 {
     uint64_t kind = take(m, 1);
-    unsigned bit = (unsigned)take(m, 1);
-    uint32_t *const words[] = {&m->set.idr0, &m->set.idr1, &m->set.idr3, &m->set.idr5,
-                               &m->set.cr2,  &m->set.gbpa, &m->set.strtab_base_cfg};
-    if (kind % 10 < 7)
-        *words[kind % 10] ^= UINT32_C(1) << bit % 32;
-    else if (kind % 10 == 7)
-        m->set.strtab_base = kind & 1 ? take_word(m) : RAM_BASE + (bit & 1 ? L1STRTAB : STRTAB);
-    else if (kind % 10 == 8)
-        /* Two levels, split at 6, 8 or 10. */
-        m->set.strtab_base_cfg = bit & 1 ? 0x10000 | (bit & 2 ? 6 : bit & 4 ? 8 : 10) << 6 | 9 : 4;
-    else if (bit < 64)
-        m->set.enabled = !m->set.enabled;
-    else
-        m->set = parameters();
+    m->set.enabled = kind & 7;
+    m->set.aborts = kind & 8;
     vi_set_parameters(m->core, &m->set);
+}
+
+/* A queue of any commands, wherever it lies. */
+static void consume(struct machine *m)
+{
+    struct vi_command_queue queue = {
+        .base = take_word(m) & ~UINT64_C(0xFFF),
+        .log2size = (uint32_t)take(m, 1) % 9,
+        .prod = (uint32_t)take(m, 2),
+        .cons = (uint32_t)take(m, 2),
+        .vmid_mask = (uint16_t)~take(m, 1),
+        .may_sync = true,
+        .signals = (uint8_t)(take(m, 1) % 3),
+    };
+    uint32_t limit = (uint32_t)take(m, 1);
+    for (unsigned at = 0; at < 8; at++) {
+        uint64_t place = queue.base + 16 * at - RAM_BASE;
+        if (place < RAM_SIZE - 16) {
+            put64(m->ram, place, take(m, 8));
+            put64(m->ram, place + 8, take(m, 8));
+        }
+    }
+    struct vi_consumed so_far;
+    uint32_t done = vi_consume(&m->v3, &queue, limit, &so_far), mask = (UINT32_C(2) << queue.log2size) - 1;
+    REQUIRE(done <= limit && so_far.cons == ((queue.cons + done) & mask) && so_far.syncs <= done);
+    REQUIRE(m->v3.kept <= VI_MOST_KEPT);
+    if (limit & 1)
+        m->v3.kept = 0;
 }
 
 static void invalidate(struct machine *m)
@@ -319,22 +419,22 @@ static void invalidate(struct machine *m)
     int32_t vmid = kind & 32 ? VMID : VI_ANY, asid = kind & 64 ? ASID : VI_ANY;
     switch (kind % 8) {
     case 0:
-        vi_invalidate_configuration(m->core);
+        vi_withdraw(m->core, take_sid(m), take_ssid(m));
         break;
-    case 1:
-        vi_invalidate_stes(m->core, take_sid(m), take(m, 1) ? 1 : UINT64_C(1) << take(m, 1) % 33, leaf);
+    case 1: {
+        uint32_t first = take_sid(m), more = (uint32_t)(UINT64_C(1) << take(m, 1) % 33);
+        vi_withdraw_streams(m->core, first, more < UINT32_MAX - first ? first + more : UINT32_MAX);
         break;
+    }
     case 2:
-        vi_invalidate_cd(m->core, take_sid(m), take_ssid(m), leaf);
-        break;
     case 3:
-        vi_invalidate_cds(m->core, take_sid(m));
+        consume(m);
         break;
     case 4:
         vi_invalidate_spaces(m->core, world, vmid, (uint16_t)~take(m, 2), asid);
         break;
     case 5:
-        vi_invalidate_tlbs(m->core);
+        invalidate_tlbs(m->core);
         break;
     default: {
         static const uint8_t granules[] = {0, 12, 14, 16};
@@ -378,25 +478,20 @@ static void access_memory(struct machine *m)
     free(bytes);
 }
 
-/* What the Python side asks beside requests. */
+/* What a model asks beside requests. */
 static void look(struct machine *m)
 {
-    uint32_t sid = take_sid(m), ssid = take_ssid(m);
-    uint64_t address = take_address(m) & ~UINT64_C(7), ste[8] = {0}, words[8], pa = 0;
-    struct vi_lookup found;
+    uint64_t address = take_address(m) & ~UINT64_C(63), words[8], pa = 0;
     struct vi_fault fault = {0};
-    struct vi_context bare;
+    struct vi_context context = take_context(m);
+    REQUIRE(vi_make_context(m->core, &context));
     struct vi_reader *reader = vi_enter(m->core, 1);
-    vi_legal_ste(reader, sid, ssid, ste, &found);
-    if (found.status == VI_FOUND) {
-        vi_bare_context(reader, ste, &bare);
-        REQUIRE(!bare.stage1);
-        if (bare.stage2) {
-            int got = vi_read_ipa(reader, &bare, address & ~UINT64_C(63), words, sizeof words, &pa, &fault);
-            REQUIRE(got >= -1 && got <= 1 && (got == 0) == (fault.kind != VI_NO_FAULT));
-        }
+    if (context.stage2) {
+        int got = vi_read_ipa(reader, &context, address, words, sizeof words, &pa, &fault);
+        REQUIRE(got >= -1 && got <= 1 && (got == 0) == (fault.kind != VI_NO_FAULT));
     }
     vi_exit(reader);
+    vi_drop_context(m->core, &context);
 }
 
 static void set_windows(struct machine *m, unsigned without)
@@ -443,6 +538,10 @@ static void step(struct machine *m)
     case 10:
         cold_and_warm(m);
         break;
+    case 11:
+    case 12:
+        publish_any(m);
+        break;
     default:
         transaction(m);
     }
@@ -452,15 +551,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct machine m = {.input = data, .left = size, .set = parameters()};
     uint64_t capacity = take(&m, 1);
+    static const uint8_t sizes[] = {48, 32, 36, 40, 42, 44, 52, 48};
+    m.set.output_bits = sizes[capacity >> 2 & 7];
     m.core = vi_core_new(capacity & 1 ? 1 : 64, capacity & 2 ? 1 : 16);
     m.ram = calloc(1, RAM_SIZE);
     m.next = calloc(1, NEXT_SIZE);
     m.rom = calloc(1, ROM_SIZE);
     m.before = malloc(RAM_SIZE);
     REQUIRE(m.core && m.ram && m.next && m.rom && m.before);
-    write_structures(m.ram);
+    write_tables(m.ram);
     set_windows(&m, 0);
     vi_set_parameters(m.core, &m.set);
+    m.v3 = (struct vi_v3){m.core, 0x0948709B, 0x1404, 0x75, 0, 0, {{0}}, {0}};
+    for (unsigned sid = 0; sid < STREAMS; sid++)
+        publish(m.core, sid, VI_NO_SSID);
     for (unsigned steps = 0; m.left && steps < MOST_STEPS; steps++)
         step(&m);
     vi_core_free(m.core);

@@ -13,11 +13,13 @@
 
 #include "software.h"
 #include "tlb.h"
+#include "v3/commands.h"
 
 enum { READERS_LANE = 1, QUEUE = 0x3000 };
 
 struct test {
     struct vi_core *core;
+    struct vi_v3 v3;
     uint8_t *ram;
 };
 
@@ -41,7 +43,7 @@ static void sync_commands(struct test *test)
     struct vi_command_queue queue = {.base = RAM_BASE + QUEUE, .log2size = 4, .prod = 1, .may_sync = true};
     struct vi_consumed so_far;
     put64(test->ram, QUEUE, VI_Opcode_CMD_SYNC);
-    REQUIRE(vi_consume(test->core, &queue, 1, &so_far) == 1);
+    REQUIRE(vi_consume(&test->v3, &queue, 1, &so_far) == 1);
 }
 
 /* ---- who must wait ------------------------------------------------------------------------------------------------ */
@@ -83,11 +85,10 @@ static void test_waits_for_who_is_inside(struct test *test, void (*promise)(stru
 
 static uint64_t translated(struct vi_reader *inside, unsigned sid, uint64_t address)
 {
-    struct vi_lookup found;
     struct vi_output output;
-    vi_lookup(inside, sid, VI_NO_SSID, &found);
-    REQUIRE(found.status == VI_FOUND);
-    REQUIRE(vi_translate(inside, found.context, address, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    const struct vi_context *context = vi_context_of(inside, sid, VI_NO_SSID);
+    REQUIRE(context);
+    REQUIRE(vi_translate(inside, context, address, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
     return output.pa - RAM_BASE;
 }
 
@@ -98,7 +99,7 @@ static void test_an_entry_that_comes_late_is_invalidated_again(struct test *test
     uint64_t address = second ? RAM_BASE + PAGES : IOVA, at = second ? stage2_at(0) : stage1_at(0);
     uint64_t old = RAM_BASE + PAGES, new = old + 0x1000;
     put64(test->ram, at, second ? stage2_descriptor(old, 3) : page_descriptor(old));
-    vi_invalidate_tlbs(test->core);
+    invalidate_tlbs(test->core);
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
     if (second)
         vi_invalidate_range(test->core, VI_WORLD_STAGE2, address, 0x1000, VMID, 0xFFFF, VI_ANY, 0, VI_ANY_LEVEL);
@@ -113,21 +114,84 @@ static void test_an_entry_that_comes_late_is_invalidated_again(struct test *test
     vi_exit(inside);
 }
 
+static void publish_all(struct test *test)
+{
+    for (unsigned sid = 0; sid < STREAMS; sid++)
+        publish(test->core, sid, VI_NO_SSID);
+}
+
 /* A context that is dropped while it is used stays until its reader exits; the sanitizer sees whether it does. */
 static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
 {
     struct waiter waiter = {.test = test, .promise = quiesce};
     pthread_t thread;
-    struct vi_lookup found;
     struct vi_output output;
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
-    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
-    vi_invalidate_configuration(test->core);
+    const struct vi_context *context = vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID);
+    vi_withdraw_streams(test->core, 0, UINT32_MAX);
+    REQUIRE(!vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID) && !vi_context_of(inside, STAGE2_STREAM, VI_NO_SSID));
     REQUIRE(!pthread_create(&thread, NULL, wait, &waiter));
     rest();
-    REQUIRE(vi_translate(inside, found.context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
     vi_exit(inside);
     REQUIRE(!pthread_join(thread, NULL));
+    publish_all(test);
+}
+
+static bool has(struct test *test, uint32_t sid, uint32_t ssid)
+{
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    bool found = vi_context_of(inside, sid, ssid);
+    vi_exit(inside);
+    return found;
+}
+
+/* What a command that invalidates configuration names is withdrawn at once, and nothing else; the model gets it, too. */
+static void test_commands_withdraw_what_they_name(struct test *test)
+{
+    static const struct {
+        uint64_t command[2];
+        bool names[4]; /* of what is published below */
+    } cases[] = {
+        {{VI_Opcode_CMD_CFGI_STE | UINT64_C(8) << 32, 1}, {true, true, true, false}},
+        {{VI_Opcode_CMD_CFGI_STE_RANGE | UINT64_C(8) << 32, 0}, {true, true, true, true}},
+        {{VI_Opcode_CMD_CFGI_STE_RANGE | UINT64_C(10) << 32, 0}, {false, false, false, false}},
+        {{VI_Opcode_CMD_CFGI_STE_RANGE, 31}, {true, true, true, true}},
+        {{VI_Opcode_CMD_CFGI_CD | UINT64_C(8) << 32, 1}, {true, true, false, false}},
+        {{VI_Opcode_CMD_CFGI_CD | UINT64_C(7) << 12 | UINT64_C(8) << 32, 1}, {false, false, true, false}},
+        {{VI_Opcode_CMD_CFGI_CD_ALL | UINT64_C(8) << 32, 0}, {true, true, true, false}},
+    };
+    static const uint32_t ids[][2] = {{8, VI_NO_SSID}, {8, 0}, {8, 7}, {9, VI_NO_SSID}};
+    struct vi_command_queue queue = {.base = RAM_BASE + QUEUE, .log2size = 4, .prod = 1};
+    struct vi_consumed so_far;
+    for (unsigned each = 0; each < sizeof cases / sizeof *cases; each++) {
+        for (unsigned at = 0; at < 4; at++)
+            publish(test->core, ids[at][0], ids[at][1]);
+        memcpy(test->ram + QUEUE, cases[each].command, 16);
+        test->v3.kept = 0;
+        REQUIRE(vi_consume(&test->v3, &queue, 1, &so_far) == 1);
+        REQUIRE(test->v3.kept == 1 && !memcmp(test->v3.keeps[0], cases[each].command, 16));
+        for (unsigned at = 0; at < 4; at++)
+            REQUIRE(has(test, ids[at][0], ids[at][1]) != cases[each].names[at]);
+        test->v3.kept = VI_MOST_KEPT;
+        REQUIRE(!vi_consume(&test->v3, &queue, 1, &so_far));
+    }
+    test->v3.kept = 0;
+    publish_all(test);
+}
+
+/* No more contexts are there than there is room for, without a CMD_SYNC, too; the oldest gives way. */
+static void test_contexts_give_way(struct test *test)
+{
+    for (uint32_t sid = 100; sid < 300; sid++) {
+        publish(test->core, sid, VI_NO_SSID);
+        REQUIRE(has(test, sid, VI_NO_SSID));
+    }
+    unsigned there = 0;
+    for (uint32_t sid = 0; sid < 300; sid++)
+        there += has(test, sid, VI_NO_SSID);
+    REQUIRE(there && there <= 16 && !has(test, 100, VI_NO_SSID));
+    publish_all(test);
 }
 
 /* ---- what several threads do to an entry, done by hand ------------------------------------------------------------ */
@@ -144,15 +208,14 @@ static struct vi_entry *entry_of(struct vi_tlb *tlb, uint64_t base)
 /* Somebody may have walked for an empty space when it is invalidated, and puts what he found there afterwards. */
 static void test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(struct test *test)
 {
-    struct vi_lookup found;
     struct vi_leaf leaf = {.base = IOVA | 12}, any;
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
-    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
-    struct vi_space *own = found.context->own;
-    vi_invalidate_tlbs(test->core);
+    const struct vi_context *context = vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID);
+    struct vi_space *own = context->own;
+    invalidate_tlbs(test->core);
     uint64_t before = atomic_load(&own->state);
     REQUIRE(!(uint32_t)before);
-    vi_invalidate_tlbs(test->core);
+    invalidate_tlbs(test->core);
     vi_tlb_put(test->core, test->core->tlb1, own, before, &leaf);
     REQUIRE(!vi_tlb_find(test->core->tlb1, atomic_load(&own->state), IOVA, &any));
     vi_exit(inside);
@@ -161,11 +224,10 @@ static void test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(str
 /* Two writers met in an entry: a hit does not read the `torn` word, so the invalidation must not go by it alone. */
 static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_t torn)
 {
-    struct vi_lookup found;
     struct vi_output output;
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
-    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
-    REQUIRE(vi_translate(inside, found.context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    const struct vi_context *context = vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID);
+    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
     vi_exit(inside);
     struct vi_entry *entry = entry_of(test->core->tlb1, IOVA | 12);
     REQUIRE(entry);
@@ -184,14 +246,14 @@ static void use_up(struct vi_core *core) { core->spaces->next_tag |= VI_OTHER_HA
 static void use_up_and_invalidate(struct test *test)
 {
     use_up(test->core);
-    vi_invalidate_tlbs(test->core);
-    vi_invalidate_tlbs(test->core);
+    vi_invalidate_tlb(test->core, 1);
+    vi_invalidate_tlb(test->core, 1);
 }
 
 static void use_up_and_enter(struct test *test)
 {
     use_up(test->core);
-    vi_invalidate_tlbs(test->core);
+    vi_invalidate_tlb(test->core, 1);
     vi_exit(vi_enter(test->core, READERS_LANE + 1));
 }
 
@@ -210,14 +272,13 @@ static bool somebody_has(struct vi_core *core, uint32_t tag)
 /* A reader puts an entry with a tag that its space had when it began; the tag will be another space's one day. */
 static void test_no_entry_outlives_its_tag(struct test *test)
 {
-    struct vi_lookup found;
     struct vi_leaf leaf = {.base = IOVA | 12};
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
-    vi_lookup(inside, STAGE1_STREAM, VI_NO_SSID, &found);
-    uint64_t before = atomic_load(&found.context->own->state) | 1; /* it has pages of 4 KiB */
+    const struct vi_context *context = vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID);
+    uint64_t before = atomic_load(&context->own->state) | 1; /* it has pages of 4 KiB */
     use_up(test->core);
-    vi_invalidate_tlbs(test->core);
-    vi_tlb_put(test->core, test->core->tlb1, found.context->own, before, &leaf);
+    vi_invalidate_tlb(test->core, 1);
+    vi_tlb_put(test->core, test->core->tlb1, context->own, before, &leaf);
     REQUIRE(somebody_has(test->core, before >> 32));
     vi_exit(inside);
     vi_quiesce(test->core);
@@ -292,9 +353,11 @@ int main(void)
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
     REQUIRE(test.core && test.ram);
     memset(test.ram, 0, RAM_SIZE);
-    write_structures(test.ram);
+    write_tables(test.ram);
+    test.v3 = (struct vi_v3){.core = test.core, .idr0 = VI_IDR0_S1P | VI_IDR0_S2P};
     set_windows(&test);
     set_parameters(&test);
+    publish_all(&test);
     test_waits_for_who_is_inside(&test, quiesce);
     test_waits_for_who_is_inside(&test, set_windows);
     test_waits_for_who_is_inside(&test, set_parameters);
@@ -302,6 +365,8 @@ int main(void)
     test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE1_STREAM);
     test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE2_STREAM);
     test_a_dropped_context_is_whole_while_it_is_used(&test);
+    test_commands_withdraw_what_they_name(&test);
+    test_contexts_give_way(&test);
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));

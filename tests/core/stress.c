@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "doorbell.h"
 #include "software.h"
+#include "v3/doorbell.h"
 
 enum { READERS = 3 };
 
@@ -31,11 +31,12 @@ struct test {
     uint8_t *ram;
     _Atomic uint64_t begun, completed; /* changes of the mapping of the first page */
     _Atomic bool over;
-    pthread_mutex_t lock; /* the owner's of the queue's registers */
+    struct vi_v3 v3;
+    pthread_mutex_t lock; /* the owner's of the queue's registers, and whoever's who publishes */
     struct vi_mirror registers;
     struct vi_doorbell bell;
     uint64_t rings; /* that needed no owner */
-    _Atomic uint64_t requests, plugged; /* what readers did; how often the window was there */
+    _Atomic uint64_t requests, asked, plugged; /* what readers did; how often the window was there */
 };
 
 struct reader {
@@ -58,18 +59,31 @@ static void require_due(struct test *test, uint64_t first, uint64_t page)
         REQUIRE((page - page_of_change(first)) % PAGE_COUNT <= last - first);
 }
 
+/* As a model that is asked for a context: it carries out what is kept for it before. */
+static void ask(struct test *test, uint32_t sid)
+{
+    pthread_mutex_lock(&test->lock);
+    test->v3.kept = 0;
+    publish(test->core, sid, VI_NO_SSID);
+    pthread_mutex_unlock(&test->lock);
+    atomic_fetch_add_explicit(&test->asked, 1, memory_order_relaxed);
+}
+
 /* One DMA by hand: translate, write a word of this reader's own, and read which page it is. */
 static void translate(struct reader *self)
 {
     struct test *test = self->test;
     uint64_t first = atomic_load(&test->completed), stamp = 0;
     struct vi_reader *inside = vi_enter(test->core, self->lane);
-    struct vi_lookup found;
-    vi_lookup(inside, self->sid, VI_NO_SSID, &found);
-    REQUIRE(found.status == VI_FOUND);
+    const struct vi_context *context;
+    while (!(context = vi_context_of(inside, self->sid, VI_NO_SSID))) {
+        vi_exit(inside);
+        ask(test, self->sid);
+        inside = vi_enter(test->core, self->lane);
+    }
     struct vi_output output;
     struct vi_fault fault =
-        vi_translate(inside, found.context, self->iova, VI_WRITE, VI_INCOMING, first & 1, &output);
+        vi_translate(inside, context, self->iova, VI_WRITE, VI_INCOMING, first & 1, &output);
     REQUIRE(fault.kind == VI_NO_FAULT && output.size == 0x1000); /* the page is never left unmapped */
     REQUIRE(vi_write(inside, output.pa + own_bytes(self), &first, sizeof first));
     REQUIRE(vi_read(inside, output.pa, &stamp, sizeof stamp));
@@ -89,10 +103,17 @@ static void dma(struct reader *self)
     struct vi_request read = {.sid = self->sid, .ssid = VI_NO_SSID, .iova = self->iova, .size = 8,
                               .incoming = VI_INCOMING};
     struct vi_result result;
-    struct vi_reader *inside = vi_enter(test->core, self->lane);
-    REQUIRE(vi_dma_write(inside, &write, &first, &result) == VI_DONE && result.done == 8);
-    REQUIRE(vi_dma_read(inside, &read, &stamp, &result) == VI_DONE && result.done == 8);
-    vi_exit(inside);
+    for (enum vi_end end = VI_ASK;;) {
+        struct vi_reader *inside = vi_enter(test->core, self->lane);
+        if (vi_dma_write(inside, &write, &first, &result) == VI_DONE)
+            end = vi_dma_read(inside, &read, &stamp, &result);
+        vi_exit(inside);
+        if (end == VI_DONE)
+            break;
+        REQUIRE(result.end == VI_ASK);
+        ask(test, self->sid);
+    }
+    REQUIRE(result.done == 8);
     require_due(test, first, stamp);
 }
 
@@ -140,24 +161,26 @@ static void consume_as_owner(struct test *test, uint32_t prod)
     struct vi_consumed so_far;
     struct vi_command_queue *queue = &test->bell.queue;
     queue->prod = prod;
-    REQUIRE(vi_consume(test->core, queue, 100, &so_far) == ((prod - queue->cons) & INDEX_MASK));
+    test->v3.kept = 0;
+    REQUIRE(vi_consume(&test->v3, queue, 100, &so_far) == ((prod - queue->cons) & INDEX_MASK));
     queue->cons = so_far.cons;
     REQUIRE(so_far.signals && vi_mirror_store(&test->registers, CONS, 4, queue->cons));
     atomic_store((_Atomic uint32_t *)(void *)(test->ram + MSI), (uint32_t)(so_far.command[0] >> 32));
 }
 
-/* Invalidate all by commands, and wait for the CMD_SYNC's MSI. */
+/* Invalidate all by commands, contexts and what was made by them, and wait for the CMD_SYNC's MSI. */
 static void invalidate_by_queue(struct test *test, uint64_t change)
 {
     uint32_t prod, signal = (uint32_t)change;
-    uint64_t commands[2][2] = {
+    uint64_t commands[3][2] = {
+        {VI_Opcode_CMD_CFGI_STE_RANGE, 31},
         {VI_Opcode_CMD_TLBI_NSNH_ALL, 0},
         {VI_Opcode_CMD_SYNC | VI_CompletionSignal_SIG_IRQ << 12 | (uint64_t)signal << 32, RAM_BASE + MSI},
     };
     uint64_t seen;
     REQUIRE(vi_mirror_load(&test->registers, PROD, 4, &seen));
     prod = (uint32_t)seen;
-    for (unsigned at = 0; at < 2; at++, prod++)
+    for (unsigned at = 0; at < 3; at++, prod++)
         memcpy(test->ram + QUEUE + 16 * (prod & (INDEX_MASK >> 1)), commands[at], 16);
     prod &= INDEX_MASK;
     if (vi_doorbell_store(&test->bell, PROD, prod)) {
@@ -195,7 +218,7 @@ static void make_doorbell(struct test *test)
     test->registers.plain = true;
     test->bell = (struct vi_doorbell){
         .lock = &test->lock,
-        .core = test->core,
+        .v3 = &test->v3,
         .mirror = &test->registers,
         .prod_at = PROD,
         .cons_at = CONS,
@@ -224,11 +247,13 @@ static void invalidate(struct test *test, uint64_t change)
         vi_invalidate_spaces(core, VI_WORLD_STAGE2, VMID, 0xFFFF, VI_ANY);
         break;
     case 3:
-        vi_invalidate_tlbs(core);
+        invalidate_tlbs(core);
         break;
     case 4:
-        vi_invalidate_configuration(core);
-        vi_invalidate_tlbs(core);
+        pthread_mutex_lock(&test->lock);
+        vi_withdraw_streams(core, STAGE1_STREAM, NESTED_STREAM);
+        pthread_mutex_unlock(&test->lock);
+        invalidate_tlbs(core);
         break;
     default:
         invalidate_by_queue(test, change);
@@ -264,7 +289,8 @@ int main(int count, char **arguments)
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
     REQUIRE(test.core && test.ram);
     memset(test.ram, 0, RAM_SIZE);
-    write_structures(test.ram);
+    write_tables(test.ram);
+    test.v3 = (struct vi_v3){.core = test.core, .idr0 = VI_IDR0_S1P | VI_IDR0_S2P | VI_IDR0_MSI};
     for (unsigned page = 0; page < PAGE_COUNT; page++)
         put64(test.ram, page_at(page), page);
     set_windows(&test, NULL);
@@ -301,9 +327,11 @@ int main(int count, char **arguments)
     for (unsigned lane = 0; lane < READERS; lane++)
         pthread_join(readers[lane].thread, NULL);
     pthread_join(owner, NULL);
-    printf("stress: %llu changes, %llu by the doorbell, %llu requests, %llu reads of memory that came and went\n",
-           (unsigned long long)change, (unsigned long long)test.rings, (unsigned long long)test.requests, (unsigned long long)test.plugged);
-    REQUIRE(change && test.requests);
+    printf("stress: %llu changes, %llu by the doorbell, %llu requests, %llu contexts asked for, "
+           "%llu reads of memory that came and went\n",
+           (unsigned long long)change, (unsigned long long)test.rings, (unsigned long long)test.requests,
+           (unsigned long long)test.asked, (unsigned long long)test.plugged);
+    REQUIRE(change && test.requests && test.asked && test.rings);
     vi_core_free(test.core);
     vi_mirror_free(&test.registers);
     free(test.ram);
