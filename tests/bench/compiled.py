@@ -51,7 +51,7 @@ def compile_program() -> None:
         raise UnmeasuredError(f"there is no C compiler ({cc[0]})")
     PROGRAM.parent.mkdir(exist_ok=True)
     # What Cython made of a door lies elsewhere, but a folder may hold more than the core: doors need Python's headers.
-    sources = [source for source in sorted(SOURCES.glob("*.c")) if "Python.h" not in source.read_text()]
+    sources = [source for source in sorted(SOURCES.rglob("*.c")) if "Python.h" not in source.read_text()]
     rest = [*FLAGS, f"-I{SOURCES}", str(Path(__file__).with_name("core.c")), *map(str, sources), "-o", str(PROGRAM)]
     for across in (ACROSS, ()):
         done = subprocess.run([*cc, *across, *rest], capture_output=True, text=True, check=False)

@@ -83,7 +83,7 @@ class Copy:
             shutil.copytree(TOP / part, folder / part, ignore=left_out)
         shutil.copy(TOP / "pyproject.toml", folder)
         (folder / OBJECTS).mkdir(parents=True)
-        self.sources = sorted(path.name for path in (folder / CORE).glob("*.c"))
+        self.sources = sorted(str(path.relative_to(folder / CORE)) for path in (folder / CORE).rglob("*.c"))
         for module in MODULES:
             translated = OBJECTS / f"{module}.c"
             self._run([sys.executable, "-m", "cython", "-3", str(CORE / f"{module}.pyx"), "-o", str(translated)])

@@ -41,7 +41,7 @@ def stale(folder: Path = Path(__file__).parent) -> bool:
     """Whether sources of the core in ``folder``, a checkout's, are newer than what was compiled of them."""
     if not (folder.parents[1] / "hatch_build.py").is_file():
         return False
-    changed = max((path.stat().st_mtime for path in folder.iterdir() if path.suffix in _SOURCES), default=0.0)
+    changed = max((path.stat().st_mtime for path in folder.rglob("*") if path.suffix in _SOURCES), default=0.0)
     return any(path.stat().st_mtime < changed for path in folder.glob("*.so"))
 
 
