@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from vhost_iommu import _core, server
 from vhost_iommu.layout import Layout, Register
 from vhost_iommu.memory import Ended, Memory, Outside
+from vhost_iommu.smmu.context import Context
 from vhost_iommu.smmu.descriptors import (
     DescriptorType,
     S1LeafDescriptor,
@@ -345,6 +346,12 @@ class Bench:
         return first, second
 
     # -- use -------------------------------------------------------------------------------------------------
+
+    def know(self, sid: int) -> None:
+        """Have requests find the stream's context by themselves, as they do after its first one."""
+        context = self.smmu.configuration.lookup(sid, None)
+        assert isinstance(context, Context)
+        self.smmu.configuration.publish(sid, None, context)
 
     def translate(self, iova: int, size: int = 1, sid: int = 0, **transaction: Any) -> Answer:
         return self.smmu.translate(Transaction(sid, iova, size, **transaction))

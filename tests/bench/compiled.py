@@ -168,8 +168,8 @@ def configured(name: str, what: str, many: str) -> list[Figure]:
     measured = measure(name)
     kind = name.rpartition("-")[2]
     rows = []
-    for variant, count in (("1000", f"1,000 {what}"), ("all", f"{many} {what}"), ("unsynced", f"{many} before a SYNC")):
-        limit = 1.1 if kind == "hit" and variant != "unsynced" else None
+    for variant, count in (("1000", f"1,000 {what}"), ("all", f"{many} {what}")):
+        limit = 1.1 if kind == "hit" else None
         # To make a million substreams under callgrind takes its time, so for figures with limits only.
         (here, one), counted = _counted(name, variant, "1") if limit else ([None, None], "instructions not counted")
         values = ratios(measured.times[variant], measured.times["1"])

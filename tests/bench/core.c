@@ -10,7 +10,7 @@
  * A round is the least of some short times, so that who shares the processor with us is not measured. Each processor that
  * we may use has at most one thread of ours: the last one the first.
  *
- * Knows core.h, the layout of structures in memory, and of the core's own headers the sizes of what is cached.
+ * Knows core.h, the layout of tables in memory, and of the core's own headers the sizes of what is cached.
  */
 #define _GNU_SOURCE
 #include <malloc.h>
@@ -55,13 +55,6 @@ static uint64_t allocate(uint64_t size)
 
 static uint64_t *word_at(uint64_t pa) { return (uint64_t *)(void *)(ram + (pa - RAM_BASE)); }
 
-/* Bits [msb:lsb] of a structure. */
-static void set_field(uint64_t *words, unsigned msb, unsigned lsb, uint64_t value)
-{
-    uint64_t mask = UINT64_MAX >> (63 - (msb - lsb)) << lsb % 64;
-    words[lsb / 64] = (words[lsb / 64] & ~mask) | (value << lsb % 64 & mask);
-}
-
 /* Map a page in a table of four levels; stage 1: nG, AF, SH 3, AP 1; stage 2: AF, SH 3, S2AP 3, write-back. */
 static void map(uint64_t root, uint64_t address, uint64_t pa, unsigned stage)
 {
@@ -86,45 +79,32 @@ static void map_all(uint64_t root)
     } while (last != ram_used); /* its own tables are in RAM, too */
 }
 
-static void put_cd(uint64_t at, uint64_t root, unsigned asid)
+/* A table of four levels, as a model describes it. */
+static struct vi_table table_of(uint64_t root, uint8_t stage)
 {
-    uint64_t *cd = word_at(at);
-    set_field(cd, 5, 0, 64 - 48); /* T0SZ; TG0 0: 4K */
-    cd[0] |= UINT64_C(1) << 30 | UINT64_C(1) << 31 | UINT64_C(1) << 41; /* EPD1, V, AA64 */
-    cd[0] |= UINT64_C(3) << 45;                                         /* R, A */
-    set_field(cd, 34, 32, VI_AddressSize_BITS_48);
-    set_field(cd, 63, 48, asid);
-    cd[1] = root;
-    cd[3] = 0x04FF; /* MAIR: write-back, Device-nGnRE */
-}
-
-static void put_ste(uint64_t at, unsigned config, uint64_t cds, unsigned log2_cds, uint64_t s2_root)
-{
-    uint64_t *ste = word_at(at);
-    ste[0] = 1 | cds;
-    set_field(ste, 3, 1, config);
-    if (log2_cds) {
-        set_field(ste, 63, 59, log2_cds);
-        set_field(ste, 5, 4, VI_S1Fmt_TWO_LEVEL_64K);
-    }
-    set_field(ste, 109, 108, 1); /* SHCFG: as it came */
-    if (config & 2) {
-        set_field(ste, 143, 128, 1); /* VMID */
-        set_field(ste, 165, 160, 64 - 48);
-        set_field(ste, 167, 166, 2); /* from level 0 on */
-        set_field(ste, 178, 176, VI_AddressSize_BITS_48);
-        set_field(ste, 179, 179, 1);
-        set_field(ste, 186, 186, 1); /* S2R */
-        ste[3] |= s2_root;
-    }
+    return (struct vi_table){
+        .stage = stage,
+        .base = root,
+        .mair = 0x04FF, /* write-back, Device-nGnRE */
+        .granule_bits = 12,
+        .input_bits = 48,
+        .output_bits = 48,
+        .start_level = 0,
+        .first_block_level = 1,
+        .shareability = VI_SH_OF_LEAF,
+        .enabled = true,
+        .hierarchical = true,
+        .access_fault = true,
+    };
 }
 
 /* ---- an SMMU, and pages that its streams have ---------------------------------------------------------------------- */
 
-enum { MOST_PAGES = 512, MOST_STREAMS = 65536, SID_BITS = 16, SSID_BITS = 20 };
+enum { LANES = 2, MOST_PAGES = 512, MOST_STREAMS = 65536 };
 
 static struct vi_core *core;
-static uint64_t stream_table, stage1_root, stage2_root;
+static uint64_t stage1_root, stage2_root;
+static bool nested; /* whether streams have stage 2, too */
 static uint64_t iovas[MOST_PAGES], answers[MOST_PAGES];
 static unsigned pages; /* of stream 0, at iovas */
 
@@ -145,24 +125,41 @@ static void shuffle(uint64_t *what, unsigned count)
     }
 }
 
+/* As a model that is asked for a stream: all have the same pages, and each an ASID of its own. */
+static void publish(uint32_t sid, uint32_t ssid)
+{
+    struct vi_context made = {
+        .stage1 = true,
+        .stage2 = nested,
+        .output_bits = 48,
+        .bypass_bits = 48,
+        .world = VI_WORLD_EL1,
+        .vmid = nested,
+        .asid = (uint16_t)(1 + (ssid == VI_NO_SSID ? sid : ssid) % 0xFFFF),
+        .unprivileged = true,
+        .uwxn = true,
+        .privileged = VI_AS_IT_CAME,
+        .instruction = VI_AS_IT_CAME,
+        .shcfg = 1, /* as it came */
+        .half[0] = table_of(stage1_root, 1),
+    };
+    if (nested)
+        made.s2 = table_of(stage2_root, 2);
+    REQUIRE(vi_make_context(core, &made) && vi_publish(core, sid, ssid, &made));
+    vi_drop_context(core, &made);
+}
+
 static void new_core(uint32_t tlb_entries)
 {
     if (core)
         vi_core_free(core);
     struct vi_window window = {.base = RAM_BASE, .size = RAM_SIZE, .host = ram, .allows = VI_MAY_READ | VI_MAY_WRITE};
-    /* An SMMU with both stages, 48 bits, 2-level tables, 16 bits of StreamID and 20 of SubstreamID. */
-    struct vi_parameters parameters = {
-        .idr0 = 0x0948709B,
-        .idr1 = 0x0D4A0000 | SSID_BITS << 6 | SID_BITS,
-        .idr3 = 0x1404,
-        .idr5 = 0x75,
-        .strtab_base = stream_table,
-        .strtab_base_cfg = SID_BITS,
-        .enabled = true,
-    };
+    struct vi_parameters parameters = {.output_bits = 48, .enabled = true};
     core = vi_core_new(tlb_entries, 4096); /* as many contexts as the models ask for */
     REQUIRE(core && vi_set_windows(core, &window, 1));
     vi_set_parameters(core, &parameters);
+    for (uint32_t sid = 0; sid < LANES; sid++)
+        publish(sid, VI_NO_SSID);
 }
 
 static void new_ram(void)
@@ -170,7 +167,6 @@ static void new_ram(void)
     ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     REQUIRE(ram != MAP_FAILED);
     ram_used = PAGE; /* 0 is no address of a table */
-    stream_table = allocate(UINT64_C(64) << SID_BITS);
     stage1_root = allocate(PAGE);
     stage2_root = allocate(PAGE);
 }
@@ -198,16 +194,6 @@ static void strangers(unsigned count)
         map(stage1_root, iovas[at], allocate(PAGE), 1);
     }
     pages = count;
-}
-
-/* Streams with the same pages, each with a CD and an ASID of its own. */
-static void streams(unsigned count, unsigned config)
-{
-    for (unsigned sid = 0; sid < count; sid++) {
-        uint64_t cd = allocate(64);
-        put_cd(cd, stage1_root, 1 + sid % 0xFFFF);
-        put_ste(stream_table + 64 * (uint64_t)sid, config, cd, 0, stage2_root);
-    }
 }
 
 /* ---- plain C that does the least ----------------------------------------------------------------------------------- */
@@ -285,12 +271,12 @@ static inline bool bare_walk2(uint64_t address, uint64_t *pa)
     }
 }
 
-static inline bool bare_walk(uint64_t address, bool nested, uint64_t *pa)
+static inline bool bare_walk(uint64_t address, bool both_stages, uint64_t *pa)
 {
     uint64_t table = stage1_root;
     for (unsigned shift = 39;; shift -= 9) {
         uint64_t at = table + (address >> shift & 511) * 8;
-        if (nested && !bare_walk2(at, &at))
+        if (both_stages && !bare_walk2(at, &at))
             return false;
         uint64_t descriptor = *word_at(at);
         if (!(descriptor & 1))
@@ -303,7 +289,7 @@ static inline bool bare_walk(uint64_t address, bool nested, uint64_t *pa)
             return false;
         uint64_t within = (UINT64_C(1) << shift) - 1;
         *pa = (descriptor & ADDRESS & ~within) | (address & within);
-        return !nested || bare_walk2(*pa, pa);
+        return !both_stages || bare_walk2(*pa, pa);
     }
 }
 
@@ -317,7 +303,7 @@ struct variant {
     bool both; /* two threads do so many each; the time is that until both have ended */
 };
 
-enum { LANES = 2, TRIES = 15 };
+enum { TRIES = 15 };
 #define CHUNK 400000 /* nanoseconds, about */
 
 static uint64_t now(void)
@@ -466,14 +452,13 @@ static uint64_t after(unsigned at, uint64_t pa) { return iovas[(at + 1 + (pa & 0
 /* A request's or a chain's addresses, as dma.c and virtqueue.c translate them; `chained`: each from the answer before. */
 VI_HOT void places_of(unsigned lane, const uint64_t *from, uint64_t *to, uint32_t count, bool chained)
 {
-    struct vi_lookup found;
     struct vi_course course;
     struct vi_place place;
     struct vi_fault fault;
     struct vi_reader *reader = vi_enter(core, lane);
-    vi_lookup(reader, sid_of[lane], ssid_of[lane], &found);
-    REQUIRE(found.status == VI_FOUND);
-    vi_course_begin(&course, reader, found.context, VI_WRITE);
+    const struct vi_context *context = vi_context_of(reader, sid_of[lane], ssid_of[lane]);
+    REQUIRE(context);
+    vi_course_begin(&course, reader, context, VI_WRITE);
     uint64_t address = *from;
     for (uint32_t at = 0; at < count; at++) {
         VI_COUNT(reader->counters.translations);
@@ -519,11 +504,11 @@ static void bare_nested_walks(unsigned lane)
             abort();
 }
 
-static inline void bare_misses_of(bool nested)
+static inline void bare_misses_of(bool both_stages)
 {
     for (unsigned at = 0; at < pages; at++)
         if (!bare_find(iovas[at], VI_MAY_WRITE, &answers[at])) {
-            if (!bare_walk(iovas[at], nested, &answers[at]))
+            if (!bare_walk(iovas[at], both_stages, &answers[at]))
                 abort();
             bare_put(iovas[at], answers[at]);
         }
@@ -531,11 +516,11 @@ static inline void bare_misses_of(bool nested)
 static void bare_misses(unsigned lane) { (void)lane, bare_misses_of(false); }
 static void bare_nested_misses(unsigned lane) { (void)lane, bare_misses_of(true); }
 
-static inline void bare_chain_of(bool nested)
+static inline void bare_chain_of(bool both_stages)
 {
     uint64_t address = iovas[0];
     for (unsigned at = 0; at < pages; at++) {
-        if (!bare_walk(address, nested, &answers[at]))
+        if (!bare_walk(address, both_stages, &answers[at]))
             abort();
         address = after(at, answers[at]);
     }
@@ -551,20 +536,20 @@ static void our_requests(unsigned lane)
 }
 
 /* The answers of `run` must be those of the bare walk. */
-static void check(void (*run)(unsigned lane), bool nested)
+static void check(void (*run)(unsigned lane), bool both_stages)
 {
     memset(answers, 0, sizeof answers);
     run(0);
     for (unsigned at = 0; at < pages; at++) {
         uint64_t pa;
-        REQUIRE(bare_walk(iovas[at], nested, &pa) && pa == answers[at]);
+        REQUIRE(bare_walk(iovas[at], both_stages, &pa) && pa == answers[at]);
     }
 }
 
 /* How often the walker walked in one `run`. */
 static uint64_t walks_of(void (*run)(unsigned lane))
 {
-    uint64_t before[9], later[9];
+    uint64_t before[VI_COUNTERS], later[VI_COUNTERS];
     vi_count(core, before);
     run(0);
     vi_count(core, later);
@@ -587,7 +572,6 @@ static void prepare_hits(void)
     new_ram();
     neighbours(HITS);
     shuffle(iovas, pages);
-    streams(1, VI_STE_CONFIG_S1);
     new_core(4096);
     new_bare_table(4096);
     check(our_places, false);
@@ -602,7 +586,6 @@ static void prepare_cold(void)
 {
     new_ram();
     neighbours(HITS);
-    streams(1, VI_STE_CONFIG_S1);
     new_core(4096);
     check(our_cold_places, false);
     REQUIRE(walks_of(our_cold_places) == HITS);
@@ -612,7 +595,6 @@ static void prepare_misses(void)
 {
     new_ram();
     strangers(MISSES);
-    streams(1, VI_STE_CONFIG_S1);
     new_core(8);
     new_bare_table(8);
     check(our_places, false);
@@ -625,7 +607,7 @@ static void prepare_nested(void)
 {
     new_ram();
     strangers(MISSES);
-    streams(1, VI_STE_CONFIG_NESTED);
+    nested = true;
     map_all(stage2_root);
     new_core(8);
     new_bare_table(8);
@@ -652,7 +634,6 @@ static void copy_pages(unsigned count)
 {
     new_ram();
     neighbours(count * 2);
-    streams(2, VI_STE_CONFIG_S1);
     new_core(4096);
     our_places(0);
     our_places(1);
@@ -692,7 +673,6 @@ static struct {
 static void prepare_lanes(void)
 {
     prepare_hits();
-    streams(2, VI_STE_CONFIG_S1);
     for (unsigned lane = 0; lane < LANES; lane++)
         memcpy(lane_of[lane].iovas, iovas + lane * 32, sizeof lane_of[lane].iovas);
 }
@@ -730,40 +710,12 @@ static void locked_copy(unsigned lane)
 
 /* Cores that have one stream, many, one substream and many, all with the same pages and one stream at work. */
 static int only = -1; /* the variant that is wanted; -1: all */
-enum { CONFIGURED = 4, SUBSTREAMS_FEW = 1000, SUBSTREAMS_MANY = 1000000 };
+enum { CONFIGURED = 3, SUBSTREAMS_FEW = 1000, SUBSTREAMS_MANY = 1000000 };
 static struct vi_core *configured[CONFIGURED];
 static uint32_t configured_sid[CONFIGURED], configured_ssid[CONFIGURED];
 
-static void use(uint32_t sid, uint32_t ssid)
-{
-    struct vi_lookup found;
-    struct vi_reader *reader = vi_enter(core, 0);
-    vi_lookup(reader, sid, ssid, &found);
-    vi_exit(reader);
-    REQUIRE(found.status == VI_FOUND);
-}
-
-/* Stream `sid` with `count` substreams, as two levels of CDs. */
-static void substreams(uint32_t sid, uint32_t count)
-{
-    unsigned bits = 1;
-    while (UINT32_C(1) << bits < count)
-        bits++;
-    uint64_t first = allocate(PAGE * 2);
-    for (uint32_t ssid = 0; ssid < count; ssid += 1024) {
-        uint64_t leaf = allocate(65536);
-        word_at(first)[ssid >> 10] = leaf | 1;
-        for (uint32_t at = 0; at < 1024 && ssid + at < count; at++)
-            put_cd(leaf + 64 * (uint64_t)at, stage1_root, 1 + (ssid + at) % 0xFFFF);
-    }
-    put_ste(stream_table + 64 * (uint64_t)sid, VI_STE_CONFIG_S1, first, bits < 11 ? 11 : bits, 0);
-}
-
-/*
- * A core in which all streams, or all substreams of stream 0, were used once, and then one of them. Contexts that gave way
- * to others are freed once a CMD_SYNC comes, which here it does or does not: until then there may be no new ones.
- */
-static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams, uint32_t all_substreams, bool synced)
+/* A core in which all streams, or all substreams of one, were used once, and then one of them. */
+static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams, uint32_t all_substreams)
 {
     core = NULL;
     if (only >= 0 && only != (int)which)
@@ -773,11 +725,10 @@ static void configure(unsigned which, uint32_t tlb_entries, uint32_t all_streams
     configured_sid[which] = all_streams / 2;
     configured_ssid[which] = all_substreams ? all_substreams / 2 : VI_NO_SSID;
     for (uint32_t sid = 0; sid < all_streams && !all_substreams; sid++)
-        use(sid, VI_NO_SSID);
+        publish(sid, VI_NO_SSID);
     for (uint32_t ssid = 1; ssid < all_substreams; ssid++)
-        use(configured_sid[which], ssid);
-    if (synced)
-        vi_quiesce(core);
+        publish(configured_sid[which], ssid);
+    publish(configured_sid[which], configured_ssid[which]);
 }
 
 static void prepare_configured(uint32_t tlb_entries, unsigned kind)
@@ -789,17 +740,13 @@ static void prepare_configured(uint32_t tlb_entries, unsigned kind)
         neighbours(HITS);
     shuffle(iovas, pages);
     if (kind == 0) {
-        streams(MOST_STREAMS, VI_STE_CONFIG_S1);
-        configure(0, tlb_entries, 1, 0, true);
-        configure(1, tlb_entries, 1000, 0, true);
-        configure(2, tlb_entries, MOST_STREAMS, 0, true);
-        configure(3, tlb_entries, MOST_STREAMS, 0, false);
+        configure(0, tlb_entries, 1, 0);
+        configure(1, tlb_entries, 1000, 0);
+        configure(2, tlb_entries, MOST_STREAMS, 0);
     } else {
-        substreams(0, SUBSTREAMS_MANY);
-        configure(0, tlb_entries, 1, 2, true); /* 0 is no substream where CDs begin with that of none */
-        configure(1, tlb_entries, 1, SUBSTREAMS_FEW, true);
-        configure(2, tlb_entries, 1, SUBSTREAMS_MANY, true);
-        configure(3, tlb_entries, 1, SUBSTREAMS_MANY, false);
+        configure(0, tlb_entries, 1, 2); /* 0 is no substream where that of none is the first */
+        configure(1, tlb_entries, 1, SUBSTREAMS_FEW);
+        configure(2, tlb_entries, 1, SUBSTREAMS_MANY);
     }
 }
 static void prepare_streams_hit(void) { prepare_configured(4096, 0); }
@@ -819,7 +766,6 @@ static void configured_batch(unsigned which)
 static void one_configured(unsigned lane) { (void)lane, configured_batch(0); }
 static void thousand_configured(unsigned lane) { (void)lane, configured_batch(1); }
 static void all_configured(unsigned lane) { (void)lane, configured_batch(2); }
-static void unsynced(unsigned lane) { (void)lane, configured_batch(3); }
 
 #define VARIANTS(...) (const struct variant[]){__VA_ARGS__}, COUNT(((const struct variant[]){__VA_ARGS__}))
 
@@ -845,8 +791,7 @@ static const struct figure figures[] = {
      VARIANTS({"one", lane_copy, 1 << 14, 0}, {"two", lane_copy, 1 << 14, 1}, {"one-locked", locked_copy, 1 << 14, 0},
               {"two-locked", locked_copy, 1 << 14, 1})},
 #define OF_CONFIGURED(count)                                                                                          \
-    VARIANTS({"1", one_configured, count, 0}, {"1000", thousand_configured, count, 0}, {"all", all_configured, count, 0}, \
-             {"unsynced", unsynced, count, 0})
+    VARIANTS({"1", one_configured, count, 0}, {"1000", thousand_configured, count, 0}, {"all", all_configured, count, 0})
     {"streams-hit", prepare_streams_hit, OF_CONFIGURED(HITS)},
     {"streams-miss", prepare_streams_miss, OF_CONFIGURED(MISSES)},
     {"substreams-hit", prepare_substreams_hit, OF_CONFIGURED(HITS)},
@@ -877,16 +822,14 @@ static void print_sizes(void)
         vi_core_free(made);
     }
     new_ram();
-    streams(MANY, VI_STE_CONFIG_S1);
     new_core(8);
-    use(0, VI_NO_SSID);
     used[0] = in_use();
-    for (uint32_t sid = 1; sid < FEW; sid++)
-        use(sid, VI_NO_SSID);
+    for (uint32_t sid = LANES; sid < FEW; sid++)
+        publish(sid, VI_NO_SSID);
     used[1] = in_use();
     printf("context %zu\n", sizeof(struct vi_context));
     printf("context-room %zu\n", (contexts[1] - contexts[0]) / (MANY - FEW));
-    printf("context-used %zu\n", (used[1] - used[0]) / (FEW - 1));
+    printf("context-used %zu\n", (used[1] - used[0]) / (FEW - LANES));
     printf("entry %zu\n", sizeof(struct vi_entry));
     printf("entry-room %zu\n", (entries[1] - entries[0]) / (MANY - FEW) / 2);
     printf("space %zu\n", sizeof(struct vi_space));

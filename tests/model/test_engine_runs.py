@@ -67,6 +67,7 @@ class World:
     pages: tuple[tuple[int | None, bool], ...]
     stalls: bool = False
     resumed: int = 0  #: of a stall's ends: 0 retry after mapping the page, 1 abort, 2 silently
+    known: bool = True  #: requests find the stream's context from the first one on
 
     def table(self) -> dict[int, tuple[int, bool]]:
         return {at: (page, only) for at, (page, only) in enumerate(self.pages) if page is not None}
@@ -83,6 +84,8 @@ class Machine:
         for at, (page, only) in world.table().items():
             self.table.map(IOVA + (at << 12), DATA + (page << 12), AP=3 if only else 1)
         ram.put(DATA, Random(3).randbytes(SPAN))
+        if world.known:
+            self.bench.know(SID)
         self.port = Watched("engine", ram.memory, self.bench.smmu, (SID,))
         self.port.runs = runs
         self.engine = TestEngine("engine", self.port, frames=2)
@@ -152,7 +155,7 @@ pages = st.tuples(
 mostly_whole = st.dictionaries(st.integers(0, PAGES - 1), pages, max_size=4).map(
     lambda bad: tuple(bad.get(page, (page, False)) for page in range(PAGES))
 )
-worlds = st.builds(World, mostly_whole, st.booleans(), st.integers(0, 2))
+worlds = st.builds(World, mostly_whole, st.booleans(), st.integers(0, 2), st.booleans())
 
 
 @settings(max_examples=150, deadline=None)
