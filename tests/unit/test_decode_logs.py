@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from vhost_iommu.decode import Finding, advice, read_log
+from vhost_iommu.decode.logs import Finding, complaints, read_log
 from vhost_iommu.layout import Layout
+from vhost_iommu.smmu.v3 import causes
 from vhost_iommu.smmu.v3 import events as e
 from vhost_iommu.smmu.v3.commands import CMD_TLBI_NH_VA
 from vhost_iommu.smmu.v3.registers import BY_NAME, CMDQ_CONS, CMDQ_PROD, GERROR, CommandError
@@ -83,8 +84,8 @@ def test_a_log_of_words_is_decoded_whole(log: str) -> None:
     assert [finding.lines for finding in read.findings] == [(4,), (9,), (10,), (11,), (15,)]
     assert {finding.smmu for finding in read.findings} == {"10000000.iommu"}
     stopped, lost = read.findings[1], read.findings[4]
-    assert stopped.causes == advice.STOPPED
-    assert lost.causes == advice.CONSUMED
+    assert stopped.causes == complaints.STOPPED
+    assert lost.causes == complaints.CONSUMED
     assert lost.decoded[1].causes == ()
     assert lost.decoded[1].notes == ["ERR is of an error before, as all commands are consumed"]
 
@@ -201,7 +202,7 @@ def test_an_event_whose_words_are_lost_still_says_what_it_is() -> None:
     assert found.decoded == ()
     assert found.meaning.startswith("F_TRANSLATION: ")
     assert "§7.3.13" in found.meaning
-    assert found.causes == advice.EVENTS[e.F_TRANSLATION]
+    assert found.causes == causes.EVENTS[e.F_TRANSLATION]
     assert found.kinds == {"event"}
 
 
@@ -245,7 +246,7 @@ def test_such_a_line_alone_is_the_global_error_that_it_means(line: str, name: st
 def test_a_command_error_has_the_causes_of_its_kind(cons: str, why: str, error: CommandError) -> None:
     (decoded,) = only(f"[ 1.0] arm-smmu-v3 a.iommu: CMDQ error (cons {cons}): {why}").decoded
     assert decoded.value.values()["ERR"] == error
-    assert decoded.causes == advice.COMMAND_ERRORS[error]
+    assert decoded.causes == causes.COMMAND_ERRORS[error]
 
 
 def test_a_page_request_is_decoded_from_its_line() -> None:
@@ -263,18 +264,18 @@ def test_a_page_request_is_decoded_from_its_line() -> None:
 @pytest.mark.parametrize(
     ("said", "causes"),
     [
-        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x00000005]", advice.CONSUMED),
-        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x01000004]", advice.STOPPED),
-        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x00000004]", advice.STUCK),
-        ("CMD_SYNC timeout", advice.CONSUMED + advice.STUCK),
+        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x00000005]", complaints.CONSUMED),
+        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x01000004]", complaints.STOPPED),
+        ("CMD_SYNC timeout at 0x00000004 [hwprod 0x00000005, hwcons 0x00000004]", complaints.STUCK),
+        ("CMD_SYNC timeout", complaints.CONSUMED + complaints.STUCK),
     ],
 )
 def test_a_timeout_says_whether_the_queue_stopped_stands_or_lost_a_signal(said: str, causes: tuple[str, ...]) -> None:
     assert only(f"[ 1.0] arm-smmu-v3 a.iommu: {said}").causes == causes
 
 
-@pytest.mark.parametrize("complaint", advice.COMPLAINTS, ids=lambda each: each.text)
-def test_each_sentence_of_the_driver_names_its_registers_and_their_sections(complaint: advice.Complaint) -> None:
+@pytest.mark.parametrize("complaint", complaints.COMPLAINTS, ids=lambda each: each.text)
+def test_each_sentence_of_the_driver_names_its_registers_and_their_sections(complaint: complaints.Complaint) -> None:
     found = only(f"[ 1.0] arm-smmu-v3 a.iommu: {complaint.text.replace('%', '0x10')}")
     assert found.meaning.startswith(complaint.meaning)
     for name in complaint.registers:
@@ -301,19 +302,19 @@ def test_a_log_without_errors_of_an_smmu_has_no_finding_and_names_who_speaks() -
 
 
 def test_every_event_global_error_and_command_error_has_causes_and_not_too_many() -> None:
-    assert set(advice.EVENTS) == set(e.EVENTS.values())
-    assert set(advice.GLOBAL_ERRORS) == {field.name for field in GERROR.fields}
-    assert set(advice.COMMAND_ERRORS) == set(CommandError)
-    for causes in (*advice.EVENTS.values(), *advice.GLOBAL_ERRORS.values(), *advice.COMMAND_ERRORS.values()):
-        assert 1 <= len(causes) <= 3
-        assert all(cause == cause.strip() and not cause.endswith(".") for cause in causes)
+    assert set(causes.EVENTS) == set(e.EVENTS.values())
+    assert set(causes.GLOBAL_ERRORS) == {field.name for field in GERROR.fields}
+    assert set(causes.COMMAND_ERRORS) == set(CommandError)
+    for each in (*causes.EVENTS.values(), *causes.GLOBAL_ERRORS.values(), *causes.COMMAND_ERRORS.values()):
+        assert 1 <= len(each) <= 3
+        assert all(cause == cause.strip() and not cause.endswith(".") for cause in each)
 
 
 def test_the_fields_of_an_event_bring_its_likeliest_cause_first() -> None:
-    assert advice.causes_of(e.F_TRANSLATION.of(SID=1))[0].startswith("address 0")
-    assert advice.causes_of(FAULT) == advice.EVENTS[e.F_TRANSLATION]
+    assert causes.causes_of(e.F_TRANSLATION.of(SID=1))[0].startswith("address 0")
+    assert causes.causes_of(FAULT) == causes.EVENTS[e.F_TRANSLATION]
     table = e.F_TRANSLATION.of(S2=1, CLASS=e.EventClass.TT, InputAddr=0x1000)
-    assert advice.causes_of(table)[0].startswith("a stage 1 table lies at an IPA")
+    assert causes.causes_of(table)[0].startswith("a stage 1 table lies at an IPA")
 
 
 def test_a_finding_is_plain_values_for_programs() -> None:
@@ -321,7 +322,7 @@ def test_a_finding_is_plain_values_for_programs() -> None:
     assert told["lines"] == [2]
     assert (told["smmu"], told["client"], told["master"]) == ("10000000.iommu", "10020000.virtio_mmio", "disk0")
     assert told["decoded"][0]["name"] == "F_TRANSLATION"
-    assert told["causes"] == list(advice.EVENTS[e.F_TRANSLATION])
+    assert told["causes"] == list(causes.EVENTS[e.F_TRANSLATION])
 
 
 def test_nothing_of_a_log_speaks_to_a_terminal() -> None:

@@ -35,7 +35,8 @@ PARTS: dict[str, set[str]] = {
     "machine": {"config", "errors", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {"_core", "config", "errors", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
-    "decode": {"errors", "layout", "models", "smmu", "smmu.v3", "terminal"},
+    "decode": {"errors", "layout", "models", "smmu"},
+    "decode.logs": {"decode", "layout", "smmu.v3", "terminal"},
     "header": {"layout", "masters", "models", "smmu"},
     "reference": {"errors", "layout", "masters", "models", "smmu"},
     "guest": {
@@ -54,7 +55,20 @@ PARTS: dict[str, set[str]] = {
         "trace",
     },
     "demo": {"config", "guest", "terminal"},
-    "cli": {"", "_core", "config", "daemon", "decode", "demo", "errors", "guest", "server", "terminal", "trace"},
+    "cli": {
+        "",
+        "_core",
+        "config",
+        "daemon",
+        "decode",
+        "decode.logs",
+        "demo",
+        "errors",
+        "guest",
+        "server",
+        "terminal",
+        "trace",
+    },
 }
 
 #: Modules of the standard library that a part's law keeps out of it.

@@ -16,7 +16,8 @@ from vhost_iommu.cli.common import EXIT_FAILED, EXIT_OK, Add
 from vhost_iommu.errors import UsageError
 
 if TYPE_CHECKING:
-    from vhost_iommu.decode import Decoded, Finding, Log
+    from vhost_iommu.decode import Decoded
+    from vhost_iommu.decode.logs import Finding, Log
 
 _EPILOG = """\
 Without KIND a kernel log is read, from standard input, a file or the arguments, as Linux 6.1 to 7.x print it; its
@@ -52,7 +53,8 @@ def add(command: Add) -> None:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    from vhost_iommu.decode import decode_text, is_kind, read_log
+    from vhost_iommu.decode import decode_text, is_kind
+    from vhost_iommu.decode.logs import read_log
 
     words: list[str] = args.what
     if len(words) == 1 and is_kind(words[0].partition(" ")[0]):

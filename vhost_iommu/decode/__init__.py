@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's log says of an SMMU: its words as named fields (``words``), whole logs (``logs``), why (``advice``).
+"""What a kernel's log says of an SMMU: its words as named fields (``words``), and whole logs (``logs``).
 
 Law: reads no memory and no file; every name, value and complaint comes from the declarations in ``smmu``.
 """
 
 from __future__ import annotations
 
-from .logs import Finding, Log, read_log
 from .words import KINDS, MANY, Decoded, decode_text, decode_words, is_kind
 
-__all__ = ["KINDS", "MANY", "Decoded", "Finding", "Log", "decode_text", "decode_words", "is_kind", "read_log"]
+__all__ = ["KINDS", "MANY", "Decoded", "decode_text", "decode_words", "is_kind"]

@@ -18,7 +18,6 @@ from ..layout import Field, Layout, Register
 from ..models import MODELS
 from ..smmu import descriptors
 from ..smmu.model import Record
-from .advice import causes_of
 
 #: More fields than this, and those that are zero are listed together.
 MANY = 20
@@ -48,7 +47,9 @@ class Decoded:
     @property
     def causes(self) -> tuple[str, ...]:
         """What it most likely comes from, where it reports an error."""
-        return causes_of(self.value) if self.advised else ()
+        return (
+            next((said for model in MODELS.values() if (said := model.causes(self.value))), ()) if self.advised else ()
+        )
 
     @property
     def sid(self) -> int | None:

@@ -124,6 +124,7 @@ class Model:
     make: Make
     binding: Binding
     records: Sequence[Record]
+    causes: Callable[[Layout], tuple[str, ...]]  #: what a report most likely comes from, the likeliest first
     registers: Mapping[str, type[Register]]  #: by name
     offsets: Mapping[int, type[Register]]  #: those of the instance's own window, by offset, each copy
     page1: int  #: offset of a second page whose registers driver's logs may number from its begin; 0: none

@@ -14,6 +14,7 @@ from ...memory import MemoryLike
 from ...trace import Trace
 from ..model import Binding, Model, Record, Traits
 from . import commands, events, registers, structures
+from .causes import causes_of
 from .features import GRANULES, PRESETS, Features
 from .instance import Smmu
 from .pages import PAGES
@@ -114,6 +115,7 @@ MODEL = Model(
         Record("event", events.Event, events.decode, _event_remarks, several=True),
         Record("pri", events.PRIEntry, several=True),
     ),
+    causes=causes_of,
     registers=registers.BY_NAME,
     offsets=registers.BY_OFFSET,
     page1=registers.PAGE1,
