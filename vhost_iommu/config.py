@@ -18,6 +18,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .lab.faults import Fault
 from .models import DEFAULT, MODELS
 from .smmu.model import Traits
 
@@ -160,6 +161,7 @@ class MachineConfig:
     guest: GuestConfig
     smmus: tuple[SmmuConfig, ...]
     masters: tuple[MasterConfig, ...]
+    faults: tuple[Fault, ...] = ()  #: in which its parts are wrong on purpose
 
     def smmu(self, name: str) -> SmmuConfig:
         """KeyError when there is none."""
@@ -232,7 +234,7 @@ def parse_machine(text: str, name: str = "machine", path: Path = Path("machine.t
         raise UsageError(f"{where}: its tables lie too deep in each other; correct it there") from error
     except ValueError as error:  # not of TOML alone: a number may have more digits than Python takes
         raise UsageError(f"{where}: this is not TOML ({error}); correct it there") from error
-    where.check_keys(document, ("description", "guest", "smmu", "master"))
+    where.check_keys(document, ("description", "guest", "smmu", "master", "fault"))
     if "guest" not in document:
         raise where.error('a machine has one [guest] table; add one with kind = "linux" or kind = "bare"')
     machine = MachineConfig(
@@ -242,6 +244,7 @@ def parse_machine(text: str, name: str = "machine", path: Path = Path("machine.t
         _guest(where.at("[guest]"), document["guest"]),
         tuple(_smmu(where.at("[[smmu]]"), table) for table in where.tables(document, "smmu")),
         tuple(_master(where.at("[[master]]"), table) for table in where.tables(document, "master")),
+        tuple(_fault(where, table) for table in where.tables(document, "fault")),
     )
     _check(where, machine)
     return machine
@@ -363,6 +366,34 @@ def _master(where: _Where, table: object) -> MasterConfig:
     return dataclasses.replace(master, options=options)
 
 
+def _fault(where: _Where, table: object) -> Fault:
+    where = where.at("[[fault]]")
+    return Fault.of(where.mapping(table), str(where))
+
+
+def with_faults(machine: MachineConfig, faults: Iterable[Fault]) -> MachineConfig:
+    """``machine`` with more faults; UsageError: one befalls a part that is not there."""
+    more = dataclasses.replace(machine, faults=(*machine.faults, *faults))
+    _check_faults(_Where(machine.name), more)
+    return more
+
+
+def _check_faults(where: _Where, machine: MachineConfig) -> None:
+    for fault in machine.faults:
+        if fault.befalls == "smmu":
+            names = [smmu.name for smmu in machine.smmus]
+        else:
+            names = [master.name for master in machine.masters if master.smmu is not None]
+        if fault.target is None and len(names) != 1:
+            raise where.error(
+                f"{fault.kind} may befall {len(names)} parts; say which in '{fault.befalls}': {_instead('', names)}"
+            )
+        if fault.target is not None and fault.target not in names:
+            raise where.error(
+                f"{fault.kind} befalls {fault.target!r}, which is not here; {_instead(fault.target, names)}"
+            )
+
+
 def _disk(where: _Where, name: str, disk: BlockOptions) -> BlockOptions:
     """``disk`` as it will be; whether its image is there is seen when it is opened."""
     if disk.size is not None and (disk.size <= 0 or disk.size % _SECTOR):
@@ -429,6 +460,7 @@ def _check(where: _Where, machine: MachineConfig) -> None:
             )
         if len(set(master.stream_ids)) < len(master.stream_ids):
             raise where.error(f"{master.name} names a StreamID twice; leave one out")
+    _check_faults(where, machine)
     if machine.guest.virtualization and not any(smmu.traits.el2 for smmu in machine.smmus):
         raise where.error(
             "'virtualization' begins the guest at EL2, and no SMMU has streams of EL2; set hyp and stage2 in "

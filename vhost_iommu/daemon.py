@@ -161,6 +161,7 @@ class Daemon:
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
             on_stall=self._stalled,
+            later=self.server.alarm("faults").after if config.faults else None,
             trace=self.trace,
         )
 

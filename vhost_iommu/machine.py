@@ -16,6 +16,7 @@ from typing import Any
 
 from .config import BlockOptions, EngineOptions, FunctionConfig, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
+from .lab.faults import Lab, Later
 from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
 from .masters.port import Port
@@ -75,11 +76,13 @@ class Machine:
         pause: Callable[[], None] = nothing,
         clock: Callable[[], float] = lambda: 0.0,
         on_stall: Callable[[str, Stall], None] = lambda smmu, stall: None,
+        later: Later | None = None,
         trace: Trace | None = None,
     ) -> None:
         """``spawn`` None: masters do their work where they are told of it, in the caller's thread.
 
         ``on_stall`` is told of each transaction of a master that stalls, and of the SMMU's name; it must not block.
+        ``later`` has what faults do late done later.
         """
         self.config = config
         self.trace = trace
@@ -89,6 +92,8 @@ class Machine:
         self._pause = pause
         self._clock = clock
         self._on_stall = on_stall
+        #: The faults of the machine file at work.
+        self.lab = Lab(config.faults, later=later, trace=trace)
         #: Each is an Instance, and of its model's own type besides.
         self.smmus: dict[str, Any] = {}
         self.masters: dict[str, Window] = {}
@@ -129,6 +134,7 @@ class Machine:
             lock=self._new_lock(),
             clock=self._clock,
             trace=self.trace,
+            seams=self.lab.seams(config.name, alone=len(self.config.smmus) == 1),
         )
         if self._spawn is not None:
             smmu.wake = self._spawn(config.name, smmu.work)
@@ -140,6 +146,8 @@ class Machine:
         port.trace = self.trace
         if smmu is not None:
             port.on_stall = partial(self._on_stall, smmu.name)
+            behind = [each for each in self.config.masters if each.smmu is not None]
+            port.rewrite = self.lab.rewrite(config.name, alone=len(behind) == 1)
         wire = self._wire(memory, config.name, "")
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from .lab.faults import FAULTS
 from .layout import Access, Field, Layout, Register
 from .masters import engine
 from .models import MODELS
@@ -239,9 +240,45 @@ PAGES = {
 }
 
 
+#: The page that is written by hand but for a table.
+FAULTS_PAGE = FOLDER.parent / "faults.md"
+_BEGIN, _END = "vhost_iommu/lab/faults.py instead. -->\n", "<!-- end -->"
+
+
+def with_faults(text: str) -> str:
+    """The page of faults with its tables as the declarations say."""
+    before, begin, rest = text.partition(_BEGIN)
+    return f"{before}{begin}{faults()}{_END}{rest.partition(_END)[2]}"
+
+
+def faults() -> str:
+    """What kinds of faults there are, and what Linux was seen to do with each."""
+    page = _Page("", "")
+    page.lines = []
+    rows = []
+    for kind, declared in FAULTS.items():
+        values = [
+            f"`{each.name}`: {each.about}"
+            + (f", {', '.join(each.choices)}" if each.choices else "")
+            + ("" if each.needed or each.default is None else f" ({each.default})")
+            for each in declared.parameters().values()
+        ]
+        does = " ".join((declared.__doc__ or "").split())
+        rows.append([f"`{kind}`", declared.TARGET, _escape(does), "; ".join(values), f"§{declared.SECTION}"])
+    page.table(["fault", "of", "what it does", "parameters (default)", "section"], rows)
+    rows = []
+    for kind, declared in FAULTS.items():
+        for seen in declared.LINUX:
+            says = "<br>".join(f"`{_escape(each)}`" for each in seen.says) or "nothing"
+            rows.append([f"`{' '.join(f'{kind} {seen.fault}'.split())}`", seen.machine, says, _escape(seen.then)])
+    page.table(["fault", "machine", "Linux 6.12 prints", "and then"], rows)
+    return "\n".join(["", *page.lines, ""])
+
+
 def stale(folder: Path) -> list[Path]:
     """The pages in ``folder`` that are missing or differ from the declarations."""
-    return [
+    page = FAULTS_PAGE.read_text(encoding="utf-8") if folder == FOLDER else ""
+    return [FAULTS_PAGE] * (page != with_faults(page) and folder == FOLDER) + [
         folder / name
         for name, page in PAGES.items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text(page)
@@ -262,6 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (options.folder / name).write_text(text(page), encoding="utf-8")
+    if options.folder == FOLDER:
+        FAULTS_PAGE.write_text(with_faults(FAULTS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -28,22 +28,34 @@ PARTS: dict[str, set[str]] = {
     "register_file": {"layout", "mmio"},
     "smmu": {"_core", "errors", "layout", "memory", "mmio", "register_file", "trace"},
     "smmu.v3": {"_core", "errors", "layout", "memory", "mmio", "register_file", "smmu", "trace"},
-    "masters": {"errors", "layout", "memory", "mmio", "register_file", "smmu.ats", "smmu.transaction", "trace"},
+    "masters": {
+        "errors",
+        "layout",
+        "memory",
+        "mmio",
+        "register_file",
+        "smmu.ats",
+        "smmu.seams",
+        "smmu.transaction",
+        "trace",
+    },
+    "lab": {"errors", "layout", "smmu.seams", "smmu.transaction", "trace"},
     "models": {"smmu", "smmu.v3"},
-    "config": {"errors", "models", "smmu.model"},
+    "config": {"errors", "lab", "models", "smmu.model"},
     "vfio": {"errors", "memory", "mmio", "shared", "trace"},
-    "machine": {"config", "errors", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
+    "machine": {"config", "errors", "lab", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
-    "daemon": {"_core", "config", "errors", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
+    "daemon": {"_core", "config", "errors", "lab", "machine", "memory", "server", "smmu.transaction", "trace", "vfio"},
     "decode": {"errors", "layout", "models", "smmu"},
     "decode.logs": {"decode", "layout", "smmu.v3", "terminal"},
     "header": {"layout", "masters", "models", "smmu"},
-    "reference": {"errors", "layout", "masters", "models", "smmu"},
+    "reference": {"errors", "lab", "layout", "masters", "models", "smmu"},
     "guest": {
         "_core",
         "config",
         "daemon",
         "errors",
+        "lab",
         "layout",
         "machine",
         "masters",
@@ -65,6 +77,7 @@ PARTS: dict[str, set[str]] = {
         "demo",
         "errors",
         "guest",
+        "lab",
         "server",
         "terminal",
         "trace",
@@ -176,7 +189,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 def test_an_instance_wires_its_parts() -> None:
     lines = (PACKAGE / "smmu" / "v3" / "instance.py").read_text().splitlines()
-    assert len(lines) <= 350
+    assert len(lines) <= 375
 
 
 def test_models_know_no_socket_thread_or_clock() -> None:

@@ -388,7 +388,7 @@ def test_in_a_reset_masters_stop_before_their_smmu_lets_addresses_pass(
     machine = Machine(config)
     order: list[str] = []
     for name, part in (*machine.smmus.items(), *machine.masters.items()):
-        monkeypatch.setattr(part, "reset", lambda name=name: order.append(name))
+        monkeypatch.setattr(type(part), "reset", lambda self, name=name: order.append(name))
     machine.functions[0].reset()
     assert order == ["engine0", "disk0", "smmu0"]
 

@@ -25,6 +25,7 @@ from vhost_iommu.masters.engine import (
 )
 from vhost_iommu.masters.port import Port
 from vhost_iommu.smmu.ats import PageResponse, PrgResponse
+from vhost_iommu.smmu.seams import Verdict
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_BAD_ATS_TREQ, F_TRANSL_FORBIDDEN, F_TRANSLATION, PRIEntry
 from vhost_iommu.smmu.v3.registers import (
@@ -749,13 +750,14 @@ def test_without_a_pri_queue_the_answer_is_a_failure(world: World) -> None:
 def test_a_handler_that_answers_within_the_request_is_not_lost(world: World) -> None:
     """Without threads the interrupt is taken inside of the request."""
 
-    def handler(source: str) -> None:
+    def handler(source: str, send: Callable[[], None]) -> Verdict:
         if source == "priq":
             entry = world.page_request()
             world.map((entry.Address - IOVA) // PAGE)
             world.respond(entry)
+        return Verdict.IGNORE
 
-    world.smmu.reports.interrupt = handler
+    world.smmu.seams.wire = handler
     world.bench[IRQ_CTRL] = IRQ_CTRL.of(PRIQ_IRQEN=1)
     world.use(ATS | PRI)
     expected = world.data(0, 4 * PAGE)
@@ -939,7 +941,7 @@ def test_the_smmus_lock_is_held_from_the_lookup_to_the_access(world: World) -> N
         return read(pa, size)
 
     world.map(0)
-    world.port._hold = world.smmu.lock = Held()
+    world.port._hold = Held()
     memory.read = looking  # type: ignore[method-assign]
     assert world.reads(0) is not None
     assert world.reads(0) is not None

@@ -18,6 +18,7 @@ from vhost_iommu.masters.gate import Gate, Turns
 from vhost_iommu.masters.port import Abort, Port, Waiting, Why
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
+from vhost_iommu.smmu.seams import Verdict
 from vhost_iommu.smmu.transaction import Stall
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
@@ -210,13 +211,14 @@ def test_terminating_a_stream_or_the_smmu_ends_its_commands(world: World, how: s
 def test_a_handler_that_resumes_before_the_translation_has_returned_is_not_lost(world: World) -> None:
     """Without threads the event's interrupt is taken inside of the transaction that faults."""
 
-    def handler(source: str) -> None:
+    def handler(source: str, send: Callable[[], None]) -> Verdict:
         if source == "eventq":
             (event,) = world.faults()
             world.map((event.InputAddr - IOVA) // PAGE)
             world.resume(event.STAG, Ac=1)
+        return Verdict.IGNORE
 
-    world.smmu.reports.interrupt = handler
+    world.smmu.seams.wire = handler
     world.bench[IRQ_CTRL] = IRQ_CTRL.of(EVENTQ_IRQEN=1)
     expected = world.bytes(0, 4 * PAGE)
     world.run(Cmd.MEMCPY, 0, 4 * PAGE, to=0x8000)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.smmu_builder import Bench, PageTable, Ram
-from vhost_iommu.memory import Ended
+from vhost_iommu.memory import Ended, Window
 from vhost_iommu.smmu.transaction import Answer, Outcome, PageHint, Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3 import events
@@ -94,7 +94,7 @@ def f_uut(bench: Bench) -> tuple[Answer, tuple[int, int, int, int]]:
 def f_ste_fetch(bench: Bench) -> tuple[Answer, tuple[int, int, int, int]]:
     bench.ram.memory.remove(bench.ram.base, len(bench.ram.bytes))
     answer = provoke(bench)
-    bench.ram.memory = bench.smmu.memory = Ram().memory
+    bench.ram.memory.add(Window(bench.ram.base, len(bench.ram.bytes), bench.ram.bytes))
     return answer, (STE_FETCH | sid(5), 0, 0, bench.strtab + 5 * 64)
 
 

@@ -18,6 +18,7 @@ from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 
 if TYPE_CHECKING:
+    from vhost_iommu.lab.faults import Fault
     from vhost_iommu.trace import Trace
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_DIED, EXIT_OURS = 0, 1, 2, 3, 70
@@ -96,6 +97,24 @@ def trace_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trace", type=Path, metavar="F", help="each access, command, translation: F.json for ui.perfetto.dev, or text"
     )
+
+
+def fault_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="'KIND name=value …'",
+        help="have the machine be wrong on purpose, such as 'drop-sync after=3': docs/faults.md has each kind and what "
+        "Linux does with it; one that never strikes fails the run; may be repeated",
+    )
+
+
+def faults_of(args: argparse.Namespace) -> tuple[Fault, ...]:
+    """What ``--fault`` asks for."""
+    from vhost_iommu.lab.faults import Fault
+
+    return tuple(Fault.parse(text) for text in args.fault)
 
 
 def machine_argument(parser: argparse.ArgumentParser) -> None:

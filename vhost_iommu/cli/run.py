@@ -10,7 +10,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vhost_iommu.cli.common import EXIT_OK, Add, look_at_core, machine_argument, seconds, trace_option, tracing
+from vhost_iommu.cli.common import (
+    EXIT_OK,
+    Add,
+    fault_option,
+    faults_of,
+    look_at_core,
+    machine_argument,
+    seconds,
+    trace_option,
+    tracing,
+)
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
@@ -88,6 +98,8 @@ def add(command: Add) -> None:
     guest.add_argument("--append", metavar="S", help="more of the kernel's command line, or a program's arguments")
     guest.add_argument("--elf", metavar="F", help="another program (bare)")
     guest.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
+
+    fault_option(guest)
 
     cases = run.add_argument_group("which of its cases")
     cases.add_argument("--list", action="store_true", help="print each case's name and what it is about; run none")
@@ -215,6 +227,7 @@ def _launch(
             modules=tuple(args.module),
             initrd_extra=tuple(args.initrd_extra),
             own_cases=tuple(args.case),
+            faults=faults_of(args),
             cases=tuple(args.cases),
         ),
         trace=trace,

@@ -8,7 +8,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from vhost_iommu.cli.common import EXIT_OK, Add, look_at_core, machine_argument, trace_option, tracing
+from vhost_iommu.cli.common import (
+    EXIT_OK,
+    Add,
+    fault_option,
+    faults_of,
+    look_at_core,
+    machine_argument,
+    trace_option,
+    tracing,
+)
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import filled
 
@@ -33,12 +42,13 @@ def add(command: Add) -> None:
     where.add_argument("--socket-dir", type=Path, metavar="D", help="listen at D/NAME.sock for each SMMU")
     where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")
     where.add_argument("--fd", type=int, metavar="N", help="an inherited socket, listening or connected (likewise)")
+    fault_option(serve)
     trace_option(serve)
     serve.epilog = _EPILOG
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from vhost_iommu.config import load_machine
+    from vhost_iommu.config import load_machine, with_faults
     from vhost_iommu.daemon import Daemon
     from vhost_iommu.guest.assets import QEMU, Assets
     from vhost_iommu.guest.launch import hardware_of
@@ -46,7 +56,7 @@ def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.guest.qemu import own_line
     from vhost_iommu.server import serve_forever
 
-    config = load_machine(args.machine)
+    config = with_faults(load_machine(args.machine), faults_of(args))
     look_at_core()
     platform = platform_of(config)
     qemu = None if args.fd is not None else Assets().qemu_here()
@@ -81,4 +91,6 @@ def _serve(args: argparse.Namespace) -> int:
             daemon.stop()
         if daemon.failure is not None:
             raise daemon.failure
+        for name, fault, struck in daemon.machine.lab.account():
+            print(f"{name}: the fault '{fault}' struck {struck or 'never'}", file=sys.stderr)
     return EXIT_OK

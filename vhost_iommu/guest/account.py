@@ -133,12 +133,27 @@ class DiskAccount:
 
 
 @dataclass(frozen=True)
+class FaultAccount:
+    """A fault that was asked for, as ``--fault`` takes it, and how often it struck."""
+
+    name: str  #: of whom it befell
+    fault: str
+    struck: int
+
+    def line(self) -> str:
+        """For people."""
+        times = f"{self.struck} time{'' if self.struck == 1 else 's'}" if self.struck else "never"
+        return f"the fault '{self.fault}' struck {times}"
+
+
+@dataclass(frozen=True)
 class Account:
     """What all parts of a machine did."""
 
     smmus: tuple[SmmuAccount, ...] = ()
     masters: tuple[MasterAccount, ...] = ()
     disks: tuple[DiskAccount, ...] = ()  #: each checksum that the guest told
+    faults: tuple[FaultAccount, ...] = ()  #: that were asked for
 
     @classmethod
     def of(cls, machine: Machine, ktap: Ktap) -> Account:
@@ -157,6 +172,7 @@ class Account:
             tuple(SmmuAccount.of(smmu, behind[name]) for name, smmu in machine.smmus.items()),
             tuple(MasterAccount.of(master) for master in machine.masters.values()),
             tuple(disks),
+            tuple(FaultAccount(name, str(fault), struck) for name, fault, struck in machine.lab.account()),
         )
 
     @property
@@ -164,11 +180,17 @@ class Account:
         """Disks that hold other bytes than their guest has read."""
         return tuple(dict.fromkeys(disk.name for disk in self.disks if not disk.same))
 
+    @property
+    def unstruck(self) -> tuple[str, ...]:
+        """Faults that were asked for and never struck."""
+        return tuple(each.fault for each in self.faults if not each.struck)
+
     def lines(self) -> list[tuple[str, str]]:
         """For people: (subject, what is to be said)."""
         said = [(smmu.name, text) for smmu in self.smmus for text in smmu.lines()]
         said += [(master.name, master.line()) for master in self.masters]
-        return said + [(disk.name, disk.line()) for disk in self.disks]
+        said += [(disk.name, disk.line()) for disk in self.disks]
+        return said + [(each.name, each.line()) for each in self.faults]
 
     def json(self) -> dict[str, Any]:
         return {
@@ -178,6 +200,7 @@ class Account:
                 {"name": d.name, "offset": d.offset, "bytes": d.size, "guest": d.guest, "host": d.host, "same": d.same}
                 for d in self.disks
             ],
+            "faults": [{"name": f.name, "fault": f.fault, "struck": f.struck} for f in self.faults],
         }
 
 

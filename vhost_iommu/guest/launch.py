@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vhost_iommu.config import MachineConfig
+from vhost_iommu.config import MachineConfig, with_faults
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import devicetree, linux, qemu
@@ -26,6 +26,7 @@ from vhost_iommu.guest.platform import Platform
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest, GuestRun, Options
 from vhost_iommu.guest.verdict import Contract
+from vhost_iommu.lab.faults import Fault
 from vhost_iommu.trace import Trace
 
 
@@ -48,6 +49,7 @@ class Wishes:
     modules: tuple[Path, ...] = ()  #: more kernel modules, inserted after the kernel's own
     initrd_extra: tuple[Path, ...] = ()  #: archives that are unpacked over the initial RAM file system
     own_cases: tuple[str, ...] = ()  #: NAME=LINE: more cases, each a line for the guest's shell
+    faults: tuple[Fault, ...] = ()  #: beside the machine file's
     cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
 
 
@@ -66,6 +68,7 @@ class Launch:
     ) -> None:
         """UsageError: a wish does not fit the machine."""
         wishes = wishes or Wishes()
+        config = with_faults(config, wishes.faults)
         self.config = config
         self.platform = platform_of(config)
         self.daemon: Daemon | None = None

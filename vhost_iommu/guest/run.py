@@ -29,7 +29,7 @@ from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.share import share
 from vhost_iommu.guest.symbols import NONE, Symbols, of_elf, of_kernel
-from vhost_iommu.guest.verdict import Contract, Verdict, judge
+from vhost_iommu.guest.verdict import Contract, Verdict, judge, unstruck
 from vhost_iommu.guest.watch import watch
 from vhost_iommu.terminal import plain
 
@@ -288,6 +288,7 @@ class GuestRun:
         story = watched.story
         account = self._account(story.ktap)
         verdict, why = judge(story, self.expected, self.options.contract, account.wrong)
+        verdict, why = unstruck(verdict, why, account.unstruck)
         if story.end is End.CLOSED and story.status:
             said = _last_line(folder.file("qemu.log"))
             if not watched.lines:

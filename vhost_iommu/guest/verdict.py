@@ -120,6 +120,16 @@ def judge(
     return Verdict.PASSED, f"{ran} of {ran + skipped} tests ran{why}"
 
 
+def unstruck(verdict: Verdict, why: str, faults: Sequence[str]) -> tuple[Verdict, str]:
+    """The same of a run that asked for ``faults`` which never struck: it has not passed."""
+    if not faults:
+        return verdict, why
+    never = f"{'; '.join(faults)} never struck"
+    if verdict in (Verdict.PASSED, Verdict.SKIPPED):
+        return Verdict.FAILED, never
+    return verdict, f"{why}; {never}"
+
+
 def _reasons(ktap: Ktap) -> str:
     """Why tests were skipped, in brackets, as far as that is short."""
     reasons = list(dict.fromkeys(result.skipped for result in ktap.tests if result.skipped))

@@ -138,6 +138,8 @@ class Port:
         #: The ATC of those transactions that name a user of it; None: they cannot.
         self.atc: Atc | None = None
         self.trace: Trace | None = None
+        #: The seam of a master (docs/faults.md): what each of its transactions becomes; whole requests are not made.
+        self.rewrite: Callable[[Transaction], Transaction] | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
         self.on_stall: Callable[[Stall], None] = lambda stall: None
         self._bell: DiskBell | None = None
@@ -304,7 +306,8 @@ class Port:
 
     def _prompt(self) -> Requests | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
-        return None if self.smmu is None or self.trace is not None else self.smmu.direct
+        alone = self.smmu is None or self.trace is not None or self.rewrite is not None
+        return None if self.smmu is None or alone else self.smmu.direct
 
     def _requests(self, attributes: Attributes, end: int) -> Requests | None:
         """The same for transactions with these attributes that end at ``end``."""
@@ -328,6 +331,8 @@ class Port:
         transaction = Transaction(
             self._sid(attributes), iova, size, write, attributes.ssid, attributes.privileged, attributes.instruction
         )
+        if self.rewrite is not None:
+            transaction = self.rewrite(transaction)
         if attributes.unsupported:
             return self.smmu.unsupported(transaction)
         if attributes.ats is None:

@@ -16,6 +16,7 @@ from ..memory import MemoryLike
 from ..mmio import MmioDevice
 from ..trace import Trace
 from .ats import AtsTranslator
+from .seams import Seams
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Make(Protocol):
         lock: AbstractContextManager[Any],
         clock: Callable[[], float],
         trace: Trace | None,
+        seams: Seams | None,
     ) -> Any: ...
 
 

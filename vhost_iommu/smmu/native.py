@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..memory import Buffer, Window
 from .context import Context, HalfContext, Stage1, Stage2
 from .memory_type import MemoryType
+from .seams import Sealed
 from .stages import Output, Pieces
 from .tlb import Space, TlbCounters
 from .transaction import Begun, Piece
@@ -161,7 +162,7 @@ def _mapping(raw: RawMapping) -> Mapping:
     )
 
 
-class NativeTlb:
+class NativeTlb(Sealed):
     """One of the core's TLBs."""
 
     #: No invalidation searches.
@@ -211,7 +212,7 @@ class NativeTlb:
         self._core.invalidate_range(world, start, min(size, 2**64 - 1), vmid, vmid_mask, asid, granule_bits, level)
 
 
-class NativeStages:
+class NativeStages(Sealed):
     """Both stages by the core; requests that find their contexts go past this."""
 
     def __init__(self, core: Core) -> None:

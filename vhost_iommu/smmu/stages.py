@@ -15,6 +15,7 @@ from ..memory import MemoryLike
 from .context import Context, HalfContext, Stage1, Stage2
 from .descriptors import S1LeafDescriptor
 from .memory_type import MemoryType, combine, combine_forced, override
+from .seams import Sealed, declared, fetch
 from .tlb import Space, StrictTlb, Tlb, TlbCounters
 from .transaction import Begun, Piece
 from .walk import Access, Cause, Fault, FaultKind, Mapping, permitted1, permitted2
@@ -114,7 +115,8 @@ class Stages(Protocol):
         """``size`` bytes of what stage 2 translates; the physical address where that aborts."""
 
 
-class PlainStages:
+@declared
+class PlainStages(Sealed):
     """The same by the walks and TLBs of this package, which say what is right."""
 
     def __init__(
@@ -188,7 +190,7 @@ class PlainStages:
         if isinstance(found, Fault):
             return found
         pa = _truncated(context, found.translate(ipa))
-        data = self.memory.read(pa, size)
+        data = fetch(self.memory, "CD", pa, size)
         return pa if data is None else data
 
     def memory_of(self, context: Context, output: Output, incoming: MemoryType) -> MemoryType:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from .seams import Sealed, declared
+
 
 class Space(NamedTuple):
     """An address space: entries of equal tags translate alike. ``asid`` None holds the global entries of an ASET."""
@@ -48,8 +50,11 @@ class TlbCounters:
     invalidated: int = 0
 
 
-class Tlb(Generic[E]):
+@declared
+class Tlb(Sealed, Generic[E]):
     """Entries by space and input address."""
+
+    OPEN = frozenset({"searched", "_count"})
 
     def __init__(self, capacity: int = 4096) -> None:
         """``capacity``: entries, at least one."""

@@ -16,6 +16,7 @@ from ...layout import Layout
 from ...register_file import RegisterFile
 from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus, Endpoint
 from ..context import Context
+from ..seams import Sealed
 from ..stages import Stages
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
@@ -34,8 +35,10 @@ MOST_ENTRIES = 8
 _ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
-class Ats:
+class Ats(Sealed):
     """The ATS interface of one SMMU."""
+
+    OPEN = frozenset({"timed_out"})
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ...trace import Trace
 from ..queue import Ring
+from ..seams import Refuse, Sealed, Seams, Verdict, declared
 from ..stages import Stages
 from . import commands
 from .ats import Ats
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 MOST_SEARCHED = 16384
 
 
-class CommandQueue:
+@declared
+class CommandQueue(Sealed):
     """Consumes commands for one SMMU."""
+
+    OPEN = frozenset({"_consuming"})
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class CommandQueue:
         prompt: Prompt,
         compiled: Commands | None,
         trace: Trace | None,
+        seams: Seams,
     ) -> None:
         self.name = name
         self.registers = registers
@@ -59,6 +64,7 @@ class CommandQueue:
         self.prompt = prompt
         self.compiled = compiled
         self.trace = trace
+        self.seams = seams
         self._consuming = False
 
     # -- the queue -------------------------------------------------------------------------------------------
@@ -97,7 +103,7 @@ class CommandQueue:
 
     def _arm(self) -> None:
         """All commands are consumed: the core carries out what comes next, if it may."""
-        if self.running() and self.may_sync():
+        if self.running() and self.may_sync() and self.seams.closed:
             self.prompt.arm(self.ring(), self.execution.vmid_mask(), wired=self.reports.interrupt is not None)
 
     def _consume(self, limit: int) -> bool:
@@ -108,7 +114,8 @@ class CommandQueue:
         while left > 0:
             if not self.ready():
                 return False
-            if self.compiled is not None and self.trace is None:
+            gate = self.seams.gate
+            if self.compiled is not None and self.trace is None and gate is None:
                 done = self._consume_compiled(self.compiled, ring, left)
                 left -= done
                 if done:
@@ -124,8 +131,11 @@ class CommandQueue:
             command = commands.decode(data)
             if isinstance(command, commands.CMD_SYNC) and (self.ats.pending or self.reports.unanswered["cmdq-sync"]):
                 return False  # the queue goes on when the endpoints, or former CMD_SYNCs' MSIs, are answered
+            verdict = Verdict.EXECUTE if gate is None else gate(command)
+            if verdict is Verdict.HOLD:
+                return False
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
-            error = self.execution.execute(command)
+            error = self._carry_out(command, verdict)
             if self.trace is not None:
                 shown = {name: value for name, value in command.values().items() if name != "OPCODE"}
                 self.trace.emit(self.name, "command", type(command).__name__, **shown, result=error.name)
@@ -135,9 +145,14 @@ class CommandQueue:
             registers[CMDQ_CONS] = registers[CMDQ_CONS].replace(RD=ring.next(cons))
             self.counters.commands_consumed += 1
             self.counters.executed[command.OPCODE] += 1
-            if isinstance(command, commands.CMD_SYNC):
+            if isinstance(command, commands.CMD_SYNC) and verdict is Verdict.EXECUTE:
                 self._signal(command)
         return self.ready()
+
+    def _carry_out(self, command: commands.Command, verdict: Verdict | Refuse) -> CommandError:
+        if isinstance(verdict, Refuse):
+            return CommandError[verdict.error]
+        return CommandError.CERROR_NONE if verdict is Verdict.IGNORE else self.execution.execute(command)
 
     def _consume_compiled(self, compiled: Commands, ring: Ring, limit: int) -> int:
         """How many commands the core could carry out; it leaves those that do more than to change caches."""

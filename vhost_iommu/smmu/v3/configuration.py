@@ -15,6 +15,7 @@ from ...layout import Layout
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
+from ..seams import Sealed, declared, fetch
 from ..transaction import Mpam
 from ..walk import Fault, LongTable, Regime, Wide, aligned_base, start_level
 from . import events
@@ -112,11 +113,14 @@ class OfStreams(Generic[_K, _V]):
         self._count = 0
 
 
-class Configuration:
+@declared
+class Configuration(Sealed):
     """Configuration lookup of one SMMU, with its caches.
 
     ``published``: where requests find contexts by themselves; what is invalidated here is withdrawn there.
     """
+
+    OPEN = frozenset({"_hits", "misses"})
 
     #: Called before the caches are looked at: to invalidate what is known to be due (Execution.catch_up).
     catch_up: Callable[[], None] = staticmethod(lambda: None)
@@ -390,7 +394,7 @@ class Configuration:
     def _fetch(self, layout: type[Layout], pa: int) -> Layout | None:
         if pa >> self.validity.output_bits:
             return None
-        data = self.memory.read(pa, layout.size)
+        data = fetch(self.memory, layout.__name__, pa, layout.size)
         return None if data is None else layout.from_bytes(data)
 
     def _not_fetched(self, kind: type[events.Event], pa: int, event: _Maker) -> Refusal:
@@ -461,7 +465,11 @@ class Configuration:
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
         if context.stage2 is None:
-            data = None if at >> self.validity.output_bits else self.memory.read(at, size)
+            data = (
+                None
+                if at >> self.validity.output_bits
+                else fetch(self.memory, "CD" if size == CD.size else "L1CD", at, size)
+            )
             return self._not_fetched(events.F_CD_FETCH, at, event) if data is None else data
         found = self._read_ipa(context, at, size)
         if isinstance(found, bytes):
@@ -478,7 +486,7 @@ class Configuration:
         partids = self._vm_partids.get(context.vmid)
         if partids is None:
             at, partid_map = ste.VMSPtr, VMS.PARTID_MAP
-            data = self.memory.read(at, partid_map.width // 8)
+            data = fetch(self.memory, "VMS", at, partid_map.width // 8)
             if data is None:
                 return self._not_fetched(events.F_VMS_FETCH, at, event)
             partids = partid_map.elements(int.from_bytes(data, "little"))

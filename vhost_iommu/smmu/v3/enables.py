@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...layout import Register
 from ...register_file import GuardCheck, RegisterFile, on_store
+from ..seams import Sealed, Seams
 from ..transaction import NO_MPAM
 from .registers import CR0, CR0ACK, GBPA, GBPMPAM, GMPAM, IRQ_CTRL, IRQ_CTRLACK, Guard
 from .validity import Validity
@@ -57,15 +58,20 @@ def guards(raw: Callable[[type[Register]], int]) -> dict[str, GuardCheck]:
     }
 
 
-class Enables:
+class Enables(Sealed):
     """The updates of one SMMU that are under way, and what is in effect meanwhile."""
 
-    def __init__(self, registers: RegisterFile, validity: Validity, unanswered: Counter[str], after: int) -> None:
+    OPEN = frozenset({"updates", "_gbpa", "bypass_mpam", "own_mpam"})
+
+    def __init__(
+        self, registers: RegisterFile, validity: Validity, unanswered: Counter[str], after: int, seams: Seams
+    ) -> None:
         """``after`` register reads find an update not acknowledged yet; ``unanswered``: MSIs by source, see Reports."""
         self.registers = registers
         self.validity = validity
         self._unanswered = unanswered
         self._after = after
+        self.seams = seams
         #: What stores have asked for and is not in effect yet, in order.
         self.updates: deque[Update] = deque()
         self._gbpa = GBPA(0)  #: what counts while GBPA.Update is 1
@@ -84,7 +90,8 @@ class Enables:
 
     def _update(self, register: type[Register], mask: int) -> None:
         """Have a store to fields take effect: now, or after as many register reads as the machine wants."""
-        self.updates.append(Update(register, mask, self._after))
+        after = None if self.seams.acknowledge is None else self.seams.acknowledge(register.__name__)
+        self.updates.append(Update(register, mask, self._after if after is None else after))
         self.acknowledge_due()
 
     def count_read(self) -> None:

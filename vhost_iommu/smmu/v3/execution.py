@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...register_file import RegisterFile
 from ..ats import PageResponse, PrgResponse
 from ..context import Context
+from ..seams import Sealed, declared
 from ..stages import STAGE2_WORLD, Stages, StageTlb
 from ..walk import Access
 from . import commands
@@ -50,7 +51,8 @@ _PRI_CODES: dict[int, PrgResponse] = {
 _TG_BITS = (0, 12, 14, 16)
 
 
-class Execution:
+@declared
+class Execution(Sealed):
     """Carries out the commands of one SMMU. ``execute`` is also the door for a test that has a command but no queue."""
 
     def __init__(

@@ -20,7 +20,9 @@ from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
+from ..seams import Sealed, Seams, refuse_replaced
 from ..stages import PlainStages, Stages
+from ..tlb import Tlb
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .ats import Ats
@@ -70,7 +72,7 @@ PARAMETERS = (IDR0, IDR3, IDR5, CR2, CR0ACK, GBPA)
 COMMAND_BURST = 128
 
 
-class Smmu:
+class Smmu(Sealed):
     """An SMMUv3 over ``memory``, made from named ``features`` or from raw ID-register values.
 
     ``id_registers`` ({"IDR0": 0x…}) replaces what the features give, register by register; what they claim
@@ -85,6 +87,7 @@ class Smmu:
     """
 
     size = 0x20000
+    OPEN = frozenset({"wake"})
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class Smmu:
         wake: Callable[[], None] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
         trace: Trace | None = None,
+        seams: Seams | None = None,
         pure: bool | None = None,
     ) -> None:
         self.name = name
@@ -109,6 +113,8 @@ class Smmu:
         self.trace = trace
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
+        #: Where somebody may decide that this SMMU is wrong.
+        self.seams = seams = Seams() if seams is None else seams
         self.counters = Counters()
         ids: dict[type[Register], int] = {}
         if features is not None or id_registers is None:
@@ -126,19 +132,21 @@ class Smmu:
             self.registers.set_reset(register, value)
         self.validity = Validity(self.registers)
         door = _core.chosen() if pure is None else None if pure else _core.built()
-        strict = tlb_conflicts or configuration_conflicts
+        strict = tlb_conflicts or configuration_conflicts or seams.memory is not None
         #: The compiled core, which needs memory that it can reach by itself.
         core = None if door is None or strict or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
         self.core: Core | None = core
+        around = seams.around
         self.stages: Stages
         self.configuration: Configuration
         counters = self.counters
         if core is None:
             level = self.registers[IDR3].BBML if tlb_conflicts else None
-            self.stages = PlainStages(memory, counters, tlb_entries, conflict_level=level)
+            self.stages = PlainStages(around(memory, "descriptor"), counters, tlb_entries, conflict_level=level)
             lookup = StrictConfiguration if configuration_conflicts else Configuration
-            self.configuration = lookup(self.registers, self.validity, memory, self.stages.read_ipa)
+            self.configuration = lookup(self.registers, self.validity, around(memory, "STE"), self.stages.read_ipa)
         else:
+            refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb)
             assert isinstance(memory, Memory)
             self.stages = NativeStages(core)
             self.configuration = Configuration(
@@ -154,10 +162,10 @@ class Smmu:
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
-        self.reports = Reports(name, registers, validity, memory, counters, self.lock, trace)
+        self.reports = Reports(name, registers, validity, around(memory, "event"), counters, self.lock, trace, seams)
         self.reports.interrupt = interrupt
         self.reports.answered = self._msis_answered
-        self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after)
+        self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after, seams)
         self.prompt = Prompt(registers, counters, self.lock, compiled, self._sync_msi_aborted)
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
@@ -169,14 +177,15 @@ class Smmu:
             self.lock, self.consume_commands,
         )  # fmt: skip
         self.pri = PriQueue(
-            registers, validity, memory, self.configuration, self.reports, self.ats, self.endpoints, counters
-        )
+            registers, validity, around(memory, "PRI"), self.configuration, self.reports, self.ats, self.endpoints,
+            counters,
+        )  # fmt: skip
         self.execution = Execution(
             registers, validity, self.configuration, self.stages, self.stalls, self.ats, self.pri, core, compiled
         )
         self.commands = CommandQueue(
-            name, registers, validity, memory, self.execution, self.stages, self.ats, self.reports, counters,
-            self.prompt, compiled, trace,
+            name, registers, validity, around(memory, "command"), self.execution, self.stages, self.ats,
+            self.reports, counters, self.prompt, compiled, trace, seams,
         )  # fmt: skip
         self.transactions = Transactions(
             name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
@@ -187,6 +196,24 @@ class Smmu:
         self._compiled = compiled
         if core is not None:
             registers.watch(PARAMETERS, self._parameters_changed)
+        seams.bind(self)
+        for part in (*vars(self).values(), self):
+            if isinstance(part, Sealed):
+                part.seal()
+
+    # -- for who sets a seam ---------------------------------------------------------------------------------
+
+    def seams_changed(self) -> None:
+        """What the core carries out comes to the command queue again, which arms the doorbell when it may."""
+        with self.lock:
+            self.prompt.disarm()
+
+    def proceed(self) -> None:
+        with self.lock:
+            self.consume_commands()
+
+    def raise_error(self, error: str) -> None:
+        self.reports.raise_error(GERROR.field_named(error).mask)
 
     def _parameters_changed(self) -> None:
         """Tell the core; returns when no request of masters is under way that began before."""

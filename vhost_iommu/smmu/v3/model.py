@@ -13,6 +13,7 @@ from ...layout import Layout
 from ...memory import MemoryLike
 from ...trace import Trace
 from ..model import Binding, Model, Record, Traits
+from ..seams import Seams
 from . import commands, events, registers, structures
 from .causes import causes_of
 from .features import GRANULES, PRESETS, Features
@@ -66,6 +67,7 @@ def _make(
     lock: AbstractContextManager[Any],
     clock: Callable[[], float],
     trace: Trace | None,
+    seams: Seams | None,
 ) -> Smmu:
     return Smmu(
         memory,
@@ -76,6 +78,7 @@ def _make(
         lock=lock,
         clock=clock,
         trace=trace,
+        seams=seams,
         **asdict(options),
     )
 

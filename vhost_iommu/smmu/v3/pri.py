@@ -14,6 +14,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ..ats import Endpoint, PageRequest, PageResponse, PrgResponse
 from ..queue import Ring
+from ..seams import Sealed
 from . import events
 from .ats import Ats
 from .configuration import Configuration, Refusal
@@ -35,7 +36,7 @@ from .reports import Reports
 from .validity import Validity
 
 
-class PriQueue:
+class PriQueue(Sealed):
     """Page requests of one SMMU."""
 
     def __init__(

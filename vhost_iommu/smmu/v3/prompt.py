@@ -15,6 +15,7 @@ from ... import _core
 from ...mmio import Mirror
 from ...register_file import RegisterFile
 from ..queue import Ring
+from ..seams import Sealed
 from .counters import Counters
 from .registers import CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0ACK, GERROR, GERRORN
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 DOORBELL_REGISTERS = (CMDQ_BASE, CMDQ_CONS, CR0ACK, GERROR, GERRORN)
 
 
-class Prompt:
+class Prompt(Sealed):
     """The mirror and the doorbell of one SMMU; neither is there before a client's thread asks for the mirror."""
+
+    OPEN = frozenset({"_mirror", "_doorbell", "_plain"})
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from ...layout import Layout, Register
@@ -16,6 +17,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ...trace import Trace
 from ..queue import Ring
+from ..seams import Sealed, Seams, Verdict
 from . import events
 from .counters import Counters
 from .registers import (
@@ -37,8 +39,10 @@ from .registers import (
 from .validity import Validity
 
 
-class Reports:
+class Reports(Sealed):
     """The event queue, global errors and interrupts of one SMMU."""
+
+    OPEN = frozenset({"_epoch"})
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Reports:
         counters: Counters,
         lock: AbstractContextManager[Any],
         trace: Trace | None,
+        seams: Seams,
     ) -> None:
         self.name = name
         self.registers = registers
@@ -57,6 +62,7 @@ class Reports:
         self.counters = counters
         self.lock = lock
         self.trace = trace
+        self.seams = seams
         #: Pulses the wired interrupt of a source, where the machine has wires.
         self.interrupt: Callable[[str], None] | None = None
         #: Told of a source, with the lock held, once all its MSIs were written or their aborts are visible.
@@ -84,17 +90,18 @@ class Reports:
             return False
         return not self.ring().full(registers.raw(EVENTQ_PROD), registers.raw(EVENTQ_CONS))
 
-    def write(self, event: Layout) -> None:
-        """Put ``event`` into the queue, or lose it (§7.2.1, §7.4)."""
+    def write(self, event: Layout, *, stalls: bool = False) -> None:
+        """Put ``event`` into the queue, or lose it (§7.2.1, §7.4); ``stalls``: of a stall, which is never lost."""
         self.counters.event_made(event)
         if self.trace is not None:
             shown = {name: value for name, value in event.values().items() if name != "TYPE"}
             self.trace.emit(self.name, "fault", type(event).__name__, **shown)
         registers = self.registers
         prod, cons = registers[EVENTQ_PROD], registers[EVENTQ_CONS]
-        if not self.writable():
+        crowded = not stalls and self.seams.room is not None and not self.seams.room("eventq")
+        if crowded or not self.writable():
             self.counters.events_lost += 1
-            full = self.ring().full(prod.WR, cons.RD)
+            full = crowded or self.ring().full(prod.WR, cons.RD)
             aborted = self.error_active(GERROR.EVENTQ_ABT_ERR.mask)
             if registers[CR0ACK].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
                 registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
@@ -162,11 +169,18 @@ class Reports:
                 if not self.unanswered[source]:
                     self.answered(source)
 
-        self.memory.post(address, data.to_bytes(4, "little"), ended)
+        post = partial(self.memory.post, address, data.to_bytes(4, "little"), ended)
+        verdict = Verdict.EXECUTE if self.seams.message is None else self.seams.message(source, post)
+        if verdict is Verdict.EXECUTE:
+            post()
+        elif verdict is Verdict.IGNORE:
+            ended(False)
 
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""
         if self.interrupt is not None:
             if self.trace is not None:
                 self.trace.emit(self.name, "interrupt", f"wire {source}")
-            self.interrupt(source)
+            pulse = partial(self.interrupt, source)
+            if self.seams.wire is None or self.seams.wire(source, pulse) is Verdict.EXECUTE:
+                pulse()

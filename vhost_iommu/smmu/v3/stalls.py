@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...register_file import RegisterFile
+from ..seams import Sealed
 from ..transaction import Answer, Outcome, Stall, Transaction
 from .counters import Counters
 from .events import Event
@@ -19,8 +20,10 @@ from .registers import IDR0, IDR5
 from .reports import Reports
 
 
-class Stalls:
+class Stalls(Sealed):
     """The stalled transactions of one SMMU."""
+
+    OPEN = frozenset({"recorded", "unrecorded", "_next_stag", "_retrying"})
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Stalls:
         stall.waits = f"STAG {stall.stag} has no CMD_RESUME"
         stall.event = stall.event.replace(STAG=stall.stag)
         answer.events.append(stall.event)
-        self.reports.write(stall.event)
+        self.reports.write(stall.event, stalls=True)
 
     # -- what software says ----------------------------------------------------------------------------------
 

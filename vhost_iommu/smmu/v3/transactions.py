@@ -12,6 +12,7 @@ from ...register_file import RegisterFile
 from ...trace import Trace
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
+from ..seams import Sealed, declared
 from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Begun, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
@@ -40,7 +41,8 @@ FAULT_EVENTS: dict[FaultKind, type[events.Event]] = {
 _ERRORS = (FaultKind.WALK_EABT, FaultKind.TLB_CONFLICT)
 
 
-class Transactions:
+@declared
+class Transactions(Sealed):
     """The bus side of one SMMU."""
 
     def __init__(

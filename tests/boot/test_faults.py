@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stock Linux does when its SMMU is wrong: each fault as a user asks for it, and what its page says."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.boot.guests import Way, chosen
+from tests.conftest import need_kernel
+from vhost_iommu.config import load_machine
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.launch import Launch, Wishes
+from vhost_iommu.guest.report import Report
+from vhost_iommu.guest.verdict import Verdict
+from vhost_iommu.lab.faults import FAULTS, Fault, Seen
+
+#: Of each machine, cases in which the driver has something to do; the last fails where it prints anything.
+CASES = {
+    "smmuv3-linux": ("disk0_holds_files", "disk0_writes_directly", "disk0_reads_back", "no_smmu_warnings"),
+    "smmuv3-pasid": (
+        "engine0_copies_coherent_memory", "engine0_strict_loses_what_is_unmapped", "no_other_warnings",
+    ),
+}  # fmt: skip
+SEEN = [(kind, seen) for kind, declared in FAULTS.items() for seen in declared.LINUX]
+
+
+def run(assets: Assets, machine: str, fault: Fault) -> tuple[Launch, Report]:
+    """As users run it: on the core, as far as the fault lets it be, and nothing is traced."""
+    wishes = Wishes(faults=(fault,), cases=CASES[machine], timeout=300)
+    with closing(Launch(load_machine(machine), wishes, assets=assets)) as launch, chosen(Way.USERS):
+        return launch, launch.run()
+
+
+@pytest.mark.parametrize(("kind", "seen"), SEEN, ids=[f"{kind} {seen.fault}".strip() for kind, seen in SEEN])
+def test_linux_does_with_a_fault_what_the_page_says(assets: Assets, kind: str, seen: Seen) -> None:
+    need_kernel(assets, "6.12")
+    _, report = run(assets, seen.machine, Fault.parse(f"{kind} {seen.fault}"))
+    (fault,) = report.account.faults
+    assert fault.struck > 0
+    for text in seen.says:
+        assert any(text in line for line in report.console.splitlines()), (text, report.folder)
+    failed = [result.name for result in report.results if not result.passed]
+    wanted = Verdict.DIED if seen.dies else Verdict.FAILED if failed else Verdict.PASSED
+    assert (report.verdict, failed) == (wanted, list(seen.fails)), report.why
+
+
+def test_a_fault_that_never_strikes_fails_the_run_by_its_name(assets: Assets) -> None:
+    need_kernel(assets, "6.12")
+    launch, report = run(assets, "smmuv3-linux", Fault("cerror", after=1_000_000))
+    assert (report.verdict, report.why) == (Verdict.FAILED, "cerror after=1000000 never struck")
+    assert launch.daemon is not None
+    assert launch.daemon.machine.smmus["smmu0"].core is not None

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seams of an SMMU: each is met on the core as on the reference, and nothing else can be assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.smmu_builder import RAM_BASE, Bench, PageTable
+from vhost_iommu import _core
+from vhost_iommu.errors import UsageError
+from vhost_iommu.layout import Layout
+from vhost_iommu.masters.port import Abort, Port
+from vhost_iommu.memory import Memory
+from vhost_iommu.smmu.seams import Refuse, Seams, Verdict
+from vhost_iommu.smmu.transaction import Outcome, Transaction
+from vhost_iommu.smmu.v3 import Smmu
+from vhost_iommu.smmu.v3 import commands as c
+from vhost_iommu.smmu.v3.command_queue import CommandQueue
+from vhost_iommu.smmu.v3.execution import Execution
+from vhost_iommu.smmu.v3.registers import (
+    CMDQ_CONS,
+    CMDQ_PROD,
+    CR0ACK,
+    EVENTQ_PROD,
+    GERROR,
+    IRQ_CTRL,
+    IRQ_CTRLACK,
+    CommandError,
+)
+
+IOVA, PA = 0x1000, RAM_BASE + 0x10_0000
+
+#: Where an instance has a core, and its doorbell where it is pumped; and none.
+WAYS = [
+    pytest.param({"pure": True}, id="reference"),
+    pytest.param({"pure": False}, id="core", marks=pytest.mark.skipif(_core.built() is None, reason="no core")),
+    pytest.param({"pumped": True}, id="doorbell", marks=pytest.mark.skipif(_core.built() is None, reason="no core")),
+]
+
+
+@pytest.fixture(params=WAYS)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(**request.param)
+
+
+def cached(bench: Bench) -> PageTable:
+    """A translation that is in the TLB, and gone from the table."""
+    table = bench.stream()
+    table.map(IOVA, PA)
+    assert hits(bench)
+    table.unmap(IOVA)
+    assert hits(bench)
+    return table
+
+
+def hits(bench: Bench) -> bool:
+    return bench.smmu.translate(Transaction(0, IOVA, 8)).outcome is Outcome.OK
+
+
+def ask(*verdicts: Verdict | Refuse) -> tuple[list[str], Callable[[Layout], Verdict | Refuse]]:
+    """A gate that gives these verdicts, and then lets commands pass; what it was asked of."""
+    asked: list[str] = []
+    left = list(verdicts)
+
+    def gate(command: Layout) -> Verdict | Refuse:
+        asked.append(type(command).__name__)
+        return left.pop(0) if left else Verdict.EXECUTE
+
+    return asked, gate
+
+
+def test_a_command_that_the_gate_ignores_is_consumed_and_has_no_effect(bench: Bench) -> None:
+    cached(bench)
+    asked, bench.smmu.seams.gate = ask(Verdict.IGNORE)
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert asked == ["CMD_TLBI_NH_ALL"]
+    assert bench[CMDQ_CONS].RD == bench[CMDQ_PROD].WR
+    assert hits(bench)
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert not hits(bench)
+
+
+def test_a_gate_that_is_set_while_the_doorbell_is_armed_sees_the_next_command(bench: Bench) -> None:
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0), c.CMD_SYNC.of())
+    asked, bench.smmu.seams.gate = ask()
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0), c.CMD_SYNC.of())
+    assert asked == ["CMD_TLBI_NH_ALL", "CMD_SYNC"]
+    bench.smmu.seams.gate = None
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0), c.CMD_SYNC.of())
+    assert len(asked) == 2
+
+
+def test_a_command_that_the_gate_refuses_stops_the_queue_with_that_error(bench: Bench) -> None:
+    _, bench.smmu.seams.gate = ask(Refuse("CERROR_ABT"))
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert bench[CMDQ_CONS].ERR == CommandError.CERROR_ABT
+    assert bench.active_errors == GERROR.CMDQ_ERR.mask
+
+
+def test_a_command_that_the_gate_holds_waits_until_it_may_proceed(bench: Bench) -> None:
+    cached(bench)
+    asked, bench.smmu.seams.gate = ask(Verdict.HOLD)
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert bench[CMDQ_CONS].RD != bench[CMDQ_PROD].WR
+    assert hits(bench)
+    bench.smmu.seams.proceed()
+    assert asked == ["CMD_TLBI_NH_ALL"] * 2
+    assert bench[CMDQ_CONS].RD == bench[CMDQ_PROD].WR
+    assert not hits(bench)
+
+
+def test_an_interrupt_is_lost_or_late_as_the_seam_says(bench: Bench) -> None:
+    bench.interrupts_on()
+    held: list[Callable[[], None]] = []
+    verdicts = [Verdict.IGNORE, Verdict.HOLD, Verdict.EXECUTE]
+
+    def wire(source: str, send: Callable[[], None]) -> Verdict:
+        held.append(send)
+        return verdicts.pop(0)
+
+    bench.smmu.seams.wire = wire
+    for _ in range(2):
+        bench.smmu.seams.raise_error("MSI_EVENTQ_ABT_ERR")
+        bench.acknowledge()
+    assert bench.wires == []
+    held[1]()
+    bench.smmu.seams.raise_error("MSI_EVENTQ_ABT_ERR")
+    assert bench.wires == ["gerror", "gerror"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.IGNORE, Verdict.HOLD])
+def test_a_message_of_a_sync_that_is_lost_lets_the_next_pass_and_a_late_one_holds_it_up(
+    bench: Bench, verdict: Verdict
+) -> None:
+    at = bench.ram.alloc(64)
+    held: list[Callable[[], None]] = []
+    verdicts = [verdict]
+
+    def message(source: str, send: Callable[[], None]) -> Verdict:
+        held.append(send)
+        return verdicts.pop() if verdicts else Verdict.EXECUTE
+
+    bench.smmu.seams.message = message
+    for n in (1, 2):
+        bench.submit(c.CMD_SYNC.of(CS=1, MSIAddress=at, MSIData=n))
+    assert bench.ram.get_u64(at) == (2 if verdict is Verdict.IGNORE else 0)
+    if verdict is Verdict.HOLD:
+        assert bench[CMDQ_CONS].RD != bench[CMDQ_PROD].WR
+        held[0]()
+        assert bench[CMDQ_CONS].RD == bench[CMDQ_PROD].WR
+        assert bench.ram.get_u64(at) == 2
+
+
+def test_an_acknowledgement_comes_after_as_many_reads_as_the_seam_says(bench: Bench) -> None:
+    bench.smmu.seams.acknowledge = lambda register: 2 if register == "IRQ_CTRL" else None
+    bench[IRQ_CTRL] = IRQ_CTRL.of(EVENTQ_IRQEN=1)
+    assert [bench[IRQ_CTRLACK].EVENTQ_IRQEN for _ in range(3)] == [0, 0, 1]
+    assert bench[CR0ACK].SMMUEN == 1
+
+
+def test_a_record_for_which_the_seam_has_no_room_is_lost_and_overflows(bench: Bench) -> None:
+    bench.stream()
+    bench.smmu.seams.room = lambda queue: False
+    assert not hits(bench)
+    assert bench.events() == []
+    assert bench[EVENTQ_PROD].OVFLG == 1
+    bench.smmu.seams.room = None
+    assert not hits(bench)
+    assert [type(event).__name__ for event in bench.events()] == ["F_TRANSLATION"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [("STE", "F_STE_FETCH"), ("CD", "F_CD_FETCH"), ("descriptor", "F_WALK_EABT"), ("event", None), ("command", None)],
+)
+def test_an_access_to_memory_aborts_as_the_seam_says(kind: str, event: str | None) -> None:
+    struck: list[int] = []
+
+    def aborts(what: str, pa: int) -> bool:
+        if what == kind and not struck:
+            struck.append(pa)
+            return True
+        return False
+
+    bench = Bench(seams=Seams(memory=aborts))
+    assert bench.smmu.core is None
+    bench.stream()
+    hits(bench)
+    if kind == "command":
+        bench.submit(c.CMD_SYNC.of())
+        assert bench[CMDQ_CONS].ERR == CommandError.CERROR_ABT
+    elif event is None:
+        assert bench.active_errors == GERROR.EVENTQ_ABT_ERR.mask
+    else:
+        assert [type(each).__name__ for each in bench.events()] == [event]
+    assert len(struck) == 1
+
+
+def test_a_masters_transactions_become_what_its_seam_makes_of_them(bench: Bench) -> None:
+    bench.stream().map(IOVA, PA)
+    port = Port("m", bench.ram.memory, bench.smmu, [0])
+    assert port.read(IOVA, 8) == bytes(8)
+    port.rewrite = lambda t: Transaction(5, t.iova, t.size, t.write)
+    assert isinstance(port.read(IOVA, 8), Abort)
+    port.rewrite = None
+    assert port.read(IOVA, 8) == bytes(8)
+
+
+# -- what is sealed ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("", "tlb"),
+        ("", "translate"),
+        ("", "memory"),
+        ("", "gate"),
+        ("execution", "CMD_TLBI_NH_ALL"),
+        ("execution", "execute"),
+        ("commands", "consume"),
+        ("commands", "execution"),
+        ("transactions", "translate"),
+        ("configuration", "lookup"),
+        ("stages", "translate"),
+        ("tlb", "invalidate_range"),
+        ("reports", "interrupt"),
+        ("stalls", "resume"),
+        ("enables", "in_effect"),
+        ("prompt", "arm"),
+    ],
+)
+def test_what_is_no_seam_cannot_be_assigned_and_the_seams_are_named(bench: Bench, part: str, name: str) -> None:
+    owner: Any = getattr(bench.smmu, part) if part else bench.smmu
+    with pytest.raises(UsageError, match=r"no seam.*gate, memory, acknowledge, message, wire, room.*docs/faults\.md"):
+        setattr(owner, name, lambda *given: None)
+
+
+def test_there_is_no_other_seam_and_memorys_is_set_before_an_smmu_is_made(bench: Bench) -> None:
+    seams: Any = bench.smmu.seams
+    with pytest.raises(UsageError, match="no seam 'gat'; they are gate, "):
+        seams.gat = None
+    with pytest.raises(UsageError, match="set before an SMMU is made"):
+        seams.memory = lambda kind, pa: True
+    with pytest.raises(UsageError, match="another SMMU's"):
+        Smmu(Memory(), seams=seams)
+
+
+@pytest.mark.skipif(_core.built() is None, reason="no core")
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Execution, "CMD_TLBI_NH_VA"), (Execution, "CMD_TLBI_NH_ALL"), (CommandQueue, "consume")]
+)
+def test_a_class_that_was_patched_is_refused_where_the_core_would_go_past_it(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    monkeypatch.setattr(owner, name, lambda self, command: CommandError.CERROR_NONE)
+    with pytest.raises(UsageError, match=rf"{owner.__name__}\.{name} was replaced.*seam 'gate'.*pure=True"):
+        Smmu(Memory(), pure=False)
+    Smmu(Memory(), pure=True)
+    monkeypatch.undo()
+    Smmu(Memory(), pure=False)
+
+
+def test_a_class_that_was_patched_has_effect_on_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Execution, "CMD_TLBI_NH_ALL", lambda self, command: CommandError.CERROR_NONE)
+    bench = Bench(pure=True)
+    cached(bench)
+    bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert hits(bench)
