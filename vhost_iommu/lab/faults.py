@@ -187,12 +187,11 @@ class Seen:
     """What stock Linux 6.12 was seen to do with a fault; tests/boot asserts it."""
 
     fault: str  #: its parameters, as ``--fault`` takes them
-    says: tuple[str, ...]  #: what lines of the console have, each in one
+    says: tuple[str, ...]  #: what lines of the driver have; none: it prints nothing
     then: str  #: what comes of it, in a sentence
-    fails: tuple[str, ...] = ()  #: cases that fail, beside the one that wants no warnings
+    fails: tuple[str, ...] = ()  #: cases that fail
     dies: bool = False  #: the guest does not end well
     machine: str = "smmuv3-linux"
-    silent: bool = False  #: the driver prints nothing that it would not print else
 
 
 def parameter(about: str, default: Any = dataclasses.MISSING) -> Any:
@@ -431,7 +430,15 @@ class DropTlbi(Injection):
 
     KIND = "drop-tlbi"
     SECTION = "4.4"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "count=0",
+            (),
+            "DMA goes on by translations that the driver has removed, and nobody is told.",
+            ("engine0_strict_loses_what_is_unmapped", "engine0_strict_loses_all_of_a_range", "no_other_warnings"),
+            machine="smmuv3-pasid",
+        ),
+    )
 
     def gate(self, command: Layout) -> Verdict | None:
         tlbi = _name(command).startswith("CMD_TLBI_")
@@ -444,7 +451,19 @@ class DropCfgi(Injection):
 
     KIND = "drop-cfgi"
     SECTION = "4.3"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "count=0 after=3",
+            (),
+            "The stream goes by the STE that it had: what is unmapped can still be reached.",
+            (
+                "engine0_bypassed_copies_coherent_memory",
+                "engine0_strict_loses_what_is_unmapped",
+                "engine0_strict_loses_all_of_a_range",
+            ),
+            machine="smmuv3-pasid",
+        ),
+    )
 
     def gate(self, command: Layout) -> Verdict | None:
         cfgi = _name(command).startswith("CMD_CFGI_")
@@ -457,7 +476,14 @@ class DropSync(Injection):
 
     KIND = "drop-sync"
     SECTION = "4.7.3"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "after=3",
+            ("CMD_SYNC timeout at",),
+            "It goes on after a second.",
+            ("no_smmu_warnings",),
+        ),
+    )
 
     def gate(self, command: Layout) -> Verdict | None:
         sync = _name(command) == _SYNC
@@ -470,7 +496,14 @@ class LateSync(Injection):
 
     KIND = "late-sync"
     SECTION = "4.7.3"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "after=20 seconds=2",
+            ("CMD_SYNC timeout at",),
+            "It goes on after a second, before the command does.",
+            ("no_smmu_warnings",),
+        ),
+    )
     LATER = True
 
     seconds: float = parameter("how long it waits", 2.0)
@@ -503,7 +536,26 @@ class CommandFails(Injection):
 
     KIND = "cerror"
     SECTION = "7.1"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "error=ILL after=20",
+            ("CMD_SYNC timeout at", "Illegal command", "skipping command in error state:"),
+            "The command becomes a CMD_SYNC. On one CPU the interrupt comes after the timeouts of those who wait.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "error=ABT after=20",
+            ("CMD_SYNC timeout at", "Abort on command fetch", "retrying command fetch"),
+            "The command is fetched again.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "error=ATC_INV_SYNC after=20",
+            ("CMD_SYNC timeout at", "ATC invalidate timeout"),
+            "The CMD_SYNC is executed again.",
+            ("no_smmu_warnings",),
+        ),
+    )
 
     error: Literal["ILL", "ABT", "ATC_INV_SYNC"] = parameter("which", "ILL")
 
@@ -518,7 +570,20 @@ class GlobalError(Injection):
 
     KIND = "gerror"
     SECTION = "7.5"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "error=EVENTQ_ABT_ERR after=20",
+            ("unexpected global error reported (0x00000004)", "EVTQ write aborted -- events may have been lost"),
+            "It is acknowledged, and all goes on.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "error=MSI_CMDQ_ABT_ERR after=20",
+            ("unexpected global error reported (0x00000010)", "CMDQ MSI write aborted"),
+            "Likewise.",
+            ("no_smmu_warnings",),
+        ),
+    )
 
     error: Literal[
         "EVENTQ_ABT_ERR",
@@ -541,7 +606,41 @@ class AbortAccess(Injection):
 
     KIND = "abort-access"
     SECTION = "7.2"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "access=STE count=2",
+            ("event 0x03 received:",),
+            "F_STE_FETCH of the first DMA, which fails (the first abort is a CMD_PREFETCH_CONFIG's, without an event).",
+            ("engine0_copies_coherent_memory",),
+            machine="smmuv3-pasid",
+        ),
+        Seen(
+            "access=CD count=2",
+            ("event 0x09 received:",),
+            "F_CD_FETCH; likewise.",
+            ("engine0_copies_coherent_memory",),
+            machine="smmuv3-pasid",
+        ),
+        Seen(
+            "access=descriptor after=50",
+            ("event 0x0b received:",),
+            "F_WALK_EABT; the disk's request ends in an I/O error.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+        Seen(
+            "access=command after=20",
+            ("Abort on command fetch", "retrying command fetch"),
+            "The command is fetched again.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "access=event",
+            ("EVTQ write aborted -- events may have been lost",),
+            "The event is lost, and all goes on.",
+            ("no_other_warnings",),
+            machine="smmuv3-pasid",
+        ),
+    )
 
     access: Literal["STE", "L1STD", "CD", "L1CD", "descriptor", "command", "event", "PRI", "MSI"] = parameter(
         "of which kind"
@@ -565,7 +664,21 @@ class LoseInterrupt(Injection):
 
     KIND = "lose-interrupt"
     SECTION = "3.18"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "source=cmdq-sync after=20",
+            ("CMD_SYNC timeout at",),
+            "It goes on after a second.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "source=eventq",
+            (),
+            "No event is told of any more: the next interrupt comes when the queue was empty.",
+            ("no_other_warnings",),
+            machine="smmuv3-pasid",
+        ),
+    )
 
     source: Source = parameter("whose")  # noqa: RUF009
 
@@ -582,7 +695,20 @@ class LateInterrupt(Injection):
 
     KIND = "late-interrupt"
     SECTION = "3.18"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "source=cmdq-sync after=20 seconds=2",
+            ("CMD_SYNC timeout at",),
+            "It goes on after a second.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "source=eventq seconds=0.1",
+            ("events 0x10",),
+            "It tells of all events, later.",
+            machine="smmuv3-pasid",
+        ),
+    )
     LATER = True
 
     source: Source = parameter("whose")  # noqa: RUF009
@@ -604,7 +730,25 @@ class LateAcknowledge(Injection):
 
     KIND = "late-acknowledge"
     SECTION = "6.3.9"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "register=CR0",
+            ("failed to enable command queue", "probe with driver arm-smmu-v3 failed with error -110"),
+            "After a second there is no SMMU: what is behind it has no driver.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+        Seen(
+            "register=IRQ_CTRL",
+            ("failed to enable irqs",),
+            "It goes on, as if they were enabled.",
+            ("no_smmu_warnings",),
+        ),
+        Seen(
+            "register=CR0 reads=5",
+            (),
+            "It waits.",
+        ),
+    )
 
     register: Literal["CR0", "IRQ_CTRL", "GBPA"] = parameter("which")
     reads: int = parameter("register reads that find it as before; 0: all", 0)
@@ -621,7 +765,15 @@ class FullEventQueue(Injection):
 
     KIND = "full-event-queue"
     SECTION = "7.4"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "",
+            ("EVTQ overflow detected -- events lost",),
+            "It says so with the next event that finds room; all goes on.",
+            ("no_other_warnings",),
+            machine="smmuv3-pasid",
+        ),
+    )
 
     def room(self, queue: str) -> bool:
         return not (queue == "eventq" and self.strikes("a record found no room in the event queue"))
@@ -634,7 +786,26 @@ class WrongStream(Injection):
     KIND = "wrong-stream"
     TARGET = "master"
     SECTION = "3.2"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "sid=0x101 after=30",
+            (),
+            "Linux aborts streams that it knows nothing of, without an event; the disk's request ends in an I/O error.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+        Seen(
+            "sid=0x1000 after=30",
+            ("event 0x02 received:",),
+            "C_BAD_STREAMID, beyond the tables that there are; likewise.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+        Seen(
+            "ssid=1 after=30",
+            ("event 0x08 received:",),
+            "C_BAD_SUBSTREAMID; likewise.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+    )
 
     sid: int | None = parameter("the StreamID that it carries", None)
     ssid: int | None = parameter("the SubstreamID that it carries", None)
@@ -655,7 +826,14 @@ class WrongAddress(Injection):
     KIND = "wrong-address"
     TARGET = "master"
     SECTION = "7.3.13"
-    LINUX = ()
+    LINUX = (
+        Seen(
+            "after=30",
+            ("event 0x10 received:",),
+            "F_TRANSLATION; the disk's request ends in an I/O error.",
+            ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+    )
 
     def rewrite(self, transaction: Transaction) -> Transaction:
         iova = self.random.randrange(1 << 36) << 12 | transaction.iova & 0xFFF

@@ -120,7 +120,7 @@ class Configuration(Sealed):
     ``published``: where requests find contexts by themselves; what is invalidated here is withdrawn there.
     """
 
-    OPEN = frozenset({"_hits", "misses"})
+    OPEN = frozenset({"_hits", "misses", "_l1stds"})
 
     #: Called before the caches are looked at: to invalidate what is known to be due (Execution.catch_up).
     catch_up: Callable[[], None] = staticmethod(lambda: None)
