@@ -566,7 +566,9 @@ class CommandFails(Injection):
 
 @dataclass
 class GlobalError(Injection):
-    """A global error is raised that nothing has caused, before a command is executed."""
+    """A global error is raised that nothing has caused, before a command is executed. Of SFM_ERR that is all: the SMMU
+    goes on, and does not enter service failure mode.
+    """
 
     KIND = "gerror"
     SECTION = "7.5"
