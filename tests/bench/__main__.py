@@ -2,7 +2,7 @@
 """One table of ratios and times against the limits that we set ourselves; also in build/bench.json.
 
 Law: what is compared is measured in the same run, in turns, so that a busy machine slows both. Never a CI test. Each
-row says on which processors it was measured. Names of rows, or beginnings of them, as arguments: these alone.
+row says on which processors it was measured. Beginnings of rows' names as argument, with ";" between: these alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import compiled, guests, models
-from tests.bench.figure import Figure, figure, missing, ratios
+from tests.bench.figure import (
+    Figure,
+    Measurement,
+    chosen,
+    decided,
+    figure,
+    missing,
+    ratios,
+    rounds_until,
+)
 from tests.protocol.client import SocketTransport, TestClient
 from vhost_iommu._core import PURE
 from vhost_iommu.config import BlockOptions, load_machine
@@ -137,11 +146,10 @@ def messages(launches: int = 7, rounds: int = 3) -> list[Figure]:
 # -- guests --------------------------------------------------------------------------------------------------------
 
 
-def guest_read(rounds: int = 6) -> Figure:
+def guest_read() -> Figure:
     """What the CPU of a guest waits for a register: with all that QEMU adds, and with the reference in turns.
 
-    The best of each, for it is the scheduler's whim whether each message wakes a processor that sleeps, which costs
-    five times the rest.
+    It is the scheduler's whim whether each message wakes a processor that sleeps, which costs five times the rest.
     """
 
     def once(pure: str) -> float:
@@ -152,13 +160,14 @@ def guest_read(rounds: int = 6) -> Figure:
         return statistics.median(int(ns) / 1e3 for ns in re.findall(r" read ns=(\d+)", told))
 
     once("0")  # compiles the program
-    pairs = [(once("1"), once("0")) for _ in range(rounds)]
+    pairs = rounds_until(lambda: (once("1"), once("0")), lambda all_: decided([b / a for a, b in all_], 1.0))
     python, pump = (min(column) for column in zip(*pairs, strict=True))
     note = f"{pump:.1f} µs, without the compiled core {python:.1f} µs; QEMU and we on any CPU"
-    return figure("guest's read / pure", "×", [pump / python], 1.0, note)
+    values = [b / a for a, b in pairs]
+    return figure("guest's read / pure", "×", values, 1.0, note, undecided=not decided(values, 1.0))
 
 
-def bare_launch(rounds: int = 7) -> Figure:
+def bare_launch() -> Figure:
     def once() -> float:
         began = time.perf_counter()
         subprocess.run([COMMAND, "run", "smmuv3-bare", "--json"], check=True, stdout=subprocess.DEVNULL)
@@ -166,10 +175,11 @@ def bare_launch(rounds: int = 7) -> Figure:
 
     once()  # compiles the program
     note = "vhost-iommu run smmuv3-bare; on any CPU"
-    return figure("bare launch to verdict", "s", [once() for _ in range(rounds)], 2.0, note)
+    values = rounds_until(once, lambda found: decided(found, 2.0))
+    return figure("bare launch to verdict", "s", values, 2.0, note, undecided=not decided(values, 2.0))
 
 
-def linux_first_io(assets: Assets, rounds: int = 5) -> Figure:
+def linux_first_io(assets: Assets) -> Figure:
     config = load_machine("smmuv3-linux")
     cases = (linux.Case("modules_load", "modules_load"), linux.Case("first_io", "disk_appears", ("disk0",)))
 
@@ -204,15 +214,14 @@ def linux_first_io(assets: Assets, rounds: int = 5) -> Figure:
             guest = LinuxGuest(config.guest.kernel, cases, baseline=[("disk0", image)])
             return GuestRun(guest, options=Options(hardware=hardware_of(config)), assets=assets, on_line=on_line)
 
-        pairs = [(once(theirs), once(ours)) for _ in range(rounds)]
+        pairs = rounds_until(lambda: (once(theirs), once(ours)), lambda found: decided([b / a for a, b in found], 1.3))
     medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
     note = f"{medians[1]:.2f} s, QEMU's own disk and no SMMU {medians[0]:.2f} s; on any CPU"
-    return figure("Linux to first I/O", "×", [b / a for a, b in pairs], 1.3, note)
+    values = [b / a for a, b in pairs]
+    return figure("Linux to first I/O", "×", values, 1.3, note, undecided=not decided(values, 1.3))
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
-
-Measurement = tuple[str, Callable[[], list[Figure]]]
 
 
 def native() -> list[Measurement]:
@@ -221,8 +230,11 @@ def native() -> list[Measurement]:
         compiled.compile_program()
     except compiled.UnmeasuredError as why:
         reason = str(why)
-        return [("the core", lambda: [missing("all of the compiled core", None, reason)])]
-    return [*compiled.measurements(), ("the reference beside the core", models.reference)]
+        return [
+            Measurement(each.rows, lambda rows=each.rows: [missing(row, None, reason) for row in rows])  # type: ignore[misc]
+            for each in compiled.measurements()
+        ]
+    return list(compiled.measurements())
 
 
 def guest_rows() -> list[Measurement]:
@@ -237,18 +249,21 @@ def guest_rows() -> list[Measurement]:
         return fetched
 
     return [
-        ("a guest's reads of a register", with_assets(lambda _: [guest_read()])),
-        ("a bare-metal guest", with_assets(lambda _: [bare_launch()])),
-        ("Linux to its first I/O, with and without us", with_assets(lambda found: [linux_first_io(found)])),
-        ("Linux's maps and disks, through us and through QEMU's own SMMU", with_assets(guests.compare)),
+        Measurement(("guest's read / pure",), with_assets(lambda _: [guest_read()])),
+        Measurement(("bare launch to verdict",), with_assets(lambda _: [bare_launch()])),
+        Measurement(("Linux to first I/O",), with_assets(lambda found: [linux_first_io(found)])),
+        Measurement(guests.ROWS, with_assets(guests.compare)),
+        Measurement(("two runs at once",), with_assets(lambda found: [guests.two_at_once(found)])),
     ]
 
 
-def measured(name: str, measure: Callable[[], list[Figure]]) -> list[Figure]:
+def measured(measurement: Measurement) -> list[Figure]:
     try:
-        return measure()
+        figures = measurement.measure()
     except (compiled.UnmeasuredError, UsageError, RuntimeError, OSError, subprocess.SubprocessError) as why:
-        return [missing(name, None, str(why))]
+        return [missing(row, None, str(why)) for row in measurement.rows]
+    assert [each.name for each in figures] == list(measurement.rows), "rows are printed as they are announced"
+    return figures
 
 
 def line(row: Figure) -> str:
@@ -260,24 +275,33 @@ def line(row: Figure) -> str:
     colour = {None: "dim", True: "green", False: "red"}[row.good]
     spread = f"{row.low:,.{digits}f} to {row.high:,.{digits}f} of {row.rounds}; " if row.rounds > 1 else ""
     judged = f"judged by instructions, {row.judged:.3f}; " if row.judged is not None else ""
+    if row.instructions is not None and row.most_instructions is not None:
+        judged = f"judged by instructions, {row.instructions:.0f} of at most {row.most_instructions:.0f}; "
+    if row.undecided:
+        judged = "undecided; "
     return f"{row.name:32} {paint(f'{value:>12}', colour)} {limit:>13}   {spread}{judged}{row.note}"
 
 
-def main(chosen: Sequence[str]) -> int:
-    measurements: list[Measurement] = [
+def main(beginnings: Sequence[str]) -> int:
+    measurements = [
         *native(),
-        ("commands", models.commands),
-        ("faults", models.faults),
-        ("messages over the socket", messages),
+        Measurement(("reference / core, one walk",), models.reference),
+        Measurement(("fault, stream, core / reference", "fault, page, core / reference"), models.faults),
+        Measurement(("commands consumed",), models.commands),
+        Measurement(("region read / echo", "posted writes, drained"), messages),
         *guest_rows(),
     ]
+    try:
+        wanted = chosen(measurements, beginnings)
+    except ValueError as why:
+        print(why, file=sys.stderr)
+        return 2
     figures: list[Figure] = []
     with Progress() as progress:
-        for name, measure in measurements:
-            if chosen and not any(name.startswith(each) for each in chosen):
-                continue
-            progress.say(f"measuring {name}")
-            figures += measured(name, measure)
+        for measurement in wanted:
+            progress.say(f"measuring {measurement.rows[0]}")
+            found = measured(measurement)
+            figures += [row for row in found if not beginnings or row.name.startswith(tuple(beginnings))]
     print(f"{'':32} {'median':>12} {'limit':>13}   spread over the rounds, and what it is")
     for row in figures:
         print(line(row))
@@ -291,4 +315,4 @@ def main(chosen: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main([each.strip() for each in " ".join(sys.argv[1:]).split(";") if each.strip()]))

@@ -143,7 +143,7 @@ static void ask(struct vi_reader *reader, const struct asked *asked, struct answ
         return;
     REQUIRE(context->sid == asked->sid && context->ssid == asked->ssid);
     struct vi_output output;
-    answer->fault = vi_translate(reader, context, asked->address, asked->access, VI_INCOMING, asked->mappings, &output);
+    answer->fault = vi_translate(reader, context, asked->address, asked->access, VI_INCOMING, &output);
     check_fault(&answer->fault);
     if (answer->fault.kind != VI_NO_FAULT)
         return;

@@ -88,7 +88,7 @@ static uint64_t translated(struct vi_reader *inside, unsigned sid, uint64_t addr
     struct vi_output output;
     const struct vi_context *context = vi_context_of(inside, sid, VI_NO_SSID);
     REQUIRE(context);
-    REQUIRE(vi_translate(inside, context, address, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    REQUIRE(vi_translate(inside, context, address, 0, VI_INCOMING, &output).kind == VI_NO_FAULT);
     return output.pa - RAM_BASE;
 }
 
@@ -132,7 +132,7 @@ static void test_a_dropped_context_is_whole_while_it_is_used(struct test *test)
     REQUIRE(!vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID) && !vi_context_of(inside, STAGE2_STREAM, VI_NO_SSID));
     REQUIRE(!pthread_create(&thread, NULL, wait, &waiter));
     rest();
-    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, &output).kind == VI_NO_FAULT);
     vi_exit(inside);
     REQUIRE(!pthread_join(thread, NULL));
     publish_all(test);
@@ -227,7 +227,7 @@ static void test_an_entry_that_two_wrote_is_invalidated(struct test *test, size_
     struct vi_output output;
     struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
     const struct vi_context *context = vi_context_of(inside, STAGE1_STREAM, VI_NO_SSID);
-    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, false, &output).kind == VI_NO_FAULT);
+    REQUIRE(vi_translate(inside, context, IOVA, 0, VI_INCOMING, &output).kind == VI_NO_FAULT);
     vi_exit(inside);
     struct vi_entry *entry = entry_of(test->core->tlb1, IOVA | 12);
     REQUIRE(entry);

@@ -83,7 +83,7 @@ static void translate(struct reader *self)
     }
     struct vi_output output;
     struct vi_fault fault =
-        vi_translate(inside, context, self->iova, VI_WRITE, VI_INCOMING, first & 1, &output);
+        vi_translate(inside, context, self->iova, VI_WRITE, VI_INCOMING, &output);
     REQUIRE(fault.kind == VI_NO_FAULT && output.size == 0x1000); /* the page is never left unmapped */
     REQUIRE(vi_write(inside, output.pa + own_bytes(self), &first, sizeof first));
     REQUIRE(vi_read(inside, output.pa, &stamp, sizeof stamp));

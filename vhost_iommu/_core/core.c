@@ -81,7 +81,6 @@ struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint)
                 reader->words_at = UINT64_MAX; /* no word is there */
                 reader->words_span = 0;
                 reader->seen[0].table = reader->seen[1].table = NULL;
-                reader->course.context = NULL;
                 return reader;
             }
         }

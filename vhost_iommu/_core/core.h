@@ -237,9 +237,9 @@ struct vi_output {
 };
 #define VI_INCOMING ((vi_memory_type)0x0F) /* write-back, non-shareable */
 
-/* Translate one address; a fault's kind is VI_NO_FAULT where `output` is whole. `mappings` may be left out for speed. */
+/* Translate one address; a fault's kind is VI_NO_FAULT where `output` is whole. */
 struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
-                             unsigned access, vi_memory_type incoming, bool mappings, struct vi_output *output);
+                             unsigned access, vi_memory_type incoming, struct vi_output *output);
 /* One read of a CD table by IPA: 1 done, 0 fault, -1 external abort at *pa. */
 int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint64_t ipa, void *to, uint32_t size,
                 uint64_t *pa, struct vi_fault *fault);

@@ -83,7 +83,7 @@ cdef extern from "core.h" nogil:
         vi_mapping stage1, stage2
         uint8_t memory
     vi_fault vi_translate(vi_reader *reader, const vi_context *context, uint64_t address, unsigned access,
-                          uint8_t incoming, bint mappings, vi_output *output)
+                          uint8_t incoming, vi_output *output)
     int vi_read_ipa(vi_reader *reader, const vi_context *context, uint64_t ipa, void *to, uint32_t size, uint64_t *pa,
                     vi_fault *fault)
     cdef struct vi_request:
@@ -565,7 +565,7 @@ cdef class Core:
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
         cdef vi_output output
         cdef Visit visit = enter(self, OWN_SLOT)
-        cdef vi_fault fault = vi_translate(visit.reader, &held.context, address, access, 0, True, &output)
+        cdef vi_fault fault = vi_translate(visit.reader, &held.context, address, access, 0, &output)
         leave(visit)
         if fault.kind:
             return (_fault(&fault),)

@@ -19,8 +19,16 @@
 #define VI_GET(at) atomic_load_explicit(&(at), memory_order_relaxed)
 #define VI_PUT(at, value) atomic_store_explicit(&(at), (value), memory_order_relaxed)
 
-/* A number that one thread alone changes and others may look at. */
-#define VI_COUNT(at) VI_PUT(at, VI_GET(at) + 1)
+/* A number that one thread alone changes and others may look at: compilers make three instructions of what is one. */
+static inline __attribute__((always_inline)) void vi_count64(_Atomic uint64_t *at)
+{
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+    __asm__("addq $1, %0" : "+m"(*(uint64_t *)(void *)at) : : "cc");
+#else
+    VI_PUT(*at, VI_GET(*at) + 1);
+#endif
+}
+#define VI_COUNT(at) vi_count64(&(at))
 
 /* ---- the address spaces of the TLBs (tlb.c) ---------------------------------------------------------------------- */
 
@@ -47,6 +55,7 @@ void vi_space_put(struct vi_core *core, struct vi_space *space);
 /* ---- ways through the TLBs (tlb.h, translate.h) --------------------------------------------------------------------- */
 
 struct vi_tlb; /* tlb.h */
+struct vi_entry;
 
 /*
  * The way of one request through one TLB: what does not change from address to address. The state of the space is that of
@@ -61,14 +70,19 @@ struct vi_lane {
     uint64_t state, tag; /* of the space, and the tag in the high half */
     uint32_t sizes; /* of the space, of which the smallest is 2^shift bytes (of none, one that no leaf has) */
     unsigned shift;
+    uint64_t within, group; /* the offsets in a page of the smallest size; the addresses of four of them (vi_group) */
     uint64_t others; /* of the sizes, but the smallest */
-    uint64_t salt, hash; /* of its pages, and of the one that was looked for last */
+    uint64_t hash;   /* of the page that was looked for last */
+    const struct vi_entry *entry; /* that was found last */
+    /* Of the page that was walked for last: which addresses its table has, their descriptors, and what those above say. */
+    uint64_t region, descriptors, above;
 };
 
 /* A context's way through the TLBs, for one kind of access: of stages that it has, if it is quick. */
 struct vi_course {
     const struct vi_context *context; /* NULL: none */
     unsigned access;
+    uint64_t mask; /* of physical addresses */
     struct vi_lane lane1, lane2, reads; /* of stage 1; of stage 2, and for reads of stage 1's tables */
 };
 
@@ -94,7 +108,6 @@ struct vi_reader {
         uint64_t bits;
         uint32_t tag;
     } seen[2];
-    struct vi_course course;      /* of the last single translation */
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
     struct vi_counters counters;
 };

@@ -32,9 +32,10 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     tlb->last_set = sets - 1;
     tlb->hints = calloc(sets, sizeof *tlb->hints);
     tlb->oldest = calloc(sets, sizeof *tlb->oldest);
-    tlb->set = aligned_alloc(64, sets * sizeof *tlb->set);
+    size_t size = sets * sizeof *tlb->set + sizeof(struct vi_entry); /* a lane may look behind the last one */
+    tlb->set = aligned_alloc(64, size);
     if (tlb->hints && tlb->oldest && tlb->set) {
-        memset(tlb->set, 0, sets * sizeof *tlb->set);
+        memset(tlb->set, 0, size);
         return tlb;
     }
     tlb_free(tlb);
@@ -67,6 +68,8 @@ void vi_tlbs_free(struct vi_core *core)
 }
 
 /* ---- entries ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t hash_of(uint64_t key, unsigned shift, uint64_t tag) { return vi_hash(key, shift, vi_group(shift), tag); }
 
 /* The space of an entry, if it counts. */
 static struct vi_space *space_of(struct vi_core *core, const struct vi_leaf *leaf)
@@ -114,14 +117,13 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
         return;
     leaf->tag = tag | (uint32_t)leaf->tag;
     leaf->space = vi_place_of(core, space);
-    vi_tlb_insert(core, tlb, space, vi_hash(leaf->base >> shift, vi_salt(shift, tag)), leaf);
+    vi_tlb_insert(core, tlb, space, hash_of(leaf->base, vi_leaf_shift(leaf), tag), leaf);
 }
 
 void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
                     struct vi_leaf *leaf)
 {
-    unsigned shift = vi_leaf_shift(leaf);
-    uint64_t tag = state & ~(uint64_t)UINT32_MAX, hash = vi_hash(leaf->base >> shift, vi_salt(shift, tag));
+    uint64_t tag = state & ~(uint64_t)UINT32_MAX, hash = hash_of(leaf->base, vi_leaf_shift(leaf), tag);
     uint32_t set = vi_set_of(tlb, hash);
     for (unsigned way = 0; way < VI_WAYS; way++)
         if (VI_GET(tlb->set[set][way].base) == leaf->base && !((VI_GET(tlb->set[set][way].tag) ^ tag) >> 32)) {
@@ -138,30 +140,22 @@ bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, str
     uint64_t tag = state & ~(uint64_t)UINT32_MAX;
     for (uint32_t sizes = (uint32_t)state; sizes; sizes &= sizes - 1) {
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
-        uint64_t page = address >> shift, hash = vi_hash(page, vi_salt(shift, tag));
+        uint64_t key = address >> shift << shift | shift, hash = hash_of(key, shift, tag);
         uint32_t set = vi_set_of(tlb, hash);
         uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
         for (; ways; ways &= ways - 1)
-            if (vi_copy(&tlb->set[set][__builtin_ctzll(ways) / 8], leaf) && leaf->base == (page << shift | shift) &&
+            if (vi_copy(&tlb->set[set][__builtin_ctzll(ways) / 8], leaf) && leaf->base == key &&
                 !((leaf->tag ^ tag) >> 32))
                 return true;
     }
     return false;
 }
 
-enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, uint64_t address, uint64_t *tag,
-                                  uint64_t *output, uint64_t *size)
+enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, uint64_t address, struct vi_leaf *leaf)
 {
-    struct vi_leaf leaf;
-    if (!vi_tlb_find(lane->tlb, lane->tag | sizes, address, &leaf))
+    if (!vi_tlb_find(lane->tlb, lane->tag | sizes, address, leaf))
         return VI_MISS;
-    if ((leaf.tag & lane->tested) != lane->need)
-        return VI_THINK;
-    uint64_t page = UINT64_C(1) << vi_leaf_shift(&leaf), offset = address & (page - 1);
-    *tag = leaf.tag;
-    *output = leaf.output | offset;
-    *size = page - offset;
-    return VI_HIT;
+    return (leaf->tag & lane->tested) == lane->need ? VI_HIT : VI_THINK;
 }
 
 void vi_tlb_each(struct vi_core *core, struct vi_tlb *tlb,
@@ -448,7 +442,7 @@ static bool invalidate_in(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
             return false;
         *looks -= last - first + 1;
         for (uint64_t page = first; page <= last; page++) {
-            uint64_t hash = vi_hash(page, vi_salt(shift, tag));
+            uint64_t hash = hash_of(page << shift | shift, shift, tag);
             uint32_t set = vi_set_of(tlb, hash);
             for (unsigned way = 0; way < VI_WAYS; way++)
                 if (may_hit(&tlb->set[set][way], page << shift | shift))

@@ -96,9 +96,15 @@ static inline uint64_t vi_cold_check(const struct vi_leaf *l, uint64_t check)
     return vi_check(l->descriptor ^ check, l->descriptor_at, l->space);
 }
 
-/* What all pages of a space and size have in common; `tag` is in the high half. */
-static inline uint64_t vi_salt(unsigned shift, uint64_t tag) { return tag ^ (uint64_t)shift << 26; }
-static inline uint64_t vi_hash(uint64_t page, uint64_t salt) { return (page ^ salt) * UINT64_C(0x9E3779B97F4A7C15); }
+/*
+ * `key` is a page's base | `shift`, log2 of its size, and `tag` is in the high half. Four pages that are neighbours are in
+ * one set, by different hints: who goes from page to page goes from way to way. More would crowd it.
+ */
+static inline uint64_t vi_group(unsigned shift) { return ~(UINT64_C(3) << shift); }
+static inline uint64_t vi_hash(uint64_t key, unsigned shift, uint64_t group, uint64_t tag)
+{
+    return ((key & group) >> 12 ^ (uint64_t)shift << 26 ^ tag) * UINT64_C(0x9E3779B97F4A7C15) ^ key >> shift << 57;
+}
 static inline uint32_t vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
     return (uint32_t)(hash >> 32) & tlb->last_set;
@@ -143,7 +149,9 @@ VI_HOT void vi_lane_refresh(struct vi_lane *lane)
     lane->sizes = (uint32_t)state;
     lane->others = lane->sizes & (lane->sizes - 1);
     lane->shift = 12 + (unsigned)__builtin_ctz(lane->sizes | UINT32_C(1) << 31);
-    lane->salt = vi_salt(lane->shift, lane->tag);
+    lane->within = (UINT64_C(1) << lane->shift) - 1;
+    lane->group = vi_group(lane->shift);
+    lane->region = UINT64_MAX; /* none */
     lane->need = lane->tag | (uint32_t)lane->need;
 }
 
@@ -156,45 +164,73 @@ VI_HOT void vi_lane_begin(struct vi_lane *lane, const struct vi_core *core, stru
     lane->need = need;
     lane->tested = ~(uint64_t)UINT32_MAX | need | forbid;
     lane->state = 0; /* no space's that is in use */
+    lane->entry = tlb->set[0];
     vi_lane_refresh(lane);
+}
+
+/* The entry of the lowest way that vi_zero_bytes tells. */
+VI_HOT const struct vi_entry *vi_way_of(const struct vi_entry *set, uint64_t ways)
+{
+    _Static_assert(sizeof *set == 64, "8 bytes for each bit");
+    return (const struct vi_entry *)(const void *)((const char *)set + 8u * (unsigned)__builtin_ctzll(ways) - 56);
 }
 
 enum vi_found { VI_HIT, VI_MISS, VI_THINK };
 
 /* The same as vi_lane_find, for entries of `sizes`. */
-enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, uint64_t address, uint64_t *tag,
-                                  uint64_t *output, uint64_t *size);
+enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, uint64_t address, struct vi_leaf *leaf);
 
 /* Where `address` goes by an entry that permits the access; VI_THINK: there is one, and it is not as simple. */
 VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64_t *tag, uint64_t *output, uint64_t *size)
 {
     const struct vi_tlb *tlb = lane->tlb;
-    unsigned shift = lane->shift;
-    uint64_t page = address >> shift, key = page << shift | shift;
-    uint64_t hash = lane->hash = vi_hash(page, lane->salt);
+    uint64_t offset = address & lane->within, key = (address ^ offset) | lane->shift;
+    /* Most likely it is behind the one before it. */
+    const struct vi_entry *entry = lane->entry + 1;
+    uint64_t bits = VI_GET(entry->tag), out = VI_GET(entry->output);
+    if (VI_LIKELY(VI_GET(entry->base) == key && (bits & lane->tested) == lane->need &&
+                  VI_GET(entry->check) == vi_check(key, bits, out))) {
+        lane->entry = entry;
+        *tag = bits;
+        *output = out | offset;
+        *size = lane->within + 1 - offset;
+        return VI_HIT;
+    }
+    uint64_t hash = lane->hash = vi_hash(key, lane->shift, lane->group, lane->tag);
     uint32_t set = vi_set_of(tlb, hash);
     uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE), looks = ways;
     for (; ways; ways &= ways - 1) {
-        const struct vi_entry *entry = &tlb->set[set][__builtin_ctzll(ways) / 8];
-        uint64_t bits = VI_GET(entry->tag), out = VI_GET(entry->output);
+        entry = vi_way_of(tlb->set[set], ways);
+        bits = VI_GET(entry->tag);
+        out = VI_GET(entry->output);
         /* With these bits and output, no other base than the key has this check. */
         if (VI_LIKELY((bits & lane->tested) == lane->need && VI_GET(entry->check) == vi_check(key, bits, out))) {
-            uint64_t offset = address - (page << shift);
+            lane->entry = entry;
             *tag = bits;
             *output = out | offset;
-            *size = (UINT64_C(1) << shift) - offset;
+            *size = lane->within + 1 - offset;
             return VI_HIT;
         }
     }
-    if (VI_UNLIKELY(looks | lane->others))
-        return vi_lane_find_slowly(lane, looks ? lane->sizes : lane->others, address, tag, output, size);
+    if (VI_UNLIKELY(looks | lane->others)) {
+        struct vi_leaf leaf; /* so that what is asked for may be in registers */
+        enum vi_found found = vi_lane_find_slowly(lane, looks ? lane->sizes : lane->others, address, &leaf);
+        if (found == VI_HIT) {
+            uint64_t all = UINT64_C(1) << vi_leaf_shift(&leaf);
+            *tag = leaf.tag;
+            *output = leaf.output | (address & (all - 1));
+            *size = all - (address & (all - 1));
+        }
+        return found;
+    }
     return VI_MISS;
 }
 
 VI_HOT void vi_set_hint(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hint)
 {
-    uint64_t hints = vi_rotated(VI_GET(tlb->hints[set]), 64 - 8 * way); /* this way's is the lowest */
-    VI_PUT(tlb->hints[set], vi_rotated((hints & ~UINT64_C(0xFF)) | hint, 8 * way));
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest byte of a set's hints is the first");
+    _Atomic uint8_t *of_set = (_Atomic uint8_t *)(void *)&tlb->hints[set];
+    VI_PUT(of_set[way], (uint8_t)hint);
 }
 
 VI_HOT void vi_tlb_fill(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hint, const struct vi_leaf *leaf)
@@ -234,7 +270,7 @@ VI_HOT void vi_tlb_insert(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
         VI_COUNT(tlb->evictions); /* of this space, which has as many as before */
     } else {
         vi_tlb_evict(core, tlb, entry);
-        VI_COUNT(space->entries);
+        VI_PUT(space->entries, VI_GET(space->entries) + 1);
     }
     vi_tlb_fill(tlb, set, way, vi_hint(hash), leaf);
 }

@@ -218,7 +218,7 @@ enum quick_walk { WALKED, ELSEWHERE, UNEXPECTED };
  * table's; given as a constant, it makes constants of shifts and masks.
  */
 VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *table, unsigned stage, unsigned stride,
-                               uint64_t address, bool anywhere, struct vi_leaf *leaf)
+                               uint64_t address, bool anywhere, struct vi_lane *lane, struct vi_leaf *leaf)
 {
     unsigned start = table->start_shift - 3u; /* of an index times 8, as are the others here */
     uint64_t base = table->base, index = address >> start & table->start_mask, mask = (UINT64_C(8) << stride) - 8;
@@ -233,6 +233,11 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
         if (shift == stride) {
             if (VI_UNLIKELY((descriptor & (tested | AF)) != (3 | AF)))
                 return UNEXPECTED;
+            if (lane && shift != start) { /* where the pages beside it have theirs */
+                lane->region = address >> (2 * stride + 3);
+                lane->descriptors = base;
+                lane->above = hierarchy;
+            }
             found_page(reader, table, stage, stride + 3, address, descriptor, base + index, hierarchy, leaf);
             return WALKED;
         }
@@ -249,18 +254,18 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
 static __attribute__((noinline)) bool walk_anywhere(struct vi_reader *reader, const struct vi_table *table,
                                                     uint64_t address, struct vi_leaf *leaf)
 {
-    return walk_by(reader, table, table->stage, table->granule_bits - 3u, address, true, leaf) == WALKED;
+    return walk_by(reader, table, table->stage, table->granule_bits - 3u, address, true, NULL, leaf) == WALKED;
 }
 
 /* False: it is not as simple, nothing has been done, and walk_once finds out what it means. */
-VI_HOT bool walk_to_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, uint64_t address,
-                         struct vi_leaf *leaf)
+VI_HOT bool walk_to_page(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
+                         uint64_t address, struct vi_leaf *leaf)
 {
     if (VI_UNLIKELY(!table->plain))
         return false;
     enum quick_walk how = ELSEWHERE;
     if (VI_LIKELY(table->granule_bits == 12))
-        how = walk_by(reader, table, stage, 9, address, false, leaf);
+        how = walk_by(reader, table, stage, 9, address, false, lane, leaf);
     if (VI_LIKELY(how != ELSEWHERE))
         return how == WALKED;
     struct vi_leaf found; /* so that `leaf` may be in registers */
@@ -282,6 +287,25 @@ VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct 
     return true;
 }
 
+/* Where a page's descriptor is in a whole table of its level. */
+VI_HOT uint64_t index_times_8(const struct vi_lane *lane, uint64_t address)
+{
+    return address >> (lane->shift - 3) & (lane->within & ~UINT64_C(7));
+}
+
+/* A walk whose table the walk of the page before found. */
+VI_HOT bool walk_beside(struct vi_reader *reader, const struct vi_lane *lane, const struct vi_table *table, unsigned stage,
+                        uint64_t address, struct vi_leaf *leaf)
+{
+    uint64_t index = index_times_8(lane, address), descriptor;
+    if (VI_UNLIKELY(!vi_fetch64_here(reader, lane->descriptors, index, &descriptor) ||
+                    (descriptor & (table->too_high | AF | 3)) != (AF | 3)))
+        return false;
+    found_page(reader, table, stage, table->granule_bits, address, descriptor, lane->descriptors + index, lane->above,
+               leaf);
+    return true;
+}
+
 /*
  * What a miss of `lane` comes to where each descriptor is what one expects, the access is simply permitted, and the space
  * has pages of this size. False: it is not so, and nothing has been done.
@@ -289,8 +313,16 @@ VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct 
 VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                          uint64_t address, struct vi_leaf *leaf)
 {
-    if (VI_UNLIKELY(table->granule_bits != lane->shift || !walk_to_page(reader, table, stage, address, leaf) ||
-                    !keep_quickly(reader, lane, leaf)))
+    if (VI_UNLIKELY(table->granule_bits != lane->shift))
+        return false;
+    if (address >> (2 * lane->shift - 3) == lane->region) {
+        if (VI_UNLIKELY(!walk_beside(reader, lane, table, stage, address, leaf)))
+            return false;
+    } else {
+        if (VI_UNLIKELY(!walk_to_page(reader, lane, table, stage, address, leaf)))
+            return false;
+    }
+    if (VI_UNLIKELY(!keep_quickly(reader, lane, leaf)))
         return false;
     VI_COUNT(reader->counters.walks);
     return true;
@@ -474,7 +506,7 @@ VI_HOT bool walk(struct vi_reader *reader, nested by, struct vi_lane *reads, con
                  struct vi_leaf *leaf, struct vi_fault *fault)
 {
     VI_COUNT(reader->counters.walks);
-    if (!by && VI_LIKELY(walk_to_page(reader, table, table->stage, address, leaf)))
+    if (!by && VI_LIKELY(walk_to_page(reader, NULL, table, table->stage, address, leaf)))
         return true;
     struct vi_lane own, *lane = NULL;
     if (by && !by->s2_protected_walks) {
@@ -799,10 +831,8 @@ void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
     };
 }
 
-static __attribute__((noinline)) struct vi_fault translate_whole(struct vi_reader *reader,
-                                                                const struct vi_context *context, uint64_t address,
-                                                                unsigned access, vi_memory_type incoming,
-                                                                struct vi_output *output)
+struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
+                             unsigned access, vi_memory_type incoming, struct vi_output *output)
 {
     struct vi_place place;
     struct vi_fault fault;
@@ -819,27 +849,6 @@ static __attribute__((noinline)) struct vi_fault translate_whole(struct vi_reade
         vi_unpack(&place.stage1, &output->stage1);
     if (context->stage2)
         vi_unpack(&place.stage2, &output->stage2);
-    return (struct vi_fault){.kind = VI_NO_FAULT};
-}
-
-struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *context, uint64_t address,
-                             unsigned access, vi_memory_type incoming, bool mappings, struct vi_output *output)
-{
-    struct vi_place place;
-    struct vi_fault fault;
-    struct vi_course *course = &reader->course;
-    if (VI_UNLIKELY(mappings))
-        return translate_whole(reader, context, address, access, incoming, output);
-    if (VI_UNLIKELY(course->context != context || course->access != access))
-        vi_course_begin(course, reader, context, access);
-    else
-        vi_course_refresh(course);
-    if (!vi_place_quickly(reader, course, address, &place, &fault))
-        return fault;
-    output->pa = place.pa;
-    output->size = place.size;
-    output->memory = context->alone ? (vi_memory_type)leaf_memory(&place.stage1) : vi_memory_of(context, &place, incoming);
-    output->has1 = output->has2 = false;
     return (struct vi_fault){.kind = VI_NO_FAULT};
 }
 

@@ -25,6 +25,7 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
 {
     course->context = context;
     course->access = access;
+    course->mask = reader->setup->output_mask;
     if (!context->quick)
         return;
     vi_lane_begin(&course->lane1, reader->core, reader->core->tlb1, context->own, context->need[access],
@@ -33,16 +34,6 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
         return;
     vi_lane_begin(&course->lane2, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[access], 0);
     vi_lane_begin(&course->reads, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[VI_PRIVILEGED], 0);
-}
-
-/* See what was invalidated since, and what sizes there are by now. */
-VI_HOT void vi_course_refresh(struct vi_course *course)
-{
-    if (!course->context->quick)
-        return;
-    vi_lane_refresh(&course->lane1);
-    if (course->context->stage2)
-        vi_lane_refresh(&course->lane2);
 }
 
 /*
@@ -69,16 +60,16 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
                              struct vi_place *place, struct vi_fault *fault)
 {
     const struct vi_context *context = course->context;
-    const struct vi_table *half = context->half;
+    const struct vi_table *halves = context->half;
     uint64_t output, size, size2;
     bool missed = false;
     /* A half is tried after the other, for a guess comes earlier than bit 55. None has an address if it is not quick. */
-    if (VI_LIKELY((address & half->beyond) == half->above) || (half++, (address & half->beyond) == half->above)) {
+    if (VI_LIKELY((address & halves[0].beyond) == halves[0].above) || (address & halves[1].beyond) == halves[1].above) {
         enum vi_found found = vi_lane_find(&course->lane1, address, &place->stage1.tag, &output, &size);
         if (VI_LIKELY(found == VI_HIT)) {
             if (!context->stage2) {
                 VI_COUNT(reader->counters.tlb_hits);
-                place->pa = output & reader->setup->output_mask;
+                place->pa = output & course->mask;
                 place->size = size;
                 return true;
             }
@@ -86,13 +77,14 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
                           vi_lane_find(&course->lane2, output, &place->stage2.tag, &output, &size2) == VI_HIT)) {
                 VI_COUNT(reader->counters.tlb_hits);
                 VI_COUNT(reader->counters.tlb2_hits);
-                place->pa = output & reader->setup->output_mask;
+                place->pa = output & course->mask;
                 place->size = size < size2 ? size : size2;
                 return true;
             }
         }
         missed = found == VI_MISS && !(uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire);
         if (VI_LIKELY(missed && context->alone)) {
+            const struct vi_table *half = &halves[address >> 55 & 1];
             struct vi_walked walked = vi_walk_quickly(reader, &course->lane1, half, address);
             if (VI_LIKELY(walked.tag)) {
                 place->pa = walked.pa;
