@@ -11,23 +11,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ... import _core
 from ...errors import UsageError
 from ...layout import Register
-from ...memory import Memory, MemoryLike
+from ...memory import MemoryLike
 from ...mmio import Mirror
 from ...register_file import RegisterFile, RegisterMap, on_store
 from ...trace import Trace
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
-from ..seams import Sealed, Seams, refuse_replaced
-from ..stages import PlainStages, Stages
-from ..tlb import Tlb
+from ..seams import Sealed, Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
-from .configuration import Configuration, StrictConfiguration
 from .counters import Counters
 from .enables import MSI_SOURCES, Enables, guards
 from .execution import Execution
@@ -59,6 +54,7 @@ from .registers import (
 from .reports import Reports
 from .stalls import Stalls
 from .transactions import Transactions
+from .translator import Strictness, choose
 from .validity import Validity
 
 if TYPE_CHECKING:
@@ -131,33 +127,11 @@ class Smmu(Sealed):
         for register, value in ids.items():
             self.registers.set_reset(register, value)
         self.validity = Validity(self.registers)
-        door = _core.chosen() if pure is None else None if pure else _core.built()
-        strict = tlb_conflicts or configuration_conflicts or seams.memory is not None
-        #: The compiled core, which needs memory that it can reach by itself.
-        core = None if door is None or strict or type(memory) is not Memory else door.Core(tlb_entries, CONTEXTS)
-        self.core: Core | None = core
-        around = seams.around
-        self.stages: Stages
-        self.configuration: Configuration
-        counters = self.counters
-        if core is None:
-            level = self.registers[IDR3].BBML if tlb_conflicts else None
-            self.stages = PlainStages(around(memory, "descriptor"), counters, tlb_entries, conflict_level=level)
-            lookup = StrictConfiguration if configuration_conflicts else Configuration
-            self.configuration = lookup(self.registers, self.validity, around(memory, "STE"), self.stages.read_ipa)
-        else:
-            refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb)
-            assert isinstance(memory, Memory)
-            self.stages = NativeStages(core)
-            self.configuration = Configuration(
-                self.registers, self.validity, memory, self.stages.read_ipa, NativePublished(core)
-            )
-            memory.watch(lambda windows: core.set_windows(windows_of(windows)))
-            counters.core = core.counts
-        #: SMMUv3's part of the core.
-        compiled = None if core is None or door is None else door.Commands(core)
-        if compiled is not None:
-            counters.executed_compiled = compiled.counts
+        strict = Strictness(tlb_conflicts, configuration_conflicts)
+        how = choose(memory, self.registers, self.validity, self.counters, tlb_entries, strict, seams, pure)
+        self.core: Core | None = how.core
+        self.stages, self.configuration = how.stages, how.configuration
+        core, compiled, counters, around = how.core, how.compiled, self.counters, seams.around
         registers, validity = self.registers, self.validity
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
