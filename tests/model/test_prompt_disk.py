@@ -21,6 +21,7 @@ from tests.model import virtio_driver as v
 from tests.model.virtio_driver import BlkDriver
 from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core, server
+from vhost_iommu.errors import UsageError
 from vhost_iommu.masters.port import Port
 from vhost_iommu.masters.prompt import Batch, Disk, Post
 from vhost_iommu.masters.storage import FileStorage, MemoryStorage, Storage
@@ -451,6 +452,12 @@ def test_where_the_masters_lock_is_not_of_the_core_nothing_is_native() -> None:
     assert server.pump is not None
     assert world.blk.mirror(server.pump.Mirror) is None
     assert world.driver.request(v.IN, 0, room=512)[0] == v.OK
+
+
+def test_a_seam_that_notifications_would_go_past_is_refused() -> None:
+    world = World()
+    with pytest.raises(UsageError, match=r"'rewrite' of .* comes too late"):
+        world.blk.port.rewrite = lambda transaction: transaction
 
 
 def test_a_worker_that_was_woken_goes_on_with_what_is_too_much_at_once() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from ..errors import UsageError
 from ..memory import MemoryLike
 from ..mmio import Mirror
 from ..smmu.transaction import (
@@ -138,8 +139,7 @@ class Port:
         #: The ATC of those transactions that name a user of it; None: they cannot.
         self.atc: Atc | None = None
         self.trace: Trace | None = None
-        #: The seam of a master (docs/faults.md): what each of its transactions becomes; whole requests are not made.
-        self.rewrite: Callable[[Transaction], Transaction] | None = None
+        self._rewrite: Callable[[Transaction], Transaction] | None = None
         #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
         self.on_stall: Callable[[Stall], None] = lambda stall: None
         self._bell: DiskBell | None = None
@@ -152,6 +152,20 @@ class Port:
         self._bytes_written = 0
         self.stalls = 0
         self.aborts = 0
+
+    @property
+    def rewrite(self) -> Callable[[Transaction], Transaction] | None:
+        """The seam of a master (docs/faults.md): what each of its transactions becomes; whole requests are not made.
+
+        UsageError when it is set once the core carries out a disk's notifications, which would go past it.
+        """
+        return self._rewrite
+
+    @rewrite.setter
+    def rewrite(self, rewrite: Callable[[Transaction], Transaction] | None) -> None:
+        if self._bell is not None:
+            raise UsageError(f"'rewrite' of {self.name} comes too late: set it before a client is there")
+        self._rewrite = rewrite
 
     @property
     def transactions(self) -> int:
@@ -306,7 +320,7 @@ class Port:
 
     def _prompt(self) -> Requests | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
-        alone = self.smmu is None or self.trace is not None or self.rewrite is not None
+        alone = self.smmu is None or self.trace is not None or self._rewrite is not None
         return None if self.smmu is None or alone else self.smmu.direct
 
     def _requests(self, attributes: Attributes, end: int) -> Requests | None:
@@ -331,8 +345,8 @@ class Port:
         transaction = Transaction(
             self._sid(attributes), iova, size, write, attributes.ssid, attributes.privileged, attributes.instruction
         )
-        if self.rewrite is not None:
-            transaction = self.rewrite(transaction)
+        if self._rewrite is not None:
+            transaction = self._rewrite(transaction)
         if attributes.unsupported:
             return self.smmu.unsupported(transaction)
         if attributes.ats is None:
