@@ -5,73 +5,6 @@
 
 #include <stdint.h>
 
-enum STE_CONFIG {
-    VI_STE_CONFIG_ABORT = 0x0,
-    VI_STE_CONFIG_BYPASS = 0x4,
-    VI_STE_CONFIG_S1 = 0x5,
-    VI_STE_CONFIG_S2 = 0x6,
-    VI_STE_CONFIG_NESTED = 0x7,
-};
-
-enum S1Fmt {
-    VI_S1Fmt_LINEAR = 0x0,
-    VI_S1Fmt_TWO_LEVEL_4K = 0x1,
-    VI_S1Fmt_TWO_LEVEL_64K = 0x2,
-};
-
-enum S1DSS {
-    VI_S1DSS_TERMINATE = 0x0,
-    VI_S1DSS_BYPASS = 0x1,
-    VI_S1DSS_SSID0 = 0x2,
-};
-
-enum STRW {
-    VI_STRW_EL1 = 0x0,
-    VI_STRW_EL2 = 0x2,
-};
-
-enum EATS {
-    VI_EATS_ABORT = 0x0,
-    VI_EATS_FULL = 0x1,
-    VI_EATS_SPLIT = 0x2,
-    VI_EATS_FULL_DPT = 0x3,
-};
-
-enum AddressSize {
-    VI_AddressSize_BITS_32 = 0x0,
-    VI_AddressSize_BITS_36 = 0x1,
-    VI_AddressSize_BITS_40 = 0x2,
-    VI_AddressSize_BITS_42 = 0x3,
-    VI_AddressSize_BITS_44 = 0x4,
-    VI_AddressSize_BITS_48 = 0x5,
-    VI_AddressSize_BITS_52 = 0x6,
-    VI_AddressSize_BITS_56 = 0x7,
-};
-
-enum StallModel {
-    VI_StallModel_STALL_AND_TERMINATE = 0x0,
-    VI_StallModel_TERMINATE_ONLY = 0x1,
-    VI_StallModel_STALL_FORCED = 0x2,
-};
-
-enum HTTU {
-    VI_HTTU_NONE = 0x0,
-    VI_HTTU_ACCESS = 0x1,
-    VI_HTTU_ACCESS_DIRTY = 0x2,
-    VI_HTTU_ACCESS_DIRTY_TABLE = 0x3,
-};
-
-enum TTEndian {
-    VI_TTEndian_MIXED = 0x0,
-    VI_TTEndian_LITTLE = 0x2,
-    VI_TTEndian_BIG = 0x3,
-};
-
-enum StreamTableFormat {
-    VI_StreamTableFormat_LINEAR = 0x0,
-    VI_StreamTableFormat_TWO_LEVEL = 0x1,
-};
-
 enum Opcode {
     VI_Opcode_CMD_PREFETCH_CONFIG = 0x1,
     VI_Opcode_CMD_PREFETCH_ADDR = 0x2,
@@ -113,28 +46,6 @@ enum CompletionSignal {
     VI_CompletionSignal_SIG_NONE = 0x0,
     VI_CompletionSignal_SIG_IRQ = 0x1,
     VI_CompletionSignal_SIG_SEV = 0x2,
-};
-
-enum EventType {
-    VI_EventType_F_UUT = 0x1,
-    VI_EventType_C_BAD_STREAMID = 0x2,
-    VI_EventType_F_STE_FETCH = 0x3,
-    VI_EventType_C_BAD_STE = 0x4,
-    VI_EventType_F_BAD_ATS_TREQ = 0x5,
-    VI_EventType_F_STREAM_DISABLED = 0x6,
-    VI_EventType_F_TRANSL_FORBIDDEN = 0x7,
-    VI_EventType_C_BAD_SUBSTREAMID = 0x8,
-    VI_EventType_F_CD_FETCH = 0x9,
-    VI_EventType_C_BAD_CD = 0xa,
-    VI_EventType_F_WALK_EABT = 0xb,
-    VI_EventType_F_TRANSLATION = 0x10,
-    VI_EventType_F_ADDR_SIZE = 0x11,
-    VI_EventType_F_ACCESS = 0x12,
-    VI_EventType_F_PERMISSION = 0x13,
-    VI_EventType_F_TLB_CONFLICT = 0x20,
-    VI_EventType_F_CFG_CONFLICT = 0x21,
-    VI_EventType_E_PAGE_REQUEST = 0x24,
-    VI_EventType_F_VMS_FETCH = 0x25,
 };
 
 enum RequestType {
@@ -267,168 +178,6 @@ static inline uint64_t S2LeafDescriptor_nT(uint64_t raw) { return (raw >> 16) & 
 #define VI_S2LeafDescriptor_OA_49_48 UINT64_C(0x3000000000000)
 static inline uint64_t S2LeafDescriptor_OA_49_48(uint64_t raw) { return (raw >> 48) & UINT64_C(0x3); }
 
-/* L1STD: 8 bytes */
-#define VI_L1STD_SIZE 8
-#define VI_L1STD_Span UINT64_C(0x1f)
-static inline uint64_t L1STD_Span(uint64_t raw) { return (raw) & UINT64_C(0x1f); }
-#define VI_L1STD_L2Ptr UINT64_C(0xffffffffffffc0)
-static inline uint64_t L1STD_L2Ptr(uint64_t raw) { return ((raw >> 6) & UINT64_C(0x3ffffffffffff)) << 6; }
-
-/* STE: 64 bytes */
-#define VI_STE_SIZE 64
-static inline uint64_t STE_V(const uint64_t *words) { return (words[0]) & UINT64_C(0x1); }
-static inline uint64_t STE_Config(const uint64_t *words) { return (words[0] >> 1) & UINT64_C(0x7); }
-static inline uint64_t STE_S1Fmt(const uint64_t *words) { return (words[0] >> 4) & UINT64_C(0x3); }
-static inline uint64_t STE_S1ContextPtr(const uint64_t *words) { return ((words[0] >> 6) & UINT64_C(0x3ffffffffffff)) << 6; }
-static inline uint64_t STE_S1CDMax(const uint64_t *words) { return (words[0] >> 59) & UINT64_C(0x1f); }
-static inline uint64_t STE_S1DSS(const uint64_t *words) { return (words[1]) & UINT64_C(0x3); }
-static inline uint64_t STE_S1CIR(const uint64_t *words) { return (words[1] >> 2) & UINT64_C(0x3); }
-static inline uint64_t STE_S1COR(const uint64_t *words) { return (words[1] >> 4) & UINT64_C(0x3); }
-static inline uint64_t STE_S1CSH(const uint64_t *words) { return (words[1] >> 6) & UINT64_C(0x3); }
-static inline uint64_t STE_S2HWU59(const uint64_t *words) { return (words[1] >> 8) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HWU60(const uint64_t *words) { return (words[1] >> 9) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HWU61(const uint64_t *words) { return (words[1] >> 10) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HWU62(const uint64_t *words) { return (words[1] >> 11) & UINT64_C(0x1); }
-static inline uint64_t STE_DRE(const uint64_t *words) { return (words[1] >> 12) & UINT64_C(0x1); }
-static inline uint64_t STE_CONT(const uint64_t *words) { return (words[1] >> 13) & UINT64_C(0xf); }
-static inline uint64_t STE_DCP(const uint64_t *words) { return (words[1] >> 17) & UINT64_C(0x1); }
-static inline uint64_t STE_PPAR(const uint64_t *words) { return (words[1] >> 18) & UINT64_C(0x1); }
-static inline uint64_t STE_MEV(const uint64_t *words) { return (words[1] >> 19) & UINT64_C(0x1); }
-static inline uint64_t STE_SW_RESERVED(const uint64_t *words) { return (words[1] >> 20) & UINT64_C(0xf); }
-static inline uint64_t STE_S1PIE(const uint64_t *words) { return (words[1] >> 24) & UINT64_C(0x1); }
-static inline uint64_t STE_S2FWB(const uint64_t *words) { return (words[1] >> 25) & UINT64_C(0x1); }
-static inline uint64_t STE_S1MPAM(const uint64_t *words) { return (words[1] >> 26) & UINT64_C(0x1); }
-static inline uint64_t STE_S1STALLD(const uint64_t *words) { return (words[1] >> 27) & UINT64_C(0x1); }
-static inline uint64_t STE_EATS(const uint64_t *words) { return (words[1] >> 28) & UINT64_C(0x3); }
-static inline uint64_t STE_STRW(const uint64_t *words) { return (words[1] >> 30) & UINT64_C(0x3); }
-static inline uint64_t STE_MemAttr(const uint64_t *words) { return (words[1] >> 32) & UINT64_C(0xf); }
-static inline uint64_t STE_MTCFG(const uint64_t *words) { return (words[1] >> 36) & UINT64_C(0x1); }
-static inline uint64_t STE_ALLOCCFG(const uint64_t *words) { return (words[1] >> 37) & UINT64_C(0xf); }
-static inline uint64_t STE_SHCFG(const uint64_t *words) { return (words[1] >> 44) & UINT64_C(0x3); }
-static inline uint64_t STE_NSCFG(const uint64_t *words) { return (words[1] >> 46) & UINT64_C(0x3); }
-static inline uint64_t STE_PRIVCFG(const uint64_t *words) { return (words[1] >> 48) & UINT64_C(0x3); }
-static inline uint64_t STE_INSTCFG(const uint64_t *words) { return (words[1] >> 50) & UINT64_C(0x3); }
-static inline uint64_t STE_IMPDEF_116(const uint64_t *words) { return (words[1] >> 52) & UINT64_C(0xfff); }
-static inline uint64_t STE_S2VMID(const uint64_t *words) { return (words[2]) & UINT64_C(0xffff); }
-static inline uint64_t STE_IMPDEF_144(const uint64_t *words) { return (words[2] >> 16) & UINT64_C(0xffff); }
-static inline uint64_t STE_S2T0SZ(const uint64_t *words) { return (words[2] >> 32) & UINT64_C(0x3f); }
-static inline uint64_t STE_S2SL0(const uint64_t *words) { return (words[2] >> 38) & UINT64_C(0x3); }
-static inline uint64_t STE_S2IR0(const uint64_t *words) { return (words[2] >> 40) & UINT64_C(0x3); }
-static inline uint64_t STE_S2OR0(const uint64_t *words) { return (words[2] >> 42) & UINT64_C(0x3); }
-static inline uint64_t STE_S2SH0(const uint64_t *words) { return (words[2] >> 44) & UINT64_C(0x3); }
-static inline uint64_t STE_S2TG(const uint64_t *words) { return (words[2] >> 46) & UINT64_C(0x3); }
-static inline uint64_t STE_S2PS(const uint64_t *words) { return (words[2] >> 48) & UINT64_C(0x7); }
-static inline uint64_t STE_S2AA64(const uint64_t *words) { return (words[2] >> 51) & UINT64_C(0x1); }
-static inline uint64_t STE_S2ENDI(const uint64_t *words) { return (words[2] >> 52) & UINT64_C(0x1); }
-static inline uint64_t STE_S2AFFD(const uint64_t *words) { return (words[2] >> 53) & UINT64_C(0x1); }
-static inline uint64_t STE_S2PTW(const uint64_t *words) { return (words[2] >> 54) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HD(const uint64_t *words) { return (words[2] >> 55) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HA(const uint64_t *words) { return (words[2] >> 56) & UINT64_C(0x1); }
-static inline uint64_t STE_S2S(const uint64_t *words) { return (words[2] >> 57) & UINT64_C(0x1); }
-static inline uint64_t STE_S2R(const uint64_t *words) { return (words[2] >> 58) & UINT64_C(0x1); }
-static inline uint64_t STE_S2HAFT(const uint64_t *words) { return (words[2] >> 59) & UINT64_C(0x1); }
-static inline uint64_t STE_S2PIE(const uint64_t *words) { return (words[2] >> 60) & UINT64_C(0x1); }
-static inline uint64_t STE_S2POE(const uint64_t *words) { return (words[2] >> 61) & UINT64_C(0x1); }
-static inline uint64_t STE_DPT_VMATCH(const uint64_t *words) { return (words[2] >> 62) & UINT64_C(0x3); }
-static inline uint64_t STE_S2NSW(const uint64_t *words) { return (words[3]) & UINT64_C(0x1); }
-static inline uint64_t STE_S2NSA(const uint64_t *words) { return (words[3] >> 1) & UINT64_C(0x1); }
-static inline uint64_t STE_S2SL0_2(const uint64_t *words) { return (words[3] >> 2) & UINT64_C(0x1); }
-static inline uint64_t STE_S2DS(const uint64_t *words) { return (words[3] >> 3) & UINT64_C(0x1); }
-static inline uint64_t STE_S2TTB(const uint64_t *words) { return ((words[3] >> 4) & UINT64_C(0xfffffffffffff)) << 4; }
-static inline uint64_t STE_S2SKL(const uint64_t *words) { return (words[3] >> 61) & UINT64_C(0x3); }
-static inline uint64_t STE_IMPDEF_256(const uint64_t *words) { return (words[4]) & UINT64_C(0xffff); }
-static inline uint64_t STE_PARTID(const uint64_t *words) { return (words[4] >> 16) & UINT64_C(0xffff); }
-static inline uint64_t STE_S_S2T0SZ(const uint64_t *words) { return (words[4] >> 32) & UINT64_C(0x3f); }
-static inline uint64_t STE_S_S2SL0(const uint64_t *words) { return (words[4] >> 38) & UINT64_C(0x3); }
-static inline uint64_t STE_S_S2TG(const uint64_t *words) { return (words[4] >> 46) & UINT64_C(0x3); }
-static inline uint64_t STE_MECID(const uint64_t *words) { return (words[4] >> 48) & UINT64_C(0xffff); }
-static inline uint64_t STE_PMG(const uint64_t *words) { return (words[5]) & UINT64_C(0xff); }
-static inline uint64_t STE_MPAM_NS(const uint64_t *words) { return (words[5] >> 8) & UINT64_C(0x1); }
-static inline uint64_t STE_AssuredOnly(const uint64_t *words) { return (words[5] >> 9) & UINT64_C(0x1); }
-static inline uint64_t STE_TL0(const uint64_t *words) { return (words[5] >> 10) & UINT64_C(0x1); }
-static inline uint64_t STE_TL1(const uint64_t *words) { return (words[5] >> 11) & UINT64_C(0x1); }
-static inline uint64_t STE_VMSPtr(const uint64_t *words) { return ((words[5] >> 12) & UINT64_C(0xfffffffffff)) << 12; }
-static inline uint64_t STE_S2SW(const uint64_t *words) { return (words[6]) & UINT64_C(0x1); }
-static inline uint64_t STE_S2SA(const uint64_t *words) { return (words[6] >> 1) & UINT64_C(0x1); }
-static inline uint64_t STE_S_S2SL0_2(const uint64_t *words) { return (words[6] >> 2) & UINT64_C(0x1); }
-static inline uint64_t STE_S_S2TTB(const uint64_t *words) { return ((words[6] >> 4) & UINT64_C(0xfffffffffffff)) << 4; }
-static inline uint64_t STE_S_S2SKL(const uint64_t *words) { return (words[6] >> 61) & UINT64_C(0x3); }
-static inline uint64_t STE_S2POI(const uint64_t *words) { return words[7]; }
-
-/* L1CD: 8 bytes */
-#define VI_L1CD_SIZE 8
-#define VI_L1CD_V UINT64_C(0x1)
-static inline uint64_t L1CD_V(uint64_t raw) { return (raw) & UINT64_C(0x1); }
-#define VI_L1CD_L2Ptr UINT64_C(0xfffffffffff000)
-static inline uint64_t L1CD_L2Ptr(uint64_t raw) { return ((raw >> 12) & UINT64_C(0xfffffffffff)) << 12; }
-
-/* CD: 64 bytes */
-#define VI_CD_SIZE 64
-static inline uint64_t CD_T0SZ(const uint64_t *words) { return (words[0]) & UINT64_C(0x3f); }
-static inline uint64_t CD_TG0(const uint64_t *words) { return (words[0] >> 6) & UINT64_C(0x3); }
-static inline uint64_t CD_IR0(const uint64_t *words) { return (words[0] >> 8) & UINT64_C(0x3); }
-static inline uint64_t CD_OR0(const uint64_t *words) { return (words[0] >> 10) & UINT64_C(0x3); }
-static inline uint64_t CD_SH0(const uint64_t *words) { return (words[0] >> 12) & UINT64_C(0x3); }
-static inline uint64_t CD_EPD0(const uint64_t *words) { return (words[0] >> 14) & UINT64_C(0x1); }
-static inline uint64_t CD_ENDI(const uint64_t *words) { return (words[0] >> 15) & UINT64_C(0x1); }
-static inline uint64_t CD_T1SZ(const uint64_t *words) { return (words[0] >> 16) & UINT64_C(0x3f); }
-static inline uint64_t CD_TG1(const uint64_t *words) { return (words[0] >> 22) & UINT64_C(0x3); }
-static inline uint64_t CD_IR1(const uint64_t *words) { return (words[0] >> 24) & UINT64_C(0x3); }
-static inline uint64_t CD_OR1(const uint64_t *words) { return (words[0] >> 26) & UINT64_C(0x3); }
-static inline uint64_t CD_SH1(const uint64_t *words) { return (words[0] >> 28) & UINT64_C(0x3); }
-static inline uint64_t CD_EPD1(const uint64_t *words) { return (words[0] >> 30) & UINT64_C(0x1); }
-static inline uint64_t CD_V(const uint64_t *words) { return (words[0] >> 31) & UINT64_C(0x1); }
-static inline uint64_t CD_IPS(const uint64_t *words) { return (words[0] >> 32) & UINT64_C(0x7); }
-static inline uint64_t CD_AFFD(const uint64_t *words) { return (words[0] >> 35) & UINT64_C(0x1); }
-static inline uint64_t CD_WXN(const uint64_t *words) { return (words[0] >> 36) & UINT64_C(0x1); }
-static inline uint64_t CD_UWXN(const uint64_t *words) { return (words[0] >> 37) & UINT64_C(0x1); }
-static inline uint64_t CD_TBI0(const uint64_t *words) { return (words[0] >> 38) & UINT64_C(0x1); }
-static inline uint64_t CD_TBI1(const uint64_t *words) { return (words[0] >> 39) & UINT64_C(0x1); }
-static inline uint64_t CD_PAN(const uint64_t *words) { return (words[0] >> 40) & UINT64_C(0x1); }
-static inline uint64_t CD_AA64(const uint64_t *words) { return (words[0] >> 41) & UINT64_C(0x1); }
-static inline uint64_t CD_HD(const uint64_t *words) { return (words[0] >> 42) & UINT64_C(0x1); }
-static inline uint64_t CD_HA(const uint64_t *words) { return (words[0] >> 43) & UINT64_C(0x1); }
-static inline uint64_t CD_S(const uint64_t *words) { return (words[0] >> 44) & UINT64_C(0x1); }
-static inline uint64_t CD_R(const uint64_t *words) { return (words[0] >> 45) & UINT64_C(0x1); }
-static inline uint64_t CD_A(const uint64_t *words) { return (words[0] >> 46) & UINT64_C(0x1); }
-static inline uint64_t CD_ASET(const uint64_t *words) { return (words[0] >> 47) & UINT64_C(0x1); }
-static inline uint64_t CD_ASID(const uint64_t *words) { return (words[0] >> 48) & UINT64_C(0xffff); }
-static inline uint64_t CD_NSCFG0(const uint64_t *words) { return (words[1]) & UINT64_C(0x1); }
-static inline uint64_t CD_HAD0(const uint64_t *words) { return (words[1] >> 1) & UINT64_C(0x1); }
-static inline uint64_t CD_E0PD0(const uint64_t *words) { return (words[1] >> 2) & UINT64_C(0x1); }
-static inline uint64_t CD_HAFT(const uint64_t *words) { return (words[1] >> 3) & UINT64_C(0x1); }
-static inline uint64_t CD_TTB0(const uint64_t *words) { return ((words[1] >> 4) & UINT64_C(0xfffffffffffff)) << 4; }
-static inline uint64_t CD_PnCH(const uint64_t *words) { return (words[1] >> 58) & UINT64_C(0x1); }
-static inline uint64_t CD_EPAN(const uint64_t *words) { return (words[1] >> 59) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU059(const uint64_t *words) { return (words[1] >> 60) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU060(const uint64_t *words) { return (words[1] >> 61) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU061(const uint64_t *words) { return (words[1] >> 62) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU062(const uint64_t *words) { return (words[1] >> 63) & UINT64_C(0x1); }
-static inline uint64_t CD_NSCFG1(const uint64_t *words) { return (words[2]) & UINT64_C(0x1); }
-static inline uint64_t CD_HAD1(const uint64_t *words) { return (words[2] >> 1) & UINT64_C(0x1); }
-static inline uint64_t CD_E0PD1(const uint64_t *words) { return (words[2] >> 2) & UINT64_C(0x1); }
-static inline uint64_t CD_AIE(const uint64_t *words) { return (words[2] >> 3) & UINT64_C(0x1); }
-static inline uint64_t CD_TTB1(const uint64_t *words) { return ((words[2] >> 4) & UINT64_C(0xfffffffffffff)) << 4; }
-static inline uint64_t CD_DS(const uint64_t *words) { return (words[2] >> 58) & UINT64_C(0x1); }
-static inline uint64_t CD_PIE(const uint64_t *words) { return (words[2] >> 59) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU159(const uint64_t *words) { return (words[2] >> 60) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU160(const uint64_t *words) { return (words[2] >> 61) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU161(const uint64_t *words) { return (words[2] >> 62) & UINT64_C(0x1); }
-static inline uint64_t CD_HWU162(const uint64_t *words) { return (words[2] >> 63) & UINT64_C(0x1); }
-static inline uint64_t CD_MAIR0(const uint64_t *words) { return (words[3]) & UINT64_C(0xffffffff); }
-static inline uint64_t CD_MAIR1(const uint64_t *words) { return (words[3] >> 32) & UINT64_C(0xffffffff); }
-static inline uint64_t CD_AMAIR0(const uint64_t *words) { return (words[4]) & UINT64_C(0xffffffff); }
-static inline uint64_t CD_AMAIR1(const uint64_t *words) { return (words[4] >> 32) & UINT64_C(0xffffffff); }
-static inline uint64_t CD_IMPDEF_320(const uint64_t *words) { return (words[5]) & UINT64_C(0xffffffff); }
-static inline uint64_t CD_PARTID(const uint64_t *words) { return (words[5] >> 32) & UINT64_C(0xffff); }
-static inline uint64_t CD_PMG(const uint64_t *words) { return (words[5] >> 48) & UINT64_C(0xff); }
-static inline uint64_t CD_PIIU(const uint64_t *words) { return (words[6]) & UINT64_C(0xffffffffffff); }
-static inline uint64_t CD_PIIP(const uint64_t *words) { return (words[7]) & UINT64_C(0xffffffffffff); }
-static inline uint64_t CD_DisCH0(const uint64_t *words) { return (words[1] >> 1) & UINT64_C(0x1); }
-static inline uint64_t CD_SKL0(const uint64_t *words) { return (words[1] >> 62) & UINT64_C(0x3); }
-static inline uint64_t CD_DisCH1(const uint64_t *words) { return (words[2] >> 1) & UINT64_C(0x1); }
-static inline uint64_t CD_SKL1(const uint64_t *words) { return (words[2] >> 62) & UINT64_C(0x3); }
-
 /* IDR0: 4 bytes */
 #define VI_IDR0_SIZE 4
 #define VI_IDR0_S2P UINT64_C(0x1)
@@ -481,31 +230,6 @@ static inline uint64_t IDR0_TERM_MODEL(uint64_t raw) { return (raw >> 26) & UINT
 static inline uint64_t IDR0_ST_LEVEL(uint64_t raw) { return (raw >> 27) & UINT64_C(0x3); }
 #define VI_IDR0_RME_IMPL UINT64_C(0x40000000)
 static inline uint64_t IDR0_RME_IMPL(uint64_t raw) { return (raw >> 30) & UINT64_C(0x1); }
-
-/* IDR1: 4 bytes */
-#define VI_IDR1_SIZE 4
-#define VI_IDR1_SIDSIZE UINT64_C(0x3f)
-static inline uint64_t IDR1_SIDSIZE(uint64_t raw) { return (raw) & UINT64_C(0x3f); }
-#define VI_IDR1_SSIDSIZE UINT64_C(0x7c0)
-static inline uint64_t IDR1_SSIDSIZE(uint64_t raw) { return (raw >> 6) & UINT64_C(0x1f); }
-#define VI_IDR1_PRIQS UINT64_C(0xf800)
-static inline uint64_t IDR1_PRIQS(uint64_t raw) { return (raw >> 11) & UINT64_C(0x1f); }
-#define VI_IDR1_EVENTQS UINT64_C(0x1f0000)
-static inline uint64_t IDR1_EVENTQS(uint64_t raw) { return (raw >> 16) & UINT64_C(0x1f); }
-#define VI_IDR1_CMDQS UINT64_C(0x3e00000)
-static inline uint64_t IDR1_CMDQS(uint64_t raw) { return (raw >> 21) & UINT64_C(0x1f); }
-#define VI_IDR1_ATTR_PERMS_OVR UINT64_C(0x4000000)
-static inline uint64_t IDR1_ATTR_PERMS_OVR(uint64_t raw) { return (raw >> 26) & UINT64_C(0x1); }
-#define VI_IDR1_ATTR_TYPES_OVR UINT64_C(0x8000000)
-static inline uint64_t IDR1_ATTR_TYPES_OVR(uint64_t raw) { return (raw >> 27) & UINT64_C(0x1); }
-#define VI_IDR1_REL UINT64_C(0x10000000)
-static inline uint64_t IDR1_REL(uint64_t raw) { return (raw >> 28) & UINT64_C(0x1); }
-#define VI_IDR1_QUEUES_PRESET UINT64_C(0x20000000)
-static inline uint64_t IDR1_QUEUES_PRESET(uint64_t raw) { return (raw >> 29) & UINT64_C(0x1); }
-#define VI_IDR1_TABLES_PRESET UINT64_C(0x40000000)
-static inline uint64_t IDR1_TABLES_PRESET(uint64_t raw) { return (raw >> 30) & UINT64_C(0x1); }
-#define VI_IDR1_ECMDQ UINT64_C(0x80000000)
-static inline uint64_t IDR1_ECMDQ(uint64_t raw) { return (raw >> 31) & UINT64_C(0x1); }
 
 /* IDR3: 4 bytes */
 #define VI_IDR3_SIZE 4
@@ -569,13 +293,6 @@ static inline uint64_t IDR5_VAX(uint64_t raw) { return (raw >> 10) & UINT64_C(0x
 #define VI_IDR5_STALL_MAX UINT64_C(0xffff0000)
 static inline uint64_t IDR5_STALL_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xffff); }
 
-/* MPAMIDR: 4 bytes */
-#define VI_MPAMIDR_SIZE 4
-#define VI_MPAMIDR_PARTID_MAX UINT64_C(0xffff)
-static inline uint64_t MPAMIDR_PARTID_MAX(uint64_t raw) { return (raw) & UINT64_C(0xffff); }
-#define VI_MPAMIDR_PMG_MAX UINT64_C(0xff0000)
-static inline uint64_t MPAMIDR_PMG_MAX(uint64_t raw) { return (raw >> 16) & UINT64_C(0xff); }
-
 /* CR2: 4 bytes */
 #define VI_CR2_SIZE 4
 #define VI_CR2_E2H UINT64_C(0x1)
@@ -586,41 +303,6 @@ static inline uint64_t CR2_RECINVSID(uint64_t raw) { return (raw >> 1) & UINT64_
 static inline uint64_t CR2_PTM(uint64_t raw) { return (raw >> 2) & UINT64_C(0x1); }
 #define VI_CR2_REC_CFG_ATS UINT64_C(0x8)
 static inline uint64_t CR2_REC_CFG_ATS(uint64_t raw) { return (raw >> 3) & UINT64_C(0x1); }
-
-/* GBPA: 4 bytes */
-#define VI_GBPA_SIZE 4
-#define VI_GBPA_MemAttr UINT64_C(0xf)
-static inline uint64_t GBPA_MemAttr(uint64_t raw) { return (raw) & UINT64_C(0xf); }
-#define VI_GBPA_MTCFG UINT64_C(0x10)
-static inline uint64_t GBPA_MTCFG(uint64_t raw) { return (raw >> 4) & UINT64_C(0x1); }
-#define VI_GBPA_ALLOCCFG UINT64_C(0xf00)
-static inline uint64_t GBPA_ALLOCCFG(uint64_t raw) { return (raw >> 8) & UINT64_C(0xf); }
-#define VI_GBPA_SHCFG UINT64_C(0x3000)
-static inline uint64_t GBPA_SHCFG(uint64_t raw) { return (raw >> 12) & UINT64_C(0x3); }
-#define VI_GBPA_PRIVCFG UINT64_C(0x30000)
-static inline uint64_t GBPA_PRIVCFG(uint64_t raw) { return (raw >> 16) & UINT64_C(0x3); }
-#define VI_GBPA_INSTCFG UINT64_C(0xc0000)
-static inline uint64_t GBPA_INSTCFG(uint64_t raw) { return (raw >> 18) & UINT64_C(0x3); }
-#define VI_GBPA_ABORT UINT64_C(0x100000)
-static inline uint64_t GBPA_ABORT(uint64_t raw) { return (raw >> 20) & UINT64_C(0x1); }
-#define VI_GBPA_Update UINT64_C(0x80000000)
-static inline uint64_t GBPA_Update(uint64_t raw) { return (raw >> 31) & UINT64_C(0x1); }
-
-/* STRTAB_BASE: 8 bytes */
-#define VI_STRTAB_BASE_SIZE 8
-#define VI_STRTAB_BASE_ADDR UINT64_C(0xffffffffffffc0)
-static inline uint64_t STRTAB_BASE_ADDR(uint64_t raw) { return ((raw >> 6) & UINT64_C(0x3ffffffffffff)) << 6; }
-#define VI_STRTAB_BASE_RA UINT64_C(0x4000000000000000)
-static inline uint64_t STRTAB_BASE_RA(uint64_t raw) { return (raw >> 62) & UINT64_C(0x1); }
-
-/* STRTAB_BASE_CFG: 4 bytes */
-#define VI_STRTAB_BASE_CFG_SIZE 4
-#define VI_STRTAB_BASE_CFG_LOG2SIZE UINT64_C(0x3f)
-static inline uint64_t STRTAB_BASE_CFG_LOG2SIZE(uint64_t raw) { return (raw) & UINT64_C(0x3f); }
-#define VI_STRTAB_BASE_CFG_SPLIT UINT64_C(0x7c0)
-static inline uint64_t STRTAB_BASE_CFG_SPLIT(uint64_t raw) { return (raw >> 6) & UINT64_C(0x1f); }
-#define VI_STRTAB_BASE_CFG_FMT UINT64_C(0x30000)
-static inline uint64_t STRTAB_BASE_CFG_FMT(uint64_t raw) { return (raw >> 16) & UINT64_C(0x3); }
 
 /* Command: 16 bytes */
 #define VI_Command_SIZE 16

@@ -40,7 +40,8 @@ static vi_memory_type type_of(unsigned outer, unsigned inner, unsigned shareabil
     return (vi_memory_type)(shareability << 4 | outer << 2 | inner);
 }
 
-vi_memory_type vi_consistent(vi_memory_type memory)
+/* Device and non-cacheable memory are outer shareable, whatever was said (§13.1.7). */
+static vi_memory_type vi_consistent(vi_memory_type memory)
 {
     return (memory & 0xC) == 0 || (memory & 0xF) == 5 ? (vi_memory_type)((memory & 0xF) | OUTER << 4) : memory;
 }
@@ -103,7 +104,8 @@ static vi_memory_type combine_forced(vi_memory_type first, unsigned memattr, uns
     }
 }
 
-vi_memory_type vi_override(vi_memory_type incoming, bool replace_type, unsigned memattr, unsigned shcfg)
+/* What a context makes of a memory type (§13.1.4). */
+static vi_memory_type vi_override(vi_memory_type incoming, bool replace_type, unsigned memattr, unsigned shcfg)
 {
     vi_memory_type kind = incoming;
     unsigned shareability = shcfg == 1 ? incoming >> 4 : shcfg;

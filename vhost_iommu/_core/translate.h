@@ -37,7 +37,7 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
 }
 
 /*
- * What the stages' rules say; false: `fault` says why not. `access` has been through the STE's overrides; `missed`: stage
+ * What the stages' rules say; false: `fault` says why not. `access` has been through the context's overrides; `missed`: stage
  * 1's TLB does not have it. Without a course (NULL) the leaves are whole, else their tags.
  */
 bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *context, uint64_t address,
@@ -106,9 +106,5 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
 
 /* The memory type with which an access leaves (§13.4). */
 vi_memory_type vi_memory_of(const struct vi_context *context, const struct vi_place *place, vi_memory_type incoming);
-/* What GBPA or an STE makes of a memory type (§13.1.4). */
-vi_memory_type vi_override(vi_memory_type incoming, bool replace_type, unsigned memattr, unsigned shcfg);
-/* Device and non-cacheable memory are outer shareable, whatever was said (§13.1.7). */
-vi_memory_type vi_consistent(vi_memory_type memory);
 
 #endif
