@@ -287,6 +287,15 @@ def main(beginnings: Sequence[str]) -> int:
         *native(),
         Measurement(("reference / core, one walk",), models.reference),
         Measurement(("fault, stream, core / reference", "fault, page, core / reference"), models.faults),
+        Measurement(
+            (
+                "Port.read after CFGI, stage 1",
+                "Port.read after CFGI, nested",
+                "Port.read, 8,192 streams in turn",
+                "memory of a context, in all",
+            ),
+            models.contexts,
+        ),
         Measurement(("commands consumed",), models.commands),
         Measurement(("region read / echo", "posted writes, drained"), messages),
         *guest_rows(),

@@ -228,10 +228,16 @@ def single_request() -> float:
     return measure("miss").time("core-request")
 
 
+def context_bytes() -> int:
+    """Of a context that is published, with its share of what is set aside."""
+    found = {name: int(value) for name, value in _output("sizes")}
+    return found["context-room"] + found["context-used"]
+
+
 def sizes() -> list[Figure]:
     found = {name: int(value) for name, value in _output("sizes")}
     context = (
-        f"a cached context: {found['context-used']} bytes when it is used, "
+        f"a published context: {found['context-used']} bytes when it is there, "
         f"{found['context-room']} set aside for each that may be; struct vi_context {found['context']}"
     )
     entry = f"a TLB entry with its share of its set and of spaces; struct vi_entry {found['entry']}"

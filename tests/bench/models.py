@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable
 
 from tests.bench import compiled
 from tests.bench.figure import Figure, figure, missing
-from tests.smmu_builder import Bench, Ram
+from tests.smmu_builder import IPA_OFFSET, Bench, PageTable, Ram
 from vhost_iommu import _core
 from vhost_iommu.masters.port import Abort, Port
 from vhost_iommu.smmu.v3.commands import (
@@ -107,6 +108,81 @@ def faults() -> list[Figure]:
         note = f"a master's read: {core:.1f} µs, by the reference {reference:.1f}; CPUs {_cpus()}"
         found.append(figure(title, "×", [a / b for a, b in rounds], 1.1, note))
     return found
+
+
+def _first_use(both_stages: bool) -> Callable[[], float]:
+    """Seconds of a stream's first read after its CMD_CFGI_STE, of a page that is in the TLB: the least of some."""
+    bench = Bench({"stage2": both_stages}, ram=Ram(size=16 << 20), pumped=True, interrupt=None)
+    if both_stages:
+        bench.nested(1)[0].map(0, bench.ram.alloc(0x1000) + IPA_OFFSET)
+    else:
+        bench.stream(1).map(0, bench.ram.alloc(0x1000))
+    port = Port("master", bench.ram.memory, bench.smmu, [1])
+    bench.invalidate()
+
+    def once() -> float:
+        bench.invalidate(CMD_CFGI_STE.of(SID=1))
+        began = time.perf_counter()
+        assert isinstance(port.read(0, 4096), bytes)
+        return time.perf_counter() - began
+
+    return lambda: statistics.median(once() for _ in range(100))
+
+
+def _in_turn(count: int) -> Callable[[], float]:
+    """Seconds of one read of ``count`` streams, each with a CD and an ASID of its own, one after the other."""
+    bench = Bench({"asid16": True}, ram=Ram(size=32 << 20), sid_bits=count.bit_length() - 1)
+    table = PageTable(bench.ram)
+    table.map(0, bench.ram.alloc(0x1000))
+    for sid in range(count):
+        bench.stream(sid, table=table, cd={"ASID": sid})
+    ports = [Port("master", bench.ram.memory, bench.smmu, [sid]) for sid in range(count)]
+
+    def once() -> float:
+        began = time.perf_counter()
+        for port in ports:
+            assert isinstance(port.read(0, 4096), bytes)
+        return (time.perf_counter() - began) / count
+
+    return once
+
+
+def _structures(count: int = 512) -> float:
+    """Bytes of Python's objects for a context that is kept, with the STE and CD that it was made of."""
+    bench = Bench(ram=Ram(size=4 << 20), sid_bits=10)
+    table = PageTable(bench.ram)
+    for sid in range(count + 1):
+        bench.stream(sid, table=table, cd={"ASID": sid % 256})
+    bench.know(0)
+    tracemalloc.start()
+    for sid in range(1, count + 1):
+        bench.know(sid)
+    bytes_ = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return bytes_ / count
+
+
+def contexts() -> list[Figure]:
+    """What it costs that the model makes contexts, where the core does not find them."""
+    found = []
+    rows: list[tuple[str, Callable[[], Callable[[], float]]]] = [
+        ("Port.read after CFGI, stage 1", lambda: _first_use(False)),
+        ("Port.read after CFGI, nested", lambda: _first_use(True)),
+        ("Port.read, 8,192 streams in turn", lambda: _in_turn(8192)),
+    ]
+    for title, made in rows:
+        if _core.built() is None:
+            found.append(missing(title, 300, "the core is not compiled"))
+            continue
+        once = made()
+        once()
+        values = [once() * 1e6 for _ in range(ROUNDS)]
+        found.append(
+            figure(title, "µs", values, 300, f"4 KiB, in a context that the model makes first; CPUs {_cpus()}")
+        )
+    core, python = compiled.context_bytes(), _structures()
+    note = f"{core} in the core, where it is published, and {python:.0f} of the model's, which keeps 1,024 at most"
+    return [*found, figure("memory of a context, in all", "bytes", [core + python], 8192, note)]
 
 
 def _consumption(pure: bool) -> Callable[[], float]:

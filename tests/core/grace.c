@@ -180,6 +180,25 @@ static void test_commands_withdraw_what_they_name(struct test *test)
     publish_all(test);
 }
 
+/* Those that have one place in a hashed table are told apart. */
+static void test_each_finds_its_own(struct test *test)
+{
+    unsigned there = 0;
+    for (uint32_t ssid = 0; ssid < 12; ssid++)
+        publish(test->core, 8 + (ssid & 1), ssid);
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    for (uint32_t ssid = 0; ssid < 24; ssid++) {
+        const struct vi_context *context = vi_context_of(inside, 8 + (ssid & 1), ssid);
+        REQUIRE(context ? context->ssid == ssid && context->sid == 8 + (ssid & 1) : true);
+        REQUIRE(!context || ssid < 12);
+        REQUIRE(!vi_context_of(inside, 9 - (ssid & 1), ssid));
+        there += context != NULL;
+    }
+    vi_exit(inside);
+    REQUIRE(there >= 8);
+    publish_all(test);
+}
+
 /* No more contexts are there than there is room for, without a CMD_SYNC, too; the oldest gives way. */
 static void test_contexts_give_way(struct test *test)
 {
@@ -366,6 +385,7 @@ int main(void)
     test_an_entry_that_comes_late_is_invalidated_again(&test, STAGE2_STREAM);
     test_a_dropped_context_is_whole_while_it_is_used(&test);
     test_commands_withdraw_what_they_name(&test);
+    test_each_finds_its_own(&test);
     test_contexts_give_way(&test);
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));

@@ -34,6 +34,7 @@ ROUNDS = 160
 
 #: Tests that find what the comparison does not.
 HUNTERS = {
+    "contexts": "tests/unit/test_core_contexts.py",
     "disk": "tests/model/test_prompt_disk.py",
     "faults": "tests/unit/test_core_faults.py",
     "runs": "tests/model/test_engine_runs.py",

@@ -10,9 +10,9 @@ import pytest
 
 from tests.smmu_builder import RAM_BASE, Bench, PageTable, Ram
 from vhost_iommu import _core
-from vhost_iommu.masters.port import Port
+from vhost_iommu.masters.port import Abort, Port, Why
 from vhost_iommu.smmu.v3 import commands as c
-from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, STRTAB_BASE_CFG
+from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, GBPA, STRTAB_BASE_CFG
 from vhost_iommu.smmu.v3.structures import L1STD, STE
 
 pytestmark = pytest.mark.usefixtures("core_is_built")
@@ -171,3 +171,19 @@ def test_contexts_give_way_to_others_and_are_asked_for_again() -> None:
     found = rig.found
     assert (rig.read(), rig.found) == (b"old", found)
     assert (rig.read(), rig.found) == (b"old", found + 1)
+
+
+def test_while_the_smmu_is_disabled_addresses_are_physical_unless_gbpa_aborts_all() -> None:
+    rig = Rig()
+    rig.bench.set(CR0, SMMUEN=0)
+    port, core = rig.port, rig.bench.smmu.core
+    assert core is not None
+    assert port.read(OLD, 3) == b"old"
+    assert (core.counts()[0], rig.found) == (1, 0)  # without the model
+    rig.bench[GBPA] = GBPA.of(Update=1, ABORT=1)
+    assert port.read(OLD, 3) == Abort(OLD, 0, Why.TERMINATED)
+    rig.bench[GBPA] = GBPA.of(Update=1)
+    assert port.read(OLD, 3) == b"old"
+    assert port.read(1 << 55, 3) == Abort(1 << 55, 0, Why.TERMINATED)
+    assert rig.bench.smmu.counters.transactions == 4
+    assert rig.bench.events() == []
