@@ -196,7 +196,25 @@ static void test_each_finds_its_own(struct test *test)
     }
     vi_exit(inside);
     REQUIRE(there >= 8);
+    for (uint32_t sid = 500; sid < 512; sid++)
+        publish(test->core, sid, VI_NO_SSID);
+    vi_withdraw_streams(test->core, 505, 505);
+    there = 0;
+    for (uint32_t sid = 500; sid < 512; sid++)
+        there += has(test, sid, VI_NO_SSID);
+    REQUIRE(there == 11 && !has(test, 505, VI_NO_SSID));
     publish_all(test);
+}
+
+/* The spaces of a context are there while it is, whoever else has let go of them. */
+static void test_a_published_context_holds_its_spaces(struct test *test)
+{
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    const struct vi_context *context = vi_context_of(inside, NESTED_STREAM, VI_NO_SSID);
+    const struct vi_space *spaces[] = {context->own, context->global, context->s2_space};
+    for (unsigned at = 0; at < 3; at++)
+        REQUIRE(spaces[at]->contexts > 0 && spaces[at]->contexts < 100); /* nor has anybody let go too often */
+    vi_exit(inside);
 }
 
 /* No more contexts are there than there is room for, without a CMD_SYNC, too; the oldest gives way. */
@@ -386,6 +404,7 @@ int main(void)
     test_a_dropped_context_is_whole_while_it_is_used(&test);
     test_commands_withdraw_what_they_name(&test);
     test_each_finds_its_own(&test);
+    test_a_published_context_holds_its_spaces(&test);
     test_contexts_give_way(&test);
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
