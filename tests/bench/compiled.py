@@ -249,7 +249,7 @@ def sizes() -> list[Figure]:
 
 
 def _configured_rows(kind: str, what: str, many: str) -> tuple[str, ...]:
-    return tuple(f"{kind}, {count}" for count in (f"1,000 {what}", f"{many} {what}", f"{many} before a SYNC"))
+    return tuple(f"{kind}, {count}" for count in (f"1,000 {what}", f"{many} {what}"))
 
 
 def measurements() -> Sequence[Measurement]:
