@@ -3,8 +3,8 @@
 #include "translate.h"
 
 /* A request under way. */
-struct course {
-    struct vi_course way;
+struct transfer {
+    struct vi_course course;
     struct vi_reader *reader;
     const struct vi_context *context; /* NULL: the SMMU is disabled, and addresses are physical */
     uint64_t iova, left;
@@ -24,16 +24,16 @@ unsigned vi_overridden(const struct vi_context *context, unsigned access)
     return access & VI_WRITE ? access & ~VI_INSTRUCTION : access;
 }
 
-static bool ended(struct course *course, enum vi_end end)
+static bool ended(struct transfer *transfer, enum vi_end end)
 {
-    struct vi_result *result = course->result;
+    struct vi_result *result = transfer->result;
     result->end = (uint8_t)end;
-    result->counted = course->counted ? course->counted : 1; /* where it ended it has looked */
-    result->quiesced = vi_quiesced(course->reader->core);
+    result->counted = transfer->counted ? transfer->counted : 1; /* where it ended it has looked */
+    result->quiesced = vi_quiesced(transfer->reader->core);
     return false;
 }
 
-static bool faulted(struct course *course) { return ended(course, VI_FAULTED); }
+static bool faulted(struct transfer *transfer) { return ended(transfer, VI_FAULTED); }
 
 /* What is done between the two is not counted. */
 static void stop_counting(struct vi_reader *reader, uint64_t counts[VI_COUNTERS])
@@ -48,30 +48,30 @@ static void go_on_counting(struct vi_reader *reader, const uint64_t counts[VI_CO
         VI_PUT(*vi_counter(reader, at), counts[at]);
 }
 
-static void begin_in(struct course *course, struct vi_reader *reader, const struct vi_context *context,
+static void begin_in(struct transfer *transfer, struct vi_reader *reader, const struct vi_context *context,
                      const struct vi_request *request, uint64_t counted, struct vi_result *result)
 {
-    course->reader = reader;
-    course->context = context;
-    course->iova = request->iova;
-    course->left = request->size;
-    course->access = request->access;
-    course->incoming = request->incoming;
-    course->result = result;
-    course->fits = 0;
-    course->counted = counted;
+    transfer->reader = reader;
+    transfer->context = context;
+    transfer->iova = request->iova;
+    transfer->left = request->size;
+    transfer->access = request->access;
+    transfer->incoming = request->incoming;
+    transfer->result = result;
+    transfer->fits = 0;
+    transfer->counted = counted;
     result->end = VI_DONE;
     result->done = 0;
     result->token = 0;
     if (VI_UNLIKELY(!context))
         return;
     result->token = context->token;
-    course->access = vi_overridden(context, request->access);
-    vi_course_begin(&course->way, reader, context, course->access);
+    transfer->access = vi_overridden(context, request->access);
+    vi_course_begin(&transfer->course, reader, context, transfer->access);
 }
 
 /* False: it ended before its first byte, and nothing of it is counted. */
-static bool begin(struct course *course, struct vi_reader *reader, const struct vi_request *request,
+static bool begin(struct transfer *transfer, struct vi_reader *reader, const struct vi_request *request,
                   struct vi_result *result)
 {
     const struct vi_setup *setup = reader->setup;
@@ -84,7 +84,7 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
         uint64_t last = request->iova + request->size - 1;
         ask = setup->parameters.aborts || last > setup->output_mask || last < request->iova;
     }
-    begin_in(course, reader, context, request, 0, result);
+    begin_in(transfer, reader, context, request, 0, result);
     if (VI_UNLIKELY(ask)) {
         result->end = VI_ASK;
         result->counted = 0;
@@ -95,97 +95,97 @@ static bool begin(struct course *course, struct vi_reader *reader, const struct 
 }
 
 /* The same as vi_place_quickly, of what is counted already. */
-static __attribute__((noinline)) bool place_again(struct course *course, struct vi_place *place)
+static __attribute__((noinline)) bool place_again(struct transfer *transfer, struct vi_place *place)
 {
     uint64_t counts[VI_COUNTERS];
-    stop_counting(course->reader, counts);
-    bool found = vi_place_quickly(course->reader, &course->way, course->iova, place, &course->result->fault);
-    go_on_counting(course->reader, counts);
+    stop_counting(transfer->reader, counts);
+    bool found = vi_place_quickly(transfer->reader, &transfer->course, transfer->iova, place, &transfer->result->fault);
+    go_on_counting(transfer->reader, counts);
     return found;
 }
 
 /* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
-VI_HOT bool next(struct course *course, struct vi_place *place)
+VI_HOT bool next(struct transfer *transfer, struct vi_place *place)
 {
-    if (!course->left)
+    if (!transfer->left)
         return false;
-    if (VI_UNLIKELY(!course->context)) {
-        place->pa = course->iova;
-        place->size = course->left;
+    if (VI_UNLIKELY(!transfer->context)) {
+        place->pa = transfer->iova;
+        place->size = transfer->left;
         return true;
     }
-    if (VI_UNLIKELY(course->counted)) {
+    if (VI_UNLIKELY(transfer->counted)) {
         struct vi_place found; /* so that `place` may be in registers */
-        if (!place_again(course, &found))
-            return faulted(course);
+        if (!place_again(transfer, &found))
+            return faulted(transfer);
         *place = found;
     } else {
-        VI_COUNT(course->reader->counters.translations);
-        if (VI_UNLIKELY(!vi_place_quickly(course->reader, &course->way, course->iova, place,
-                                          &course->result->fault)))
-            return faulted(course);
+        VI_COUNT(transfer->reader->counters.translations);
+        if (VI_UNLIKELY(!vi_place_quickly(transfer->reader, &transfer->course, transfer->iova, place,
+                                          &transfer->result->fault)))
+            return faulted(transfer);
     }
-    if (place->size > course->left)
-        place->size = course->left;
+    if (place->size > transfer->left)
+        place->size = transfer->left;
     return true;
 }
 
-VI_HOT void advance(struct course *course, uint64_t size)
+VI_HOT void advance(struct transfer *transfer, uint64_t size)
 {
-    course->iova += size;
-    course->left -= size;
-    course->result->done += size;
-    course->fits -= size < course->fits ? size : course->fits;
-    course->counted -= size < course->counted ? size : course->counted;
+    transfer->iova += size;
+    transfer->left -= size;
+    transfer->result->done += size;
+    transfer->fits -= size < transfer->fits ? size : transfer->fits;
+    transfer->counted -= size < transfer->counted ? size : transfer->counted;
 }
 
 /*
  * Whether all of the piece that begins with `first` (see vi_pieces) is in the window's next `here` bytes, fewer than the
  * request may want. A piece is one access: it is done whole or not at all.
  */
-static __attribute__((noinline)) bool piece_fits(struct course *course, const struct vi_place *first, uint64_t here)
+static __attribute__((noinline)) bool piece_fits(struct transfer *transfer, const struct vi_place *first, uint64_t here)
 {
-    const struct vi_context *context = course->context;
+    const struct vi_context *context = transfer->context;
     if (!context)
         return false;
-    vi_memory_type memory = vi_memory_of(context, first, course->incoming);
+    vi_memory_type memory = vi_memory_of(context, first, transfer->incoming);
     uint64_t size = first->size;
-    course->counted = size;
-    while (size <= here && size < course->left) {
+    transfer->counted = size;
+    while (size <= here && size < transfer->left) {
         struct vi_place place;
         struct vi_fault fault;
-        VI_COUNT(course->reader->counters.translations);
-        course->counted = size + 1;
-        if (!vi_place_quickly(course->reader, &course->way, course->iova + size, &place,
+        VI_COUNT(transfer->reader->counters.translations);
+        transfer->counted = size + 1;
+        if (!vi_place_quickly(transfer->reader, &transfer->course, transfer->iova + size, &place,
                               &fault) ||
-            place.pa != first->pa + size || vi_memory_of(context, &place, course->incoming) != memory)
+            place.pa != first->pa + size || vi_memory_of(context, &place, transfer->incoming) != memory)
             break;
-        size += place.size < course->left - size ? place.size : course->left - size;
-        course->counted = size;
+        size += place.size < transfer->left - size ? place.size : transfer->left - size;
+        transfer->counted = size;
     }
-    course->fits = size;
+    transfer->fits = size;
     return size <= here;
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
-VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
+VI_HOT uint8_t *next_bytes(struct transfer *transfer, unsigned may, uint64_t *size)
 {
     struct vi_place place;
-    if (!next(course, &place))
+    if (!next(transfer, &place))
         return NULL;
-    struct vi_reader *reader = course->reader;
+    struct vi_reader *reader = transfer->reader;
     uint8_t *host = vi_find(reader, place.pa, 1, may);
     if (VI_UNLIKELY(!host)) {
-        course->result->pa = place.pa;
-        ended(course, VI_OUTSIDE);
+        transfer->result->pa = place.pa;
+        ended(transfer, VI_OUTSIDE);
         return NULL;
     }
     const struct vi_window *window = reader->last;
     uint64_t here = window->size - (place.pa - window->base);
-    course->result->pa = place.pa;
-    if (VI_UNLIKELY(here < course->left)) {
-        if (!course->fits && !piece_fits(course, &place, here)) {
-            ended(course, VI_OUTSIDE);
+    transfer->result->pa = place.pa;
+    if (VI_UNLIKELY(here < transfer->left)) {
+        if (!transfer->fits && !piece_fits(transfer, &place, here)) {
+            ended(transfer, VI_OUTSIDE);
             return NULL;
         }
         reader->last = window; /* walks use others */
@@ -195,19 +195,19 @@ VI_HOT uint8_t *next_bytes(struct course *course, unsigned may, uint64_t *size)
 }
 
 /* Whether the window that was accessed is still whole. */
-static inline bool intact(struct course *course)
+static inline bool intact(struct transfer *transfer)
 {
-    return VI_LIKELY(!vi_broken(course->reader->last)) || ended(course, VI_OUTSIDE);
+    return VI_LIKELY(!vi_broken(transfer->reader->last)) || ended(transfer, VI_OUTSIDE);
 }
 
 uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, const struct vi_request *request,
                    uint64_t counted, struct vi_piece *pieces, uint32_t room, struct vi_result *result)
 {
-    struct course course;
+    struct transfer transfer;
     struct vi_place place;
     uint32_t count = 0;
-    begin_in(&course, reader, context, request, counted, result);
-    while (next(&course, &place)) {
+    begin_in(&transfer, reader, context, request, counted, result);
+    while (next(&transfer, &place)) {
         vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
         struct vi_piece *last = count ? &pieces[count - 1] : NULL;
         if (last && last->pa + last->size == place.pa && last->memory == memory) {
@@ -217,23 +217,23 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
         } else {
             pieces[count++] = (struct vi_piece){place.pa, place.size, memory};
         }
-        advance(&course, place.size);
+        advance(&transfer, place.size);
     }
     return count;
 }
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
 {
-    struct course course;
+    struct transfer transfer;
     uint64_t size;
     uint8_t *host, *at = to;
-    if (begin(&course, reader, request, result))
-        while ((host = next_bytes(&course, VI_MAY_READ, &size))) {
+    if (begin(&transfer, reader, request, result))
+        while ((host = next_bytes(&transfer, VI_MAY_READ, &size))) {
             memcpy(at, host, size);
-            if (!intact(&course))
+            if (!intact(&transfer))
                 break;
             at += size;
-            advance(&course, size);
+            advance(&transfer, size);
         }
     vi_after_read();
     return result->end;
@@ -242,18 +242,18 @@ enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *reque
 enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
                          struct vi_result *result)
 {
-    struct course course;
+    struct transfer transfer;
     uint64_t size;
     uint8_t *host;
     const uint8_t *at = from;
     vi_before_write();
-    if (begin(&course, reader, request, result))
-        while ((host = next_bytes(&course, VI_MAY_WRITE, &size))) {
+    if (begin(&transfer, reader, request, result))
+        while ((host = next_bytes(&transfer, VI_MAY_WRITE, &size))) {
             memcpy(host, at, size);
-            if (!intact(&course))
+            if (!intact(&transfer))
                 break;
             at += size;
-            advance(&course, size);
+            advance(&transfer, size);
         }
     return result->end;
 }
@@ -262,7 +262,7 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
 
 /* One side of a run. */
 struct side {
-    struct course course; /* of the transaction under way */
+    struct transfer transfer; /* of the transaction under way */
     struct vi_reader *reader;
     const struct vi_request *request; /* all of it */
     struct vi_result result;
@@ -274,7 +274,7 @@ static void begin_side(struct side *side, struct vi_reader *reader, const struct
     side->reader = reader;
     side->request = request;
     side->more = 0;
-    side->course.context = NULL;
+    side->transfer.context = NULL;
 }
 
 static void end_side(struct side *side)
@@ -287,41 +287,41 @@ static void end_side(struct side *side)
 /* False: it ended before its first byte. It has the context, and the ways, of the one before it. */
 VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size)
 {
-    struct course *course = &side->course;
-    if (VI_UNLIKELY(!course->context)) {
+    struct transfer *transfer = &side->transfer;
+    if (VI_UNLIKELY(!transfer->context)) {
         struct vi_request one = *side->request;
         one.iova += done;
         one.size = size;
-        return begin(course, side->reader, &one, &side->result);
+        return begin(transfer, side->reader, &one, &side->result);
     }
     side->more++;
     side->result.done = 0;
-    course->iova = side->request->iova + done;
-    course->left = size;
-    course->fits = 0;
+    transfer->iova = side->request->iova + done;
+    transfer->left = size;
+    transfer->fits = 0;
     return true;
 }
 
 static __attribute__((noinline)) bool gather(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes)
 {
-    for (; host; host = next_bytes(&side->course, VI_MAY_READ, &here)) {
+    for (; host; host = next_bytes(&side->transfer, VI_MAY_READ, &here)) {
         memcpy(bytes + side->result.done, host, here);
-        if (!intact(&side->course))
+        if (!intact(&side->transfer))
             return false;
-        advance(&side->course, here);
+        advance(&side->transfer, here);
     }
-    return !side->course.left;
+    return !side->transfer.left;
 }
 
 static __attribute__((noinline)) bool scatter(struct side *side, uint8_t *host, uint64_t here, const uint8_t *bytes)
 {
-    for (; host; host = next_bytes(&side->course, VI_MAY_WRITE, &here)) {
+    for (; host; host = next_bytes(&side->transfer, VI_MAY_WRITE, &here)) {
         memcpy(host, bytes + side->result.done, here);
-        if (!intact(&side->course))
+        if (!intact(&side->transfer))
             return false;
-        advance(&side->course, here);
+        advance(&side->transfer, here);
     }
-    return !side->course.left;
+    return !side->transfer.left;
 }
 
 /* Where the bytes of the next transfer are: in our memory if they are there in one piece, else in `bytes`; NULL: it has
@@ -331,7 +331,7 @@ VI_HOT const uint8_t *read_next(struct side *side, uint64_t done, uint64_t size,
     uint64_t here = 0;
     if (VI_UNLIKELY(!next_transaction(side, done, size)))
         return NULL;
-    const uint8_t *host = next_bytes(&side->course, VI_MAY_READ, &here);
+    const uint8_t *host = next_bytes(&side->transfer, VI_MAY_READ, &here);
     if (VI_LIKELY(host && here == size))
         return host;
     return gather(side, host, here, bytes) ? bytes : NULL;
@@ -381,7 +381,7 @@ void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const 
             break;
         }
         const struct vi_window *window = reader->last;
-        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.course, VI_MAY_WRITE, &here) : NULL;
+        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here) : NULL;
         if (VI_LIKELY(out && here == size)) {
             move(out, in, size);
         } else { /* it was read before it is written, whatever is where */
@@ -393,11 +393,11 @@ void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const 
             }
         }
         if (VI_UNLIKELY(in != run->bytes && vi_broken(window))) {
-            ended(&source.course, VI_OUTSIDE);
+            ended(&source.transfer, VI_OUTSIDE);
             end_run(run, VI_RUN_READ, &source, size);
             break;
         }
-        if (!intact(&target.course)) {
+        if (!intact(&target.transfer)) {
             end_run(run, VI_RUN_WRITTEN, &target, size);
             break;
         }
@@ -423,7 +423,7 @@ void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint
             memcpy(&value, in + at, 8);
             part += value;
         }
-        if (!in || (in != run->bytes && !intact(&source.course))) {
+        if (!in || (in != run->bytes && !intact(&source.transfer))) {
             end_run(run, VI_RUN_READ, &source, size);
             break;
         }
@@ -444,7 +444,7 @@ void vi_run_write(struct vi_reader *reader, const struct vi_request *request, ui
     uint64_t done = 0;
     for (uint64_t size, here = 0; done < request->size; done += size) {
         size = transfer(request, burst, done);
-        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.course, VI_MAY_WRITE, &here) : NULL;
+        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here) : NULL;
         if (!scatter(&target, out, here, (const uint8_t *)from + done)) {
             end_run(run, VI_RUN_WRITTEN, &target, size);
             break;

@@ -39,7 +39,7 @@ struct buffer {
 };
 
 /* One kind of access of the stream. */
-struct way {
+struct direction {
     struct vi_course course;
     unsigned access, may;
 };
@@ -47,7 +47,7 @@ struct way {
 struct serving {
     struct vi_reader *reader;
     const struct vi_context *context;
-    struct way read, write;
+    struct direction read, write;
     struct vi_served *served;
 };
 
@@ -66,45 +66,45 @@ static bool prepare(struct serving *s, struct vi_reader *reader, uint32_t sid)
     return true;
 }
 
-static void count(struct serving *s, struct way *way, uint64_t size)
+static void count(struct serving *s, struct direction *direction, uint64_t size)
 {
     VI_COUNT(s->reader->counters.transactions);
     s->served->transactions++;
-    if (way == &s->read)
+    if (direction == &s->read)
         s->served->bytes_read += size;
     else
         s->served->bytes_written += size;
 }
 
 /* Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere. */
-static uint8_t *reach(struct serving *s, struct way *way, uint64_t iova, uint64_t *size)
+static uint8_t *reach(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size)
 {
     struct vi_place place;
     struct vi_fault fault;
     VI_COUNT(s->reader->counters.translations);
-    if (!vi_place_quickly(s->reader, &way->course, iova, &place, &fault))
+    if (!vi_place_quickly(s->reader, &direction->course, iova, &place, &fault))
         return NULL;
     if (place.size < *size)
         *size = place.size;
-    return vi_find(s->reader, place.pa, *size, way->may);
+    return vi_find(s->reader, place.pa, *size, direction->may);
 }
 
 /* As reach, all of `size` bytes or none. */
-static void *reach_all(struct serving *s, struct way *way, uint64_t iova, uint64_t size)
+static void *reach_all(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
 {
     uint64_t here = size;
-    uint8_t *host = iova + size < iova ? NULL : reach(s, way, iova, &here);
+    uint8_t *host = iova + size < iova ? NULL : reach(s, direction, iova, &here);
     if (!host || here != size)
         return NULL;
-    count(s, way, size);
+    count(s, direction, size);
     return host;
 }
 
 /* The same for a number of 16 bits, which is accessed whole; its transactions are counted as they are made. */
-static uint16_t *reach16(struct serving *s, struct way *way, uint64_t iova)
+static uint16_t *reach16(struct serving *s, struct direction *direction, uint64_t iova)
 {
     uint64_t here = 2;
-    void *host = iova + 2 < iova ? NULL : reach(s, way, iova, &here);
+    void *host = iova + 2 < iova ? NULL : reach(s, direction, iova, &here);
     return here != 2 || (uintptr_t)host & 1 ? NULL : host;
 }
 
@@ -194,8 +194,8 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
 }
 
 /* The memory behind a buffer, `skipped` bytes of it left out at its begin and `size` taken; 0: it is not for here. */
-static int pieces_of(struct serving *s, struct way *way, const struct buffer *buffer, uint64_t skipped, uint64_t size,
-                     struct iovec pieces[MOST_PIECES])
+static int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
+                     uint64_t size, struct iovec pieces[MOST_PIECES])
 {
     int have = 0;
     for (uint32_t at = 0; size; at++) {
@@ -212,10 +212,10 @@ static int pieces_of(struct serving *s, struct way *way, const struct buffer *bu
         if (iova + left < iova)
             return 0;
         size -= left;
-        count(s, way, left);
+        count(s, direction, left);
         for (uint64_t here; left; iova += here, left -= here) {
             here = left;
-            uint8_t *host = reach(s, way, iova, &here);
+            uint8_t *host = reach(s, direction, iova, &here);
             if (!host)
                 return 0;
             if (have && (uint8_t *)pieces[have - 1].iov_base + pieces[have - 1].iov_len == host) {
