@@ -385,6 +385,35 @@ static void test_a_page_is_not_taken_for_one_below_another_table(struct test *te
     vi_exit(inside);
 }
 
+/* Pages of one request, whose tables are looked into page after page: the last four of a table, and those of a read-only
+ * one behind it. */
+static void test_pages_beside_each_other_have_their_own_tables(struct test *test)
+{
+    static uint8_t bytes[8 * 0x1000];
+    uint64_t first = IOVA + 2 * 0x200000;
+    put64(test->ram, STAGE1 + 0x1000 + 8 * 1, (RAM_BASE + STAGE1 + 0x2000) | 3);
+    put64(test->ram, STAGE1 + 0x1000 + 8 * 2, (RAM_BASE + STAGE1 + 0x2000) | UINT64_C(1) << 62 | 3);
+    for (unsigned page = 508; page < 512; page++)
+        put64(test->ram, STAGE1 + 0x2000 + 8 * page, *(uint64_t *)(void *)(test->ram + STAGE1 + 0x2000 + 8));
+    vi_invalidate_tlb(test->core, 1);
+    struct vi_request request = {.sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .incoming = VI_INCOMING};
+    struct vi_result result;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    request.iova = first - 4 * 0x1000;
+    request.size = sizeof bytes;
+    request.access = VI_WRITE;
+    REQUIRE(vi_dma_write(inside, &request, bytes, &result) == VI_FAULTED && result.fault.kind == VI_PERMISSION);
+    REQUIRE(result.done == 4 * 0x1000);
+    request.iova = first;
+    request.size = 4 * 0x1000;
+    request.access = 0;
+    REQUIRE(vi_dma_read(inside, &request, bytes, &result) == VI_DONE);
+    request.access = VI_WRITE;
+    for (request.size = 0x1000; request.iova < first + 4 * 0x1000; request.iova += 0x1000)
+        REQUIRE(vi_dma_write(inside, &request, bytes, &result) == VI_FAULTED && !result.done);
+    vi_exit(inside);
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -416,6 +445,7 @@ int main(void)
     test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
     test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
     test_a_page_is_not_taken_for_one_below_another_table(&test);
+    test_pages_beside_each_other_have_their_own_tables(&test);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");
