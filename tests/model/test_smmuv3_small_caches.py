@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.model.examples import TIMEOUT, examples
 from tests.smmu_builder import Bench, PageTable, Ram
-from vhost_iommu.smmu.v3 import configuration, instance
+from vhost_iommu.smmu.v3 import configuration, translator
 from vhost_iommu.smmu.v3.commands import (
     CMD_CFGI_CD,
     CMD_CFGI_CD_ALL,
@@ -51,7 +51,7 @@ def pure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer cached contexts than streams; in the core that bounds the address spaces it can tell apart as well."""
     monkeypatch.setattr(configuration, "CAPACITY", 3)
-    monkeypatch.setattr(instance, "CONTEXTS", 3)
+    monkeypatch.setattr(translator, "CONTEXTS", 3)
 
 
 #: Some of which have one place in a hashed table.
