@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.bench import compiled, guests, models
@@ -237,16 +238,16 @@ def linux_first_io(assets: Assets) -> Figure:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
+def unmeasured(rows: Sequence[str], why: str) -> list[Figure]:
+    return [missing(row, None, why) for row in rows]
+
+
 def native() -> list[Measurement]:
     """What takes a compiler."""
     try:
         compiled.compile_program()
     except compiled.UnmeasuredError as why:
-        reason = str(why)
-        return [
-            Measurement(each.rows, lambda rows=each.rows: [missing(row, None, reason) for row in rows])  # type: ignore[misc]
-            for each in compiled.measurements()
-        ]
+        return [Measurement(each.rows, partial(unmeasured, each.rows, str(why))) for each in compiled.measurements()]
     return list(compiled.measurements())
 
 
@@ -275,7 +276,7 @@ def measured(measurement: Measurement) -> list[Figure]:
     try:
         figures = measurement.measure()
     except (compiled.UnmeasuredError, UsageError, RuntimeError, OSError, subprocess.SubprocessError) as why:
-        return [missing(row, None, str(why)) for row in measurement.rows]
+        return unmeasured(measurement.rows, str(why))
     assert [each.name for each in figures] == list(measurement.rows), "rows are printed as they are announced"
     return figures
 

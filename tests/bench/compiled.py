@@ -15,6 +15,7 @@ import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.bench.figure import Figure, Measurement, figure, missing, ratios
@@ -256,7 +257,7 @@ def measurements() -> Sequence[Measurement]:
     many = [
         Measurement(
             _configured_rows(kind, what, count),
-            lambda kind=kind, what=what, count=count: configured(f"{what}-{kind}", what, count),  # type: ignore[misc]
+            partial(configured, f"{what}-{kind}", what, count),
         )
         for what, count in (("streams", "65,536"), ("substreams", "1,000,000"))
         for kind in ("hit", "miss")

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -97,20 +98,22 @@ def compare(assets: Assets) -> list[Figure]:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         image = Path(folder) / "disk0"
         image.write_bytes(os.urandom(1 << 20) * ((options.size or 0) >> 20))
+
+        def once(append: str) -> Round:
+            return _times(_theirs(config, assets, append, image)), _times(_ours(config, assets, append))
+
         for kind, append in KINDS.items():
-            rounds = rounds_until(
-                lambda append=append: (  # type: ignore[misc]
-                    _times(_theirs(config, assets, append, image)),
-                    _times(_ours(config, assets, append)),
-                ),
-                lambda found, kind=kind: not any(row.undecided for row in _rows(found, kind)),  # type: ignore[misc]
-            )
-            figures[kind] = _rows(rounds, kind)
+            rounds = rounds_until(partial(once, append), partial(_decided, kind))
+            figures[kind] = _rows(kind, rounds)
     pairs, reads = [rows[0] for rows in figures.values()], [row for rows in figures.values() for row in rows[1:]]
     return [*pairs, *reads]
 
 
-def _rows(rounds: Sequence[Round], kind: str) -> list[Figure]:
+def _decided(kind: str, rounds: Sequence[Round]) -> bool:
+    return not any(row.undecided for row in _rows(kind, rounds))
+
+
+def _rows(kind: str, rounds: Sequence[Round]) -> list[Figure]:
     return [_pairs(rounds, kind, PAIR_LIMITS[kind]), *(_reads(rounds, kind, name) for name in READS)]
 
 

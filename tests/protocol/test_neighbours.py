@@ -10,7 +10,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,9 +92,9 @@ def full_table(left: int) -> Iterator[None]:
             os.close(fd)
 
 
-def refusal(call: object, *arguments: object) -> int:
+def refusal(call: Callable[..., object], *arguments: object) -> int:
     with pytest.raises(RefusedError) as caught:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)
     return caught.value.errno
 
 

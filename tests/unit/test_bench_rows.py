@@ -60,5 +60,5 @@ def test_instructions_judge_where_they_were_counted_and_time_where_not() -> None
 
 def test_rows_of_guests_are_printed_as_they_are_announced() -> None:
     times = {"pair": 1.0, **dict.fromkeys(guests.READS, 1.0)}
-    rows = [row.name for kind in guests.KINDS for row in guests._rows([(times, times)] * 3, kind)]
+    rows = [row.name for kind in guests.KINDS for row in guests._rows(kind, [(times, times)] * 3)]
     assert sorted(rows) == sorted(guests.ROWS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -138,9 +139,9 @@ def test_a_guest_that_is_reset_has_not_passed(contract: Contract) -> None:
 
 
 @pytest.mark.parametrize(("words", "mend"), [({"success": "("}, "correct it"), ({"failure": "*"}, "correct it")])
-def test_a_pattern_that_is_none_is_refused(words: dict[str, str], mend: str) -> None:
+def test_a_pattern_that_is_none_is_refused(words: dict[str, Any], mend: str) -> None:
     with pytest.raises(UsageError, match=mend):
-        Contract(**words)  # type: ignore[arg-type]
+        Contract(**words)
 
 
 def test_there_is_one_way_to_pass() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,21 +42,21 @@ LEAVES = [
 ]  # fmt: skip
 
 
-def table_of(base: int, granule_bits: int, input_bits: int, output_bits: int = 48, **rest: object) -> LongTable:
+def table_of(base: int, granule_bits: int, input_bits: int, output_bits: int = 48, **rest: Any) -> LongTable:
     """A stage 1 table that starts where its input size says; with the 4K granule level 1 has blocks."""
     values = {"first_block_level": 1 if granule_bits == 12 else 2, **rest}
     level = start_level(granule_bits, input_bits)
-    return LongTable(base, granule_bits, input_bits, output_bits, level, **values)  # type: ignore[arg-type]
+    return LongTable(base, granule_bits, input_bits, output_bits, level, **values)
 
 
 class Walker:
     """Walks a page table in RAM and counts what it fetches."""
 
-    def __init__(self, granule_bits: int = 12, input_bits: int = 48, **table: object) -> None:
+    def __init__(self, granule_bits: int = 12, input_bits: int = 48, **table: Any) -> None:
         self.ram = Ram(size=1 << 20)
         big_endian, lpa2 = bool(table.get("big_endian")), table.get("wide") is Wide.LPA2
         self.pages = PageTable(self.ram, granule_bits, input_bits, big_endian=big_endian, lpa2=lpa2)
-        self.table = table_of(self.pages.root, granule_bits, input_bits, **table)  # type: ignore[arg-type]
+        self.table = table_of(self.pages.root, granule_bits, input_bits, **table)
         self.fetched: list[int] = []
         self.aborting: set[int] = set()
 
@@ -510,13 +511,13 @@ def test_uwxn_keeps_the_privileged_from_executing_what_users_write(uwxn: bool) -
 class Walker2(Walker):
     """Walks a stage 2 table that starts with concatenated tables where its input needs them."""
 
-    def __init__(self, granule_bits: int, input_bits: int, **table: object) -> None:
+    def __init__(self, granule_bits: int, input_bits: int, **table: Any) -> None:
         super().__init__(granule_bits, min(input_bits, 42))
         self.ram = Ram()
         self.pages = PageTable(self.ram, granule_bits, input_bits, stage=2)
         level = self.pages.start_level
         values = {"first_block_level": 1 if granule_bits == 12 else 2, **table}
-        self.table = LongTable(self.pages.root, granule_bits, input_bits, 48, level, 2, **values)  # type: ignore[arg-type]
+        self.table = LongTable(self.pages.root, granule_bits, input_bits, 48, level, 2, **values)
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,10 @@ class Apt:
     def _alone(self) -> Iterator[None]:
         """No other process uses this state meanwhile: two entries of the cache may be fetched by one state."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        waiting = lambda: self._progress(f"waiting for another process that uses {self.folder}…")  # noqa: E731
+
+        def waiting() -> None:
+            self._progress(f"waiting for another process that uses {self.folder}…")
+
         with locked(self.folder / "lock", waiting):
             yield
 

@@ -10,8 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TypeVar
 
 from .port import Abort, Port, Steps, Waiting, Why
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -85,17 +88,14 @@ class Gate:
             self.open = False
 
     def read(self, iova: int, size: int) -> Steps[bytes | Abort]:
-        with self as is_open:
-            found = self.port.read(iova, size) if is_open else Abort(iova, 0, Why.STOPPED)
-        while isinstance(found, Waiting):
-            yield (found.stall,)
-            with self as is_open:
-                found = found.go_on() if is_open else Abort(iova, 0, Why.STOPPED)
-        return found
+        return self._through(iova, lambda: self.port.read(iova, size))
 
     def write(self, iova: int, data: bytes) -> Steps[Abort | None]:
+        return self._through(iova, lambda: self.port.write(iova, data))
+
+    def _through(self, iova: int, begin: Callable[[], T | Abort | Waiting[T]]) -> Steps[T | Abort]:
         with self as is_open:
-            found = self.port.write(iova, data) if is_open else Abort(iova, 0, Why.STOPPED)
+            found = begin() if is_open else Abort(iova, 0, Why.STOPPED)
         while isinstance(found, Waiting):
             yield (found.stall,)
             with self as is_open:

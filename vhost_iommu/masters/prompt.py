@@ -51,7 +51,26 @@ class Post(NamedTuple):
     value: int
 
 
-class Served(Protocol):
+class Counted(Protocol):
+    """What was done without the interpreter, for any to look at: requests, and what they came to at the port."""
+
+    @property
+    def reads(self) -> int: ...
+
+    @property
+    def writes(self) -> int: ...
+
+    @property
+    def transactions(self) -> int: ...
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    @property
+    def bytes_written(self) -> int: ...
+
+
+class Served(Counted, Protocol):
     """What was served out of a virtqueue, of which ``last_avail`` and ``used_idx`` are where it is now."""
 
     @property
@@ -68,45 +87,13 @@ class Served(Protocol):
     def notify(self) -> bool:
         """The driver is to be told."""
 
-    @property
-    def reads(self) -> int: ...
 
-    @property
-    def writes(self) -> int: ...
-
-    @property
-    def transactions(self) -> int: ...
-
-    @property
-    def bytes_read(self) -> int: ...
-
-    @property
-    def bytes_written(self) -> int: ...
-
-
-class DiskBell(Protocol):
+class DiskBell(Counted, Protocol):
     """Notifications of a disk without the interpreter (``_core/diskbell.h``); for who holds the master's lock."""
 
     #: InterruptStatus, and those of its bits that were set after the driver last read it.
     status: int
     unread: int
-
-    # What was done here, for any to look at.
-
-    @property
-    def reads(self) -> int: ...
-
-    @property
-    def writes(self) -> int: ...
-
-    @property
-    def transactions(self) -> int: ...
-
-    @property
-    def bytes_read(self) -> int: ...
-
-    @property
-    def bytes_written(self) -> int: ...
 
     def lend(self, number: int, sid: int, ring: Ring, disk: Disk, last_avail: int, used_idx: int) -> None: ...
 
