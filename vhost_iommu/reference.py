@@ -242,7 +242,7 @@ PAGES = {
 
 #: The page that is written by hand but for a table.
 FAULTS_PAGE = FOLDER.parent / "faults.md"
-_BEGIN, _END = "vhost_iommu/lab/faults.py instead. -->\n", "<!-- end -->"
+_BEGIN, _END = "vhost_iommu/lab/faults/ instead. -->\n", "<!-- end -->"
 
 
 def with_faults(text: str) -> str:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a kind of fault is declared: its parameters, what Linux does with it, and the seams at which it strikes.
+
+Law: a kind overrides methods of ``Injection``, one for each seam, and does nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
+
+from ...errors import UsageError
+from ...layout import Layout
+from ...smmu.seams import Refuse, Verdict
+from ...smmu.transaction import Transaction
+
+#: (seconds, function): has the function called later, by another thread.
+Later = Callable[[float, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of one kind of fault; ``kind`` is int, float or what Literal holds."""
+
+    name: str
+    kind: Any
+    default: Any
+    about: str
+
+    @property
+    def needed(self) -> bool:
+        return self.default is dataclasses.MISSING
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        if self.choices:
+            return f"it is one of {', '.join(self.choices)}"
+        return "it is a number, 0 or more" if self.kind is float else "it is a whole number, 0 or more"
+
+    def check(self, fault: str, value: Any) -> None:
+        types = (int, float) if self.kind is float else (int,)
+        fits = value in self.choices if self.choices else type(value) in types and value >= 0
+        if not fits:
+            raise UsageError(f"{fault}: '{self.name}' is {value!r}; {self.expected}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What stock Linux 6.12 was seen to do with a fault; tests/boot asserts it."""
+
+    fault: str  #: its parameters, as ``--fault`` takes them
+    says: tuple[str, ...]  #: what lines of the driver have; none: it prints nothing
+    then: str  #: what comes of it, in a sentence
+    fails: tuple[str, ...] = ()  #: cases that fail
+    dies: bool = False  #: the guest does not end well
+    machine: str = "smmuv3-linux"
+
+
+def parameter(about: str, default: Any = dataclasses.MISSING) -> Any:
+    """Declares a parameter in an Injection; without a default it has to be given."""
+    return dataclasses.field(default=default, metadata={"about": about}, kw_only=True)
+
+
+class Asked(Protocol):
+    """When a fault strikes, as it was asked for."""
+
+    @property
+    def after(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Host(Protocol):
+    """What does for a fault at work what it cannot do itself."""
+
+    @property
+    def later(self) -> Later | None: ...
+
+    def tell(self, injection: Injection, what: str) -> None:
+        """``injection`` strikes: say so."""
+
+    def error(self, smmu: str, error: str) -> None:
+        """Raise a global error."""
+
+    def proceed(self, smmu: str) -> None:
+        """Go on with commands that were held."""
+
+
+@dataclass
+class Injection:
+    """A fault at work. A kind of fault is a subclass that overrides the seams it is about; its docstring says what it
+    does, ``SECTION`` where the specification has what it breaks, and ``LINUX`` what Linux 6.12 does.
+    """
+
+    KIND: ClassVar[str] = ""
+    TARGET: ClassVar[Literal["smmu", "master"]] = "smmu"
+    SECTION: ClassVar[str] = ""
+    LINUX: ClassVar[tuple[Seen, ...]] = ()
+    LATER: ClassVar[bool] = False  #: it does something later
+
+    fault: Asked
+    lab: Host
+    name: str  #: of whom it befalls
+    struck: int = dataclasses.field(default=0, init=False)
+    _passed: int = dataclasses.field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.fault.seed)
+
+    @classmethod
+    def parameters(cls) -> dict[str, Parameter]:
+        hints = get_type_hints(cls)
+        return {
+            each.name: Parameter(each.name, hints[each.name], each.default, each.metadata["about"])
+            for each in dataclasses.fields(cls)
+            if "about" in each.metadata
+        }
+
+    @property
+    def spent(self) -> bool:
+        return self.fault.count != 0 and self.struck >= self.fault.count
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.spent
+
+    def strikes(self, what: str) -> bool:
+        """Whether it strikes at this chance, which is ``what``; it says so."""
+        if self.spent:
+            return False
+        self._passed += 1
+        if self._passed <= self.fault.after:
+            return False
+        self.struck += 1
+        self.lab.tell(self, what)
+        return True
+
+    # What a kind overrides; None, or no change: nothing is wrong.
+
+    def gate(self, command: Layout) -> Verdict | Refuse | None:
+        return None
+
+    def memory(self, kind: str, pa: int) -> bool:
+        return False
+
+    def acknowledge(self, register: str) -> int | None:
+        return None
+
+    def message(self, source: str, send: Callable[[], None]) -> Verdict | None:
+        return None
+
+    def wire(self, source: str, send: Callable[[], None]) -> Verdict | None:
+        return None
+
+    def room(self, queue: str) -> bool:
+        return True
+
+    def rewrite(self, transaction: Transaction) -> Transaction:
+        return transaction

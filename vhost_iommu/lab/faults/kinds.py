@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each kind of fault, by its name. Law: a kind is declared in the module of its seam, and listed there in KINDS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import accesses, acknowledgements, commands, interrupts, masters, queues
+from .injection import Injection
+
+FAULTS: Mapping[str, type[Injection]] = {
+    each.KIND: each
+    for module in (commands, accesses, interrupts, acknowledgements, queues, masters)
+    for each in module.KINDS
+}

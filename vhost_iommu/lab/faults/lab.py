@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The faults of one machine at work: what they ask for is composed into the seams of its parts.
+
+Law: a seam is set while something may strike there; what the compiled core gives up for it is said in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ...errors import UsageError
+from ...smmu.seams import Aborts, Room, Seams, Verdict
+from ...smmu.transaction import Transaction
+from ...trace import Trace
+from .fault import Fault
+from .injection import Injection, Later
+from .kinds import FAULTS
+
+log = logging.getLogger("vhost_iommu.lab")
+
+#: Strikes of one fault that the log tells one by one.
+MOST_TOLD = 10
+
+#: The seams of an SMMU that an Injection may override.
+_SEAMS = ("gate", "memory", "acknowledge", "message", "wire", "room")
+
+
+class Lab:
+    """The faults of one machine at work."""
+
+    def __init__(self, faults: Iterable[Fault] = (), *, later: Later | None = None, trace: Trace | None = None) -> None:
+        """``later`` None: nobody has anything done later, and faults that need it are refused (UsageError)."""
+        self.later = later
+        self.trace = trace
+        self._begun: list[tuple[Fault, Injection]] = []
+        self._faults = tuple(faults)
+        self._seams: dict[str, Seams] = {}
+
+    def account(self) -> list[tuple[str, Fault, int]]:
+        """Of each fault whom it befell, and how often it struck."""
+        return [(each.name, fault, each.struck) for fault, each in self._begun]
+
+    def seams(self, smmu: str, alone: bool = True) -> Seams:
+        """The seams of the SMMU of this name, with the faults that befall it; ``alone``: the machine has no other."""
+        seams = Seams()
+        mine = self._begin("smmu", smmu, alone)
+        self._seams[smmu] = seams
+        self._set(seams, mine)
+        if seams.memory is not None:
+            names = ", ".join(each.KIND for each in mine if _overrides(each, "memory"))
+            log.warning("%s: the compiled core gives way to the reference, which meets %s", smmu, names)
+        elif seams.gate is not None or seams.message is not None:
+            log.warning("%s: commands are not consumed by the compiled core while faults may strike at them", smmu)
+        return seams
+
+    def rewrite(self, master: str, alone: bool = True) -> Callable[[Transaction], Transaction] | None:
+        """What the master's port does to its transactions; None: nothing."""
+        mine = [each for each in self._begin("master", master, alone) if _overrides(each, "rewrite")]
+        if not mine:
+            return None
+        log.warning("%s: its transactions are not carried out by the compiled core, as %s may strike", master,
+                    ", ".join(each.KIND for each in mine))  # fmt: skip
+
+        def rewrite(transaction: Transaction) -> Transaction:
+            for each in mine:
+                transaction = each.rewrite(transaction)
+            return transaction
+
+        return rewrite
+
+    def _begin(self, target: str, name: str, alone: bool) -> list[Injection]:
+        begun = []
+        for fault in self._faults:
+            kind = FAULTS[fault.kind]
+            if target == kind.TARGET and (fault.target == name or (fault.target is None and alone)):
+                if kind.LATER and self.later is None:
+                    raise UsageError(f"{fault.kind} needs somebody who does things later; give Lab(later=…)")
+                begun.append((fault, kind(fault, self, name, **fault.parameters)))
+        self._begun += begun
+        return [each for _, each in begun]
+
+    def _set(self, seams: Seams, mine: Sequence[Injection]) -> None:
+        for seam in _SEAMS:
+            asked = [each for each in mine if _overrides(each, seam)]
+            if asked:
+                setattr(seams, seam, self._until_over(seams, seam, asked))
+
+    def _until_over(self, seams: Seams, seam: str, asked: Sequence[Injection]) -> Callable[..., Any]:
+        """What is asked at ``seam``; once nothing there strikes any more, the core may have it back."""
+        composed = _COMPOSED[seam](asked)
+
+        def ask(*what: Any) -> Any:
+            answer = composed(*what)
+            if seam != "memory" and all(each.over for each in asked):
+                setattr(seams, seam, None)
+            return answer
+
+        return ask
+
+    def tell(self, injection: Injection, what: str) -> None:
+        """``injection`` strikes: say so."""
+        count, of = injection.struck, injection.fault.count
+        if count <= MOST_TOLD:
+            times = f"{count} of {of}" if of else f"{count}"
+            more = "; the next are counted, not told" if count == MOST_TOLD and of != MOST_TOLD else ""
+            log.warning("%s: %s struck (%s): %s%s", injection.name, injection.KIND, times, what, more)
+        if self.trace is not None:
+            self.trace.emit(injection.name, "fault", injection.KIND, what=what, struck=count)
+
+    def error(self, smmu: str, error: str) -> None:
+        self._seams[smmu].raise_error(error)
+
+    def proceed(self, smmu: str) -> None:
+        self._seams[smmu].proceed()
+
+
+def _overrides(injection: Injection, seam: str) -> bool:
+    return getattr(type(injection), seam) is not getattr(Injection, seam)
+
+
+def _first(seam: str, otherwise: Any) -> Callable[[Sequence[Injection]], Callable[..., Any]]:
+    """The first that has something to say is obeyed; those after it are not asked."""
+
+    def composed(asked: Sequence[Injection]) -> Callable[..., Any]:
+        def ask(*what: Any) -> Any:
+            said = (getattr(each, seam)(*what) for each in asked)
+            return next((each for each in said if each is not None), otherwise)
+
+        return ask
+
+    return composed
+
+
+def _memory(asked: Sequence[Injection]) -> Aborts:
+    def aborts(kind: str, pa: int) -> bool:
+        found = [each.memory(kind, pa) for each in asked]  # each counts its own chances
+        return True in found
+
+    return aborts
+
+
+def _room(asked: Sequence[Injection]) -> Room:
+    def room(queue: str) -> bool:
+        found = [each.room(queue) for each in asked]
+        return False not in found
+
+    return room
+
+
+_COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
+    "gate": _first("gate", Verdict.EXECUTE),
+    "memory": _memory,
+    "acknowledge": _first("acknowledge", None),
+    "message": _first("message", Verdict.EXECUTE),
+    "wire": _first("wire", Verdict.EXECUTE),
+    "room": _room,
+}
