@@ -12,12 +12,16 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import _core
+from . import __version__, _core
 from .config import MachineConfig
 from .errors import UsageError
+from .lab.control import Control
+from .lab.conversation import Conversation
+from .lab.faults import Lab
 from .machine import Machine, Wires
 from .memory import MAX_WINDOWS
 from .server import Quiet, Server
@@ -116,8 +120,10 @@ class Daemon:
         wires: Wires | None = None,
         trace: Trace | None = None,
         keep_disks: bool = False,
+        control: Path | None = None,
     ) -> None:
-        """``keep_disks``: they can be read after ``stop`` until ``machine.close``.
+        """``keep_disks``: they can be read after ``stop`` until ``machine.close``. ``control``: a socket at which
+        this user can look into the machine and work on it.
 
         UsageError: ``paths`` or ``fds`` are not as many as the machine has functions, or a disk cannot be opened.
         """
@@ -146,6 +152,8 @@ class Daemon:
                 self.server.add(function, fd=fds[index])
             else:
                 self.server.add(function, path=paths[index])
+        if control is not None:
+            self.server.control(control, lambda: Conversation(Control(self), __version__))
 
     def _make(self, config: MachineConfig, wires: Wires | None) -> Machine:
         if any(smmu.stall_watchdog for smmu in config.smmus):
@@ -164,6 +172,23 @@ class Daemon:
             later=self.server.alarm("faults").after if config.faults else None,
             trace=self.trace,
         )
+
+    # -- as its control socket sees it ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.machine.config.name
+
+    @property
+    def lab(self) -> Lab:
+        return self.machine.lab
+
+    @property
+    def smmus(self) -> Mapping[str, Any]:
+        return self.machine.smmus
+
+    def quit(self) -> None:
+        self.server.request_stop()
 
     @property
     def failure(self) -> Exception | None:

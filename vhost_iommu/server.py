@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Protocol
 
 from . import _core
 from .errors import UsageError
@@ -57,6 +58,8 @@ MAX_PATH = 107
 NEW = ".vi~"
 #: Seconds for which a daemon waits for others that make or remove a socket in the same folder.
 FOLDER_TIMEOUT = 5.0
+#: Clients of a control socket at a time; of more, the one that has been silent longest is left.
+MOST_TALKS = 8
 #: Seconds that ``Server.stop`` waits for each thread.
 JOIN_TIMEOUT = 10.0
 #: Seconds between two pieces of a worker's work.
@@ -291,10 +294,8 @@ class Endpoint:
 
     def remove(self) -> None:
         """Remove the path, if it is still ours; the socket stays open."""
-        if self.path is not None and self._inode is not None:
-            with contextlib.suppress(OSError), _alone_in(os.path.dirname(self.path) or "."):
-                if _inode(self.path) == self._inode:
-                    os.unlink(self.path)
+        if self.path is not None:
+            _remove(self.path, self._inode)
             self._inode = None
 
 
@@ -385,6 +386,144 @@ class Alarm:
             return None
 
 
+class Talk(Protocol):
+    """What is said to one client of a control socket: bytes in, bytes out."""
+
+    @property
+    def out(self) -> bytearray:
+        """What is still to be sent; the sender takes from its front what it has sent."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the client is to be left once ``out`` is sent."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes more."""
+
+    def feed(self, data: bytes) -> None: ...
+
+
+class Talks:
+    """One thread that talks to all clients of a control socket, of this user alone; a slow one waits by itself."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], talk: Callable[[], Talk], failed: Callable[[Exception], None]
+    ) -> None:
+        """``talk`` begins to talk to a client; ``failed`` takes what a talk raises, which is the end of all."""
+        self.path = os.fspath(path)
+        self._talk = talk
+        self._failed = failed
+        self._listener: socket.socket | None = None
+        self._inode: tuple[int, int] | None = None
+        self._clients: dict[int, tuple[socket.socket, Talk]] = {}  # the one heard longest ago first
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def open(self) -> None:
+        """Bind and listen; UsageError when that cannot be."""
+        self._listener = _listen(self.path)
+        self._listener.setblocking(False)
+        self._inode = _inode(self.path)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Some talk has something to send that it has not been asked for; callable from any thread."""
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> bool:
+        """End the thread; False when it did not within JOIN_TIMEOUT."""
+        self._stopping = True
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_TIMEOUT)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Close the socket and remove its path; once the thread has ended."""
+        if self._listener is not None:
+            self._listener.close()
+            _remove(self.path, self._inode)
+        if self._wake >= 0:
+            wake, self._wake = self._wake, -1
+            os.close(wake)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except Exception as problem:
+            self._failed(problem)
+        # What was answered last, such as to 'quit', is sent if the client takes it at once.
+        for number in list(self._clients):
+            self._leave(number)
+
+    def _turn(self) -> None:
+        assert self._listener is not None
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._listener, select.POLLIN)
+        for number, (_, talk) in self._clients.items():
+            poll.register(number, select.POLLIN * talk.ready | select.POLLOUT * bool(talk.out))
+        for number, what in poll.poll():
+            if number == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+            elif number == self._listener.fileno():
+                self._accept(self._listener)
+            elif number in self._clients and not self._serve(number, what):
+                self._leave(number)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # it is gone, or there is no descriptor for it: others may go, and it waits
+        _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (0, os.geteuid()):
+            client.close()
+            return
+        if len(self._clients) >= MOST_TALKS:
+            self._leave(next(iter(self._clients)))
+        client.setblocking(False)
+        self._clients[client.fileno()] = client, self._talk()
+
+    def _serve(self, number: int, what: int) -> bool:
+        """Whether the client is still there."""
+        client, talk = self._clients[number]
+        try:
+            if what & (select.POLLIN | select.POLLHUP | select.POLLERR) and talk.ready:
+                data = client.recv(RECEIVE_SIZE)
+                if not data:
+                    return False
+                talk.feed(data)
+                self._clients[number] = self._clients.pop(number)  # the last that was heard
+            elif what & (select.POLLHUP | select.POLLERR):
+                return False
+            self._send(client, talk)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(talk.out) or not talk.over
+
+    @staticmethod
+    def _send(client: socket.socket, talk: Talk) -> None:
+        """What the client takes of it now."""
+        if talk.out:
+            del talk.out[: client.send(talk.out[:RECEIVE_SIZE], _NOSIGNAL)]
+
+    def _leave(self, number: int) -> None:
+        client, talk = self._clients.pop(number)
+        with contextlib.suppress(OSError):
+            self._send(client, talk)
+        client.close()
+
+
 class Server:
     """Serves several functions at once; a context manager that starts and stops."""
 
@@ -396,7 +535,8 @@ class Server:
         #: The first unexpected exception of any thread: our fault, exit code 70.
         self.failure: Exception | None = None
         self._endpoints: list[Endpoint] = []
-        self._workers: list[Worker | Alarm] = []
+        self._workers: list[Worker | Alarm | Talks] = []
+        self._talks: list[Talks] = []
         self._threads: list[threading.Thread] = []
         self._channels: dict[Endpoint, Channel] = {}
         self._lock = threading.Lock()  # guards _channels, _serving, _stopping and failure
@@ -422,11 +562,20 @@ class Server:
         self._workers.append(made)
         return made
 
+    def control(self, path: str | os.PathLike[str], talk: Callable[[], Talk]) -> Talks:
+        """A socket at ``path`` where each client of this user is talked to by what ``talk`` makes."""
+        made = Talks(path, talk, self._failed)
+        self._workers.append(made)
+        self._talks.append(made)
+        return made
+
     def start(self) -> None:
         """Open every endpoint, then start the threads; UsageError leaves nothing open."""
         try:
             for endpoint in self._endpoints:
                 endpoint.open()
+            for talks in self._talks:
+                talks.open()
         except BaseException:
             self._stopping = self._ended = True
             self._close()
@@ -487,6 +636,8 @@ class Server:
     def _close(self) -> None:
         for endpoint in self._endpoints:
             endpoint.close()
+        for talks in self._talks:
+            talks.close()
         close_fds([self._stop, self._done])
         self._stop = self._done = -1
 
@@ -636,6 +787,13 @@ def _refuse_what_lives(path: str) -> None:
             if problem.errno != errno.EPROTOTYPE:
                 raise
     raise UsageError(f"{path} is in use by another process; stop that or choose another path")
+
+
+def _remove(path: str, inode: tuple[int, int] | None) -> None:
+    """Remove ``path`` if it is still the socket that we made there."""
+    with contextlib.suppress(OSError), _alone_in(os.path.dirname(path) or "."):
+        if inode is not None and _inode(path) == inode:
+            os.unlink(path)
 
 
 def _inode(path: str) -> tuple[int, int] | None:

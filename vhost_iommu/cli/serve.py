@@ -42,6 +42,9 @@ def add(command: Add) -> None:
     where.add_argument("--socket-dir", type=Path, metavar="D", help="listen at D/NAME.sock for each SMMU")
     where.add_argument("--socket-path", type=Path, metavar="P", help="listen at P (a machine with one SMMU)")
     where.add_argument("--fd", type=int, metavar="N", help="an inherited socket, listening or connected (likewise)")
+    serve.add_argument(
+        "--control", type=Path, metavar="P", help="the control socket's path (default: where 'ctl' and 'show' look)"
+    )
     fault_option(serve)
     trace_option(serve)
     serve.epilog = _EPILOG
@@ -51,6 +54,7 @@ def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.config import load_machine, with_faults
     from vhost_iommu.daemon import Daemon
     from vhost_iommu.guest.assets import QEMU, Assets
+    from vhost_iommu.guest.folder import control_socket
     from vhost_iommu.guest.launch import hardware_of
     from vhost_iommu.guest.mapping import platform_of, wires_of
     from vhost_iommu.guest.qemu import own_line
@@ -73,6 +77,7 @@ def _serve(args: argparse.Namespace) -> int:
             fds=[] if args.fd is None else [args.fd],
             wires=wires_of(platform),
             trace=trace,
+            control=args.control or control_socket(config.name),
         )
 
         def ready() -> None:

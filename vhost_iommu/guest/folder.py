@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
@@ -28,6 +29,7 @@ _GRAIN = 1 << 20
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
 ARTEFACTS = ("console.log", "qemu.cmd", "qemu.log", "result.txt", "trace.json", "trace.txt")
 _LOCK = "lock"
+_CONTROLS = ".control"  #: no run's, whose names have letters and digits alone
 _WHOLE = "whole"  #: marks a folder that stays as it is
 
 
@@ -43,6 +45,20 @@ def root() -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid:
         raise UsageError(f"{folder} is another user's; remove it or name a folder of yours in $TMPDIR")
     folder.chmod(0o700)
+    return folder
+
+
+def control_socket(machine: str) -> Path:
+    """Where the control socket of a machine that begins now is to be: ``MACHINE.PID.sock`` in a folder of ours."""
+    folder = controls()
+    names = (f"{machine}.{os.getpid()}{f'-{n}' if n else ''}.sock" for n in count())
+    return next(path for name in names if not (path := folder / name).exists())
+
+
+def controls() -> Path:
+    """The folder of the control sockets of all machines of this user."""
+    folder = root() / _CONTROLS
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
@@ -121,7 +137,7 @@ def _alone_in(parent: Path) -> Iterator[None]:
 def _prune(parent: Path) -> None:
     idle = []
     for folder in parent.iterdir():
-        if folder.is_symlink() or not folder.is_dir() or _busy(folder):
+        if folder.name == _CONTROLS or folder.is_symlink() or not folder.is_dir() or _busy(folder):
             continue
         if not (folder / _WHOLE).exists():
             _reduce(folder)

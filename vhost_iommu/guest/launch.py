@@ -19,6 +19,7 @@ from vhost_iommu.guest import devicetree, linux, qemu
 from vhost_iommu.guest.account import Account
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import Toolchain
+from vhost_iommu.guest.folder import control_socket
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.mapping import platform_of, wires_of
 from vhost_iommu.guest.payload import LinuxGuest
@@ -106,7 +107,14 @@ class Launch:
         return Account() if self.daemon is None else Account.of(self.daemon.machine, ktap)
 
     def _serve(self, folder: Path) -> Daemon:
-        self.daemon = Daemon(self.config, folder, wires=wires_of(self.platform), trace=self._trace, keep_disks=True)
+        self.daemon = Daemon(
+            self.config,
+            folder,
+            wires=wires_of(self.platform),
+            trace=self._trace,
+            keep_disks=True,
+            control=control_socket(self.config.name),
+        )
         return self.daemon
 
 
