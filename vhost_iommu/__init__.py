@@ -1,4 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ARM SMMUs with DMA masters behind them, served to QEMU guests over vfio-user."""
+"""ARM SMMUs with DMA masters behind them, served to QEMU guests over vfio-user.
+
+``boot`` starts a guest and yields it; what else a test needs is here too, and imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vhost_iommu.errors import UsageError as UsageError
+    from vhost_iommu.guest.live import Guest as Guest
+    from vhost_iommu.guest.live import GuestError as GuestError
+    from vhost_iommu.guest.live import boot as boot
+    from vhost_iommu.lab.faults import Fault as Fault
 
 __version__ = "0.1.0"
+
+#: The public names, and where each is.
+_PUBLIC = {
+    "Fault": "lab.faults",
+    "Guest": "guest.live",
+    "GuestError": "guest.live",
+    "UsageError": "errors",
+    "boot": "guest.live",
+}
+__all__ = ["Fault", "Guest", "GuestError", "UsageError", "boot"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"vhost_iommu has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"vhost_iommu.{_PUBLIC[name]}"), name)

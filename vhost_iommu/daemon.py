@@ -121,9 +121,10 @@ class Daemon:
         trace: Trace | None = None,
         keep_disks: bool = False,
         control: Path | None = None,
+        live: bool = False,
     ) -> None:
         """``keep_disks``: they can be read after ``stop`` until ``machine.close``. ``control``: a socket at which
-        this user can look into the machine and work on it.
+        this user can look into the machine and work on it. ``live``: faults may begin at any time.
 
         UsageError: ``paths`` or ``fds`` are not as many as the machine has functions, or a disk cannot be opened.
         """
@@ -142,7 +143,7 @@ class Daemon:
         if trace is not None:
             trace.written_by(self.server.worker("trace", trace.flush).wake)
         try:
-            self.machine = self._make(config, wires)
+            self.machine = self._make(config, wires, live or bool(config.faults))
         except BaseException:
             self.server.stop()
             raise
@@ -155,7 +156,7 @@ class Daemon:
         if control is not None:
             self.server.control(control, lambda: Conversation(Control(self), __version__))
 
-    def _make(self, config: MachineConfig, wires: Wires | None) -> Machine:
+    def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
         if any(smmu.stall_watchdog for smmu in config.smmus):
             alarm = self.server.alarm("watchdog")
             for smmu in config.smmus:
@@ -169,7 +170,7 @@ class Daemon:
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
             on_stall=self._stalled,
-            later=self.server.alarm("faults").after if config.faults else None,
+            later=self.server.alarm("faults").after if faults else None,
             trace=self.trace,
         )
 

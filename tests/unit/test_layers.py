@@ -79,6 +79,7 @@ PARTS: dict[str, set[str]] = {
         "trace",
     },
     "demo": {"config", "guest", "terminal"},
+    "pytest_plugin": {"errors", "guest"},
     "cli": {
         "",
         "_core",

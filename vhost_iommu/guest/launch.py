@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vhost_iommu.config import MachineConfig, with_faults
@@ -52,6 +52,7 @@ class Wishes:
     own_cases: tuple[str, ...] = ()  #: NAME=LINE: more cases, each a line for the guest's shell
     faults: tuple[Fault, ...] = ()  #: beside the machine file's
     cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
+    live: bool = False  #: Linux runs no cases: it does what it is asked while it runs
 
 
 class Launch:
@@ -74,12 +75,13 @@ class Launch:
         self.platform = platform_of(config)
         self.daemon: Daemon | None = None
         self._trace = trace
+        self._live = wishes.live
         self.guest_run = GuestRun(
             _guest(config, wishes),
             self.platform,
             self._serve,
             options=Options(
-                hardware=hardware_of(config),
+                hardware=replace(hardware_of(config), agent=wishes.live),
                 timeout=wishes.timeout or config.guest.timeout,
                 contract=_contract(config, wishes),
                 keep=wishes.keep,
@@ -114,6 +116,7 @@ class Launch:
             trace=self._trace,
             keep_disks=True,
             control=control_socket(self.config.name),
+            live=self._live,
         )
         return self.daemon
 
@@ -161,6 +164,7 @@ def _guest(config: MachineConfig, wishes: Wishes) -> LinuxGuest | BareGuest:
         own_cases=tuple(map(linux.shell_case, wishes.own_cases)),
         extra=wishes.initrd_extra,
         chosen=wishes.cases,
+        live=wishes.live,
     )
 
 

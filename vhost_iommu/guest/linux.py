@@ -25,6 +25,8 @@ DISK_MODULES = ("virtio_mmio", "virtio_blk")
 #: Any of these serves; with vfat go character sets, of which a kernel's configuration says which it uses.
 FILESYSTEMS = ("ext4", "ext2", "vfat")
 VFAT_MODULES = ("nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8")
+#: The second PL011, on which a live guest is asked for things.
+AGENT_PORT = "/dev/ttyAMA1"
 #: Functions of guest/linux/init whose last argument is a test of guest/kmod/vt_engine.c.
 OF_THE_MODULE = ("engine", "engines")
 
@@ -202,3 +204,8 @@ def with_needed(chosen: Iterable[str], every: Sequence[Case]) -> tuple[Case, ...
 def parameters(chosen: Iterable[Case]) -> dict[str, str]:
     """Files of /etc/vt."""
     return {"cases": "".join(f"{case}\n" for case in chosen)}
+
+
+def live() -> dict[str, str]:
+    """The same of a guest that does what it is asked while it runs."""
+    return {"live": AGENT_PORT}

@@ -22,7 +22,7 @@ class Monitor:
         self._socket = connected
         self._said = b""
         self._shutdown: str | None = None
-        self._answered, self._succeeded = "", False
+        self._answered, self._answer = "", None  # type: str, object
         # QEMU reads this when it comes to it.
         self._send("qmp_capabilities")
 
@@ -32,7 +32,14 @@ class Monitor:
 
     def execute(self, command: str, seconds: float, **arguments: object) -> bool:
         """Whether QEMU has carried out ``command``, within ``seconds``."""
-        return self._send(command, **arguments) and self._read(seconds, command) and self._succeeded
+        return self.ask(command, seconds, **arguments) is not None
+
+    def ask(self, command: str, seconds: float, **arguments: object) -> object:
+        """What QEMU answers to ``command`` within ``seconds``; None: nothing, or that it cannot."""
+        self._answered, self._answer = "", None
+        if self._send(command, **arguments) and self._read(seconds, command):
+            return self._answer
+        return None
 
     def shutdown(self, seconds: float) -> str:
         """Why QEMU says that it ended ("guest-shutdown", "guest-reset"), read to the end of it; "": it did not."""
@@ -80,4 +87,4 @@ class Monitor:
             data = said.get("data")
             self._shutdown = str(data.get("reason", "")) if isinstance(data, dict) else ""
         if "id" in said:
-            self._answered, self._succeeded = said["id"], "return" in said
+            self._answered, self._answer = said["id"], said.get("return")

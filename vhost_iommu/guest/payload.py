@@ -43,6 +43,7 @@ class LinuxGuest:
     own_cases: tuple[Case, ...] = ()
     extra: tuple[Path, ...] = ()  #: archives that are unpacked over the initial RAM file system
     chosen: tuple[str, ...] = ()  #: patterns of cases; none: all
+    live: bool = False  #: it runs no cases: it does what it is asked while it runs
 
 
 class Payload:
@@ -101,6 +102,8 @@ class Payload:
 
     def _initramfs(self) -> initramfs.Initramfs:
         guest = self.guest
+        if guest.live:
+            return self._archive_with(linux.live(), self._modules(self._needs_of_own()))
         # Before anything is built: a name that is wrong is told of at once.
         chosen = self.chosen_cases(self.every_case())
         test_modules = {name: self._built(name) for name in guest.test_modules}
@@ -109,18 +112,30 @@ class Payload:
             lacking, module, engine = self._engine()
             test_modules |= module
             chosen = self.chosen_cases(self.every_case(lacking)) if lacking else chosen
-        modules = self._modules([*engine, *(need for _, data in self._own_modules for need in _needs(data))])
+        modules = self._modules([*engine, *self._needs_of_own()])
         if not modules:
             chosen = tuple(case for case in chosen if case is not linux.LOADS)
         self.expected = tuple(case.name for case in chosen)
+        return self._archive_with(linux.parameters(chosen), modules, test_modules)
+
+    def _archive_with(
+        self,
+        parameters: dict[str, str],
+        modules: Sequence[tuple[str, bytes]],
+        test_modules: dict[str, bytes] | None = None,
+    ) -> initramfs.Initramfs:
         return initramfs.linux_guest(
             self._assets.busybox().read_bytes(),
             share("linux/init").read_bytes(),
             modules,
-            linux.parameters(chosen),
+            parameters,
             test_modules,
             dict(self._own_modules),
         )
+
+    def _needs_of_own(self) -> list[str]:
+        """Modules that the operator's need."""
+        return [need for _, data in self._own_modules for need in _needs(data)]
 
     # -- the kernel's modules --------------------------------------------------------------------------------------
 
@@ -200,19 +215,24 @@ class Payload:
         return [self._own_module(path, self.tree.image.version) for path in self.guest.own_modules]
 
     def _own_module(self, path: Path, release: str) -> tuple[str, bytes]:
-        data = _bytes(path, "a kernel module (.ko)")
-        data = decompressed(data, path) or data
-        info = dict(entry.split("=", 1) for entry in modinfo(data, path) if "=" in entry)
-        if "vermagic" not in info:
-            raise UsageError(f"{path} is not a kernel module that was linked; name the .ko that 'make modules' made")
-        if not is_for_arm64(data):
-            raise UsageError(f"{path} is for another processor; build it with ARCH=arm64 and CROSS_COMPILE")
-        built, *marks = info["vermagic"].split()
-        if built != release and "modversions" not in marks:
-            raise UsageError(f"{path} was built for kernel {built}, and this is {release}; build it for this one")
-        if built != release:
-            self._note(f"{path} was built for kernel {built}: {release} takes it if the versions of its symbols agree")
-        return info.get("name", re.sub(r"\.ko.*", "", path.name)).replace("-", "_"), data
+        return own_module(path, release, self._note)
+
+
+def own_module(path: Path, release: str, note: Callable[[str], None]) -> tuple[str, bytes]:
+    """The name and the bytes of a kernel module; UsageError where the kernel ``release`` cannot take it."""
+    data = _bytes(path, "a kernel module (.ko)")
+    data = decompressed(data, path) or data
+    info = dict(entry.split("=", 1) for entry in modinfo(data, path) if "=" in entry)
+    if "vermagic" not in info:
+        raise UsageError(f"{path} is not a kernel module that was linked; name the .ko that 'make modules' made")
+    if not is_for_arm64(data):
+        raise UsageError(f"{path} is for another processor; build it with ARCH=arm64 and CROSS_COMPILE")
+    built, *marks = info["vermagic"].split()
+    if built != release and "modversions" not in marks:
+        raise UsageError(f"{path} was built for kernel {built}, and this is {release}; build it for this one")
+    if built != release:
+        note(f"{path} was built for kernel {built}: {release} takes it if the versions of its symbols agree")
+    return info.get("name", re.sub(r"\.ko.*", "", path.name)).replace("-", "_"), data
 
 
 def _needs(module: bytes) -> list[str]:

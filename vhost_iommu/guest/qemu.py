@@ -35,7 +35,7 @@ MESSAGE_TIMEOUT = 60_000
 GRACE = 3.0
 
 #: What we call the character devices that are ours alone.
-_MONITOR, _DEBUGGER = "vi-monitor", "vi-debugger"
+_MONITOR, _DEBUGGER, _AGENT = "vi-monitor", "vi-debugger", "vi-agent"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -49,6 +49,7 @@ class Hardware:
     cpu: str = CPU
     smp: int = 1
     virtualization: bool = False  #: the CPUs have EL2, and begin there
+    agent: bool = False  #: a second serial port, on which a live guest is asked for things
 
     def arguments(self, *machine_options: str) -> list[str]:
         machine = ["virt", "gic-version=2", "dtb-randomness=off", "memory-backend=ram"]
@@ -110,7 +111,8 @@ def _escaped(path: Path) -> str:
 
 def dump_device_tree(qemu: Qemu, hardware: Hardware, cache: Path) -> bytes:
     """The device tree that QEMU makes for ``hardware``; kept in ``cache`` by QEMU's version and arguments."""
-    arguments = hardware.arguments()
+    ports = ["-serial", "null"] * (1 + hardware.agent)
+    arguments = [*hardware.arguments(), *ports]
     name = hashlib.sha256(repr((qemu.version, qemu.command, arguments)).encode()).hexdigest()[:16]
     final = cache / f"virt-{name}.dtb"
     with contextlib.suppress(FileNotFoundError):
@@ -118,7 +120,7 @@ def dump_device_tree(qemu: Qemu, hardware: Hardware, cache: Path) -> bytes:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as new:
         made = Path(new) / "virt.dtb"
-        command = [*qemu.command, *hardware.arguments(f"dumpdtb={_escaped(made)}")]
+        command = [*qemu.command, *hardware.arguments(f"dumpdtb={_escaped(made)}"), *ports]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not made.exists():
             said = (done.stderr.splitlines() or ["nothing"])[-1]
@@ -134,9 +136,13 @@ def _die_with(parent: int) -> None:
         os._exit(127)
 
 
-def _private(monitor: int, debugger: int) -> list[str]:
-    """A monitor, and a place for a gdb stub, at descriptors that nobody else has; the guest waits for the monitor."""
+def _private(monitor: int, debugger: int, agent: int | None) -> list[str]:
+    """A monitor, and a place for a gdb stub, at descriptors that nobody else has; the guest waits for the monitor.
+    ``agent`` is that of its second serial port, if it has one.
+    """
+    second = [] if agent is None else ["-chardev", f"socket,id={_AGENT},fd={agent}", "-serial", f"chardev:{_AGENT}"]
     return [
+        *second,
         "-chardev", f"socket,id={_MONITOR},fd={monitor}", "-qmp", f"chardev:{_MONITOR}",
         "-chardev", f"socket,id={_DEBUGGER},fd={debugger}", "-S",
     ]  # fmt: skip
@@ -145,21 +151,26 @@ def _private(monitor: int, debugger: int) -> list[str]:
 class Process:
     """A running QEMU. Start it from a thread that lives as long as the guest shall: it dies with that thread."""
 
-    def __init__(self, command: Sequence[str], errors: Path) -> None:
-        """UsageError: it cannot be started. ``errors`` receives what QEMU itself says."""
+    def __init__(self, command: Sequence[str], errors: Path, *, agent: bool = False, paused: bool = False) -> None:
+        """UsageError: it cannot be started. ``errors`` receives what QEMU itself says. ``agent``: the guest has a
+        second serial port, and ``paused``, it waits until the monitor is told to start it.
+        """
         ours, theirs = socket.socketpair()
+        asking, asked = socket.socketpair()
         monitor, monitored = socket.socketpair()
         #: Our end of a gdb stub, which ``debugged`` starts.
         self.debugger, debugged = socket.socketpair()
         self.monitor = Monitor(monitor)
-        if "-S" not in command:
+        if "-S" not in command and not paused:
             self.monitor.start()
-        private = (monitored.fileno(), debugged.fileno())
+        private = (monitored.fileno(), debugged.fileno(), asked.fileno())
         parent = os.getpid()
-        with theirs, monitored, debugged, errors.open("wb") as file:
+        #: Our end of the guest's second serial port, where it has one.
+        self.agent = asking
+        with theirs, monitored, debugged, asked, errors.open("wb") as file:
             try:
                 self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                    [*command, *_private(*private)],
+                    [*command, *_private(*private[:2], private[2] if agent else None)],
                     pass_fds=private,
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
@@ -195,6 +206,7 @@ class Process:
 
     def close(self) -> None:
         """Our ends of what is private; the console is the caller's."""
+        self.agent.close()
         self.monitor.close()
         self.debugger.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -84,6 +84,17 @@ class Interrupted(KeyboardInterrupt):
         self.report = report
 
 
+@dataclass
+class Prepared:
+    """What there is to run, in its folder; ``failed`` says at the end whether that stays, and ``kept`` where."""
+
+    folder: RunFolder
+    command: Sequence[str] = ()
+    served: Served | None = None
+    failed: bool = True
+    kept: Path | None = None
+
+
 class GuestRun:
     """One run. Use ``run()``, or ``command()`` for the line alone."""
 
@@ -118,7 +129,7 @@ class GuestRun:
         self.expected: tuple[str, ...] = ()
         #: The version of a Linux guest's kernel, and names of addresses in what the guest runs, once it is prepared.
         self.kernel: str | None = None
-        self._symbols: Callable[[], Symbols] = lambda: NONE
+        self.symbols: Callable[[], Symbols] = lambda: NONE
 
     # -- preparing -----------------------------------------------------------------------------------------------
 
@@ -207,7 +218,7 @@ class GuestRun:
     def _prepare_linux(self, folder: RunFolder, payload: Payload) -> list[str]:
         guest, image = payload.guest, self._fitting(payload.tree.image)
         self.kernel = image.version
-        self._symbols = lambda: of_kernel(payload.tree.path, image.image, image.version)
+        self.symbols = lambda: of_kernel(payload.tree.path, image.image, image.version)
         folder.file("Image").write_bytes(image.image)
         # An aligned Image ignores text_offset since 3.17, but it names it all the same.
         entry = shim.KERNEL_ADDRESS + image.text_offset
@@ -238,7 +249,7 @@ class GuestRun:
     def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
         program = bare.Program.read(path)
-        self._symbols = lambda: of_elf(path)
+        self.symbols = lambda: of_elf(path)
         arguments = program.arguments(guest.arguments, guest.chosen)
         self.expected = program.chosen(arguments)
         command = ["-kernel", str(path.absolute())]
@@ -250,24 +261,32 @@ class GuestRun:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self) -> Report:
-        """Run the guest to its end. Raises what failed in a server's thread; UsageError as of preparing."""
-        folder = RunFolder(self.options.keep)
-        failed = True
+    @contextlib.contextmanager
+    def prepared(self, before: Callable[[], None] = lambda: None) -> Iterator[Prepared]:
+        """What there is to run, its machine served; ``before`` is called before it is. Afterwards nobody serves, and
+        the folder is gone unless something went wrong. UsageError as of preparing.
+        """
+        made = Prepared(RunFolder(self.options.keep))
         try:
             with contextlib.ExitStack() as stack:
-                served = self._served(folder, stack)
-                command = self._prepare(folder, served)
-                if served is not None:
-                    served.start()
-                report = self._watch(folder, command, served)
-                failed = report.verdict is not Verdict.PASSED
+                made.served = self._served(made.folder, stack)
+                made.command = self._prepare(made.folder, made.served)
+                before()
+                if made.served is not None:
+                    made.served.start()
+                yield made
         except UsageError:
-            failed = False
+            made.failed = False
             raise
         finally:
-            kept = folder.close(failed)
-        report = report if kept is not None else replace(report, folder=None)
+            made.kept = made.folder.close(made.failed)
+
+    def run(self) -> Report:
+        """Run the guest to its end. Raises what failed in a server's thread; UsageError as of preparing."""
+        with self.prepared() as made:
+            report = self._watch(made.folder, made.command, made.served)
+            made.failed = report.verdict is not Verdict.PASSED
+        report = report if made.kept is not None else replace(report, folder=None)
         if report.verdict is Verdict.INTERRUPTED:
             raise Interrupted(report)
         return report
@@ -281,7 +300,7 @@ class GuestRun:
                 contract=self.options.contract,
                 stopped=lambda: served is not None and served.failure is not None,
                 on_line=self._on_line,
-                symbols=self._symbols,
+                symbols=self.symbols,
             )
         if served is not None and served.failure is not None:
             raise served.failure

@@ -7,7 +7,8 @@ Law: a seam is set while something may strike there; what the compiled core give
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...errors import UsageError
@@ -35,6 +36,7 @@ class Lab:
         self.later = later
         self.trace = trace
         self._begun: list[tuple[Fault, Injection]] = []
+        self._gone: list[Injection] = []
         self._faults = tuple(faults)
         self._seams: dict[str, Seams] = {}
 
@@ -70,6 +72,47 @@ class Lab:
 
         return rewrite
 
+    @contextmanager
+    def armed(self, fault: Fault) -> Iterator[Injection]:
+        """``fault`` is at work meanwhile."""
+        injection = self.arm(fault)
+        try:
+            yield injection
+        finally:
+            self.disarm(injection)
+
+    def arm(self, fault: Fault) -> Injection:
+        """Put one more fault to work while the machine runs; UsageError: it cannot begin then."""
+        kind = FAULTS[fault.kind]
+        if kind.TARGET == "master" or kind.memory is not Injection.memory:
+            raise UsageError(
+                f"{fault.kind} cannot begin while the machine runs; have it there from the machine's begin"
+            )
+        if kind.LATER and self.later is None:
+            raise UsageError(f"{fault.kind} needs somebody who does things later; give Lab(later=…)")
+        name = fault.target or (next(iter(self._seams)) if len(self._seams) == 1 else "")
+        if name not in self._seams:
+            raise UsageError(f"{fault.kind}: 'smmu' is {fault.target!r}; it is one of {', '.join(self._seams)}")
+        injection = kind(fault, self, name, **fault.parameters)
+        self._begun.append((fault, injection))
+        self._set_again(name)
+        return injection
+
+    def disarm(self, injection: Injection) -> None:
+        """It strikes no more, and what it had held goes on."""
+        self._gone.append(injection)
+        self._set_again(injection.name)
+        self.proceed(injection.name)
+
+    def _set_again(self, smmu: str) -> None:
+        """The seams of an SMMU are those of the faults that may befall it now."""
+        seams = self._seams[smmu]
+        mine = [each for _, each in self._begun if each.name == smmu and not each.over and each not in self._gone]
+        for seam in _SEAMS:
+            if seam != "memory" and not any(_overrides(each, seam) for each in mine):
+                setattr(seams, seam, None)
+        self._set(seams, [each for each in mine if not _overrides(each, "memory")])
+
     def _begin(self, target: str, name: str, alone: bool) -> list[Injection]:
         begun = []
         for fault in self._faults:
@@ -93,7 +136,7 @@ class Lab:
 
         def ask(*what: Any) -> Any:
             answer = composed(*what)
-            if seam != "memory" and all(each.over for each in asked):
+            if seam != "memory" and getattr(seams, seam) is ask and all(each.over for each in asked):
                 setattr(seams, seam, None)
             return answer
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that a test speaks with while it runs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.conftest import need_kernel
+from vhost_iommu.guest.assets import Assets
+from vhost_iommu.guest.live import CommandError, GuestDiedError, GuestTimeoutError
+from vhost_iommu.pytest_plugin import Bench
+
+
+@pytest.fixture(autouse=True)
+def _kernel(assets: Assets) -> None:
+    need_kernel(assets, "6.12")
+
+
+def test_a_disk_read_invalidates_what_it_mapped(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
+        with guest.recording() as seen:
+            guest.run("dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct")
+        assert seen.commands("CMD_TLBI_NH_VA")
+        assert not seen.events
+        with guest.fault("drop-sync", smmu="smmu0", after=3):
+            guest.run("dd if=/dev/vda of=/dev/null bs=4k count=4 iflag=direct", check=False)
+        assert "CMD_SYNC timeout" in guest.dmesg()
+
+
+def test_a_live_guest_does_what_it_is_asked(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
+        assert guest.run("echo one; echo two >&2").output == "one\ntwo\n"
+        assert guest.run("exit 7", check=False).status == 7
+        with pytest.raises(CommandError, match=r"'ls /nowhere' ended with status 1: .*No such file"):
+            guest.run("ls /nowhere")
+        with pytest.raises(GuestTimeoutError, match="did not end within 2 s"):
+            guest.run("echo begun; sleep 1000", timeout=2)
+        # What the kernel says meanwhile is on the console, and not in a command's output.
+        assert guest.run("echo '<4>torn apart?' >/dev/kmsg; printf 'no new line'").output == "no new line"
+        assert "torn apart?" in guest.console
+        data = os.urandom(100_000)
+        guest.put(data, "/tmp/a file")
+        assert guest.get("/tmp/a file") == data
+        with pytest.raises(CommandError, match="nowhere"):
+            guest.put(data, "/nowhere/x")
+        guest.send("echo $((6 * 7))")
+        guest.expect(r"\n42\r")
+        guest.run("echo first >/tmp/here")
+        guest.reset()
+        assert guest.run("test -e /tmp/here", check=False).status == 1
+        guest.power_off()
+        with pytest.raises(GuestDiedError, match="guest-shutdown"):
+            guest.run("true")
+
+
+def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> None:
+    with (
+        pytest.raises(GuestDiedError, match=r"the guest died: .*sysrq triggered crash"),
+        vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest,
+    ):
+        guest.run("echo c >/proc/sysrq-trigger")
