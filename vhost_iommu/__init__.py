@@ -9,14 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vhost_iommu.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vhost_iommu.errors import UsageError as UsageError
     from vhost_iommu.guest.live import Guest as Guest
     from vhost_iommu.guest.live import GuestError as GuestError
     from vhost_iommu.guest.live import boot as boot
     from vhost_iommu.lab.faults import Fault as Fault
-
-__version__ = "0.1.0"
 
 #: The public names, and where each is.
 _PUBLIC = {

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, _core
+from . import _core
 from .config import MachineConfig
 from .errors import UsageError
 from .lab.control import Control
@@ -27,6 +27,7 @@ from .memory import MAX_WINDOWS
 from .server import Quiet, Server
 from .smmu.transaction import Stall
 from .trace import Trace
+from .version import __version__
 from .vfio.pci import PciFunction
 
 log = logging.getLogger("vhost_iommu.daemon")

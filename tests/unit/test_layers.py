@@ -20,6 +20,7 @@ PARTS: dict[str, set[str]] = {
     "_core": set(),
     "layout": set(),
     "errors": set(),
+    "version": set(),
     "terminal": set(),
     "trace": {"layout"},
     "shared": {"_core", "errors"},
@@ -46,7 +47,6 @@ PARTS: dict[str, set[str]] = {
     "machine": {"config", "errors", "lab", "masters", "memory", "mmio", "models", "smmu", "trace", "vfio"},
     "server": {"_core", "errors", "mmio", "trace", "vfio"},
     "daemon": {
-        "",
         "_core",
         "config",
         "errors",
@@ -57,6 +57,7 @@ PARTS: dict[str, set[str]] = {
         "smmu.transaction",
         "trace",
         "vfio",
+        "version",
     },
     "decode": {"errors", "layout", "models", "smmu"},
     "decode.logs": {"decode", "layout", "smmu.v3", "terminal"},
@@ -81,7 +82,6 @@ PARTS: dict[str, set[str]] = {
     "demo": {"config", "guest", "terminal"},
     "pytest_plugin": {"errors", "guest"},
     "cli": {
-        "",
         "_core",
         "config",
         "daemon",
@@ -94,6 +94,7 @@ PARTS: dict[str, set[str]] = {
         "server",
         "terminal",
         "trace",
+        "version",
     },
 }
 

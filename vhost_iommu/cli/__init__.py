@@ -17,7 +17,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from vhost_iommu import __version__
 from vhost_iommu.cli import assets, decode, machine, run, serve
 from vhost_iommu.cli.common import (
     EXIT_INTERRUPTED,
@@ -31,6 +30,7 @@ from vhost_iommu.cli.common import (
 )
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import LogHandler
+from vhost_iommu.version import __version__
 
 #: Of a run's exit codes, those that judge a revision, as ``git bisect run`` takes them; Ctrl-C ends the bisection.
 _BISECT = {0: 0, 1: 1, 3: 1, EXIT_INTERRUPTED: EXIT_INTERRUPTED}
