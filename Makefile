@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 READY := $(VENV)/.core
+WRITER := $(VENV)/.docs
 CORE := vhost_iommu/_core
 IN_C := $(MAKE) --no-print-directory -f tests/core/Makefile
 
@@ -17,7 +18,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help venv core demo test check format bench fuzz mutants clean distclean
+.PHONY: help venv core demo test check manual format bench fuzz mutants clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,20 +36,29 @@ $(READY): $(STAMP) hatch_build.py $(wildcard $(CORE)/*.[ch] $(CORE)/*.pyx $(CORE
 	@$(BIN)/python -m hatchling build --target wheel:editable --hooks-only
 	@if compgen -G '$(CORE)/door.*.so' >/dev/null; then touch $@; fi
 
+# What makes the manual, which who runs guests does without.
+$(WRITER): $(STAMP)
+	@tools/setup $(PYTHON) $(VENV) docs
+	@touch $@
+
 demo: $(READY)  ## run the guests and show what happened; the first time it downloads about 210 MB
 	@$(BIN)/vhost-iommu demo
 
 test: $(READY)  ## every test, the quick ones first; the first time it downloads about 340 MB more than the demo
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(READY)  ## style, types, generated tables, who imports whom, and the C core under sanitizers
+check: $(READY) $(WRITER)  ## style, types, generated tables, the manual, who imports whom, and the C core under sanitizers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/python -m vhost_iommu.reference --check
 	@$(BIN)/python -m vhost_iommu.header --check
 	@$(BIN)/python -m pytest -q --no-header tests/unit/test_layers.py
+	@$(MAKE) --no-print-directory manual
 	@$(IN_C) check
+
+manual: $(READY) $(WRITER)  ## the manual, in build/manual; a link that leads nowhere is an error
+	@$(BIN)/sphinx-build -q -n -W --keep-going -d build/manual.cache docs build/manual
 
 format: $(STAMP)  ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix

@@ -119,7 +119,7 @@ def _ours(argv: Sequence[str]) -> Sequence[str]:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     # argparse alone would take what follows "--" only right after MACHINE.
     ours = _ours(argv)
-    args, unknown = _parser().parse_known_args(ours)
+    args, unknown = parser().parse_known_args(ours)
     if unknown:
         raise UsageError(_not_ours(unknown, args))
     args.qemu_args = tuple(argv[len(ours) + 1 :])
@@ -139,7 +139,8 @@ def _not_ours(unknown: Sequence[str], args: argparse.Namespace) -> str:
     return f"{said}; see {args.parser.prog} --help"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All that may be said; man pages, completion and the manual are made of it."""
     parser = Parser(
         prog="vhost-iommu",
         description="ARM SMMUs with DMA masters behind them, served to QEMU guests over vfio-user.",
@@ -166,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add(command)
     command("demo", _demo, "Run the guests one after the other and tell what happened.")
     return parser
+
+
+def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(commands.choices)
 
 
 def _demo(args: argparse.Namespace) -> int:
