@@ -25,10 +25,10 @@ from .lab.faults import Lab
 from .machine import Machine, Wires
 from .memory import MAX_WINDOWS
 from .server import Quiet, Server
-from .smmu.transaction import Stall
 from .trace import Trace
 from .version import __version__
 from .vfio.pci import PciFunction
+from .watch import Kind, Stalled, Watch, Watcher
 
 log = logging.getLogger("vhost_iommu.daemon")
 
@@ -45,67 +45,70 @@ OWN_MAPPINGS = 8192
 MAPPINGS = 65530
 
 
-class Watchdog:
+class Watchdog(Watcher):
     """Says once of each stall of one SMMU, after ``seconds``, that the guest's software has not answered it."""
+
+    wants = Kind.STALLED
 
     def __init__(
         self,
-        name: str,
+        watch: Watch,
         seconds: float,
         after: Callable[[float, Callable[[], None]], None],
         clock: Callable[[], float] = time.monotonic,
-        trace: Trace | None = None,
     ) -> None:
-        """``after`` (seconds, function) has the function called later; ``clock`` is the SMMU's."""
-        self.name = name
+        """``after`` (seconds, function) has the function called later."""
         self.seconds = seconds
+        self._watch = watch
         self._after = after
         self._clock = clock
-        self._trace = trace
-        self._complain = Quiet(name, logger="vhost_iommu.smmu")
+        self._complain = Quiet(watch.name, logger="vhost_iommu.smmu")
         self._lock = threading.Lock()  # guards all below
-        #: When each is overdue, in order, and its record: another one means that software has answered, in vain.
-        self._watched: deque[tuple[float, Stall, object]] = deque()
+        #: What was told last of each that has not ended: told anew, software has answered, in vain.
+        self._stalls: dict[int, Stalled] = {}
+        self._since: dict[int, float] = {}
+        #: When each is overdue, in order.
+        self._due: deque[tuple[float, Stalled]] = deque()
         self._armed = False
 
-    def watch(self, stall: Stall) -> None:
-        """``stall`` begins; from any thread, and it does not wait."""
+    def stalled(self, it: Stalled) -> None:
         with self._lock:
-            while self._watched and self._watched[0][1].answer is not None:
-                self._watched.popleft()
-            self._watched.append((self._clock() + self.seconds, stall, stall.event))
+            if it.ended:
+                self._stalls.pop(it.key, None)
+                self._since.pop(it.key, None)
+                while self._due and self._overtaken(self._due[0][1]):
+                    self._due.popleft()
+                return
+            self._stalls[it.key] = it
+            self._since.setdefault(it.key, it.time / 1e9)
+            self._due.append((self._clock() + self.seconds, it))
             if not self._armed:
                 self._armed = True
                 self._after(self.seconds, self._look)
+
+    def _overtaken(self, it: Stalled) -> bool:
+        return self._stalls.get(it.key) is not it
 
     def _look(self) -> None:
         now = self._clock()
         overdue = []
         with self._lock:
-            while self._watched:
-                due, stall, event = self._watched[0]
-                if stall.answer is None and due > now:
-                    break
-                self._watched.popleft()
-                if stall.answer is not None:
-                    continue
-                if stall.event is event:
-                    overdue.append(stall)
-                else:
-                    self._watched.append((now + self.seconds, stall, stall.event))
-            self._armed = bool(self._watched)
+            while self._due and (self._due[0][0] <= now or self._overtaken(self._due[0][1])):
+                _, it = self._due.popleft()
+                if not self._overtaken(it):
+                    overdue.append((it, now - self._since[it.key]))
+            self._armed = bool(self._due)
             if self._armed:
-                self._after(self._watched[0][0] - now, self._look)
-        for stall in overdue:
-            self._tell(stall, now - stall.since)
+                self._after(self._due[0][0] - now, self._look)
+        for it, seconds in overdue:
+            self._tell(it, seconds)
 
-    def _tell(self, stall: Stall, seconds: float) -> None:
-        left, stag = stall.transaction, stall.stag
-        what = f"{'write' if left.write else 'read'} of StreamID {left.sid:#x} at {left.iova:#x}"
-        self._complain(f"stalled {seconds:.1f} s, {stall.waits}: {what}")
-        if self._trace is not None:
-            told = {} if stag is None else {"STAG": stag}
-            self._trace.emit(self.name, "fault", "not resumed", **told, sid=left.sid, iova=left.iova, seconds=seconds)
+    def _tell(self, it: Stalled, seconds: float) -> None:
+        what = f"{'write' if it.write else 'read'} of StreamID {it.sid:#x} at {it.iova:#x}"
+        self._complain(f"stalled {seconds:.1f} s, {it.waits}: {what}")
+        if self._watch.on:
+            told = {} if it.stag is None else {"STAG": it.stag}
+            self._watch.noted(it.who, "fault", "not resumed", **told, sid=it.sid, iova=it.iova, seconds=seconds)
 
 
 class Daemon:
@@ -140,7 +143,6 @@ class Daemon:
         self.server = Server()
         self.trace = trace
         self._keep_disks = keep_disks
-        self._watchdogs: dict[str, Watchdog] = {}
         if trace is not None:
             trace.written_by(self.server.worker("trace", trace.flush).wake)
         try:
@@ -149,6 +151,7 @@ class Daemon:
             self.server.stop()
             raise
         _share(self.machine.functions)
+        self._look_on()
         for index, function in enumerate(self.machine.functions):
             if fds:
                 self.server.add(function, fd=fds[index])
@@ -158,11 +161,6 @@ class Daemon:
             self.server.control(control, lambda: Conversation(Control(self), __version__))
 
     def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
-        if any(smmu.stall_watchdog for smmu in config.smmus):
-            alarm = self.server.alarm("watchdog")
-            for smmu in config.smmus:
-                if smmu.stall_watchdog:
-                    self._watchdogs[smmu.name] = Watchdog(smmu.name, smmu.stall_watchdog, alarm.after, trace=self.trace)
         return Machine(
             config,
             wires=wires,
@@ -170,10 +168,21 @@ class Daemon:
             new_lock=_core.lock,
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
-            on_stall=self._stalled,
             later=self.server.alarm("faults").after if faults else None,
-            trace=self.trace,
+            watchers=() if self.trace is None else (self.trace,),
         )
+
+    def _look_on(self) -> None:
+        """Those who look on from the beginning, and the thread that tells them."""
+        drainer = self.server.drainer("watch", self.machine.watches)
+        for watch in self.machine.watches.all:
+            watch.wake = drainer.wake
+        if any(smmu.stall_watchdog for smmu in self.machine.config.smmus):
+            alarm = self.server.alarm("watchdog")
+            for smmu in self.machine.config.smmus:
+                if smmu.stall_watchdog:
+                    watch = self.machine.watches.of(smmu.name)
+                    watch.attach(Watchdog(watch, smmu.stall_watchdog, alarm.after))
 
     # -- as its control socket sees it ---------------------------------------------------------------------------
 
@@ -197,10 +206,6 @@ class Daemon:
         """What went wrong in a thread: our fault."""
         return self.server.failure
 
-    def _stalled(self, smmu: str, stall: Stall) -> None:
-        if (watchdog := self._watchdogs.get(smmu)) is not None:
-            watchdog.watch(stall)
-
     def start(self) -> None:
         try:
             self.server.start()
@@ -212,7 +217,9 @@ class Daemon:
         """Also of one that never started; a second time does nothing."""
         self.machine.stop()
         # A thread that has not ended may be in the middle of an access to a disk.
-        if self.server.stop() and not self._keep_disks:
+        ended = self.server.stop()
+        self.machine.watches.flush()
+        if ended and not self._keep_disks:
             self.machine.close()
 
 

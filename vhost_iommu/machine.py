@@ -8,12 +8,12 @@ of its masters in BAR2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from . import _core
 from .config import BlockOptions, EngineOptions, FunctionConfig, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
 from .lab.faults import Lab, Later
@@ -27,9 +27,8 @@ from .masters.window import Window, nothing
 from .memory import Memory, unheard
 from .models import MODELS
 from .smmu.model import Instance
-from .smmu.transaction import Stall
-from .trace import Trace
 from .vfio.pci import BarMap, PciFunction
+from .watch import ALL, Kind, Recording, Watch, Watcher, Watches
 
 #: Masters' windows start at multiples of the largest page of any kernel, so that two never share one.
 WINDOW_ALIGNMENT = 0x1_0000
@@ -75,25 +74,23 @@ class Machine:
         new_lock: Callable[[], AbstractContextManager[Any]] = nullcontext,
         pause: Callable[[], None] = nothing,
         clock: Callable[[], float] = lambda: 0.0,
-        on_stall: Callable[[str, Stall], None] = lambda smmu, stall: None,
         later: Later | None = None,
-        trace: Trace | None = None,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         """``spawn`` None: masters do their work where they are told of it, in the caller's thread.
 
-        ``on_stall`` is told of each transaction of a master that stalls, and of the SMMU's name; it must not block.
         ``later`` has what faults do late done later.
         """
         self.config = config
-        self.trace = trace
+        #: Of each function, where its SMMU and its masters tell what they do.
+        self.watches = Watches()
         self._wires = wires or {}
         self._spawn = spawn
         self._new_lock = new_lock
         self._pause = pause
         self._clock = clock
-        self._on_stall = on_stall
         #: The faults of the machine file at work.
-        self.lab = Lab(config.faults, later=later, trace=trace)
+        self.lab = Lab(config.faults, later=later, watches=self.watches)
         #: Each is an Instance, and of its model's own type besides.
         self.smmus: dict[str, Any] = {}
         self.masters: dict[str, Window] = {}
@@ -102,16 +99,31 @@ class Machine:
         try:
             for function in config.functions:
                 self._add(function)
+            for watcher in watchers:
+                self.attach(watcher)
         except BaseException:
             self.close()
             raise
 
+    def attach(self, watcher: Watcher) -> None:
+        """``watcher`` is told of all that happens from now on; the machine may be at work (docs/watching.md)."""
+        self.watches.attach(watcher)
+
+    def detach(self, watcher: Watcher) -> None:
+        self.watches.detach(watcher)
+
+    def recording(self, wants: Kind = ALL) -> AbstractContextManager[Recording]:
+        """All that happens while the context lasts, as values."""
+        return self.watches.recording(wants)
+
     def _add(self, config: FunctionConfig) -> None:
         memory = Memory()
-        smmu = None if config.smmu is None else self._smmu(config.smmu, memory)
+        name = config.name if config.smmu is None else config.smmu.name
+        watch = self.watches.add(Watch(name, _core.ring()), name, *(master.name for master in config.masters))
+        smmu = None if config.smmu is None else self._smmu(config.smmu, memory, watch)
         blocks = []
         for placed in placements(config):
-            master = self._master(placed.master, memory, smmu)
+            master = self._master(placed.master, memory, smmu, watch)
             self.masters[master.name] = master
             blocks.append((placed.offset, master))
         # A reset goes through the BARs in this order: masters have stopped before their SMMU lets addresses pass.
@@ -123,17 +135,17 @@ class Machine:
             bars[0] = BarMap([(0, smmu)], wide=False)
         self.functions.append(PciFunction(config.name, bars, memory=memory))
 
-    def _smmu(self, config: SmmuConfig, memory: Memory) -> Instance:
+    def _smmu(self, config: SmmuConfig, memory: Memory, watch: Watch) -> Instance:
         smmu: Instance = MODELS[config.model].make(
             memory,
             config.features,
             config.id_registers,
             config.options,
             name=config.name,
-            interrupt=self._smmu_interrupt(config, memory),
+            interrupt=self._smmu_interrupt(config, memory, watch),
             lock=self._new_lock(),
             clock=self._clock,
-            trace=self.trace,
+            watch=watch,
             seams=self.lab.seams(config.name, alone=len(self.config.smmus) == 1),
         )
         if self._spawn is not None:
@@ -141,14 +153,12 @@ class Machine:
         self.smmus[config.name] = smmu
         return smmu
 
-    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None) -> Window:
-        port = Port(config.name, memory, smmu, config.stream_ids)
-        port.trace = self.trace
+    def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None, watch: Watch) -> Window:
+        port = Port(config.name, memory, smmu, config.stream_ids, watch=watch)
         if smmu is not None:
-            port.on_stall = partial(self._on_stall, smmu.name)
             behind = [each for each in self.config.masters if each.smmu is not None]
             port.rewrite = self.lab.rewrite(config.name, alone=len(behind) == 1)
-        wire = self._wire(memory, config.name, "")
+        wire = self._wire(memory, config.name, "", watch)
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:
             common["interrupt"] = wire
@@ -168,7 +178,8 @@ class Machine:
                 port.atc = self._atc(config, options, smmu)
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
-        if self.trace is None:
+        watch.master_lock(master.turns)
+        if not watch.by_core:
             post = self._wires.get((config.name, ""))
             master.post = None if post is None else Post(*post)
         if self._spawn is not None:
@@ -182,7 +193,7 @@ class Machine:
         if not (traits.ats and options.atc_entries):
             return None
         answering = Answering[options.atc_invalidations.upper().replace("-", "_")]
-        atc = Atc(
+        return Atc(
             config.name,
             smmu,
             config.stream_ids,
@@ -190,12 +201,10 @@ class Machine:
             pri=traits.pri,
             answering=answering,
         )
-        atc.trace = self.trace
-        return atc
 
     # -- interrupts ------------------------------------------------------------------------------------------
 
-    def _wire(self, memory: Memory, device: str, source: str) -> Callable[[], None] | None:
+    def _wire(self, memory: Memory, device: str, source: str, watch: Watch) -> Callable[[], None] | None:
         found = self._wires.get((device, source))
         if found is None:
             return None
@@ -203,15 +212,17 @@ class Machine:
         data = value.to_bytes(4, "little")
 
         def pulse() -> None:
-            if self.trace is not None:
-                self.trace.emit(device, "interrupt", f"wire {source}".rstrip(), intid=value)
+            if watch.on:
+                watch.interrupted(source, None, value, who=device)
             # It may reach nobody: the client is gone, or the function is no bus master.
             memory.post(address, data, unheard)
 
         return pulse
 
-    def _smmu_interrupt(self, config: SmmuConfig, memory: Memory) -> Callable[[str], None] | None:
-        pulses = {source: self._wire(memory, device, source) for device, source in self._wires if device == config.name}
+    def _smmu_interrupt(self, config: SmmuConfig, memory: Memory, watch: Watch) -> Callable[[str], None] | None:
+        pulses = {
+            source: self._wire(memory, device, source, watch) for device, source in self._wires if device == config.name
+        }
         if not pulses:
             return None
 

@@ -33,6 +33,7 @@ from .vfio.connection import LOST, REGION_READ_SIZE, Connection, close_fds
 from .vfio.pci import PciFunction
 from .vfio.session import Session
 from .vfio.wire import MAX_MSG_FDS
+from .watch import Watches
 
 try:
     from ._core import pump as pump
@@ -62,6 +63,8 @@ FOLDER_TIMEOUT = 5.0
 MOST_TALKS = 8
 #: Seconds that ``Server.stop`` waits for each thread.
 JOIN_TIMEOUT = 10.0
+#: Seconds between two looks at what the core tells, and after each delivery, so that one has much to tell.
+DRAIN_PERIOD, DRAIN_PAUSE = 5e-3, 1e-3
 #: Seconds between two pieces of a worker's work.
 PAUSE = 50e-6
 #: Seconds for which the pump looks for a client's next message before it sleeps, if the last one came within as many,
@@ -337,6 +340,60 @@ class Worker:
             self._failed(problem)
 
 
+class Drainer:
+    """One thread that has watchers told, soon after there is something to tell (docs/watching.md)."""
+
+    def __init__(self, name: str, watches: Watches, failed: Callable[[Exception], None]) -> None:
+        self._watches = watches
+        self._failed = failed
+        self._ready = -1
+        self._woken = self._stopping = False
+        self._lock = threading.Lock()  # guards the end of _ready
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._ready = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something; callable from any thread, before the start too, and costs nothing twice."""
+        if not self._woken:
+            self._woken = True
+            self._write()
+
+    def stop(self) -> bool:
+        """Tell what there is and end the thread; False when it did not within JOIN_TIMEOUT."""
+        self._stopping = True
+        self._write()
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_TIMEOUT)
+        if self._thread.is_alive():
+            return False
+        with self._lock:
+            ready, self._ready = self._ready, -1
+        if ready >= 0:
+            close_fds([ready])
+        return True
+
+    def _write(self) -> None:
+        with self._lock:
+            if self._ready >= 0:
+                os.eventfd_write(self._ready, 1)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                # What the core tells wakes nobody.
+                _readable(self._ready, DRAIN_PERIOD if self._watches.by_core else None)
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._ready)
+                self._woken = False  # before the work, so that a wake during it is not lost
+                self._watches.flush()
+                time.sleep(DRAIN_PAUSE)
+        except Exception as problem:
+            self._failed(problem)
+
+
 class Alarm:
     """One thread that calls functions when their time comes; it sleeps while there is nothing to wait for."""
 
@@ -535,7 +592,7 @@ class Server:
         #: The first unexpected exception of any thread: our fault, exit code 70.
         self.failure: Exception | None = None
         self._endpoints: list[Endpoint] = []
-        self._workers: list[Worker | Alarm | Talks] = []
+        self._workers: list[Worker | Drainer | Alarm | Talks] = []
         self._talks: list[Talks] = []
         self._threads: list[threading.Thread] = []
         self._channels: dict[Endpoint, Channel] = {}
@@ -567,6 +624,12 @@ class Server:
         made = Talks(path, talk, self._failed)
         self._workers.append(made)
         self._talks.append(made)
+        return made
+
+    def drainer(self, name: str, watches: Watches) -> Drainer:
+        """The thread that has watchers told, started and stopped with the server."""
+        made = Drainer(name, watches, self._failed)
+        self._workers.append(made)
         return made
 
     def start(self) -> None:

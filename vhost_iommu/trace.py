@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trace: one line for each register access, command, translation, fault, interrupt and DMA transfer.
+"""The trace: a watcher that writes a line, or a Chrome event, for each thing that it is told of.
 
-Law: models hold ``Trace | None`` and pay one comparison when it is off. Whatever happens to the process or the disk,
-the file holds whole records only; where it ends too early, by its limit or a full disk, its last record says so.
+Law: all that is text about what a model did is made here. Whatever happens to the process or the disk, the file holds
+whole records only; where it ends too early, by its limit or a full disk, its last record says so.
 """
 
 from __future__ import annotations
@@ -16,17 +16,53 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from .layout import Layout
+from .watch import (
+    ALL,
+    Accessed,
+    Commanded,
+    Dropped,
+    Fetched,
+    Filled,
+    Gap,
+    Interrupted,
+    Kind,
+    Moved,
+    Noted,
+    Reported,
+    Served,
+    Snapshot,
+    Stalled,
+    Translated,
+    Used,
+    Watch,
+    Watcher,
+    deliver,
+)
+
 log = logging.getLogger("vhost_iommu.trace")
 
-#: What a record may be about.
-KINDS = ("mmio", "command", "translation", "fault", "interrupt", "dma")
+#: What a record may be about, and what a watcher must want for it.
+KINDS = {
+    "mmio": Kind.ACCESSED,
+    "command": Kind.COMMAND,
+    "structure": Kind.FETCHED,
+    "fill": Kind.FILLED,
+    "use": Kind.USED,
+    "drop": Kind.DROPPED,
+    "translation": Kind.TRANSLATED,
+    "fault": Kind.REPORTED | Kind.MOVED | Kind.STALLED,
+    "interrupt": Kind.INTERRUPTED,
+    "dma": Kind.MOVED,
+    "request": Kind.SERVED,
+}
 
 #: Bytes on disk after which a trace stops.
 LIMIT = 256 << 20
@@ -124,8 +160,11 @@ class Chrome:
         return json.dumps(event, separators=(",", ":")).encode()
 
 
-class Trace:
-    """Where models report; safe to call from any thread. Use as a context manager, or call ``close``."""
+class Trace(Watcher):
+    """Writes what it is told. Use as a context manager, or call ``close``."""
+
+    #: Uses are as many as pages, and translations say the same.
+    wants = ALL & ~Kind.USED
 
     def __init__(
         self,
@@ -137,8 +176,9 @@ class Trace:
         self._sink, self._close, self._clock = sink, close, clock
         self._began = clock()
         self._writer: _Writer | None = None
-        #: What ``memory()`` collected.
-        self.records: list[Record] = []
+        self._only: frozenset[str] | None = None
+        self._watches: list[Watch] = []
+        self._records: list[Record] = []
 
     @classmethod
     def file(cls, path: str | Path, limit: int = LIMIT, clock: Callable[[], float] = time.monotonic) -> Self:
@@ -156,8 +196,24 @@ class Trace:
         """Collect in ``records``, for tests to assert on."""
         records: list[Record] = []
         trace = cls(records.append)
-        trace.records = records
+        trace._records = records
         return trace
+
+    @property
+    def records(self) -> list[Record]:
+        """What ``memory()`` collected."""
+        deliver(self._watches)
+        return self._records
+
+    def only(self, kinds: Iterable[str]) -> None:
+        """Write records of these KINDS alone; before it is attached."""
+        self._only = frozenset(kinds)
+        self.wants = Kind.NOTED
+        for kind in self._only:
+            self.wants |= KINDS[kind]
+
+    def joined(self, watch: Watch) -> None:
+        self._watches.append(watch)
 
     def emit(self, track: str, kind: str, name: str, /, **args: float | str) -> None:
         """Report ``name``, in the specification's spelling, with its fields: integers and text.
@@ -170,7 +226,93 @@ class Trace:
 
     def close(self) -> None:
         """Write what is left; later records are dropped. May be called twice."""
+        deliver(self._watches)
         self._close()
+
+    # -- what it is told ---------------------------------------------------------------------------------------
+
+    def _write(self, it: Told, kind: str, name: str, /, **args: float | str) -> None:
+        self._at(it, kind, name, None, args)
+
+    def _at(self, it: Told, kind: str, name: str, duration: float | None, args: Mapping[str, float | str]) -> None:
+        if self._only is None or kind in self._only:
+            # What joined the trace late may have begun before it.
+            self._sink(Record(max(it.time / 1e3 - self._began * 1e6, 0.0), it.who, kind, name, args, duration))
+
+    def accessed(self, it: Accessed) -> None:
+        what = "write" if it.write else "read"
+        self._write(it, "mmio", f"{what} {it.register}", offset=it.offset, size=it.size, value=it.value)
+
+    def command(self, it: Commanded) -> None:
+        shown = _fields(it.command, "OPCODE")
+        self._write(it, "command", type(it.command).__name__, **shown, result=it.error)
+
+    def fetched(self, it: Fetched) -> None:
+        self._write(it, "structure", type(it.structure).__name__, **_stream(it.sid, it.ssid), pa=it.pa)
+
+    def filled(self, it: Filled) -> None:
+        space: dict[str, int] = {"world": it.world, "vmid": it.vmid}
+        space |= {"aset": it.aset} if it.asid is None else {"asid": it.asid}
+        self._write(
+            it, "fill", f"stage {it.stage}", **({} if it.sid is None else _stream(it.sid, it.ssid)), **space,
+            base=it.base, size=1 << it.shift, output=it.output, level=it.level, descriptor=it.descriptor,
+            at=it.descriptor_at,
+        )  # fmt: skip
+
+    def used(self, it: Used) -> None:
+        name = "write" if it.write else "read"
+        self._write(it, "use", name, **_stream(it.sid, it.ssid), iova=it.iova, size=it.size, pa=it.pa)
+
+    def dropped(self, it: Dropped) -> None:
+        scope = {name: "any" if value is None else value for name, value in it.scope.items()}
+        self._write(it, "drop", it.what, entries=it.entries, **scope)
+
+    def translated(self, it: Translated) -> None:
+        where = {} if it.pa is None else {"pa": it.pa}
+        if it.partid or it.pmg:
+            where |= {"partid": it.partid, "pmg": it.pmg}
+        what = {**_stream(it.sid, it.ssid), "iova": it.iova, "size": it.size, **where}
+        self._write(it, "translation", "write" if it.write else "read", **what, outcome=it.outcome)
+
+    def reported(self, it: Reported) -> None:
+        shown = _fields(it.record, "TYPE") if _is_event(it.record) else {"value": it.record.raw}
+        self._write(it, "fault", type(it.record).__name__, **shown)
+
+    def interrupted(self, it: Interrupted) -> None:
+        if it.address is None:
+            data = {} if it.data is None else {"intid": it.data}
+            self._write(it, "interrupt", f"wire {it.source}".rstrip(), **data)
+        else:
+            self._write(it, "interrupt", f"MSI {it.source}", address=it.address, data=it.data or 0)
+
+    def moved(self, it: Moved) -> None:
+        name = "write" if it.write else "read"
+        if it.why is None:
+            self._write(it, "dma", name, iova=it.iova, size=it.size)
+        else:
+            self._write(it, "fault", name, iova=it.iova + it.done, done=it.done, why=it.why)
+
+    def stalled(self, it: Stalled) -> None:
+        name = "stall ended" if it.ended else f"{'write' if it.write else 'read'} stalled"
+        tag = {} if it.stag is None else {"STAG": it.stag}
+        self._write(it, "fault", name, **tag, sid=it.sid, iova=it.iova, size=it.size)
+
+    def served(self, it: Served) -> None:
+        self._at(it, "request", it.request, it.duration / 1e3 or None, {**it.fields, "status": it.status})
+
+    def noted(self, it: Noted) -> None:
+        self._write(it, it.topic, it.name, **it.fields)
+
+    def gap(self, it: Gap) -> None:
+        lost = {kind.name or "?": count for kind, count in it.lost.items()}
+        self._sink(Record(it.time / 1e3 - self._began * 1e6, it.who, "trace", "GAP", {"first": it.first, **lost}))
+
+    def snapshot(self, it: Snapshot) -> None:
+        """Of an instance that is at work already; of one that is new there is nothing to tell."""
+        if it.entries or it.contexts:
+            self._write(it, "mmio", "snapshot", **it.registers)
+        for entry in it.entries:
+            self.filled(entry)
 
     @property
     def incomplete(self) -> str | None:
@@ -195,6 +337,29 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Told(Protocol):
+    """What all values have."""
+
+    @property
+    def time(self) -> int: ...
+
+    @property
+    def who(self) -> str: ...
+
+
+def _fields(record: Layout, number: str) -> dict[str, int]:
+    """All but the field that says what it is."""
+    return {name: value for name, value in record.values().items() if name != number}
+
+
+def _is_event(record: Layout) -> bool:
+    return any(field.name == "TYPE" for field in record.fields)
+
+
+def _stream(sid: int, ssid: int | None) -> dict[str, int]:
+    return {"sid": sid} if ssid is None else {"sid": sid, "ssid": ssid}
 
 
 class _Writer:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from vhost_iommu.smmu.transaction import Answer, Begun, Outcome, PageHint, Piece, Transaction
+from vhost_iommu.watch import Watch
 
 PAGE = 4096
 
@@ -26,6 +27,7 @@ class FakeSmmu:
         self.asked: list[Transaction] = []
         self.refused: list[Transaction] = []
         self.hints: list[PageHint] = []
+        self.watch = Watch("fake")
         self.lock: AbstractContextManager[Any] = nullcontext()
 
     def unsupported(self, transaction: Transaction) -> Answer:

@@ -68,7 +68,9 @@ class Device:
 
     def __init__(self, acknowledge_after: int = 0, trace: Trace | None = None) -> None:
         memory = Memory()
-        self.smmu = Smmu(memory, acknowledge_after=acknowledge_after, trace=trace)
+        self.smmu = Smmu(memory, acknowledge_after=acknowledge_after)
+        if trace is not None:
+            self.smmu.watch.attach(trace)
         self.blocks = [Scratch("low", 0x100), Doorbell(memory)]
         bars = {2: BarMap([(0, self.blocks[0]), (0x200, self.blocks[1])], wide=False)}
         bars[0] = BarMap([(0, self.smmu)], wide=False)

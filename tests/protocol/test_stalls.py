@@ -20,11 +20,11 @@ from vhost_iommu.daemon import Daemon, Watchdog
 from vhost_iommu.layout import Register
 from vhost_iommu.masters.engine import PAIR, Cmd, ExtensionFrame, UserFrame
 from vhost_iommu.server import Alarm
-from vhost_iommu.smmu.transaction import Answer, Stall, Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
 from vhost_iommu.smmu.v3.registers import CR0, EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, IRQ_CTRL
 from vhost_iommu.trace import Trace
+from vhost_iommu.watch import Stalled, Watch
 
 MACHINE = """
 [guest]
@@ -250,9 +250,9 @@ def hour() -> Hour:
     return Hour()
 
 
-def stalled(hour: Hour, iova: int) -> Stall:
-    event = F_TRANSLATION.of(SID=1, STALL=1, STAG=iova)
-    return Stall(Transaction(1, iova, write=True), event, since=hour.now, stag=iova, waits=f"STAG {iova} is waiting")
+def stalled(hour: Hour, key: int, stag: int, *, ended: bool = False) -> Stalled:
+    waits = f"STAG {stag} is waiting"
+    return Stalled(0, int(hour.now * 1e9), "smmu7", key, 1, key, 1, True, stag, waits, ended)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -262,10 +262,10 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_stall_is_told_when_its_time_is_over_and_not_again(hour: Hour, caplog: pytest.LogCaptureFixture) -> None:
-    dog = Watchdog("smmu7", 5, hour.after, lambda: hour.now)
-    dog.watch(stalled(hour, 1))
+    dog = Watchdog(Watch("smmu7"), 5, hour.after, lambda: hour.now)
+    dog.stalled(stalled(hour, 1, 1))
     hour.advance(3)
-    dog.watch(stalled(hour, 2))
+    dog.stalled(stalled(hour, 2, 2))
     hour.advance(1.9)
     assert said(caplog) == []
     hour.advance(0.5)
@@ -273,27 +273,25 @@ def test_a_stall_is_told_when_its_time_is_over_and_not_again(hour: Hour, caplog:
     hour.advance(100)
     assert said(caplog) == ["smmu7: stalled 102.4 s, STAG 2 is waiting: write of StreamID 0x1 at 0x2"]
     assert hour.calls == []
-    dog.watch(stalled(hour, 3))
+    dog.stalled(stalled(hour, 3, 3))
     hour.advance(5)
     assert len(said(caplog)) == 1
 
 
 def test_a_stall_that_was_answered_in_time_is_not_told(hour: Hour, caplog: pytest.LogCaptureFixture) -> None:
-    dog = Watchdog("smmu7", 5, hour.after, lambda: hour.now)
-    first, second = stalled(hour, 1), stalled(hour, 2)
-    dog.watch(first)
-    dog.watch(second)
-    first.answer = Answer()
+    dog = Watchdog(Watch("smmu7"), 5, hour.after, lambda: hour.now)
+    dog.stalled(stalled(hour, 1, 1))
+    dog.stalled(stalled(hour, 2, 2))
+    dog.stalled(stalled(hour, 1, 1, ended=True))
     hour.advance(5)
     assert [line.split()[5] for line in said(caplog)] == ["2"]
 
 
 def test_a_retry_that_stalls_again_has_its_time_again(hour: Hour, caplog: pytest.LogCaptureFixture) -> None:
-    dog = Watchdog("smmu7", 5, hour.after, lambda: hour.now)
-    stall = stalled(hour, 1)
-    dog.watch(stall)
+    dog = Watchdog(Watch("smmu7"), 5, hour.after, lambda: hour.now)
+    dog.stalled(stalled(hour, 1, 1))
     hour.advance(4)
-    stall.waits, stall.event = "STAG 9 is waiting", F_TRANSLATION.of(SID=1, STALL=1, STAG=9)
+    dog.stalled(stalled(hour, 1, 9))
     hour.advance(1)
     assert said(caplog) == []
     hour.advance(5)

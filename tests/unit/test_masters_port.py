@@ -160,10 +160,12 @@ def test_a_posted_write_reports_its_abort_whenever_it_comes(when: str, aborts: i
 
 def test_a_trace_names_the_port_and_what_failed(port: Port, smmu: FakeSmmu) -> None:
     records: list[Record] = []
-    port.trace = Trace(records.append)
+    trace = Trace(records.append)
+    port.watch.attach(trace)
     smmu.forbid(IOVA + 0x1000)
     port.write(IOVA, b"abc")
     port.read(IOVA + 0xFFF, 2)
+    port.watch.flush()
     assert [(each.track, each.kind, each.name, each.args) for each in records] == [
         ("dma", "dma", "write", {"iova": IOVA, "size": 3}),
         ("dma", "fault", "read", {"iova": IOVA + 0x1000, "done": 1, "why": "terminated"}),

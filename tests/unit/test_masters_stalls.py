@@ -19,10 +19,10 @@ from vhost_iommu.masters.port import Abort, Port, Waiting, Why
 from vhost_iommu.masters.storage import MemoryStorage
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.smmu.seams import Verdict
-from vhost_iommu.smmu.transaction import Stall
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
 from vhost_iommu.smmu.v3.registers import CR0, CR0ACK, EVENTQ_CONS, EVENTQ_PROD, IRQ_CTRL
+from vhost_iommu.watch import Stalled
 
 SID = 3
 IOVA = 0x10_0000
@@ -399,12 +399,11 @@ def test_a_fault_that_does_not_stall_is_told_too(world: World) -> None:
 
 
 def test_a_stalled_access_is_a_value_that_goes_on_when_it_is_answered(world: World) -> None:
-    told: list[Stall] = []
-    world.port.on_stall = told.append
     world.map(0)
-    waiting = world.port.read(IOVA + PAGE - 2, 4)
+    with world.port.watch.recording() as seen:
+        waiting = world.port.read(IOVA + PAGE - 2, 4)
     assert isinstance(waiting, Waiting)
-    assert told == [waiting.stall]
+    assert [(each.iova, each.size, each.ended) for each in seen.of(Stalled)] == [(IOVA + PAGE, 2, False)]
     assert (world.port.stalls, world.port.bytes_read) == (1, 2)
     (event,) = world.faults()
     world.map(1)

@@ -190,7 +190,8 @@ def test_the_answer_of_a_fault_that_stalled_has_the_identifiers_in_the_end() -> 
 
 def test_a_trace_tells_the_identifiers() -> None:
     trace = Trace.memory()
-    bench = Bench(MPAM, trace=trace)
+    bench = Bench(MPAM)
+    bench.smmu.watch.attach(trace)
     bench.ste(0, Config=STE_CONFIG.BYPASS, **STE_S)
     assert mpam(bench) == OF_STE
     (told,) = [record.args for record in trace.records if record.kind == "translation"]

@@ -45,6 +45,11 @@ def stale(folder: Path = Path(__file__).parent) -> bool:
     return any(path.stat().st_mtime < changed for path in folder.glob("*.so"))
 
 
+def ring() -> Any:
+    """Where an instance's records are numbered, in the core's own memory if it is chosen; None: by the model alone."""
+    return None
+
+
 def lock() -> AbstractContextManager[Any]:
     """A re-entrant lock; the core's own, if it is chosen, which writes that need no interpreter can take too."""
     door = chosen()

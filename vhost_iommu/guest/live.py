@@ -280,6 +280,8 @@ class Guest:
             window = function.bar0 or function.bar2
             if window is not None:
                 self._monitor("human-monitor-command", **{"command-line": f"xp /1wx {window.base:#x}"})
+        assert self._launch.daemon is not None
+        self._launch.daemon.machine.watches.flush()
 
     @contextlib.contextmanager
     def fault(self, fault: str | Fault, *, may_miss: bool = False, **parameters: Any) -> Iterator[Injection]:

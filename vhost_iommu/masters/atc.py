@@ -24,7 +24,6 @@ from ..smmu.ats import (
     PrgResponse,
 )
 from ..smmu.transaction import Answer, Outcome, Transaction
-from ..trace import Trace
 
 #: Addresses of requests are in units of this many bytes.
 UNIT = 4096
@@ -124,7 +123,7 @@ class Atc:
         self.smmu = smmu
         self.capacity = capacity
         self.pri = pri
-        self.trace: Trace | None = None
+        self.watch = smmu.watch
         self._at_reset = answering
         self.answering = answering
         #: The least recently used first.
@@ -224,9 +223,10 @@ class Atc:
                     self._insert(t.sid, t.ssid, privileged, entry)
             found = completion.entries[0]
             refusal = None if permits(found) else Refusal.DENIED
-        if self.trace is not None:
+        if self.watch.on:
             said = "granted" if refusal is None else refusal.value
-            self.trace.emit(self.name, "translation", f"ATS request: {said}", sid=t.sid, iova=t.iova, size=t.size)
+            where = {"sid": t.sid, "iova": t.iova, "size": t.size}
+            self.watch.noted(self.name, "translation", f"ATS request: {said}", **where)
         user.asked(refusal)
         return found if refusal is None else refusal
 
@@ -265,8 +265,8 @@ class Atc:
             last=True,
         )
         user.page_requested(request)
-        if self.trace is not None:
-            self.trace.emit(self.name, "fault", "page request", sid=t.sid, iova=t.iova, group=user.group)
+        if self.watch.on:
+            self.watch.noted(self.name, "fault", "page request", sid=t.sid, iova=t.iova, group=user.group)
         # The response may come from within.
         self.smmu.page_request(request)
         return wait
@@ -274,9 +274,9 @@ class Atc:
     def page_response(self, response: PageResponse) -> None:
         """One without a PASID is for whatever group has its index: not every endpoint asks for the PASID back."""
         group = self._groups.get((response.sid, response.prgi))
-        if self.trace is not None:
+        if self.watch.on:
             said = f"page response {response.code.name}" + (" to nobody" if group is None else "")
-            self.trace.emit(self.name, "fault", said, sid=response.sid, group=response.prgi)
+            self.watch.noted(self.name, "fault", said, sid=response.sid, group=response.prgi)
         if group is None or response.ssid not in (None, group.ssid):
             self.unexpected += 1
             return
@@ -294,9 +294,9 @@ class Atc:
 
     def invalidate(self, invalidation: AtsInvalidation) -> None:
         self.invalidations += 1
-        if self.trace is not None:
+        if self.watch.on:
             ssid = -1 if invalidation.ssid is None else invalidation.ssid
-            self.trace.emit(
+            self.watch.noted(
                 self.name,
                 "command",
                 f"invalidate: {self.answering.name}",

@@ -924,10 +924,10 @@ class TestEngine(Window):
         command = Job.commands.get(value)
         job = None if command is None else command(frame, self.gate)
         wrong = f"there is no command {value:#x}" if job is None else job.misconfigured()
-        if self.port.trace is not None:
-            self.port.trace.emit(
+        if self.port.watch.on:
+            self.port.watch.noted(
                 self.name,
-                "command",
+                "request",
                 "MISCONFIGURED" if wrong else Cmd(value).name,
                 frame=frame.index,
                 begin=frame.get(UserFrame.begin),

@@ -30,7 +30,7 @@ from ..smmu.transaction import (
     Transaction,
     Translator,
 )
-from ..trace import Trace
+from ..watch import Watch
 from .atc import Atc, AtcAnswer, AtsUser, PageWait, Refusal
 from .prompt import Batch, BellRegisters, Disk, DiskBell, DiskServer, Post, Ring, Served
 
@@ -125,7 +125,14 @@ Steps: TypeAlias = Generator[Sequence[Awaited], None, T]
 class Port:
     """``sids``: the StreamIDs that this master may use, the first by default; ``smmu`` None: addresses are physical."""
 
-    def __init__(self, name: str, memory: MemoryLike, smmu: Translator | None, sids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        memory: MemoryLike,
+        smmu: Translator | None,
+        sids: Sequence[int] = (),
+        watch: Watch | None = None,
+    ) -> None:
         if smmu is not None and not sids:
             raise ValueError(f"{name}: a master behind an SMMU needs a StreamID")
         self.name = name
@@ -134,14 +141,14 @@ class Port:
         #: Held from translation to access: a CMD_SYNC must not complete between the two (IHI 0070 §4.7.3).
         self._hold: AbstractContextManager[Any] = nullcontext() if smmu is None else smmu.lock
         self.sids = tuple(sids)
+        #: Where it tells what it does.
+        self.watch = (Watch(name) if smmu is None else smmu.watch) if watch is None else watch
+        self.watch.master(name, self.sids)
         #: Where the core expects this port's thread: any number will do, its own is the fastest.
         self._slot = 1 + self.sids[0] % 31 if self.sids else 0
         #: The ATC of those transactions that name a user of it; None: they cannot.
         self.atc: Atc | None = None
-        self.trace: Trace | None = None
         self._rewrite: Callable[[Transaction], Transaction] | None = None
-        #: Told of each transaction that stalls, from whatever thread and under the master's lock: must not block.
-        self.on_stall: Callable[[Stall], None] = lambda stall: None
         self._bell: DiskBell | None = None
         #: What was last found out of an SMMU's requests: whether it serves disks, too.
         self._asked: Requests | None = None
@@ -320,7 +327,7 @@ class Port:
 
     def _prompt(self) -> Requests | None:
         """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
-        alone = self.smmu is None or self.trace is not None or self._rewrite is not None
+        alone = self.smmu is None or self.watch.by_core or self._rewrite is not None
         return None if self.smmu is None or alone else self.smmu.direct
 
     def _requests(self, attributes: Attributes, end: int) -> Requests | None:
@@ -363,15 +370,15 @@ class Port:
             part = self.memory.read(piece.pa, piece.size)
             if part is None:
                 self._bytes_read += done - before
-                return self._aborted("read", iova, done, Why.EXTERNAL)
+                return self._aborted(iova, size, done, False, Why.EXTERNAL)
             parts.append(part)
             done += piece.size
         self._bytes_read += done - before
         if answer.outcome is Outcome.ABORT:
-            return self._aborted("read", iova, done, _why(answer))
+            return self._aborted(iova, size, done, False, _why(answer))
         if (stall := _stall(answer)) is not None:
             left = replace(stall.transaction, iova=iova + done, size=size - done)
-            self._stalled("read", stall)
+            self._stalled(stall)
 
             def go_on() -> bytes | Abort | Waiting[bytes]:
                 with self._hold:
@@ -380,8 +387,8 @@ class Port:
             return Waiting(stall, go_on)
         if done < size:
             parts.append(bytes(size - done))
-        if self.trace is not None:
-            self.trace.emit(self.name, "dma", "read", iova=iova, size=size)
+        if self.watch.on:
+            self.watch.moved(self.name, iova, size, size, write=False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _write(
@@ -393,22 +400,22 @@ class Port:
             part = data if piece.size == size else data[done : done + piece.size]
             if not self.memory.write(piece.pa, part) and not self._post(piece.pa, part, late):
                 self._bytes_written += done - before
-                return self._aborted("write", iova, done, Why.EXTERNAL)
+                return self._aborted(iova, size, done, True, Why.EXTERNAL)
             done += piece.size
         self._bytes_written += done - before
         if answer.outcome is Outcome.ABORT:
-            return self._aborted("write", iova, done, _why(answer))
+            return self._aborted(iova, size, done, True, _why(answer))
         if (stall := _stall(answer)) is not None:
             left = replace(stall.transaction, iova=iova + done, size=size - done)
-            self._stalled("write", stall)
+            self._stalled(stall)
 
             def go_on() -> Abort | Waiting[None] | None:
                 with self._hold:
                     return self._write(iova, data, done, late, self._rest(stall, left))
 
             return Waiting(stall, go_on)
-        if self.trace is not None:
-            self.trace.emit(self.name, "dma", "write", iova=iova, size=size)
+        if self.watch.on:
+            self.watch.moved(self.name, iova, size, size, write=True)
         return None
 
     def _rest(self, stall: Awaited, left: Transaction) -> Answer:
@@ -420,14 +427,10 @@ class Port:
         assert stall.answer is not None
         return self.smmu.translate(left) if stall.answer.outcome is Outcome.OK else stall.answer
 
-    def _stalled(self, name: str, stall: Awaited) -> None:
+    def _stalled(self, stall: Awaited) -> None:
         if isinstance(stall, PageWait):
             return
         self.stalls += 1
-        if self.trace is not None:
-            left = stall.transaction
-            self.trace.emit(self.name, "fault", f"{name} stalled", iova=left.iova, size=left.size)
-        self.on_stall(stall)
 
     def _post(self, pa: int, data: bytes, late: Callable[[], None]) -> bool:
         """Whether it was not refused at once; ``late`` is called when it is later."""
@@ -446,10 +449,10 @@ class Port:
     def _late_abort(self) -> None:
         self.aborts += 1
 
-    def _aborted(self, name: str, iova: int, done: int, why: Why) -> Abort:
+    def _aborted(self, iova: int, size: int, done: int, write: bool, why: Why) -> Abort:
         self.aborts += 1
-        if self.trace is not None:
-            self.trace.emit(self.name, "fault", name, iova=iova + done, done=done, why=why.value)
+        if self.watch.on:
+            self.watch.moved(self.name, iova, size, done, why.value, write=write)
         return Abort(iova + done, done, why)
 
 

@@ -194,6 +194,7 @@ class VirtioBlk(VirtioMmio):
     def serve(self, ring: Virtqueue, chain: Chain) -> Steps[int | Broken]:
         if chain.readable.size < BlkRequest.size or not chain.writable.size:
             return Broken(f"request {chain.head} has no room for its header or its status")
+        begun = self.port.watch.now()
         header = yield from gather(ring.gate, chain.readable.take(BlkRequest.size))
         status_at = chain.writable.take_last()
         if isinstance(header, Abort):
@@ -204,9 +205,9 @@ class VirtioBlk(VirtioMmio):
             counted = number if operation is not None else -1
             self._requests[counted] += 1
             status, written = _UNSUPP if operation is None else (yield from operation(ring, chain, sector * SECTOR))
-            if self.port.trace is not None:
+            if self.port.watch.on:
                 name = RequestType(number).name if operation is not None else "unknown"
-                self.port.trace.emit(self.name, "command", name, sector=sector, status=status.name)
+                self.port.watch.served(self.name, name, status.name, begun, sector=sector)
         if (abort := (yield from ring.gate.write(status_at, bytes((status,))))) is not None:
             return Broken(f"request status at {abort.iova:#x}: {abort.why.value}")
         return written + 1

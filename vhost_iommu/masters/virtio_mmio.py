@@ -595,8 +595,8 @@ class VirtioMmio(Window):
 
     def _broken(self, why: str) -> None:
         """The driver must reset us; holds the lock."""
-        if self.port.trace is not None:
-            self.port.trace.emit(self.name, "fault", "DEVICE_NEEDS_RESET", why=why)
+        if self.port.watch.on:
+            self.port.watch.noted(self.name, "fault", "DEVICE_NEEDS_RESET", why=why)
         self.gate.close()
         self._take_all()
         self.registers[Status] = self.status | _NEEDS_RESET

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..layout import Layout, Register
 from ..memory import MemoryLike
 from ..mmio import MmioDevice
-from ..trace import Trace
+from ..watch import Watch
 from .ats import AtsTranslator
 from .seams import Seams
 
@@ -50,6 +50,7 @@ class Instance(MmioDevice, AtsTranslator, Protocol):
     """One SMMU: registers in front, transactions behind."""
 
     wake: Callable[[], None] | None
+    watch: Watch
 
     def work(self) -> bool:
         """Go on with what a register write left for later; whether more is left, for another call."""
@@ -69,7 +70,7 @@ class Make(Protocol):
         interrupt: Callable[[str], None] | None,
         lock: AbstractContextManager[Any],
         clock: Callable[[], float],
-        trace: Trace | None,
+        watch: Watch,
         seams: Seams | None,
     ) -> Any: ...
 

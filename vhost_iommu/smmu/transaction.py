@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from ..layout import Layout
+from ..watch import Watch
 from .memory_type import INCOMING, MemoryType
 
 #: The way of ``Requests`` to say that there is no SubstreamID.
@@ -86,6 +87,7 @@ class Stall:
     transaction: Transaction
     event: Layout
     since: float  #: by the SMMU's clock, in seconds
+    key: int = 0  #: its number among the SMMU's
     stag: int | None = None  #: None: not told to software yet
     waits: str = ""  #: for what, in words
     done: list[tuple[Piece, MemoryType]] = field(default_factory=list)  #: translated by retries that stalled again
@@ -181,6 +183,8 @@ class Translator(Protocol):
     @property
     def name(self) -> str: ...
 
+    #: Where what it does is told, and what its masters do.
+    watch: Watch
     #: Held by a master from a translation until its access is done.
     lock: AbstractContextManager[Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import UsageError
 from ...smmu.seams import Aborts, Room, Seams, Verdict
 from ...smmu.transaction import Transaction
-from ...trace import Trace
+from ...watch import Watches
 from .fault import Fault
 from .injection import Injection, Later
 from .kinds import FAULTS
@@ -31,10 +31,12 @@ _SEAMS = ("gate", "memory", "acknowledge", "message", "wire", "room")
 class Lab:
     """The faults of one machine at work."""
 
-    def __init__(self, faults: Iterable[Fault] = (), *, later: Later | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, faults: Iterable[Fault] = (), *, later: Later | None = None, watches: Watches | None = None
+    ) -> None:
         """``later`` None: nobody has anything done later, and faults that need it are refused (UsageError)."""
         self.later = later
-        self.trace = trace
+        self.watches = watches
         self._begun: list[tuple[Fault, Injection]] = []
         self._gone: list[Injection] = []
         self._faults = tuple(faults)
@@ -149,8 +151,9 @@ class Lab:
             times = f"{count} of {of}" if of else f"{count}"
             more = "; the next are counted, not told" if count == MOST_TOLD and of != MOST_TOLD else ""
             log.warning("%s: %s struck (%s): %s%s", injection.name, injection.KIND, times, what, more)
-        if self.trace is not None:
-            self.trace.emit(injection.name, "fault", injection.KIND, what=what, struck=count)
+        watch = None if self.watches is None else self.watches.of(injection.name)
+        if watch is not None and watch.on:
+            watch.noted(injection.name, "fault", injection.KIND, what=what, struck=count)
 
     def error(self, smmu: str, error: str) -> None:
         self._seams[smmu].raise_error(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
-from ...trace import Trace
+from ...watch import Watch
 from ..queue import Ring
 from ..seams import Refuse, Sealed, Seams, Verdict, declared
 from ..stages import Stages
@@ -49,7 +49,7 @@ class CommandQueue(Sealed):
         counters: Counters,
         prompt: Prompt,
         compiled: Commands | None,
-        trace: Trace | None,
+        watch: Watch,
         seams: Seams,
     ) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class CommandQueue(Sealed):
         self.counters = counters
         self.prompt = prompt
         self.compiled = compiled
-        self.trace = trace
+        self.watch = watch
         self.seams = seams
         self._consuming = False
 
@@ -115,7 +115,7 @@ class CommandQueue(Sealed):
             if not self.ready():
                 return False
             gate = self.seams.gate
-            if self.compiled is not None and self.trace is None and gate is None:
+            if self.compiled is not None and not self.watch.by_core and gate is None:
                 done = self._consume_compiled(self.compiled, ring, left)
                 left -= done
                 if done:
@@ -135,10 +135,7 @@ class CommandQueue(Sealed):
             if verdict is Verdict.HOLD:
                 return False
             # A CMD_SYNC's signal must not be seen before CONS has passed it.
-            error = self._carry_out(command, verdict)
-            if self.trace is not None:
-                shown = {name: value for name, value in command.values().items() if name != "OPCODE"}
-                self.trace.emit(self.name, "command", type(command).__name__, **shown, result=error.name)
+            error = self._told(command, verdict) if self.watch.on else self._carry_out(command, verdict)
             if error:
                 self._stop(error, cons)
                 return False
@@ -153,6 +150,19 @@ class CommandQueue(Sealed):
         if isinstance(verdict, Refuse):
             return CommandError[verdict.error]
         return CommandError.CERROR_NONE if verdict is Verdict.IGNORE else self.execution.execute(command)
+
+    def _told(self, command: commands.Command, verdict: Verdict | Refuse) -> CommandError:
+        """As _carry_out. What it drops is numbered after it, but a CMD_SYNC after all that it waited for."""
+        sync = isinstance(command, commands.CMD_SYNC)
+        number = None if sync else self.watch.begin()
+        error = None
+        try:
+            error = self._carry_out(command, verdict)
+        finally:
+            if number is None:
+                number = self.watch.begin()
+            self.watch.command(number, command, "" if error is None else error.name)
+        return error
 
     def _consume_compiled(self, compiled: Commands, ring: Ring, limit: int) -> int:
         """How many commands the core could carry out; it leaves those that do more than to change caches."""

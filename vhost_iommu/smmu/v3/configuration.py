@@ -228,6 +228,11 @@ class Configuration(Sealed):
         self.catch_up()
         return self._contexts.get(sid, ssid)
 
+    def contexts(self) -> Iterator[tuple[int, int | None, Context]]:
+        """Those that are cached."""
+        self.catch_up()
+        return iter(self._contexts)
+
     def publish(self, sid: int, ssid: int | None, context: Context) -> None:
         """Let requests find what ``lookup`` has given."""
         if self._published is not None:

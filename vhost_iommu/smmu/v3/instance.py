@@ -16,13 +16,14 @@ from ...layout import Register
 from ...memory import MemoryLike
 from ...mmio import Mirror
 from ...register_file import RegisterFile, RegisterMap, on_store
-from ...trace import Trace
+from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..seams import Sealed, Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .ats import Ats
 from .command_queue import CommandQueue
+from .commands import decode
 from .counters import Counters
 from .enables import MSI_SOURCES, Enables, guards
 from .execution import Execution
@@ -53,6 +54,7 @@ from .registers import (
 )
 from .reports import Reports
 from .stalls import Stalls
+from .standing import Standing
 from .transactions import Transactions
 from .translator import Strictness, choose
 from .validity import Validity
@@ -100,13 +102,16 @@ class Smmu(Sealed):
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
-        trace: Trace | None = None,
+        watch: Watch | None = None,
         seams: Seams | None = None,
         pure: bool | None = None,
     ) -> None:
         self.name = name
         self.memory = memory
-        self.trace = trace
+        #: Where it tells what it does, to whoever looks on.
+        self.watch = watch = Watch(name) if watch is None else watch
+        watch.register_named = lambda offset: self.registers.named(offset)
+        watch.command_of = decode
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake = wake
         #: Where somebody may decide that this SMMU is wrong.
@@ -136,7 +141,7 @@ class Smmu(Sealed):
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
-        self.reports = Reports(name, registers, validity, around(memory, "event"), counters, self.lock, trace, seams)
+        self.reports = Reports(name, registers, validity, around(memory, "event"), counters, self.lock, watch, seams)
         self.reports.interrupt = interrupt
         self.reports.answered = self._msis_answered
         self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after, seams)
@@ -144,7 +149,7 @@ class Smmu(Sealed):
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
         self.stalls = Stalls(
-            registers, self.reports, counters, clock, lambda stalled: self.transactions.translate(stalled)
+            registers, self.reports, counters, clock, lambda stalled: self.transactions.translate(stalled), watch
         )
         self.ats = Ats(
             registers, validity, self.configuration, self.stages, self.reports, self.enables, self.endpoints,
@@ -159,11 +164,11 @@ class Smmu(Sealed):
         )
         self.commands = CommandQueue(
             name, registers, validity, around(memory, "command"), self.execution, self.stages, self.ats,
-            self.reports, counters, self.prompt, compiled, trace, seams,
+            self.reports, counters, self.prompt, compiled, watch, seams,
         )  # fmt: skip
         self.transactions = Transactions(
             name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
-            self.ats, counters, trace,
+            self.ats, counters, watch,
         )  # fmt: skip
         registers.attach(self.enables)
         registers.attach(self)
@@ -171,6 +176,7 @@ class Smmu(Sealed):
         if core is not None:
             registers.watch(PARAMETERS, self._parameters_changed)
         seams.bind(self)
+        watch.bind(Standing(registers, self.configuration, self.stages, core), self.lock)
         for part in (*vars(self).values(), self):
             if isinstance(part, Sealed):
                 part.seal()
@@ -203,8 +209,8 @@ class Smmu(Sealed):
 
     @property
     def direct(self) -> Requests | None:
-        """For requests in one call; a trace needs each translation."""
-        return self.core if self.trace is None else None
+        """For requests in one call."""
+        return None if self.watch.by_core else self.core
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -217,23 +223,21 @@ class Smmu(Sealed):
         if self.enables.updates:
             with self.lock:
                 self.enables.count_read()
-        if self.trace is not None:
-            name = self.registers.named(offset)
-            self.trace.emit(self.name, "mmio", f"read {name}", offset=offset, size=size, value=value)
+        if self.watch.on:
+            self.watch.accessed(self.registers.named(offset), offset, size, value, write=False)
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
         """A register write; guarded and read-only bits keep what they hold."""
-        if self.trace is not None:
-            name = self.registers.named(offset)
-            self.trace.emit(self.name, "mmio", f"write {name}", offset=offset, size=size, value=value)
         with self.lock:
+            if self.watch.on:
+                self.watch.accessed(self.registers.named(offset), offset, size, value, write=True)
             self.counters.writes_seen += 1
             self.registers.write(offset, size, value)
 
     def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
-        """What register reads return, while they have no effect on updates that are under way; None when traced."""
-        if self.trace is not None:
+        """What register reads return, while they have no effect on updates that are under way."""
+        if self.watch.by_core:
             return None
         with self.lock:
             return self.prompt.mirror(make, self.size, COMMAND_BURST)

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import UsageError
 from ...layout import Layout
 from ...memory import MemoryLike
-from ...trace import Trace
+from ...watch import Watch
 from ..model import Binding, Model, Record, Traits
 from ..seams import Seams
 from . import commands, events, registers, structures
@@ -66,7 +66,7 @@ def _make(
     interrupt: Callable[[str], None] | None,
     lock: AbstractContextManager[Any],
     clock: Callable[[], float],
-    trace: Trace | None,
+    watch: Watch,
     seams: Seams | None,
 ) -> Smmu:
     return Smmu(
@@ -77,7 +77,7 @@ def _make(
         interrupt=interrupt,
         lock=lock,
         clock=clock,
-        trace=trace,
+        watch=watch,
         seams=seams,
         **asdict(options),
     )

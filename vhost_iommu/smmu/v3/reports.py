@@ -15,7 +15,7 @@ from typing import Any
 from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
-from ...trace import Trace
+from ...watch import Watch
 from ..queue import Ring
 from ..seams import Sealed, Seams, Verdict
 from . import events
@@ -52,7 +52,7 @@ class Reports(Sealed):
         memory: MemoryLike,
         counters: Counters,
         lock: AbstractContextManager[Any],
-        trace: Trace | None,
+        watch: Watch,
         seams: Seams,
     ) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Reports(Sealed):
         self.memory = memory
         self.counters = counters
         self.lock = lock
-        self.trace = trace
+        self.watch = watch
         self.seams = seams
         #: Pulses the wired interrupt of a source, where the machine has wires.
         self.interrupt: Callable[[str], None] | None = None
@@ -93,9 +93,13 @@ class Reports(Sealed):
     def write(self, event: Layout, *, stalls: bool = False) -> None:
         """Put ``event`` into the queue, or lose it (§7.2.1, §7.4); ``stalls``: of a stall, which is never lost."""
         self.counters.event_made(event)
-        if self.trace is not None:
-            shown = {name: value for name, value in event.values().items() if name != "TYPE"}
-            self.trace.emit(self.name, "fault", type(event).__name__, **shown)
+        number = self.watch.begin() if self.watch.on else None
+        kept = self._put(event, stalls)
+        if number is not None:
+            self.watch.reported(event, kept=kept, number=number)
+
+    def _put(self, event: Layout, stalls: bool) -> bool:
+        """Whether it reached the queue."""
         registers = self.registers
         prod, cons = registers[EVENTQ_PROD], registers[EVENTQ_CONS]
         crowded = not stalls and self.seams.room is not None and not self.seams.room("eventq")
@@ -105,16 +109,17 @@ class Reports(Sealed):
             aborted = self.error_active(GERROR.EVENTQ_ABT_ERR.mask)
             if registers[CR0ACK].EVENTQEN and full and not aborted and prod.OVFLG == cons.OVACKFLG:
                 registers[EVENTQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
-            return
+            return False
         ring = self.ring()
         if not self.memory.write(ring.slot(prod.WR), event.to_bytes()):
             self.raise_error(GERROR.EVENTQ_ABT_ERR.mask)
-            return
+            return False
         self.counters.events += 1
         was_empty = ring.empty(prod.WR, cons.RD)
         registers[EVENTQ_PROD] = prod.replace(WR=ring.next(prod.WR & ring.index_mask))
         if was_empty and registers[IRQ_CTRLACK].EVENTQ_IRQEN:
             self.interrupt_by("eventq", EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, GERROR.MSI_EVENTQ_ABT_ERR.mask)
+        return True
 
     # -- global errors and interrupts (§7.5, §3.18) ----------------------------------------------------------
 
@@ -127,8 +132,8 @@ class Reports(Sealed):
             if self.error_active(mask):
                 return
             self.registers[GERROR] = self.registers.raw(GERROR) ^ mask
-            if self.trace is not None:
-                self.trace.emit(self.name, "fault", "GERROR", value=self.registers.raw(GERROR))
+            if self.watch.on:
+                self.watch.reported(self.registers[GERROR], kept=True)
             # Telling of an aborted GERROR MSI by another one would only abort again.
             if mask != GERROR.MSI_GERROR_ABT_ERR.mask and self.registers[IRQ_CTRLACK].GERROR_IRQEN:
                 self.interrupt_by("gerror", GERROR_IRQ_CFG0, GERROR_IRQ_CFG1, GERROR.MSI_GERROR_ABT_ERR.mask)
@@ -152,8 +157,8 @@ class Reports(Sealed):
 
         What waits for the MSI goes on when it has been written, or when its abort is visible in GERROR (§3.18.1).
         """
-        if self.trace is not None:
-            self.trace.emit(self.name, "interrupt", f"MSI {source}", address=address, data=data)
+        if self.watch.on:
+            self.watch.interrupted(source, address, data)
         address &= (1 << self.validity.output_bits) - 1
         epoch = self._epoch
         self.unanswered[source] += 1
@@ -179,8 +184,8 @@ class Reports(Sealed):
     def wire(self, source: str) -> None:
         """Pulse the wired interrupt of ``source``, where the machine has wires."""
         if self.interrupt is not None:
-            if self.trace is not None:
-                self.trace.emit(self.name, "interrupt", f"wire {source}")
+            if self.watch.on:
+                self.watch.interrupted(source, None, None)
             pulse = partial(self.interrupt, source)
             if self.seams.wire is None or self.seams.wire(source, pulse) is Verdict.EXECUTE:
                 pulse()

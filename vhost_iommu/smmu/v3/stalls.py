@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...register_file import RegisterFile
+from ...watch import Watch
 from ..seams import Sealed
 from ..transaction import Answer, Outcome, Stall, Transaction
 from .counters import Counters
@@ -23,7 +24,7 @@ from .reports import Reports
 class Stalls(Sealed):
     """The stalled transactions of one SMMU."""
 
-    OPEN = frozenset({"recorded", "unrecorded", "_next_stag", "_retrying"})
+    OPEN = frozenset({"_begun", "recorded", "unrecorded", "_next_stag", "_retrying"})
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Stalls(Sealed):
         counters: Counters,
         clock: Callable[[], float],
         retranslate: Callable[[Transaction], Answer],
+        watch: Watch,
     ) -> None:
         """``retranslate`` translates a transaction once more; the caller holds the lock."""
         self.registers = registers
@@ -39,6 +41,8 @@ class Stalls(Sealed):
         self.counters = counters
         self._clock = clock
         self._retranslate = retranslate
+        self.watch = watch
+        self._begun = 0
         self.recorded: dict[int, Stall] = {}
         self.unrecorded: deque[Stall] = deque()
         self._next_stag = 0
@@ -57,15 +61,22 @@ class Stalls(Sealed):
         left = replace(t, iova=address, size=t.size - (address - t.iova & 2**64 - 1))
         stall = self._retrying
         if stall is None:
-            stall = Stall(left, event, self._clock())
+            self._begun += 1
+            stall = Stall(left, event, self._clock(), key=self._begun)
         else:
             stall.transaction, stall.event = left, event
         answer.outcome = Outcome.STALLED
         answer.stall = stall
         self.counters.stalls += 1
-        self._tell(stall, answer)
+        self._report(stall, answer)
+        if self.watch.on:
+            self._tell(stall)
 
-    def _tell(self, stall: Stall, answer: Answer) -> None:
+    def _tell(self, stall: Stall, *, ended: bool = False) -> None:
+        t = stall.transaction
+        self.watch.stalled(stall.key, t.sid, t.iova, t.size, stall.stag, stall.waits, write=t.write, ended=ended)
+
+    def _report(self, stall: Stall, answer: Answer) -> None:
         if len(self.recorded) >= self.limit or not self.reports.writable():
             self.unrecorded.append(stall)
             stall.waits = "software cannot be told yet: no room for the event"
@@ -128,6 +139,8 @@ class Stalls(Sealed):
         self._finish(stall, Answer(Outcome.ABORT if abort else Outcome.RAZ_WI))
 
     def _finish(self, stall: Stall, answer: Answer) -> None:
+        if self.watch.on:
+            self._tell(stall, ended=True)
         stall.stag = None
         answer.pieces[:0] = [piece for piece, _ in stall.done]
         answer.memory[:0] = [memory for _, memory in stall.done]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...register_file import RegisterFile
-from ...trace import Trace
+from ...watch import Watch
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
 from ..seams import Sealed, declared
 from ..stages import Stages
-from ..transaction import NO_MPAM, Answer, Begun, Outcome, Piece, Transaction
+from ..transaction import Answer, Begun, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from . import events
 from .ats import Ats
@@ -57,7 +57,7 @@ class Transactions(Sealed):
         stalls: Stalls,
         ats: Ats,
         counters: Counters,
-        trace: Trace | None,
+        watch: Watch,
     ) -> None:
         self.name = name
         self.registers = registers
@@ -69,16 +69,18 @@ class Transactions(Sealed):
         self.stalls = stalls
         self.ats = ats
         self.counters = counters
-        self.trace = trace
+        self.watch = watch
 
     def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
         """Translate page by page up to the first fault, and record what is to be recorded.
 
         ``begun``: it is the rest of what the core began.
         """
+        if self.watch.on:
+            self.watch.stream = transaction.sid, transaction.ssid
         answer = self._translate(transaction, begun)
-        if self.trace is not None:
-            self._trace_answer(transaction, answer)
+        if self.watch.on:
+            self._tell(transaction, answer)
         return answer
 
     def unsupported(self, t: Transaction) -> Answer:
@@ -89,8 +91,8 @@ class Transactions(Sealed):
         if not t.translated:
             attributes = {"PnU": t.privileged, "InD": t.instruction, "RnW": not t.write}
             self._record(events.record(events.F_UUT, t.sid, t.ssid, **attributes, InputAddr=t.iova), answer)
-        if self.trace is not None:
-            self._trace_answer(t, answer)
+        if self.watch.on:
+            self._tell(t, answer)
         return answer
 
     def _translate(self, t: Transaction, begun: Begun | None) -> Answer:
@@ -201,15 +203,9 @@ class Transactions(Sealed):
         elif response.record:
             self._record(events.record(kind, t.sid, t.ssid, **values), answer)
 
-    def _trace_answer(self, t: Transaction, answer: Answer) -> None:
-        assert self.trace is not None
-        who = {"sid": t.sid} if t.ssid is None else {"sid": t.sid, "ssid": t.ssid}
-        what = {**who, "iova": t.iova, "size": t.size}
-        where = {"pa": answer.pieces[0].pa} if answer.pieces else {}
-        if answer.mpam != NO_MPAM:
-            where.update(partid=answer.mpam.partid, pmg=answer.mpam.pmg)
-        name = "write" if t.write else "read"
-        self.trace.emit(self.name, "translation", name, **what, **where, outcome=answer.outcome.value)
+    def _tell(self, t: Transaction, answer: Answer) -> None:
+        pa = answer.pieces[0].pa if answer.pieces else None
+        self.watch.translated(t.sid, t.ssid, t.iova, t.size, pa, answer.outcome.value, answer.mpam, write=t.write)
 
     def _record(self, event: events.Event, answer: Answer) -> None:
         answer.events.append(event)

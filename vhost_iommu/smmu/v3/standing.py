@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an SMMUv3 stands, for who begins to look on while it is at work (docs/watching.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...register_file import RegisterFile
+from ..context import Context
+from ..stages import Stages
+from ..tlb import Space
+from ..walk import Mapping
+from .configuration import Configuration
+from .registers import (
+    CMDQ_BASE,
+    CMDQ_CONS,
+    CMDQ_PROD,
+    CR0,
+    CR0ACK,
+    CR2,
+    EVENTQ_BASE,
+    EVENTQ_CONS,
+    EVENTQ_PROD,
+    GBPA,
+    GERROR,
+    GERRORN,
+    STRTAB_BASE,
+    STRTAB_BASE_CFG,
+)
+
+if TYPE_CHECKING:
+    from ..._core.door import Core
+
+#: Registers that tell what it is doing.
+REGISTERS = (
+    CR0, CR0ACK, CR2, GBPA, GERROR, GERRORN, STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, CMDQ_PROD, CMDQ_CONS,
+    EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS,
+)  # fmt: skip
+
+
+class Standing:
+    """Of one instance; for who holds its lock."""
+
+    def __init__(
+        self, registers: RegisterFile, configuration: Configuration, stages: Stages, core: Core | None
+    ) -> None:
+        self._registers = registers
+        self._configuration = configuration
+        self._stages = stages
+        self._core = core
+
+    def waited_for(self) -> None:
+        if self._core is not None:
+            self._core.quiesce()
+
+    def registers(self) -> dict[str, int]:
+        return {register.__name__: self._registers.raw(register) for register in REGISTERS}
+
+    def contexts(self) -> Iterator[tuple[int, int | None, Context]]:
+        return self._configuration.contexts()
+
+    def entries(self) -> Iterator[tuple[int, Space, Mapping]]:
+        for stage, tlb in ((1, self._stages.tlb), (2, self._stages.tlb2)):
+            for space, mapping in tlb:
+                yield stage, space, mapping
