@@ -94,12 +94,12 @@ import signal
 import sys
 # Whoever runs us in the background of a shell has it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from vhost_iommu.guest import qemu, run
-class Process(qemu.Process):
-    def __init__(self, *args):
-        super().__init__(*args)
+from vhost_iommu.guest import launcher, qemu, run
+class Process(launcher.Process):
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
         print(self.pid, flush=True)
-qemu.Process = Process
+launcher.Process = Process
 options = run.Options(hardware=qemu.Hardware(memory=64))
 run.GuestRun(run.BareGuest("hello", "hang=1"), options=options, on_line=lambda line: print(line, flush=True)).run()
 """

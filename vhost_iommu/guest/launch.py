@@ -52,6 +52,7 @@ class Wishes:
     own_cases: tuple[str, ...] = ()  #: NAME=LINE: more cases, each a line for the guest's shell
     faults: tuple[Fault, ...] = ()  #: beside the machine file's
     cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
+    launcher: str = "qemu"  #: who starts QEMU
     live: bool = False  #: Linux runs no cases: it does what it is asked while it runs
 
 
@@ -87,6 +88,7 @@ class Launch:
                 keep=wishes.keep,
                 qemu=wishes.qemu,
                 extra=wishes.extra,
+                launcher=wishes.launcher,
             ),
             assets=assets,
             on_line=on_line,

@@ -20,11 +20,11 @@ from pexpect import EOF, TIMEOUT
 
 from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest import qemu
 from vhost_iommu.guest.agent import PATIENCE, Agent, NoAnswerError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.console import DEATHS, LIMIT
 from vhost_iommu.guest.launch import Launch, Wishes
+from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.line import Line
 from vhost_iommu.guest.payload import LinuxGuest, own_module
 from vhost_iommu.guest.recording import Recording, Tap
@@ -105,7 +105,7 @@ class Guest:
     """A guest that runs, from ``boot``."""
 
     def __init__(
-        self, launch: Launch, prepared: Prepared, process: qemu.Process, lines: tuple[Line, Line], ear: Ear, tap: Tap
+        self, launch: Launch, prepared: Prepared, process: Running, lines: tuple[Line, Line], ear: Ear, tap: Tap
     ) -> None:
         self._launch, self._prepared, self._process = launch, prepared, process
         self._console, self._second = lines
@@ -453,6 +453,7 @@ def boot(
     timeout: float | None = None,
     keep: str | Path | None = None,
     paused: bool = False,
+    launcher: str = "qemu",
     deaths: Sequence[str] = (),
     allow: Sequence[str] = (),
     on_line: Callable[[str], None] = lambda line: None,
@@ -463,7 +464,8 @@ def boot(
 
     ``kernel``, ``append``, ``initrd``, ``headers``, ``modules`` and ``elf`` are as of ``vhost-iommu run``. ``timeout``:
     seconds that it has to be up. ``keep``: a folder for what is left of it. ``paused``: it waits at its begin for
-    ``Guest.resume``. ``deaths``: more patterns of console lines that are its end. ``allow``: as of ``Guest.allow``.
+    ``Guest.resume``. ``launcher``: who starts QEMU. ``deaths``: more patterns of console lines that are its end.
+    ``allow``: as of ``Guest.allow``.
     UsageError: something of it cannot be had. GuestError: see its subclasses.
     """
     config = machine if isinstance(machine, MachineConfig) else load_machine(str(machine))
@@ -481,6 +483,7 @@ def boot(
         extra=tuple(qemu_args),
         timeout=timeout,
         keep=_path(keep),
+        launcher=launcher,
         live=config.guest.kind == "linux",
     )
     launch = Launch(config, wishes, trace=Trace(tap), assets=assets, on_note=on_note)
@@ -511,8 +514,7 @@ def _booted(launch: Launch, tap: Tap, deaths: Sequence[str], on_line: Callable[[
 
         prepared = stack.enter_context(launch.guest_run.prepared(before))
         log = stack.enter_context(prepared.folder.file("console.log").open("w", encoding="utf-8", buffering=1))
-        linux = isinstance(launch.guest_run.guest, LinuxGuest)
-        process = qemu.Process(prepared.command, prepared.folder.file("qemu.log"), agent=linux, paused=True)
+        process = launch.guest_run.start(prepared)
         stack.callback(process.close)
         stack.callback(process.kill)
         ear = Ear(log, deaths, on_line)

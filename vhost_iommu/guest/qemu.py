@@ -61,9 +61,31 @@ class Hardware:
         ]  # fmt: skip
 
 
-def serial() -> list[str]:
-    """The first serial port on QEMU's own input and output."""
-    return ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+@dataclass(frozen=True)
+class Command:
+    """All that QEMU is given, but for how we reach it: what launchers start."""
+
+    program: tuple[str, ...]  #: QEMU, and what comes before all arguments
+    hardware: Hardware
+    kernel: Path
+    initrd: Path | None = None
+    append: str | None = None
+    dtb: Path | None = None
+    devices: tuple[str, ...] = ()  #: as arguments
+    extra: tuple[str, ...] = ()  #: the operator's arguments
+
+    @property
+    def paused(self) -> bool:
+        """Whether the guest waits for somebody to let it begin."""
+        return "-S" in self.extra
+
+    def arguments(self) -> list[str]:
+        """The whole line, with the first serial port on QEMU's own input and output."""
+        boot = ["-kernel", str(self.kernel)]
+        for option, value in (("-initrd", self.initrd), ("-append", self.append), ("-dtb", self.dtb)):
+            boot += [option, str(value)] if value is not None else []
+        serial = ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+        return [*self.program, *self.hardware.arguments(), *serial, *boot, *self.devices, *self.extra]
 
 
 def own_line(qemu: Qemu | None, hardware: Hardware, sockets: Sequence[tuple[Path, int]]) -> list[str]:
@@ -151,9 +173,9 @@ def _private(monitor: int, debugger: int, agent: int | None) -> list[str]:
 class Process:
     """A running QEMU. Start it from a thread that lives as long as the guest shall: it dies with that thread."""
 
-    def __init__(self, command: Sequence[str], errors: Path, *, agent: bool = False, paused: bool = False) -> None:
+    def __init__(self, command: Sequence[str], errors: Path, *, agent: bool = False) -> None:
         """UsageError: it cannot be started. ``errors`` receives what QEMU itself says. ``agent``: the guest has a
-        second serial port, and ``paused``, it waits until the monitor is told to start it.
+        second serial port. It waits for ``monitor.start``.
         """
         ours, theirs = socket.socketpair()
         asking, asked = socket.socketpair()
@@ -161,8 +183,6 @@ class Process:
         #: Our end of a gdb stub, which ``debugged`` starts.
         self.debugger, debugged = socket.socketpair()
         self.monitor = Monitor(monitor)
-        if "-S" not in command and not paused:
-            self.monitor.start()
         private = (monitored.fileno(), debugged.fileno(), asked.fileno())
         parent = os.getpid()
         #: Our end of the guest's second serial port, where it has one.

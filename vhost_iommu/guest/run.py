@@ -8,7 +8,6 @@ ends QEMU, and nothing that a run leaves behind stops the next.
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from vhost_iommu.guest.console import End
 from vhost_iommu.guest.folder import RunFolder
 from vhost_iommu.guest.kernel import KernelImage
 from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.launcher import Running, launcher_of
 from vhost_iommu.guest.payload import LinuxGuest, Payload
 from vhost_iommu.guest.platform import RAM, Platform
 from vhost_iommu.guest.report import Report
@@ -74,6 +74,7 @@ class Options:
     keep: Path | None = None
     qemu: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
+    launcher: str = "qemu"  #: who starts QEMU
 
 
 class Interrupted(KeyboardInterrupt):
@@ -89,7 +90,7 @@ class Prepared:
     """What there is to run, in its folder; ``failed`` says at the end whether that stays, and ``kept`` where."""
 
     folder: RunFolder
-    command: Sequence[str] = ()
+    command: qemu.Command = field(init=False)
     served: Served | None = None
     failed: bool = True
     kept: Path | None = None
@@ -118,6 +119,7 @@ class GuestRun:
         self.guest = guest
         self.platform = platform if platform is not None else Platform(())
         self.options = options or Options()
+        self._launcher = launcher_of(self.options.launcher)
         self._serve = serve
         self._assets = assets or Assets()
         self._toolchain = Toolchain(self._assets)
@@ -134,12 +136,14 @@ class GuestRun:
     # -- preparing -----------------------------------------------------------------------------------------------
 
     def dry_run(self) -> tuple[str, Path]:
-        """The exact QEMU line, quoted for a shell, and the folder with the files that it names, which stays."""
+        """What starts the guest by hand, such as the exact QEMU line, quoted for a shell, and the folder with the files
+        that it names, which stays.
+        """
         folder = RunFolder(self.options.keep)
         with contextlib.ExitStack() as stack:
             command = self._prepare(folder, self._served(folder, stack))
         folder.leave()
-        return shlex.join(command), folder.path
+        return self._launcher.text(command), folder.path
 
     def _served(self, folder: RunFolder, stack: contextlib.ExitStack) -> Served | None:
         """Who serves the functions, not started yet; ``stack`` stops it."""
@@ -151,8 +155,8 @@ class GuestRun:
             raise ValueError(f"{len(served.sockets)} sockets for {len(self.platform.functions)} functions")
         return served
 
-    def _prepare(self, folder: RunFolder, served: Served | None) -> list[str]:
-        """Write the guest's files into ``folder``; QEMU's whole command line."""
+    def _prepare(self, folder: RunFolder, served: Served | None) -> qemu.Command:
+        """Write the guest's files into ``folder``; all that QEMU is given."""
         try:
             return self._prepare_files(folder, served)
         except OSError as why:
@@ -173,26 +177,24 @@ class GuestRun:
                     steps.append(self._assets.busybox)
         all_at_once(steps)
 
-    def _prepare_files(self, folder: RunFolder, served: Served | None) -> list[str]:
+    def _prepare_files(self, folder: RunFolder, served: Served | None) -> qemu.Command:
         self._find_all()
         found = self._assets.qemu(self.options.qemu)
-        hardware = self.options.hardware
-        command = [*found.command, *hardware.arguments(), *qemu.serial()]
+        command = qemu.Command(found.command, self.options.hardware, Path(), extra=self.options.extra)
+        qemu.refuse(command.extra)
         match self.guest:
             case BareGuest():
-                command += self._prepare_bare(folder, self.guest)
+                command = self._prepare_bare(folder, self.guest, command)
             case LinuxGuest():
-                command += self._prepare_linux(folder, self._payload(self.guest))
+                command = self._prepare_linux(folder, self._payload(self.guest), command)
                 if served is not None:
-                    tree = qemu.dump_device_tree(found, hardware, self._toolchain.folder)
+                    tree = qemu.dump_device_tree(found, command.hardware, self._toolchain.folder)
+                    command = replace(command, dtb=folder.file("guest.dtb"))
                     folder.file("guest.dtb").write_bytes(devicetree.add_machine(tree, self.platform))
-                    command += ["-dtb", str(folder.file("guest.dtb"))]
         if served is not None:
             for function, path in zip(self.platform.functions, served.sockets, strict=True):
-                command += qemu.vfio_user(path, function.slot)
-        qemu.refuse(self.options.extra)
-        command += self.options.extra
-        folder.file("qemu.cmd").write_text(shlex.join(command) + "\n")
+                command = replace(command, devices=(*command.devices, *qemu.vfio_user(path, function.slot)))
+        folder.file(self._launcher.artefact).write_text(self._launcher.text(command) + "\n")
         return command
 
     def note(self, text: str) -> None:
@@ -215,7 +217,7 @@ class GuestRun:
             raise UsageError(f"kernel {image.version} needs more memory; give the guest 256 MiB or more")
         return image
 
-    def _prepare_linux(self, folder: RunFolder, payload: Payload) -> list[str]:
+    def _prepare_linux(self, folder: RunFolder, payload: Payload, command: qemu.Command) -> qemu.Command:
         guest, image = payload.guest, self._fitting(payload.tree.image)
         self.kernel = image.version
         self.symbols = lambda: of_kernel(payload.tree.path, image.image, image.version)
@@ -226,13 +228,16 @@ class GuestRun:
         folder.file("shim.bin").write_bytes(shim.binary(entry, writes))
         folder.file("initrd").write_bytes(payload.initrd())
         self.expected = payload.expected
-        command = [
-            "-kernel", str(folder.file("shim.bin")), *qemu.loader(folder.file("Image"), entry),
-            "-initrd", str(folder.file("initrd")), "-append", f"{APPEND} {guest.append}".rstrip(),
-        ]  # fmt: skip
+        devices = qemu.loader(folder.file("Image"), entry)
         for serial, path in guest.baseline:
-            command += qemu.disk(path, serial)
-        return command
+            devices += qemu.disk(path, serial)
+        return replace(
+            command,
+            kernel=folder.file("shim.bin"),
+            initrd=folder.file("initrd"),
+            append=f"{APPEND} {guest.append}".rstrip(),
+            devices=tuple(devices),
+        )
 
     def cases(self) -> list[tuple[str, str]]:
         """What the guest would run: each case's name and what it is about; nothing is started."""
@@ -246,17 +251,17 @@ class GuestRun:
                 payload = self._payload(self.guest)
                 return [(case.name, case.about) for case in payload.chosen_cases(payload.every_case())]
 
-    def _prepare_bare(self, folder: RunFolder, guest: BareGuest) -> list[str]:
+    def _prepare_bare(self, folder: RunFolder, guest: BareGuest, command: qemu.Command) -> qemu.Command:
         path = guest.elf if isinstance(guest.elf, Path) else self._toolchain.program(_source(guest.elf))
         program = bare.Program.read(path)
         self.symbols = lambda: of_elf(path)
         arguments = program.arguments(guest.arguments, guest.chosen)
         self.expected = program.chosen(arguments)
-        command = ["-kernel", str(path.absolute())]
+        command = replace(command, kernel=path.absolute())
         if program.config is not None:
             platform = self.platform if self._serve is not None else Platform(())
             folder.file("config.bin").write_bytes(bare.configuration(platform, arguments))
-            command += qemu.loader(folder.file("config.bin"), program.config)
+            command = replace(command, devices=tuple(qemu.loader(folder.file("config.bin"), program.config)))
         return command
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -284,17 +289,25 @@ class GuestRun:
     def run(self) -> Report:
         """Run the guest to its end. Raises what failed in a server's thread; UsageError as of preparing."""
         with self.prepared() as made:
-            report = self._watch(made.folder, made.command, made.served)
+            report = self._watch(made)
             made.failed = report.verdict is not Verdict.PASSED
         report = report if made.kept is not None else replace(report, folder=None)
         if report.verdict is Verdict.INTERRUPTED:
             raise Interrupted(report)
         return report
 
-    def _watch(self, folder: RunFolder, command: Sequence[str], served: Served | None) -> Report:
+    def start(self, made: Prepared) -> Running:
+        """Start QEMU; the guest waits for ``monitor.start``. UsageError: it cannot be started."""
+        return self._launcher.start(made.command, made.folder.path)
+
+    def _watch(self, made: Prepared) -> Report:
+        folder, served = made.folder, made.served
         with folder.file("console.log").open("w", encoding="utf-8", buffering=1) as log:
+            running = self.start(made)
+            if not made.command.paused:
+                running.monitor.start()
             watched = watch(
-                qemu.Process(command, folder.file("qemu.log")),
+                running,
                 log,
                 limit=self.options.timeout,
                 contract=self.options.contract,

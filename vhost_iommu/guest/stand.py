@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vhost_iommu.guest.gdbstub import Stub, StubError
-from vhost_iommu.guest.qemu import Process
+from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.symbols import NONE, Symbols
 
 #: Seconds that all of it may take: QEMU may hang as well as the guest.
@@ -137,7 +137,7 @@ def syndrome(esr: int) -> str:
     return text + (f", {'write' if esr >> 6 & 1 else 'read'}" if kind in _DATA_ABORTS else "")
 
 
-def stands(process: Process, symbols: Callable[[], Symbols], console: str) -> tuple[list[Stand], str]:
+def stands(process: Running, symbols: Callable[[], Symbols], console: str) -> tuple[list[Stand], str]:
     """Where the CPUs of a running QEMU stand, and what could not be found out; the guest is stopped by it."""
     deadline = time.monotonic() + PATIENCE
     if not process.running or not process.debugged(PATIENCE / 2):

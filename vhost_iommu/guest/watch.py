@@ -13,7 +13,7 @@ from typing import TextIO
 
 from vhost_iommu.guest.console import Console, End
 from vhost_iommu.guest.ktap import Ktap
-from vhost_iommu.guest.qemu import Process
+from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.stand import Stand, stands
 from vhost_iommu.guest.symbols import Symbols
 from vhost_iommu.guest.verdict import Contract, Story
@@ -37,7 +37,7 @@ class Watched:
 
 
 def watch(
-    process: Process,
+    process: Running,
     log: TextIO,
     *,
     limit: float,
