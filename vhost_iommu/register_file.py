@@ -171,6 +171,18 @@ class RegisterFile:
         """The value without its layout; 0 of what is not implemented."""
         return self._values.get((register, index), 0)
 
+    def held(self) -> dict[str, int]:
+        """What each register that is implemented holds, by name: "CR0", "S2CR[3]"."""
+        return {
+            self.named(offset_of(slot)): value for slot, value in self._values.items() if slot[0] in self._map.masks
+        }
+
+    def restore(self, values: Mapping[str, int]) -> None:
+        """Hold what another of the same kind held; names that are unknown here are passed over."""
+        for slot in list(self._values):
+            if (value := values.get(self.named(offset_of(slot)))) is not None:
+                self[slot] = value & (1 << 8 * slot[0].size) - 1
+
     def set_reset(self, register: type[Register], value: int, index: int = 0) -> None:
         """Make ``value`` what a reset leaves (ID registers, implementation defined resets)."""
         self._resets[register, index] = value

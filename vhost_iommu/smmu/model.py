@@ -16,6 +16,7 @@ from ..memory import MemoryLike
 from ..mmio import MmioDevice
 from ..watch import Watch
 from .ats import AtsTranslator
+from .inspection import Inspection, Reader, State
 from .seams import Seams
 
 
@@ -125,6 +126,10 @@ class Model:
     options: type[Any]
     traits: Callable[[Any, Mapping[str, int]], Traits]  #: of made features, and ID registers that outweigh them
     make: Make
+    #: What an instance holds now: of its caches, how much, unless they are wanted whole.
+    state: Callable[..., State]
+    #: What can be asked of a State, over memory that is only read.
+    inspect: Callable[[State, Reader], Inspection]
     binding: Binding
     records: Sequence[Record]
     causes: Callable[[Layout], tuple[str, ...]]  #: what a report most likely comes from, the likeliest first

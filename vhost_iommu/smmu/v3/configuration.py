@@ -202,6 +202,40 @@ class Configuration(Sealed):
         self.catch_up()
         self._vm_partids.pop(vmid, None)
 
+    # -- for who looks on ------------------------------------------------------------------------------------
+
+    def cached(self) -> Iterator[tuple[str, int, int | None, Layout]]:
+        """Each structure that is cached: its kind, whose it is, what tells several of one apart, and itself."""
+        self.catch_up()
+        yield from (("L1STD", at, split, l1std) for (split, at), l1std in self._l1stds.items())
+        yield from (("STE", *each) for each in self._stes)
+        yield from (("L1CD", *each) for each in self._l1cds)
+        yield from (("CD", *each) for each in self._cds)
+
+    def ste(self, sid: int) -> STE | Refusal:
+        """The STE of a stream, whatever is in it."""
+        return self._ste(sid, lambda kind, **values: events.record(kind, sid, None, **values))
+
+    def cd(self, ste: STE, sid: int, ssid: int) -> CD | Refusal | CdFault:
+        """The CD of a substream, whatever is in it."""
+        cd_bits = ste.S1CDMax if self.validity.idr1.SSIDSIZE else 0
+
+        def event(kind: type[events.Event], **values: int) -> events.Event:
+            return events.record(kind, sid, ssid, **values)
+
+        return self._cd(self.bare_context(ste), ste, sid, ssid, cd_bits, event)
+
+    def restore(self, kind: str, sid: int, key: int | None, raw: int) -> None:
+        """Cache what ``cached`` of another has given."""
+        if kind == "L1STD":
+            _keep(self._l1stds, (key or 0, sid), L1STD(raw))
+        elif kind == "STE":
+            self._stes.keep(sid, None, STE(raw))
+        elif kind == "L1CD":
+            self._l1cds.keep(sid, key or 0, L1CD(raw))
+        elif kind == "CD":
+            self._cds.keep(sid, key or 0, CD(raw))
+
     # -- lookup ----------------------------------------------------------------------------------------------
 
     def lookup(self, sid: int, ssid: int | None) -> Context | Refusal | CdFault:

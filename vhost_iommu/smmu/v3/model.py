@@ -17,6 +17,7 @@ from ..seams import Seams
 from . import commands, events, registers, structures
 from .causes import causes_of
 from .features import GRANULES, PRESETS, Features
+from .inspection import Inspected, state_of
 from .instance import Smmu
 from .pages import PAGES
 
@@ -108,6 +109,8 @@ MODEL = Model(
     options=Options,
     traits=_traits,
     make=_make,
+    state=state_of,
+    inspect=Inspected,
     binding=Binding("arm,smmu-v3", Smmu.size, INTERRUPTS, messages=3, driver="arm-smmu-v3", sysfs="smmu3.0x"),
     records=(
         Record("ste", structures.STE, several=True),

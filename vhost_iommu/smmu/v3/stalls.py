@@ -51,6 +51,10 @@ class Stalls(Sealed):
     def __len__(self) -> int:
         return len(self.recorded) + len(self.unrecorded)
 
+    def now(self) -> float:
+        """By the clock that stalls are dated with."""
+        return self._clock()
+
     @property
     def limit(self) -> int:
         """How many can be told to software at a time; a STAG has 16 bits."""

@@ -153,7 +153,7 @@ class Transactions(Sealed):
     def _pages(self, context: Context, t: Transaction, begun: Begun | None, answer: Answer) -> Answer:
         """Translate page by page up to the first fault."""
         answer.mpam = context.mpam
-        found = self.stages.pieces(context, t.iova, t.size, self._access(context, t), t.memory, begun)
+        found = self.stages.pieces(context, t.iova, t.size, self.access(context, t), t.memory, begun)
         answer.pieces, answer.memory = found.pieces, found.memory
         if found.fault is not None:
             self._fault_of(context, t, t.iova + found.size & 2**64 - 1, found.fault, answer)
@@ -162,14 +162,14 @@ class Transactions(Sealed):
         return answer
 
     @staticmethod
-    def _access(context: Context, t: Transaction) -> Access:
+    def access(context: Context, t: Transaction) -> Access:
         """What is asked, after STE.PRIVCFG and INSTCFG (§13.1.2); a write is always data."""
         privileged = t.privileged if context.privileged is None else context.privileged
         instruction = t.instruction if context.instruction is None else context.instruction
         return Access(t.write, privileged, instruction and not t.write)
 
     def _fault_of(self, context: Context, t: Transaction, address: int, fault: Fault, answer: Answer) -> None:
-        self._fault(context.response(fault.stage), t, address, self._access(context, t), fault, answer)
+        self._fault(context.response(fault.stage), t, address, self.access(context, t), fault, answer)
 
     def _fault(
         self, response: Response, t: Transaction, address: int, access: Access, fault: Fault, answer: Answer
