@@ -11,7 +11,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..layout import Layout
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 def plain(value: Any) -> Any:
     """``value`` of dictionaries, lists, strings and numbers."""
+    if isinstance(value, IntEnum):
+        return int(value)
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, bool | int | float | str):
@@ -79,6 +81,8 @@ def _restored(kind: Any, data: Any) -> Any:
         if not isinstance(data, dict):
             raise MisfitError(f"{data!r:.80} is no object")
         return {_restored(arguments[0], key): _restored(arguments[1], each) for key, each in data.items()}
+    if isinstance(kind, type) and issubclass(kind, IntEnum):
+        return _restored(int, data)
     if isinstance(kind, type) and issubclass(kind, Enum):
         if not isinstance(data, str) or data not in kind.__members__:
             raise MisfitError(f"{data!r:.80} is no {kind.__name__}")
