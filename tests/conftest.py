@@ -18,6 +18,8 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.doctor import prerequisites
 
+pytest_plugins = ["pytester"]  # the tests of our own plugin run a pytest of their own
+
 #: What a test that boots a guest takes on two cores, more or less.
 SECONDS_A_BOOT = 5
 

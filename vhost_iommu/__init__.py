@@ -13,6 +13,7 @@ from vhost_iommu.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vhost_iommu.errors import UsageError as UsageError
+    from vhost_iommu.guest.launch import run as run
     from vhost_iommu.guest.live import Guest as Guest
     from vhost_iommu.guest.live import GuestError as GuestError
     from vhost_iommu.guest.live import boot as boot
@@ -25,8 +26,9 @@ _PUBLIC = {
     "GuestError": "guest.live",
     "UsageError": "errors",
     "boot": "guest.live",
+    "run": "guest.launch",
 }
-__all__ = ["Fault", "Guest", "GuestError", "UsageError", "boot"]
+__all__ = ["Fault", "Guest", "GuestError", "UsageError", "boot", "run"]
 
 
 def __getattr__(name: str) -> Any:

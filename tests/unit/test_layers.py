@@ -69,7 +69,7 @@ PARTS: dict[str, set[str]] = {
         "trace",
     },
     "demo": {"config", "guest", "terminal"},
-    "pytest_plugin": {"errors", "guest"},
+    "pytest_plugin": {"config", "errors", "guest"},
     "cli": {
         "_core",
         "config",

@@ -8,11 +8,13 @@ is decided twice.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from vhost_iommu.config import MachineConfig, with_faults
+from vhost_iommu.config import MachineConfig, load_machine, with_faults
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import devicetree, linux, qemu
@@ -121,6 +123,56 @@ class Launch:
             live=self._live,
         )
         return self.daemon
+
+
+def run(
+    machine: str | Path | MachineConfig,
+    *,
+    kernel: str | Path | None = None,
+    append: str | None = None,
+    cases: Sequence[str] = (),
+    elf: str | Path | None = None,
+    faults: Sequence[str | Fault] = (),
+    success: str | None = None,
+    failure: str | None = None,
+    exit_only: bool | None = None,
+    timeout: float | None = None,
+    keep: str | Path | None = None,
+) -> Report:
+    """Run the guest of ``machine`` to its end, as ``vhost-iommu run`` does; what came of it.
+
+    UsageError: something of it cannot be had.
+    """
+    launch = _launch(
+        machine,
+        kernel=_text(kernel),
+        append=append,
+        cases=tuple(cases),
+        elf=_text(elf),
+        faults=tuple(each if isinstance(each, Fault) else Fault.parse(each) for each in faults),
+        success=success,
+        failure=failure,
+        exit_only=exit_only,
+        timeout=timeout,
+        keep=None if keep is None else Path(keep),
+    )
+    with closing(launch):
+        return launch.run()
+
+
+def cases_of(machine: str | Path | MachineConfig, **wishes: Any) -> list[str]:
+    """The cases that ``run`` would run, by name; nothing is started."""
+    with closing(_launch(machine, **wishes)) as launch:
+        return [name for name, _ in launch.guest_run.cases()]
+
+
+def _launch(machine: str | Path | MachineConfig, **wishes: Any) -> Launch:
+    config = machine if isinstance(machine, MachineConfig) else load_machine(str(machine))
+    return Launch(config, Wishes(**wishes))
+
+
+def _text(given: str | Path | None) -> str | None:
+    return None if given is None else str(given)
 
 
 def hardware_of(config: MachineConfig) -> qemu.Hardware:

@@ -112,15 +112,18 @@ class Guest:
         self._agent = Agent(self._second)
         self._ear, self._tap = ear, tap
         self._allowed: list[re.Pattern[str]] = []
+        self._allowed_now: list[re.Pattern[str]] = []
+        self._keep = False
         self._checked = (0, dict[str, int]())
         self._asked = False
         #: What its machine consists of: SMMUs and masters by name.
         self.machine: Machine = _machine(launch)
+        self.name = launch.config.name
         #: Where console.log, qemu.cmd and all else of it are.
         self.folder: Path = prepared.folder.path
 
     def __repr__(self) -> str:
-        return f"<Guest {self._launch.config.name} in {self.folder}>"
+        return f"<Guest {self.name} in {self.folder}>"
 
     # -- what it says and is told ----------------------------------------------------------------------------------
 
@@ -254,6 +257,11 @@ class Guest:
         self._process.kill()
 
     @property
+    def kept(self) -> bool:
+        """Whether ``keep`` was called."""
+        return self._keep
+
+    @property
     def running(self) -> bool:
         return self._process.running
 
@@ -304,6 +312,14 @@ class Guest:
         """From now on events of these names, and lines of the console that match one, are none to complain of."""
         self._allowed += map(re.compile, patterns)
 
+    def allow_now(self, patterns: Sequence[str]) -> None:
+        """Of a guest that tests share: what the one allows that runs now, beside what ``allow`` was told."""
+        self._allowed_now = [re.compile(each) for each in patterns]
+
+    def keep(self) -> None:
+        """Its folder stays when it is gone."""
+        self._keep = True
+
     def check(self) -> None:
         """ComplaintError: since the last look a kernel complained, or there was an event, and nobody allowed it."""
         lines, events = self._seen()
@@ -319,7 +335,7 @@ class Guest:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _allows(self, text: str) -> bool:
-        return any(pattern.search(text) for pattern in self._allowed)
+        return any(pattern.search(text) for pattern in (*self._allowed, *self._allowed_now))
 
     def _seen(self) -> tuple[list[str], dict[str, int]]:
         """Complaints and events since the last look."""
@@ -523,7 +539,7 @@ def _booted(launch: Launch, tap: Tap, deaths: Sequence[str], on_line: Callable[[
             hears()
         guest = Guest(launch, prepared, process, (lines[0], lines[1]), ear, tap)
         yield guest
-        prepared.failed = False
+        prepared.failed = guest.kept
 
 
 def _path(given: str | Path | None) -> Path | None:
