@@ -18,7 +18,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help venv core demo test check manual format bench fuzz mutants clean distclean
+.PHONY: help venv core demo test check manual man format bench fuzz mutants clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,6 +59,9 @@ check: $(READY) $(WRITER)  ## style, types, generated tables, the manual, who im
 
 manual: $(READY) $(WRITER)  ## the manual, in build/manual; a link that leads nowhere is an error
 	@$(BIN)/sphinx-build -q -n -W --keep-going -d build/manual.cache docs build/manual
+
+man: $(READY)  ## man pages and completion for shells, below build/share as below a prefix's share
+	@$(BIN)/python -m tools.man build
 
 format: $(STAMP)  ## let ruff rewrite the sources
 	@$(BIN)/ruff check --fix

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the compiled core for hatchling: each ``.pyx``, with C beside it, becomes an extension module.
+"""Builds the compiled core for hatchling: each ``.pyx``, with C beside it, becomes an extension module. A wheel has man
+pages too.
 
 Law: a core that cannot be built is one line that says why, and the package installs without it; where VI_REQUIRE_ALL
 is set it is an error instead. VI_WITHOUT_CORE leaves it out. What is intermediate stays under ``build/``.
@@ -14,6 +15,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Callable
@@ -51,6 +53,8 @@ class CompiledCore(BuildHookInterface[Any]):
     """In a wheel the module is packed; in an editable install it lies beside its sources."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version != "editable":
+            build_data["shared_data"] |= man_pages(Path(self.root))
         if is_set("VI_WITHOUT_CORE"):
             return
         with contextlib.chdir(self.root):
@@ -79,6 +83,22 @@ class CompiledCore(BuildHookInterface[Any]):
         if is_set("VI_REQUIRE_ALL"):
             self.app.abort(f"the compiled core is required here and could not be built: {why}")
         self.app.display_warning(f"no compiled core, so all works but slower: {why}")
+
+
+def man_pages(root: Path) -> dict[str, str]:
+    """Each man page, new under ``build/``, and where it goes below the prefix that we are installed to."""
+    sys.path.insert(0, str(root))
+    try:
+        from tools.man import pages
+    finally:
+        sys.path.remove(str(root))
+    placed = {}
+    for path, text in pages().items():
+        file = root / BUILD.parent / "man" / Path(path).name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        placed[str(file)] = path
+    return placed
 
 
 def is_set(name: str) -> bool:

@@ -28,6 +28,7 @@ from vhost_iommu.cli.common import (
     Parser,
     look_at_core,
 )
+from vhost_iommu.cli.completion import SHELLS, PrintCompletion
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import LogHandler
 from vhost_iommu.version import __version__
@@ -149,6 +150,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vhost-iommu {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print what has {' or '.join(SHELLS)} complete this command",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
