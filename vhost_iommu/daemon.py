@@ -12,16 +12,15 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from . import _core
+from .bench import MachineBench
 from .config import MachineConfig
 from .errors import UsageError
 from .lab.control import Control
 from .lab.conversation import Conversation
-from .lab.faults import Lab
 from .machine import Machine, Wires
 from .memory import MAX_WINDOWS
 from .server import Quiet, Server
@@ -158,7 +157,8 @@ class Daemon:
             else:
                 self.server.add(function, path=paths[index])
         if control is not None:
-            self.server.control(control, lambda: Conversation(Control(self), __version__))
+            commands = Control(MachineBench(self.machine, _now, self.server.request_stop))
+            self.server.control(control, lambda: Conversation(commands, __version__))
 
     def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
         return Machine(
@@ -184,23 +184,6 @@ class Daemon:
                     watch = self.machine.watches.of(smmu.name)
                     watch.attach(Watchdog(watch, smmu.stall_watchdog, alarm.after))
 
-    # -- as its control socket sees it ---------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        return self.machine.config.name
-
-    @property
-    def lab(self) -> Lab:
-        return self.machine.lab
-
-    @property
-    def smmus(self) -> Mapping[str, Any]:
-        return self.machine.smmus
-
-    def quit(self) -> None:
-        self.server.request_stop()
-
     @property
     def failure(self) -> Exception | None:
         """What went wrong in a thread: our fault."""
@@ -221,6 +204,10 @@ class Daemon:
         self.machine.watches.flush()
         if ended and not self._keep_disks:
             self.machine.close()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def _share(functions: Sequence[PciFunction]) -> None:

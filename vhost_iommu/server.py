@@ -480,7 +480,7 @@ class Talks:
 
     def open(self) -> None:
         """Bind and listen; UsageError when that cannot be."""
-        self._listener = _listen(self.path)
+        self._listener = _listen(self.path, MOST_TALKS)
         self._listener.setblocking(False)
         self._inode = _inode(self.path)
 
@@ -769,8 +769,8 @@ def serve_forever(server: Server, ready: Callable[[], None] = lambda: None) -> N
             signal.signal(number, handler)
 
 
-def _listen(path: str) -> socket.socket:
-    """A private listening socket at ``path``, in place of a dead daemon's.
+def _listen(path: str, waiting: int = 1) -> socket.socket:
+    """A private listening socket at ``path``, in place of a dead daemon's; so many clients may be ``waiting`` there.
 
     It has that name only when it listens, so whoever starts meanwhile never takes it for a dead one.
     """
@@ -786,7 +786,7 @@ def _listen(path: str) -> socket.socket:
             _bind(listener, path, folder)
             try:
                 os.chmod(NEW, 0o600, dir_fd=folder)  # nobody can connect before it listens
-                listener.listen(1)
+                listener.listen(waiting)
                 os.rename(NEW, os.path.basename(path), src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 os.unlink(NEW, dir_fd=folder)

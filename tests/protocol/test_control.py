@@ -4,15 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import re
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
-from qemu.qmp import QMPClient
+from qemu.qmp import ExecuteError, QMPClient
 
 from vhost_iommu.config import load_machine
 from vhost_iommu.daemon import Daemon
+from vhost_iommu.lab.control import QUERIES
+from vhost_iommu.server import MOST_TALKS
 
 TIMEOUT = 60
 
@@ -29,18 +37,160 @@ def socket_path(tmp_path: Path) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_qmp_client_of_qemu_talks_to_it(socket_path: Path) -> None:
-    async def talk() -> object:
+def ask(path: Path, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
+    """What QEMU's own client is answered."""
+
+    async def talk() -> list[Any]:
         client = QMPClient("test")
-        await client.connect(str(socket_path))
+        await client.connect(str(path))
         try:
-            return await client.execute("query-status")
+            return [await client.execute(name, arguments) for name, arguments in commands]
         finally:
             await client.disconnect()
 
-    status = asyncio.run(asyncio.wait_for(talk(), TIMEOUT))
-    assert status == {"machine": "smmuv3-bare", "instances": ["smmu0"]}
+    return asyncio.run(asyncio.wait_for(talk(), TIMEOUT))
+
+
+def test_the_qmp_client_of_qemu_talks_to_it(socket_path: Path) -> None:
+    (status,) = ask(socket_path, ("query-status", {}))
+    assert status == {"machine": "smmuv3-bare", "taken": "", "instances": ["smmu0"], "left_out": []}
+
+
+def test_every_query_is_answered(socket_path: Path) -> None:
+    needed = {"stream": 0, "queue": "cmdq", "address": 0x1000}
+    for name, command in QUERIES.items():
+        if name != "query-tables":
+            ask(socket_path, (name, {each.name: needed[each.name] for each in command.arguments if each.needed}))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("query-statu", {}, "did you mean 'query-status'"),
+        ("query-streams", {"frist": 0}, "did you mean 'first'"),
+        ("query-streams", {"first": -1}, "it is a whole number, 0 or more"),
+        ("query-streams", {"first": True}, "it is a whole number"),
+        ("query-streams", {"instance": "smmu7"}, "it is one of smmu0"),
+        ("explain", {"stream": 1}, "'address' is missing"),
+        ("explain", {"stream": 1, "address": 0, "access": "look"}, "one of read, write, execute"),
+        ("query-queue", {"queue": "x"}, "one of cmdq, eventq"),
+        ("query-tables", {"stream": 1}, "it has no table"),
+        ("fault-arm", {"fault": "drop-snyc"}, "did you mean 'drop-sync'"),
+        ("fault-disarm", {"id": 7}, "query-faults lists them"),
+        ("dump", {"file": "x"}, "absolute path"),
+    ],
+)
+def test_a_mistake_is_told(socket_path: Path, name: str, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ExecuteError, match=re.escape(said)):
+        ask(socket_path, (name, arguments))
+
+
+def test_faults_come_and_go(socket_path: Path) -> None:
+    armed, faults, _ = ask(
+        socket_path,
+        ("fault-arm", {"fault": "drop-sync after=3"}),
+        ("query-faults", {}),
+        ("fault-disarm", {"id": 0}),
+    )
+    assert armed == {"id": 0}
+    assert faults == [{"id": 0, "name": "smmu0", "fault": "drop-sync after=3", "struck": 0}]
 
 
 def test_it_is_this_users_alone(socket_path: Path) -> None:
     assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+
+
+# -- clients that mean no good -----------------------------------------------------------------------------------
+
+
+def connected(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(TIMEOUT)
+    client.connect(str(path))
+    return client
+
+
+def to_end(client: socket.socket) -> bytes:
+    """All that comes until the other side has enough."""
+    found = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while data := client.recv(1 << 16):
+            found += data
+    return bytes(found)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"[1]",
+        b"\x00",
+        b'"',
+        b"}",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"{" * 100,
+        b'{"execute":"' + b"a" * (1 << 17) + b'"}',
+    ],
+)
+def test_what_is_no_request_ends_the_conversation(socket_path: Path, sent: bytes) -> None:
+    with connected(socket_path) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(sent)
+        assert b'"error"' in to_end(client)
+    ask(socket_path, ("query-status", {}))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"{}",
+        b'{"execute":1}',
+        b'{"execute":"query-status"}',
+        b'{"execute":"query-status","arguments":[]}',
+        b'{"execute":"qmp_capabilities","x":1}',
+        b"{bad}",
+        b'{"execute":"\xff"}',
+        b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_a_bad_request_is_told_and_the_next_is_heard(socket_path: Path, sent: bytes) -> None:
+    with connected(socket_path) as client:
+        client.sendall(sent + b'{"execute":"qmp_capabilities"}{"execute":"query-status","id":"last"}')
+        reader = client.makefile()
+        answers = [json.loads(reader.readline()) for _ in range(4)]
+    assert list(answers[0]) == ["QMP"]
+    assert list(answers[1]) == ["error"]
+    assert answers[3]["id"] == "last"
+
+
+def test_who_does_not_read_is_not_heard_and_keeps_nobody_waiting(socket_path: Path) -> None:
+    with connected(socket_path) as deaf:
+        deaf.sendall(b'{"execute":"qmp_capabilities"}')
+        deaf.setblocking(False)
+        request = b'{"execute":"query-commands"}' * 100
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                deaf.send(request)
+        ask(socket_path, ("query-status", {}))
+
+
+def test_of_many_clients_the_one_that_is_silent_longest_is_left(socket_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(socket_path)) for _ in range(MOST_TALKS + 1)]
+        assert b"QMP" in to_end(clients[0])
+        ask(socket_path, ("query-status", {}))
+
+
+def test_random_bytes_harm_nobody(socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    random = Random(1)
+    words = [
+        b'{"execute":', b'"explain"', b'"query-tlb"', b'"arguments":', b'{"stream":', b"1", b"}", b",", b'"', b"\\",
+        b'{"execute":"qmp_capabilities"}', b"99999999999999999999", b"null", b"\x80", b"1e999",
+    ]  # fmt: skip
+    for _ in range(200):
+        with connected(socket_path) as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"".join(random.choices(words, k=40)))
+                client.shutdown(socket.SHUT_WR)
+            to_end(client)
+    ask(socket_path, ("query-status", {}))
+    assert not [record for record in caplog.records if record.exc_info]

@@ -2,6 +2,7 @@
 """The commands of the control socket, each declared once: its name, arguments and docstring are its description.
 
 Law: does things to a machine through protocols alone; what a command answers is a value, and its size is bounded.
+Those of ``Queries`` can be asked of a dump too.
 """
 
 from __future__ import annotations
@@ -10,29 +11,37 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
+from ..layout import Layout
+from ..smmu.inspection import (
+    MOST_RUNS,
+    AddressSpace,
+    CachedTranslation,
+    Entry,
+    Explanation,
+    Inspection,
+    Queue,
+    Runs,
+    Stalled,
+    Streams,
+)
+from ..smmu.transaction import Transaction
+from . import dump
 from .conversation import UnknownCommandError
-from .faults import Lab
+from .faults import Fault, Lab
+from .subject import FaultView, MasterView, Subject
 
 M = TypeVar("M", bound=Callable[..., Any])
 
+#: Entries, streams or translations in one answer.
+MOST = 1024
 
-class Bench(Protocol):
-    """A machine at work, as its control socket sees it."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def lab(self) -> Lab: ...
-
-    @property
-    def smmus(self) -> Mapping[str, Any]: ...
-
-    def quit(self) -> None: ...
+# -- how commands are declared ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +64,24 @@ class Argument:
         return {int: "a whole number, 0 or more", bool: "true or false", str: "a string"}[self.kind]
 
     def check(self, command: str, value: Any) -> Any:
-        fits = type(value) is self.kind and (not self.choices or value in self.choices)
         if value is None and self.default is None:
             return None
+        fits = type(value) is self.kind and (not self.choices or value in self.choices)
         if not fits or (self.kind is int and not 0 <= value < 1 << 64):
             raise UsageError(f"{command}: '{self.name}' is {value!r:.60}; it is {self.expected}")
         return value
+
+    def parse(self, command: str, text: str) -> Any:
+        """What the command line says."""
+        value: Any = text
+        if self.kind is int:
+            try:
+                value = int(text, 0)
+            except ValueError:
+                value = text
+        elif self.kind is bool:
+            value = {"true": True, "on": True, "false": False, "off": False}.get(text, text)
+        return self.check(command, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,77 +92,45 @@ class Command:
     about: str
     arguments: tuple[Argument, ...]
     method: str
+    answers: str
 
     def bound(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, checked; UsageError."""
         known = {each.name: each for each in self.arguments}
         for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-                raise UsageError(f"{self.name}: there is no argument {name!r:.60}; {hint}")
+            self.argument(name)
         for name, each in known.items():
             if each.needed and name not in given:
                 raise UsageError(f"{self.name}: '{name}' is missing; it is {each.expected}")
         return {name.replace("-", "_"): known[name].check(self.name, value) for name, value in given.items()}
 
+    def argument(self, name: str) -> Argument:
+        """UsageError: there is none of this name."""
+        known = {each.name: each for each in self.arguments}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+            raise UsageError(f"{self.name}: there is no argument {name!r:.60}; {hint}")
+        return known[name]
+
 
 def command(method: M) -> M:
-    """Marks a method of ``Control`` that is a command, by its name with "-" for "_"."""
+    """Marks a method that is a command, by its name with "-" for "_"."""
     method.__dict__["is_command"] = True
     return method
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A machine in a few words."""
-
-    machine: str
-    instances: tuple[str, ...]
-
-
-class Control:
-    """Carries out the commands on one machine."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def execute(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        declared = COMMANDS.get(name)
-        if declared is None:
-            near = difflib.get_close_matches(name, COMMANDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"
-            raise UnknownCommandError(f"there is no command {name!r:.60}; {hint}")
-        return getattr(self, declared.method)(**declared.bound(arguments))
-
-    @command
-    def query_commands(self) -> list[dict[str, str]]:
-        """The names of all commands."""
-        return [{"name": name} for name in COMMANDS]
-
-    @command
-    def query_status(self) -> Status:
-        """Which machine this is, and what it consists of."""
-        return Status(self._bench.name, tuple(self._bench.smmus))
-
-    @command
-    def quit(self) -> None:
-        """End the machine: ``serve`` as by Ctrl-C, ``run`` as interrupted."""
-        self._bench.quit()
-
-
-def _declared() -> dict[str, Command]:
+def _declared(of: type) -> dict[str, Command]:
     found = {}
-    for method, function in vars(Control).items():
-        if not getattr(function, "is_command", False):
-            continue
-        name = method.replace("_", "-")
-        hints = get_type_hints(function)
-        arguments = tuple(
-            _argument(each.name, hints[each.name], each.default)
-            for each in list(inspect.signature(function).parameters.values())[1:]
-        )
-        found[name] = Command(name, " ".join((function.__doc__ or "").split()), arguments, method)
+    for each in reversed(of.__mro__):
+        for method, function in vars(each).items():
+            if getattr(function, "is_command", False):
+                name = method.replace("_", "-")
+                hints = get_type_hints(function)
+                parameters = list(inspect.signature(function).parameters.values())[1:]
+                arguments = tuple(_argument(p.name, hints[p.name], p.default) for p in parameters)
+                about = " ".join((function.__doc__ or "").split())
+                found[name] = Command(name, about, arguments, method, _type_text(hints["return"]))
     return found
 
 
@@ -154,5 +143,294 @@ def _argument(name: str, kind: Any, default: Any) -> Argument:
     return Argument(name.replace("_", "-"), kind, choices, default)
 
 
+def _type_text(kind: Any) -> str:
+    """For the description."""
+    if kind is NoneType:
+        return "nothing"
+    if get_origin(kind) is tuple:
+        return f"list of {_type_text(get_args(kind)[0])}"
+    if get_origin(kind) is not None:
+        return "object"
+    return str(kind.__name__)
+
+
+def named(name: str, known: Mapping[str, Command]) -> Command:
+    """The command of this name; UnknownCommandError."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"
+        raise UnknownCommandError(f"there is no command {name!r:.60}; {hint}")
+    return known[name]
+
+
+# -- what is answered --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CommandName:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A machine in a few words; ``taken``: when a dump of it was, if it is one."""
+
+    machine: str
+    taken: str
+    instances: tuple[str, ...]
+    left_out: tuple[str, ...]  #: of a dump
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An SMMU in a few words."""
+
+    name: str
+    model: str
+    enabled: bool
+    said: tuple[str, ...]
+    queues: tuple[Queue, ...]
+    counters: Mapping[str, int]
+    commands: Mapping[str, int]
+    events: Mapping[str, int]
+    stalls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Translations:
+    """Entries of both TLBs."""
+
+    translations: tuple[CachedTranslation, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A configuration structure as it is cached."""
+
+    sid: int
+    key: int | None
+    structure: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    file: str
+
+
+# -- the commands ------------------------------------------------------------------------------------------------------
+
+
+class Queries:
+    """What can be asked of a machine, or of a dump. ``instance`` may be left out where there is one alone."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        declared = named(name, _commands_of(type(self)))
+        return getattr(self, declared.method)(**declared.bound(arguments))
+
+    def _instance(self, name: str | None) -> str:
+        names = self._subject.instances()
+        if name is None and len(names) == 1:
+            return names[0]
+        if name not in names:
+            raise UsageError(f"there is no instance {name!r:.60}; it is one of {', '.join(names) or 'none'}")
+        return name
+
+    def _inspection(self, name: str | None, *, caches: bool = False) -> Inspection:
+        instance = self._instance(name)
+        state = self._subject.state(instance, caches=caches)
+        return self._subject.inspection(state, self._subject.reader(instance))
+
+    @command
+    def query_commands(self) -> tuple[CommandName, ...]:
+        """The names of all commands."""
+        return tuple(CommandName(name) for name in _commands_of(type(self)))
+
+    @command
+    def query_status(self) -> Status:
+        """Which machine this is, and what it consists of."""
+        subject = self._subject
+        return Status(subject.name, subject.taken, subject.instances(), subject.left_out)
+
+    @command
+    def query_instances(self) -> tuple[Instance, ...]:
+        """Each SMMU: whether it is on, what it says of itself, its queues, and what it has counted."""
+        found = []
+        for name in self._subject.instances():
+            each = self._inspection(name)
+            state = each.state
+            found.append(
+                Instance(
+                    name, state.model, each.enabled, each.said(), each.queues(), state.counters, state.commands,
+                    state.events, len(state.stalls),
+                )
+            )  # fmt: skip
+        return tuple(found)
+
+    @command
+    def query_masters(self) -> tuple[MasterView, ...]:
+        """Each master: its SMMU, its streams, what it did."""
+        return self._subject.masters()
+
+    @command
+    def query_registers(self, instance: str | None = None) -> tuple[Layout, ...]:
+        """Each register that is not zero, decoded."""
+        return self._inspection(instance).registers()
+
+    @command
+    def query_queue(self, queue: str, instance: str | None = None, limit: int = 32) -> tuple[Entry, ...]:
+        """Entries of a queue, decoded: at most ``limit`` of those that were consumed last, and of those that wait."""
+        return self._inspection(instance).entries(queue, min(limit, MOST))
+
+    @command
+    def query_streams(self, instance: str | None = None, first: int = 0, limit: int = 64) -> Streams:
+        """Streams that have a structure (an STE), decoded, from ``first`` on; with why it cannot be used, if so."""
+        return self._inspection(instance).streams(first, min(limit, MOST))
+
+    @command
+    def query_substreams(self, stream: int, instance: str | None = None, first: int = 0, limit: int = 64) -> Streams:
+        """Likewise the substreams of a stream (its CDs); ``sid`` of each is the SubstreamID."""
+        return self._inspection(instance).substreams(stream, first, min(limit, MOST))
+
+    @command
+    def query_spaces(
+        self, stream: int, substream: int | None = None, instance: str | None = None
+    ) -> tuple[AddressSpace, ...]:
+        """The address spaces of a stream or substream, one for each stage, and half of stage 1's, that translates."""
+        return self._inspection(instance).spaces(stream, substream)
+
+    @command
+    def query_tables(
+        self,
+        stream: int,
+        substream: int | None = None,
+        stage: int = 1,
+        half: int = 0,
+        instance: str | None = None,
+        first: int = 0,
+        limit: int = 256,
+    ) -> Runs:
+        """What a stream's tables in memory map, in runs of alike pages, from the address ``first`` on; ``next`` is from
+        where to go on.
+        """
+        inspection = self._inspection(instance)
+        spaces = inspection.spaces(stream, substream)
+        space = next((each for each in spaces if (each.stage, each.half) == (stage, half)), None)
+        if space is None:
+            there = ", ".join(f"stage {each.stage} half {each.half}" for each in spaces) or "no table"
+            raise UsageError(f"stream {stream:#x} has no stage {stage} half {half}; it has {there}")
+        return inspection.tables(space, first, min(limit, MOST_RUNS))
+
+    @command
+    def query_tlb(
+        self, instance: str | None = None, address: int | None = None, first: int = 0, limit: int = 256
+    ) -> Translations:
+        """Entries of the TLBs, from the number ``first`` on; of ``address`` those alone that hold it."""
+        found = self._inspection(instance, caches=True).state.translations
+        if address is not None:
+            found = tuple(each for each in found if each.leaf.base <= address < each.leaf.base + (1 << each.leaf.shift))
+        end = first + min(limit, MOST)
+        return Translations(found[first:end], end if end < len(found) else None)
+
+    @command
+    def query_caches(self, instance: str | None = None, stream: int | None = None) -> tuple[Structure, ...]:
+        """Structures in the configuration caches, decoded; those of one stream, or all, as many as fit an answer."""
+        found = self._inspection(instance, caches=True).structures()
+        chosen = [(kept, value) for kept, value in found if stream is None or kept.sid == stream]
+        return tuple(Structure(kept.sid, kept.key, value) for kept, value in chosen[:MOST])
+
+    @command
+    def query_stalls(self, instance: str | None = None) -> tuple[Stalled, ...]:
+        """Transactions that wait for software."""
+        return self._inspection(instance).state.stalls[:MOST]
+
+    @command
+    def query_events(self, instance: str | None = None) -> tuple[Layout, ...]:
+        """The first events of each kind, decoded, whether or not software has read them."""
+        return self._inspection(instance).reports()
+
+    @command
+    def query_faults(self) -> tuple[FaultView, ...]:
+        """The faults that are or were at work, and how often each struck."""
+        return self._subject.faults()
+
+    @command
+    def explain(
+        self,
+        stream: int,
+        address: int,
+        substream: int | None = None,
+        access: Literal["read", "write", "execute"] = "read",
+        privileged: bool = False,
+        instance: str | None = None,
+    ) -> Explanation:
+        """A translation step by step, without consequences: each structure and descriptor read, each permission, the
+        event it would be; and what is cached otherwise than it is in memory.
+        """
+        write, execute = access == "write", access == "execute"
+        transaction = Transaction(
+            stream, address, write=write, ssid=substream, privileged=privileged, instruction=execute
+        )
+        return self._inspection(instance, caches=True).explain(transaction)
+
+
+class Bench(Subject, Protocol):
+    """A machine at work."""
+
+    @property
+    def lab(self) -> Lab: ...
+
+    def now(self) -> str:
+        """The time, as a dump says it."""
+
+    def quit(self) -> None: ...
+
+
+class Control(Queries):
+    """What can be asked of a machine at work, and done to it."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self._bench = bench
+
+    @command
+    def fault_arm(self, fault: str) -> Armed:
+        """Put a fault to work: ``'drop-sync smmu=smmu0 after=3'``, as ``--fault`` takes it."""
+        injection = self._bench.lab.arm(Fault.parse(fault))
+        return Armed(self._bench.lab.number(injection))
+
+    @command
+    def fault_disarm(self, id: int) -> None:
+        """Have a fault strike no more; what it holds goes on. ``id``: as fault-arm or query-faults says."""
+        self._bench.lab.disarm(self._bench.lab.injection(id))
+
+    @command
+    def dump(self, file: str) -> Written:
+        """Keep the machine in a file, for ``show``, ``explain`` and ``spaces`` to be asked of without it."""
+        path = Path(file)
+        if not path.is_absolute():
+            raise UsageError(f"dump: 'file' is {file!r:.60}; it is an absolute path, since no folder is yours here")
+        dump.write(path, dump.take(self._bench, self._bench.now()))
+        return Written(file)
+
+    @command
+    def quit(self) -> None:
+        """End the machine: ``serve`` as by Ctrl-C, ``run`` as interrupted."""
+        self._bench.quit()
+
+
 #: By name, in the order in which they are declared.
-COMMANDS: Mapping[str, Command] = _declared()
+QUERIES: Mapping[str, Command] = _declared(Queries)
+COMMANDS: Mapping[str, Command] = _declared(Control)
+
+
+def _commands_of(kind: type) -> Mapping[str, Command]:
+    return COMMANDS if issubclass(kind, Control) else QUERIES

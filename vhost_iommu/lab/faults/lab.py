@@ -106,6 +106,16 @@ class Lab:
         self._set_again(injection.name)
         self.proceed(injection.name)
 
+    def number(self, injection: Injection) -> int:
+        """By which ``injection`` finds it: its place in ``account``."""
+        return next(at for at, (_, each) in enumerate(self._begun) if each is injection)
+
+    def injection(self, number: int) -> Injection:
+        """UsageError: there is none."""
+        if number >= len(self._begun):
+            raise UsageError(f"there is no fault {number}; query-faults lists them")
+        return self._begun[number][1]
+
     def _set_again(self, smmu: str) -> None:
         """The seams of an SMMU are those of the faults that may befall it now."""
         seams = self._seams[smmu]

@@ -156,7 +156,7 @@ class _Twin:
         self.configuration = _Configuration(self._walked, smmu.registers, smmu.validity, around, smmu.stages.read_ipa)
         self.transactions = Transactions(
             state.name, smmu.registers, smmu.validity, self.configuration, smmu.stages, smmu.reports, smmu.enables,
-            smmu.stalls, smmu.ats, Counters(), None,
+            smmu.stalls, smmu.ats, Counters(), smmu.watch,
         )  # fmt: skip
         if caches:
             for each in state.structures:
