@@ -326,9 +326,12 @@ class Watcher:
     def batch(self, batches: Sequence[Batch]) -> None:
         """All of the above, in bulk: of each instance what comes next."""
         for value in in_order(batches):
-            kind, call = _KINDS[type(value)]
-            if kind & self.wants or kind & _ALWAYS:
-                getattr(self, call)(value)
+            if _KINDS[type(value)][0] & (self.wants | _ALWAYS):
+                self.tell(value)
+
+    def tell(self, value: Value) -> None:
+        """One of the above, whichever it is."""
+        getattr(self, _KINDS[type(value)][1])(value)
 
     def joined(self, watch: Watch) -> None:
         """It is told of ``watch`` from now on."""

@@ -10,7 +10,9 @@ import pytest
 from tests.conftest import need_kernel
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.live import CommandError, GuestDiedError, GuestTimeoutError
+from vhost_iommu.guest.recording import name_of
 from vhost_iommu.pytest_plugin import Bench
+from vhost_iommu.watch import Commanded, Moved, Noted, Value
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,39 @@ def test_a_live_guest_does_what_it_is_asked(vhost_iommu: Bench) -> None:
         guest.power_off()
         with pytest.raises(GuestDiedError, match="guest-shutdown"):
             guest.run("true")
+
+
+def test_a_recording_has_both_sides_in_order_and_commands_by_operation(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
+        with guest.recording() as seen:
+            guest.run("dd if=/dev/vda of=/dev/null bs=4k count=8 iflag=direct; echo '<4>the end' >/dev/kmsg")
+        assert len(seen.kernel("unmap")) == len(seen.operations) >= 8
+        for each in seen.operations:
+            assert each.kinds == {"CMD_TLBI_NH_VA": 1, "CMD_SYNC": 1}
+        assert any("the end" in line for line in seen.said)
+        assert sum(each.size for each in seen.dma if each.write) > 8 * 4096
+        # A page is mapped before DMA goes there, unmapped afterwards, and then invalidated.
+        page = seen.kernel("map")[0]
+        names = [name_of(each) for each in seen if touches(each, int(page.fields["iova"]))]
+        assert names[0] == "map"
+        assert names[1] == "Moved"
+        assert names[-2:] == ["unmap", "CMD_TLBI_NH_VA"]
+        assert not seen.gaps
+        with guest.recording() as nothing:
+            pass
+        assert list(nothing.commands()) == []
+
+
+def touches(it: Value, page: int) -> bool:
+    """Whether it is a mapping's, a transfer's or a command's of the page."""
+    match it:
+        case Noted(topic="iommu"):
+            return it.fields["iova"] == page
+        case Moved():
+            return it.iova & ~0xFFF == page
+        case Commanded():
+            return it.command.values().get("Address") == page
+    return False
 
 
 def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> None:

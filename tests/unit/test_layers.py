@@ -81,6 +81,7 @@ PARTS: dict[str, set[str]] = {
         "smmu",
         "terminal",
         "trace",
+        "watch",
     },
     "demo": {"config", "guest", "terminal"},
     "pytest_plugin": {"config", "errors", "guest"},

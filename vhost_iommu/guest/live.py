@@ -27,12 +27,13 @@ from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.line import Line
 from vhost_iommu.guest.payload import LinuxGuest, own_module
-from vhost_iommu.guest.recording import Recording, Tap
+from vhost_iommu.guest.recording import TRACEPOINTS, Recording, in_step, tracepoints
 from vhost_iommu.guest.run import Prepared
 from vhost_iommu.lab.faults import Fault, Injection
 from vhost_iommu.machine import Machine
 from vhost_iommu.terminal import plain
 from vhost_iommu.trace import Trace
+from vhost_iommu.watch import ALL, Kind, Noted
 
 #: Lines by which a kernel complains of itself, though it goes on.
 COMPLAINTS = (
@@ -105,15 +106,16 @@ class Guest:
     """A guest that runs, from ``boot``."""
 
     def __init__(
-        self, launch: Launch, prepared: Prepared, process: Running, lines: tuple[Line, Line], ear: Ear, tap: Tap
+        self, launch: Launch, prepared: Prepared, process: Running, lines: tuple[Line, Line], ear: Ear
     ) -> None:
         self._launch, self._prepared, self._process = launch, prepared, process
         self._console, self._second = lines
         self._agent = Agent(self._second)
-        self._ear, self._tap = ear, tap
+        self._ear = ear
         self._allowed: list[re.Pattern[str]] = []
         self._allowed_now: list[re.Pattern[str]] = []
         self._keep = False
+        self._recorded: Recording | None = None
         self._checked = (0, dict[str, int]())
         self._asked = False
         #: What its machine consists of: SMMUs and masters by name.
@@ -268,17 +270,42 @@ class Guest:
     # -- what it did, and what goes wrong ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[Recording]:
+    def recording(self, wants: Kind = ALL & ~Kind.USED, *, kernel: bool = True) -> Iterator[Recording]:
         """What drivers, SMMUs and masters do meanwhile; see Recording. It has all that the guest's CPUs had sent off
         before its end, and nothing of before its begin.
+
+        ``kernel``: with the kernel's tracepoints, where it has them, so that commands can be told by operation.
         """
+        traced = kernel and self._traces()
         self.settle()
-        with self._tap.recording() as seen:
+        with self.machine.recording(wants) as watched:
+            seen = Recording(watched)
+            self._ear.recordings += [seen]
+            began = time.monotonic_ns()
+            if traced:
+                self.run("echo vi-begin >/sys/kernel/tracing/trace_marker")
+                began = (began + time.monotonic_ns()) // 2
             try:
                 yield seen
             finally:
                 if self.running:
                     self.settle()
+                self._ear.recordings = [each for each in self._ear.recordings if each is not seen]
+        if traced and self.running:
+            found = tracepoints(
+                self.run("cat /sys/kernel/tracing/trace; echo 0 >/sys/kernel/tracing/tracing_on").output, began
+            )
+            seen.guest += in_step(found, seen.commands())
+        self._recorded = seen
+
+    def _traces(self) -> bool:
+        """Whether the kernel's tracepoints are there, which are on now."""
+        if not self._asked or not self._has_init:
+            return False
+        line = "&& ".join(f"echo 1 >events/iommu/{each}/enable " for each in TRACEPOINTS[:2])
+        line = f"cd /sys/kernel/tracing && echo 0 >tracing_on && echo mono >trace_clock && echo >trace && {line}"
+        line += f"&& echo 1 >tracing_on; (echo 1 >events/iommu/{TRACEPOINTS[2]}/enable) 2>/dev/null; cat tracing_on"
+        return self.run(f"({line}) 2>/dev/null", check=False).output.strip() == "1"
 
     def settle(self) -> None:
         """Wait until the machine has seen whatever the CPUs have sent off: a read that is answered comes behind the
@@ -358,15 +385,19 @@ class Guest:
             raise QemuError(f"QEMU does not do {command!r}")
         return answer
 
-    def _has_agent(self) -> None:
+    @property
+    def _has_init(self) -> bool:
+        """Whether it runs our init, and so can be asked for things."""
         guest = self._launch.guest_run.guest
-        if not isinstance(guest, LinuxGuest) or guest.initrd is not None:
+        return isinstance(guest, LinuxGuest) and guest.initrd is None
+
+    def _has_agent(self) -> None:
+        if not self._has_init:
             raise UsageError("this guest runs nothing of ours that could be asked; use send() and expect()")
 
     def _wait_ready(self, seconds: float) -> None:
         self._asked = True
-        guest = self._launch.guest_run.guest
-        if not isinstance(guest, LinuxGuest) or guest.initrd is not None:
+        if not self._has_init:
             return
         try:
             with self._alive():
@@ -419,6 +450,8 @@ class Ear:
         self.complaints: list[str] = []
         #: The line that told of the guest's death.
         self.death: str | None = None
+        #: Those in which lines stand.
+        self.recordings: list[Recording] = []
 
     def __call__(self, data: bytes) -> None:
         if self._said < LIMIT:
@@ -433,6 +466,10 @@ class Ear:
 
     def _heard(self, line: str) -> None:
         self.lines.append(line)
+        if self.recordings:
+            said = Noted(0, time.monotonic_ns(), "guest", "console", "line", {"text": line})
+            for each in self.recordings:
+                each.guest.append(said)
         if self.death is None and self._deaths.search(line):
             self.death = line
         elif self._complaints.search(line):
@@ -485,7 +522,6 @@ def boot(
     UsageError: something of it cannot be had. GuestError: see its subclasses.
     """
     config = machine if isinstance(machine, MachineConfig) else load_machine(str(machine))
-    tap = Tap()
     wishes = Wishes(
         kernel=None if kernel is None else str(kernel),
         append=append,
@@ -502,9 +538,10 @@ def boot(
         launcher=launcher,
         live=config.guest.kind == "linux",
     )
-    launch = Launch(config, wishes, trace=Trace(tap), assets=assets, on_note=on_note)
+    # What looks on from the begin has the core tell: so far it tells nobody who comes later.
+    launch = Launch(config, wishes, trace=Trace(lambda record: None), assets=assets, on_note=on_note)
     try:
-        with _booted(launch, tap, (*_DEATHS, *deaths), on_line) as guest:
+        with _booted(launch, (*_DEATHS, *deaths), on_line) as guest:
             guest.allow(*allow)
             if not paused:
                 guest.resume()
@@ -515,7 +552,7 @@ def boot(
 
 
 @contextlib.contextmanager
-def _booted(launch: Launch, tap: Tap, deaths: Sequence[str], on_line: Callable[[str], None]) -> Iterator[Guest]:
+def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None]) -> Iterator[Guest]:
     """The guest, paused at its begin; at the end it is no more, and its folder stays if anything went wrong."""
     with contextlib.ExitStack() as stack:
         lines: list[Line] = []
@@ -537,7 +574,7 @@ def _booted(launch: Launch, tap: Tap, deaths: Sequence[str], on_line: Callable[[
         lines += [Line(process.console, ear, "utf-8"), Line(process.agent)]
         for hears in hearing:
             hears()
-        guest = Guest(launch, prepared, process, (lines[0], lines[1]), ear, tap)
+        guest = Guest(launch, prepared, process, (lines[0], lines[1]), ear)
         yield guest
         prepared.failed = guest.kept
 
