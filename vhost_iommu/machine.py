@@ -16,10 +16,10 @@ from typing import Any
 from . import _core
 from .config import BlockOptions, EngineOptions, FunctionConfig, MachineConfig, MasterConfig, SmmuConfig
 from .errors import UsageError
-from .lab.faults import Lab, Later
+from .lab.faults import Astray, Lab, Later
 from .masters.atc import Answering, Atc
 from .masters.engine import TestEngine
-from .masters.port import Port
+from .masters.port import Port, Stray
 from .masters.prompt import Post
 from .masters.storage import Storage, open_storage
 from .masters.virtio_blk import VirtioBlk
@@ -94,6 +94,8 @@ class Machine:
         #: Each is an Instance, and of its model's own type besides.
         self.smmus: dict[str, Any] = {}
         self.masters: dict[str, Window] = {}
+        #: What masters behind SMMUs do beside their work, when they are wrong.
+        self.strays: dict[str, Stray] = {}
         self.functions: list[PciFunction] = []  #: as ``config.functions``
         self._storages: list[Storage] = []
         try:
@@ -133,7 +135,10 @@ class Machine:
             bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
         if smmu is not None:
             bars[0] = BarMap([(0, smmu)], wide=False)
-        self.functions.append(PciFunction(config.name, bars, memory=memory))
+        made = PciFunction(config.name, bars, memory=memory)
+        if config.smmu is not None:
+            made.socket = self.lab.socket(config.smmu.name)
+        self.functions.append(made)
 
     def _smmu(self, config: SmmuConfig, memory: Memory, watch: Watch) -> Instance:
         smmu: Instance = MODELS[config.model].make(
@@ -155,9 +160,12 @@ class Machine:
 
     def _master(self, config: MasterConfig, memory: Memory, smmu: Instance | None, watch: Watch) -> Window:
         port = Port(config.name, memory, smmu, config.stream_ids, watch=watch)
+        wrong = Astray()
         if smmu is not None:
             behind = [each for each in self.config.masters if each.smmu is not None]
-            port.rewrite = self.lab.rewrite(config.name, alone=len(behind) == 1)
+            self.strays[config.name] = Stray(port)
+            wrong = self.lab.master(config.name, self.strays[config.name], alone=len(behind) == 1)
+            port.rewrite, port.on_reset = wrong.rewrite, wrong.on_reset
         wire = self._wire(memory, config.name, "", watch)
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:
@@ -176,6 +184,8 @@ class Machine:
             case options:
                 assert isinstance(options, EngineOptions)
                 port.atc = self._atc(config, options, smmu)
+                if port.atc is not None:
+                    port.atc.invalidation = wrong.invalidation
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
         watch.master_lock(master.turns)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import heapq
 import logging
+import math
 import os
 import select
 import signal
@@ -118,6 +119,7 @@ class Channel:
         seconds = int(SEND_TIMEOUT)
         timeout = struct.pack("@ll", seconds, int((SEND_TIMEOUT - seconds) * 1e6))
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        self._mute = False
         #: Holds what the last ``receive`` brought.
         self.buffer = bytearray(RECEIVE_SIZE)
         self._buffers = [self.buffer]
@@ -170,6 +172,8 @@ class Channel:
 
     def send(self, message: bytes) -> bool:
         """Send all of ``message``, or break the channel and return False. Waits at most about SEND_TIMEOUT."""
+        if self._mute:
+            return True
         self._acquire()
         try:
             sent = self._send(message, _NOSIGNAL)
@@ -182,6 +186,19 @@ class Channel:
         finally:
             self._release()
         return True
+
+    def heed(self, asked: Callable[[], float | None], stop: int) -> bool:
+        """Wait before a message as ``asked`` says (PciFunction.socket), in this client's thread and holding nothing;
+        False: the conversation is over, as it is when the client goes or the eventfd ``stop`` is readable meanwhile.
+        """
+        seconds = asked()
+        if not seconds:
+            return seconds is not None
+        self._mute = self._mute or math.isinf(seconds)
+        poll = select.poll()
+        poll.register(stop, select.POLLIN)
+        poll.register(self._socket, select.POLLRDHUP)
+        return not poll.poll(None if math.isinf(seconds) else seconds * 1000)
 
     def _unsent(self, problem: int | None) -> None:
         if problem == errno.EAGAIN:
@@ -716,13 +733,15 @@ class Server:
         tell = Quiet(endpoint.function.name, logger=log.name, level=logging.INFO)
         try:
             for client in endpoint.clients(self._stop):
-                channel = self._channel(client, complain)
+                # The pump answers by itself what nobody is to be asked of.
+                kind = self._channel if endpoint.function.socket is None else Channel
+                channel = kind(client, complain)
                 with self._lock:
                     self._channels[endpoint] = channel
                     if self._stopping:
                         channel.shutdown()
                 try:
-                    _converse(endpoint.function, channel, complain, tell)
+                    _converse(endpoint.function, channel, complain, tell, self._stop)
                 finally:
                     with self._lock:
                         del self._channels[endpoint]
@@ -737,11 +756,13 @@ class Server:
 
 
 def _converse(
-    function: PciFunction, channel: Channel, complain: Callable[[str], None], tell: Callable[[str], None]
+    function: PciFunction, channel: Channel, complain: Callable[[str], None], tell: Callable[[str], None], stop: int
 ) -> None:
     """Serve one client until it goes."""
     tell("a client is here")
     session = Session(function, channel.send, complain)
+    if (socket := function.socket) is not None:
+        session.connection.heed = lambda: channel.heed(socket, stop)
     try:
         channel.converse(function, session.connection)
     finally:

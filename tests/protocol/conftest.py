@@ -9,7 +9,7 @@ from tests.conftest import missing
 from vhost_iommu import _core, server
 
 #: Whose servers are threads here, and whose are processes.
-THREADS, PROCESSES = {"test_server", "test_daemon", "test_neighbours"}, {"test_serve"}
+THREADS, PROCESSES = {"test_server", "test_daemon", "test_neighbours", "test_wrong_daemon"}, {"test_serve"}
 
 
 def name_of(module: object) -> str:

@@ -23,6 +23,7 @@ from ..smmu.ats import (
     PageResponse,
     PrgResponse,
 )
+from ..smmu.seams import Deliver, Verdict
 from ..smmu.transaction import Answer, Outcome, Transaction
 
 #: Addresses of requests are in units of this many bytes.
@@ -131,6 +132,10 @@ class Atc:
         #: log2 of the sizes that entries have, or had.
         self._shifts: set[int] = set()
         self._held: list[AtsInvalidation] = []
+        #: The seam of an ATC (docs/faults.md): asked of each invalidation, what it names and what completes it.
+        #: IGNORE: it times out; HOLD: it is completed later, by the seam.
+        self.invalidation: Deliver | None = None
+        self._withheld: set[AtsInvalidation] = set()
         self._groups: dict[tuple[int, int], _Group] = {}
         self.hits = 0
         self.misses = 0
@@ -148,7 +153,7 @@ class Atc:
     @property
     def held(self) -> int:
         """Invalidations that wait to be released."""
-        return len(self._held)
+        return len(self._held) + len(self._withheld)
 
     def reset(self) -> None:
         """As after a function level reset: nothing is cached, so invalidations that were held have completed."""
@@ -156,6 +161,8 @@ class Atc:
             self._clear()
             self._groups.clear()
             self.answer_invalidations(Answering.COMPLETE)
+            for withheld in tuple(self._withheld):
+                self._complete(withheld)
             self.answering = self._at_reset
 
     # -- transactions ----------------------------------------------------------------------------------------
@@ -305,12 +312,27 @@ class Atc:
                 address=invalidation.address,
                 size=invalidation.size,
             )
-        if self.answering is not Answering.HOLD:
-            self._answer(invalidation)
-        elif len(self._held) < MOST_HELD:
+        verdict = Verdict.EXECUTE
+        if self.invalidation is not None:
+            what = f"{invalidation.size:#x} bytes at {invalidation.address:#x} of StreamID {invalidation.sid:#x}"
+            verdict = self.invalidation(what, lambda: self._complete(invalidation))
+        holds = verdict is Verdict.HOLD or (verdict is Verdict.EXECUTE and self.answering is Answering.HOLD)
+        if verdict is Verdict.IGNORE or (holds and self.held >= MOST_HELD):
+            invalidation.time_out()
+        elif verdict is Verdict.HOLD:
+            self._withheld.add(invalidation)
+        elif holds:
             self._held.append(invalidation)
         else:
-            invalidation.time_out()
+            self._answer(invalidation)
+
+    def _complete(self, invalidation: AtsInvalidation) -> None:
+        """One that the seam has withheld, once."""
+        with self.smmu.lock:
+            if invalidation in self._withheld:
+                self._withheld.discard(invalidation)
+                self._forget(invalidation)
+                invalidation.complete()
 
     def answer_invalidations(self, answering: Answering) -> None:
         """Answer those that come like this from now on, and those that are held, unless they are to be held on."""

@@ -945,8 +945,7 @@ class TestEngine(Window):
 
     def reset(self) -> None:
         with self.turns:
-            self.gate.close()
-            self.gate = Gate(self.port, self.turns)
+            self.renew()
             self._frames = {}
             self._jobs = []
             if self.port.atc is not None:

@@ -68,6 +68,12 @@ class Master(ABC):
         finally:
             self._working = False
 
+    def renew(self) -> None:
+        """No access of before passes any more; for a reset, which holds ``turns``."""
+        self.gate.close()
+        self.gate = Gate(self.port, self.turns)
+        self.port.on_reset()
+
     def stop(self) -> None:
         """No more DMA until the next reset; a ``work`` under way returns within a bounded step."""
         self.gate.close()

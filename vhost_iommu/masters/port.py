@@ -149,6 +149,8 @@ class Port:
         #: The ATC of those transactions that name a user of it; None: they cannot.
         self.atc: Atc | None = None
         self._rewrite: Callable[[Transaction], Transaction] | None = None
+        #: Told of each reset of the master, under its lock: must not block.
+        self.on_reset: Callable[[], None] = lambda: None
         self._bell: DiskBell | None = None
         #: What was last found out of an SMMU's requests: whether it serves disks, too.
         self._asked: Requests | None = None
@@ -454,6 +456,30 @@ class Port:
         if self.watch.on:
             self.watch.moved(self.name, iova, size, done, why.value, write=write)
         return Abort(iova + done, done, why)
+
+
+class Stray:
+    """Accesses that a master makes beside its work, as it is wrong: through its SMMU, but by no gate and no seam."""
+
+    def __init__(self, port: Port) -> None:
+        self.port = Port(port.name, port.memory, port.smmu, port.sids, watch=port.watch)
+
+    @property
+    def moved(self) -> int:
+        """Bytes of all of them that reached memory, or were read there."""
+        return self.port.bytes_read + self.port.bytes_written
+
+    def __call__(self, transaction: Transaction) -> str:
+        """Make it, a write with bytes of 0x5a; what came of it. One that stalls is forgotten."""
+        attributes = Attributes(transaction.sid, transaction.ssid, transaction.privileged, transaction.instruction)
+        before = self.moved
+        found: object
+        if transaction.write:
+            found = self.port.write(transaction.iova, b"\x5a" * transaction.size, attributes)
+        else:
+            found = self.port.read(transaction.iova, transaction.size, attributes)
+        how = found.why.value if isinstance(found, Abort) else "stalled" if isinstance(found, Waiting) else "answered"
+        return f"{how}, {self.moved - before} bytes moved"
 
 
 def _access(attributes: Attributes) -> int:

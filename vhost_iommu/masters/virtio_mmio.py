@@ -334,9 +334,8 @@ class VirtioMmio(Window):
 
     def _restart(self) -> None:
         """As after power on; rings and requests of before hold a gate that is closed for good."""
-        self.gate.close()
+        self.renew()
         self._take_all()
-        self.gate = Gate(self.port, self.turns)
         self.registers.reset()
         self._interrupts.status = self._interrupts.unread = 0
         self.features = RingFeatures()

@@ -7,7 +7,7 @@ seam is refused. All else of an instance is sealed: what is assigned there raise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import UsageError
 from ..layout import Layout
 from ..memory import Ended, MemoryLike
+from .transaction import Stall
 
 C = TypeVar("C", bound=type)
 
@@ -42,6 +43,14 @@ Aborts = Callable[[str, int], bool]
 Acknowledge = Callable[[str], int | None]
 #: Asked of each interrupt: (its source, such as "eventq"; what sends it). Ignored, it is lost; who holds it sends it.
 Deliver = Callable[[str, Callable[[], None]], Verdict]
+#: Of stalls that end, or that software is told of, at the same time: (what befalls them, "resume", "terminate" or
+#: "report"; the stalls), which comes first. All of them are in the answer.
+Order = Callable[[str, Sequence[Stall]], Sequence[Stall]]
+
+
+#: Asked of each message of a client: the seconds after which it is carried out; infinite: never, nor is anything sent
+#: any more; None: the connection is closed instead.
+Socket = Callable[[], float | None]
 #: Whether a queue that software reads, such as "eventq", has room for a record, if it has any.
 Room = Callable[[str], bool]
 
@@ -62,11 +71,11 @@ class Bound(Protocol):
 class Seams:
     """The seams of one SMMU, none of them set at first; they may be set and cleared at any time, from any thread.
 
-    Only ``memory`` has to be set before the instance is made, which then is the reference's alone: the core reads
-    memory by itself.
+    ``memory`` and ``socket`` alone have to be set before the instance is made: the core reads memory by itself, so that
+    an instance with that seam is the reference's; and a client once served by the pump stays so.
     """
 
-    __slots__ = ("_bound", "acknowledge", "gate", "memory", "message", "room", "wire")
+    __slots__ = ("_bound", "acknowledge", "gate", "memory", "message", "room", "socket", "stalls", "wire")
 
     gate: Gate | None
     memory: Aborts | None
@@ -74,6 +83,8 @@ class Seams:
     message: Deliver | None
     wire: Deliver | None
     room: Room | None
+    stalls: Order | None
+    socket: Socket | None
     _bound: Bound | None
 
     def __init__(
@@ -85,19 +96,22 @@ class Seams:
         message: Deliver | None = None,
         wire: Deliver | None = None,
         room: Room | None = None,
+        stalls: Order | None = None,
+        socket: Socket | None = None,
     ) -> None:
         for name, value in (
             ("_bound", None), ("gate", gate), ("memory", memory), ("acknowledge", acknowledge),
-            ("message", message), ("wire", wire), ("room", room),
+            ("message", message), ("wire", wire), ("room", room), ("stalls", stalls), ("socket", socket),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in NAMES:
             raise UsageError(f"there is no seam {name!r}; they are {', '.join(NAMES)} (docs/faults.md)")
-        if name == "memory" and self._bound is not None and (self.memory is None) != (value is None):
+        early = name in _EARLY and self._bound is not None
+        if early and (getattr(self, name) is None) != (value is None):
             raise UsageError(
-                "the seam 'memory' is set before an SMMU is made, and stays: give Seams(memory=…) to Smmu(seams=…)"
+                f"the seam {name!r} is set before an SMMU is made, and stays: give Seams({name}=…) to Smmu(seams=…)"
             )
         object.__setattr__(self, name, value)
         if self._bound is not None:
@@ -132,7 +146,9 @@ class Seams:
 
 
 #: What may be set.
-NAMES = ("gate", "memory", "acknowledge", "message", "wire", "room")
+NAMES = ("gate", "memory", "acknowledge", "message", "wire", "room", "stalls", "socket")
+#: Of these, what is set before an SMMU is made.
+_EARLY = ("memory", "socket")
 
 
 class SeamMemory:

@@ -86,6 +86,8 @@ class Connection:
         self.regions: Regions | None = None
         #: Whether the client takes a posted write of ours (DMA_WRITE) of a word now.
         self.may_post: Callable[[], bool] = lambda: False
+        #: Asked before each message is carried out, and may take its time; False: the conversation is over.
+        self.heed: Callable[[], bool] | None = None
         self._send = send
         self._complain = complain
         self._tail = bytearray()  # of a message whose end has not come yet
@@ -123,6 +125,8 @@ class Connection:
                 if left < size:
                     self._need = size
                     break
+                if self.heed is not None and not self.heed():
+                    return False
                 stop = at + size
                 if command in _ACCESSES and self._access(msg_id, flags, data, at, stop):
                     close_fds(self._tail_fds)  # it has no use for any
@@ -155,7 +159,7 @@ class Connection:
         """What ``feed`` does with the first REGION_READ_SIZE bytes of ``buffer`` when they are all that came and
         a REGION_READ: the guest's CPU waits for it, so here is all that it takes, in a row. False: ``feed`` them.
         """
-        if self.regions is None or self._tail:
+        if self.regions is None or self._tail or self.heed is not None:
             return False
         msg_id, command, size, flags, _, offset, region, count = ACCESS.unpack_from(buffer)
         if command != _READ or size != REGION_READ_SIZE or flags or count > MAX_DATA_XFER_SIZE:

@@ -228,6 +228,9 @@ class PciFunction:
         ValueError: two BARs claim one index, or a number is out of range.
         """
         self.name = name
+        #: Asked of each message of the client when it is carried out (docs/faults.md): after so many seconds; infinite:
+        #: never; None: the connection is closed instead. Set before a client is there.
+        self.socket: Callable[[], float | None] | None = None
         self.memory = memory or Memory()
         self.interrupts = Interrupts(msix_vectors, intx=intx)
         self.bars = dict(bars)

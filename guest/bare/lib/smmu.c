@@ -124,7 +124,7 @@ uint32_t vt_smmu_event_interrupt(struct vt_smmu *smmu, const struct vt_smmu_conf
 
 static uint32_t mask(unsigned int bits) { return (1U << bits) - 1; }
 
-void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1)
+void vt_smmu_place(struct vt_smmu *smmu, uint64_t word0, uint64_t word1)
 {
 	uint32_t full = 1U << smmu->command_bits;
 	uint64_t *entry = smmu->commands + 2 * (smmu->command_prod & mask(smmu->command_bits));
@@ -135,6 +135,11 @@ void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1)
 	entry[1] = word1;
 	vt_barrier();
 	smmu->command_prod = (smmu->command_prod + 1) & mask(smmu->command_bits + 1);
+}
+
+void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1)
+{
+	vt_smmu_place(smmu, word0, word1);
 	set(smmu, CMDQ_PROD, smmu->command_prod);
 }
 

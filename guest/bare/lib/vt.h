@@ -200,7 +200,9 @@ enum vt_rights { VT_READ = 1, VT_WRITE = 2 };
 /* Bring the SMMU 'config' up with an empty linear stream table: every stream faults. Ends the guest if it cannot.
  * It may be up already: then it starts anew, whatever was done to it, but for ASIDs that were used. */
 void vt_smmu_start(struct vt_smmu *smmu, const struct vt_smmu_config *config);
-/* Put one command on the queue; waits for room. */
+/* Put one command on the queue, of which the SMMU is told with the next; waits for room. */
+void vt_smmu_place(struct vt_smmu *smmu, uint64_t word0, uint64_t word1);
+/* The same, and the SMMU is told. */
 void vt_smmu_command(struct vt_smmu *smmu, uint64_t word0, uint64_t word1);
 /* CMD_SYNC; false when it did not complete within a second or the queue stopped on an error. */
 bool vt_smmu_sync(struct vt_smmu *smmu);

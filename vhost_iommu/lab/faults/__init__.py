@@ -8,8 +8,8 @@ Law: a fault sets seams and nothing else; it says each time that it struck, and 
 from __future__ import annotations
 
 from .fault import Fault
-from .injection import Injection, Later, Parameter, Seen
+from .injection import Bare, Injection, Later, Parameter, Seen
 from .kinds import FAULTS
-from .lab import Lab
+from .lab import Astray, Lab
 
-__all__ = ["FAULTS", "Fault", "Injection", "Lab", "Later", "Parameter", "Seen"]
+__all__ = ["FAULTS", "Astray", "Bare", "Fault", "Injection", "Lab", "Later", "Parameter", "Seen"]

@@ -7,7 +7,9 @@ Law: a kind overrides methods of ``Injection``, one for each seam, and does noth
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
@@ -15,20 +17,23 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_t
 from ...errors import UsageError
 from ...layout import Layout
 from ...smmu.seams import Refuse, Verdict
-from ...smmu.transaction import Transaction
+from ...smmu.transaction import Stall, Transaction
 
 #: (seconds, function): has the function called later, by another thread.
 Later = Callable[[float, Callable[[], None]], None]
+#: A parameter that is a number of seconds is at most this.
+DAY = 86400.0
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of one kind of fault; ``kind`` is int, float or what Literal holds."""
+    """A parameter of one kind of fault; ``kind`` is int, float, str (of this ``form``) or what Literal holds."""
 
     name: str
     kind: Any
     default: Any
     about: str
+    form: str = ""  #: a pattern
 
     @property
     def needed(self) -> bool:
@@ -42,11 +47,18 @@ class Parameter:
     def expected(self) -> str:
         if self.choices:
             return f"it is one of {', '.join(self.choices)}"
-        return "it is a number, 0 or more" if self.kind is float else "it is a whole number, 0 or more"
+        if self.form:
+            return f"it is {self.about}"
+        return f"it is a number, 0 to {DAY:g}" if self.kind is float else "it is a whole number, 0 or more"
 
     def check(self, fault: str, value: Any) -> None:
         types = (int, float) if self.kind is float else (int,)
-        fits = value in self.choices if self.choices else type(value) in types and value >= 0
+        if self.choices:
+            fits = value in self.choices
+        elif self.form:
+            fits = re.fullmatch(self.form, str(value)) is not None
+        else:
+            fits = type(value) in types and value >= 0 and (self.kind is not float or _finite(value))
         if not fits:
             raise UsageError(f"{fault}: '{self.name}' is {value!r}; {self.expected}")
 
@@ -61,11 +73,28 @@ class Seen:
     fails: tuple[str, ...] = ()  #: cases that fail
     dies: bool = False  #: the guest does not end well
     machine: str = "smmuv3-linux"
+    cases: tuple[str, ...] = ()  #: in which it is met; none: those that any fault of the machine is met in
+    own: tuple[str, ...] = ()  #: NAME=LINE, of these such as no guest has by itself
 
 
-def parameter(about: str, default: Any = dataclasses.MISSING) -> Any:
-    """Declares a parameter in an Injection; without a default it has to be given."""
-    return dataclasses.field(default=default, metadata={"about": about}, kw_only=True)
+@dataclass(frozen=True)
+class Bare:
+    """What a bare-metal program saw of a fault that stock Linux cannot meet; tests/boot asserts it."""
+
+    fault: str  #: its parameters, as ``--fault`` takes them
+    program: str  #: of guest/bare
+    case: str  #: of it, which passes
+    then: str  #: what software sees, in a sentence
+    machine: str = "smmuv3-everything-bare"
+
+
+def _finite(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds <= DAY
+
+
+def parameter(about: str, default: Any = dataclasses.MISSING, form: str = "") -> Any:
+    """Declares a parameter in an Injection; without a default it has to be given. ``form``: what a text matches."""
+    return dataclasses.field(default=default, metadata={"about": about, "form": form}, kw_only=True)
 
 
 class Asked(Protocol):
@@ -94,17 +123,22 @@ class Host(Protocol):
     def proceed(self, smmu: str) -> None:
         """Go on with commands that were held."""
 
+    def stray(self, master: str, transaction: Transaction) -> str:
+        """Have a master make ``transaction`` beside its work; what came of it, in words. From any thread."""
+        ...
+
 
 @dataclass
 class Injection:
     """A fault at work. A kind of fault is a subclass that overrides the seams it is about; its docstring says what it
-    does, ``SECTION`` where the specification has what it breaks, and ``LINUX`` what Linux 6.12 does.
+    does, ``SECTION`` where the specification has what it breaks, and ``LINUX`` or ``BARE`` what guests see of it.
     """
 
     KIND: ClassVar[str] = ""
     TARGET: ClassVar[Literal["smmu", "master"]] = "smmu"
     SECTION: ClassVar[str] = ""
     LINUX: ClassVar[tuple[Seen, ...]] = ()
+    BARE: ClassVar[tuple[Bare, ...]] = ()  #: where stock Linux cannot meet it
     LATER: ClassVar[bool] = False  #: it does something later
 
     fault: Asked
@@ -112,6 +146,8 @@ class Injection:
     name: str  #: of whom it befalls
     struck: int = dataclasses.field(default=0, init=False)
     _passed: int = dataclasses.field(default=0, init=False)
+    _taken: int = dataclasses.field(default=0, init=False)
+    _ended: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.random = Random(self.fault.seed)
@@ -120,14 +156,16 @@ class Injection:
     def parameters(cls) -> dict[str, Parameter]:
         hints = get_type_hints(cls)
         return {
-            each.name: Parameter(each.name, hints[each.name], each.default, each.metadata["about"])
+            each.name: Parameter(
+                each.name, hints[each.name], each.default, each.metadata["about"], each.metadata["form"]
+            )
             for each in dataclasses.fields(cls)
             if "about" in each.metadata
         }
 
     @property
     def spent(self) -> bool:
-        return self.fault.count != 0 and self.struck >= self.fault.count
+        return self.fault.count != 0 and self._taken >= self.fault.count
 
     @property
     def over(self) -> bool:
@@ -136,14 +174,29 @@ class Injection:
 
     def strikes(self, what: str) -> bool:
         """Whether it strikes at this chance, which is ``what``; it says so."""
-        if self.spent:
+        if not self.takes():
+            return False
+        self.strike(what)
+        return True
+
+    def takes(self) -> bool:
+        """Whether it takes this chance: then it strikes, now or later."""
+        if self.spent or self._ended:
             return False
         self._passed += 1
         if self._passed <= self.fault.after:
             return False
+        self._taken += 1
+        return True
+
+    def strike(self, what: str) -> None:
+        """It strikes, because of a chance that it took; it says so."""
         self.struck += 1
         self.lab.tell(self, what)
-        return True
+
+    def end(self) -> None:
+        """It takes no chance any more."""
+        self._ended = True
 
     # What a kind overrides; None, or no change: nothing is wrong.
 
@@ -165,5 +218,17 @@ class Injection:
     def room(self, queue: str) -> bool:
         return True
 
+    def stalls(self, what: str, stalls: Sequence[Stall]) -> Sequence[Stall] | None:
+        return None
+
+    def socket(self) -> float | None:
+        return 0.0
+
     def rewrite(self, transaction: Transaction) -> Transaction:
         return transaction
+
+    def on_reset(self) -> None:
+        pass
+
+    def invalidation(self, what: str, complete: Callable[[], None]) -> Verdict | None:
+        return None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
-from ...smmu.seams import Aborts, Room, Seams, Verdict
-from ...smmu.transaction import Transaction
+from ...smmu.seams import Aborts, Deliver, Order, Room, Seams, Socket, Verdict
+from ...smmu.transaction import Stall, Transaction
 from ...watch import Watches
 from .fault import Fault
 from .injection import Injection, Later
@@ -25,7 +26,18 @@ log = logging.getLogger("vhost_iommu.lab")
 MOST_TOLD = 10
 
 #: The seams of an SMMU that an Injection may override.
-_SEAMS = ("gate", "memory", "acknowledge", "message", "wire", "room")
+_SEAMS = ("gate", "memory", "acknowledge", "message", "wire", "room", "stalls", "socket")
+#: Of these, what an SMMU has from its making on, and keeps.
+_KEPT = ("memory", "socket")
+
+
+@dataclass(frozen=True)
+class Astray:
+    """What the port and the ATC of one master are to ask; None: nothing is wrong there."""
+
+    rewrite: Callable[[Transaction], Transaction] | None = None
+    on_reset: Callable[[], None] = lambda: None
+    invalidation: Deliver | None = None
 
 
 class Lab:
@@ -41,6 +53,7 @@ class Lab:
         self._gone: list[Injection] = []
         self._faults = tuple(faults)
         self._seams: dict[str, Seams] = {}
+        self._strays: dict[str, Callable[[Transaction], str]] = {}
 
     def account(self) -> list[tuple[str, Fault, int]]:
         """Of each fault whom it befell, and how often it struck."""
@@ -57,11 +70,31 @@ class Lab:
             log.warning("%s: the compiled core gives way to the reference, which meets %s", smmu, names)
         elif seams.gate is not None or seams.message is not None:
             log.warning("%s: commands are not consumed by the compiled core while faults may strike at them", smmu)
+        if seams.socket is not None:
+            log.warning("%s: its client is not served by the compiled pump, as faults strike at messages", smmu)
         return seams
 
-    def rewrite(self, master: str, alone: bool = True) -> Callable[[Transaction], Transaction] | None:
-        """What the master's port does to its transactions; None: nothing."""
-        mine = [each for each in self._begin("master", master, alone) if _overrides(each, "rewrite")]
+    def master(
+        self, master: str, stray: Callable[[Transaction], str] = lambda transaction: "lost", alone: bool = True
+    ) -> Astray:
+        """What befalls the master of this name; ``stray`` has it make a transaction beside its work."""
+        mine = self._begin("master", master, alone)
+        self._strays[master] = stray
+        resets = [each for each in mine if _overrides(each, "on_reset")]
+        invalidations = [each for each in mine if _overrides(each, "invalidation")]
+
+        def on_reset() -> None:
+            for each in resets:
+                each.on_reset()
+
+        ask = _first("invalidation", Verdict.EXECUTE)(invalidations) if invalidations else None
+        return Astray(self._rewrite(master, [each for each in mine if _overrides(each, "rewrite")]), on_reset, ask)
+
+    def socket(self, smmu: str) -> Socket | None:
+        """What befalls the client of the function whose SMMU has this name; None: nothing."""
+        return self._seams[smmu].socket
+
+    def _rewrite(self, master: str, mine: Sequence[Injection]) -> Callable[[Transaction], Transaction] | None:
         if not mine:
             return None
         log.warning("%s: its transactions are not carried out by the compiled core, as %s may strike", master,
@@ -86,7 +119,7 @@ class Lab:
     def arm(self, fault: Fault) -> Injection:
         """Put one more fault to work while the machine runs; UsageError: it cannot begin then."""
         kind = FAULTS[fault.kind]
-        if kind.TARGET == "master" or kind.memory is not Injection.memory:
+        if kind.TARGET == "master" or any(getattr(kind, seam) is not getattr(Injection, seam) for seam in _KEPT):
             raise UsageError(
                 f"{fault.kind} cannot begin while the machine runs; have it there from the machine's begin"
             )
@@ -103,8 +136,10 @@ class Lab:
     def disarm(self, injection: Injection) -> None:
         """It strikes no more, and what it had held goes on."""
         self._gone.append(injection)
-        self._set_again(injection.name)
-        self.proceed(injection.name)
+        injection.end()
+        if injection.TARGET == "smmu":
+            self._set_again(injection.name)
+            self.proceed(injection.name)
 
     def number(self, injection: Injection) -> int:
         """By which ``injection`` finds it: its place in ``account``."""
@@ -121,9 +156,9 @@ class Lab:
         seams = self._seams[smmu]
         mine = [each for _, each in self._begun if each.name == smmu and not each.over and each not in self._gone]
         for seam in _SEAMS:
-            if seam != "memory" and not any(_overrides(each, seam) for each in mine):
+            if seam not in _KEPT and not any(_overrides(each, seam) for each in mine):
                 setattr(seams, seam, None)
-        self._set(seams, [each for each in mine if not _overrides(each, "memory")])
+        self._set(seams, [each for each in mine if not any(_overrides(each, seam) for seam in _KEPT)])
 
     def _begin(self, target: str, name: str, alone: bool) -> list[Injection]:
         begun = []
@@ -148,7 +183,7 @@ class Lab:
 
         def ask(*what: Any) -> Any:
             answer = composed(*what)
-            if seam != "memory" and getattr(seams, seam) is ask and all(each.over for each in asked):
+            if seam not in _KEPT and getattr(seams, seam) is ask and all(each.over for each in asked):
                 setattr(seams, seam, None)
             return answer
 
@@ -158,7 +193,7 @@ class Lab:
         """``injection`` strikes: say so."""
         count, of = injection.struck, injection.fault.count
         if count <= MOST_TOLD:
-            times = f"{count} of {of}" if of else f"{count}"
+            times = f"{count} of {of}" if of >= count else f"{count}"
             more = "; the next are counted, not told" if count == MOST_TOLD and of != MOST_TOLD else ""
             log.warning("%s: %s struck (%s): %s%s", injection.name, injection.KIND, times, what, more)
         watch = None if self.watches is None else self.watches.of(injection.name)
@@ -170,6 +205,9 @@ class Lab:
 
     def proceed(self, smmu: str) -> None:
         self._seams[smmu].proceed()
+
+    def stray(self, master: str, transaction: Transaction) -> str:
+        return self._strays[master](transaction)
 
 
 def _overrides(injection: Injection, seam: str) -> bool:
@@ -205,6 +243,21 @@ def _room(asked: Sequence[Injection]) -> Room:
     return room
 
 
+def _stalls(asked: Sequence[Injection]) -> Order:
+    def order(what: str, stalls: Sequence[Stall]) -> Sequence[Stall]:
+        return next((found for each in asked if (found := each.stalls(what, stalls)) is not None), stalls)
+
+    return order
+
+
+def _socket(asked: Sequence[Injection]) -> Socket:
+    def socket() -> float | None:
+        found = [each.socket() for each in asked]  # each counts its own chances
+        return None if None in found else sum(each for each in found if each is not None)
+
+    return socket
+
+
 _COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
     "gate": _first("gate", Verdict.EXECUTE),
     "memory": _memory,
@@ -212,4 +265,6 @@ _COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
     "message": _first("message", Verdict.EXECUTE),
     "wire": _first("wire", Verdict.EXECUTE),
     "room": _room,
+    "stalls": _stalls,
+    "socket": _socket,
 }

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of masters: transactions that go astray."""
+"""Faults of masters: transactions that go astray, and those that come when their time is over."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 from ...smmu.transaction import Transaction
 from .injection import Injection, Seen, parameter
+
+#: Cases in which a guest does nothing for a while, or gives a disk back.
+_WAITS = "waits=sleep 2"
+_UNBINDS = 'unbinds=cd /sys/bus/platform/drivers/virtio-mmio; for each in *.*; do echo "$each" >unbind; done; sleep 2'
 
 
 @dataclass
@@ -42,8 +47,7 @@ class WrongStream(Injection):
     ssid: int | None = parameter("the SubstreamID that it carries", None)
 
     def rewrite(self, transaction: Transaction) -> Transaction:
-        what = f"{'write' if transaction.write else 'read'} of {transaction.size} bytes at {transaction.iova:#x}"
-        if not self.strikes(f"a {what} carries another stream"):
+        if not self.strikes(f"a {_said(transaction)} carries another stream"):
             return transaction
         if self.sid is not None:
             transaction = dataclasses.replace(transaction, sid=self.sid)
@@ -73,7 +77,106 @@ class WrongAddress(Injection):
         return dataclasses.replace(transaction, iova=iova)
 
 
+@dataclass
+class StaleDma(Injection):
+    """A master's transaction is made once more, some time later: its address is stale by then, as what was mapped there
+    may be unmapped, or the guest may have crashed. A write is one of bytes 0x5a.
+    """
+
+    KIND = "stale-dma"
+    TARGET = "master"
+    SECTION = "3.21.1"
+    LATER = True
+    LINUX = (
+        Seen(
+            "seconds=0.3",
+            ("event 0x10 received:",),
+            "F_TRANSLATION, since a buffer is unmapped as soon as the disk has answered. No byte is written.",
+            ("no_smmu_warnings",),
+            cases=("waits", "no_smmu_warnings"),
+            own=(_WAITS,),
+        ),
+        Seen(
+            "seconds=0.3",
+            ("event 0x10 received:",),
+            "Likewise; the engine's driver is gone by then.",
+            ("no_smmu_warnings",),
+            machine="smmuv3-pasid",
+            cases=("engine0_copies_coherent_memory", "waits", "no_smmu_warnings"),
+            own=(_WAITS,),
+        ),
+    )
+
+    seconds: float = parameter("how much later", 1.0)
+    times: int = parameter("how often, each so much later than the one before; 0: without end", 1)
+    least: int = parameter("bytes of the smallest transaction that may be", 512)
+
+    def rewrite(self, transaction: Transaction) -> Transaction:
+        if transaction.size >= self.least and self.takes():
+            self._after(transaction, self.times)
+        return transaction
+
+    def _after(self, transaction: Transaction, left: int) -> None:
+        assert self.lab.later is not None
+        self.lab.later(max(self.seconds, SHORTEST), partial(self._again, transaction, left))
+
+    def _again(self, transaction: Transaction, left: int) -> None:
+        if self._ended:
+            return
+        how = self.lab.stray(self.name, transaction)
+        self.strike(f"a {_said(transaction)} was made again after {self.seconds:g} s: {how}")
+        if left != 1:
+            self._after(transaction, max(left - 1, 0))
+
+
+@dataclass
+class DmaAfterReset(Injection):
+    """After software has reset a master, its last transaction of before is made once more; a write is of bytes 0x5a."""
+
+    KIND = "dma-after-reset"
+    TARGET = "master"
+    SECTION = "3.21.1"
+    LATER = True
+    LINUX = (
+        Seen(
+            "",
+            ("event 0x10 received:",),
+            "F_TRANSLATION: its driver has unmapped all before. No byte is written.",
+            ("no_smmu_warnings",),
+            cases=("unbinds", "no_smmu_warnings"),
+            own=(_UNBINDS,),
+        ),
+    )
+
+    seconds: float = parameter("how long after the reset", 0.5)
+    least: int = parameter("bytes of the smallest transaction that may be", 512)
+    _last: Transaction | None = dataclasses.field(default=None, init=False)
+
+    def rewrite(self, transaction: Transaction) -> Transaction:
+        if transaction.size >= self.least:
+            self._last = transaction
+        return transaction
+
+    def on_reset(self) -> None:
+        if self._last is not None and self.takes():
+            assert self.lab.later is not None
+            self.lab.later(self.seconds, partial(self._again, self._last))
+
+    def _again(self, transaction: Transaction) -> None:
+        how = self.lab.stray(self.name, transaction)
+        self.strike(f"a {_said(transaction)} was made after a reset: {how}")
+
+
+def _said(transaction: Transaction) -> str:
+    return f"{'write' if transaction.write else 'read'} of {transaction.size} bytes at {transaction.iova:#x}"
+
+
+#: Seconds between two of what comes without end, at least.
+SHORTEST = 0.001
+
 KINDS = (
     WrongStream,
     WrongAddress,
+    StaleDma,
+    DmaAfterReset,
 )

@@ -98,6 +98,7 @@ class CommandQueue(Sealed):
         finally:
             self._consuming = False
         if not more:
+            self.execution.stalls.settle()
             self._arm()
         return more
 
@@ -115,7 +116,8 @@ class CommandQueue(Sealed):
             if not self.ready():
                 return False
             gate = self.seams.gate
-            if self.compiled is not None and not self.watch.by_core and gate is None:
+            alone = self.watch.by_core or gate is not None or bool(self.execution.stalls.resumed)
+            if self.compiled is not None and not alone:
                 done = self._consume_compiled(self.compiled, ring, left)
                 left -= done
                 if done:

@@ -242,6 +242,7 @@ class Execution(Sealed):
             return ILL
         if self.ats.timed_out:
             return CommandError.CERROR_ATC_INV_SYNC
+        self.stalls.settle()
         if self.core is not None:
             self.core.quiesce()
         return OK

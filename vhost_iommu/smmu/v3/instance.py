@@ -149,8 +149,9 @@ class Smmu(Sealed):
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
         self.stalls = Stalls(
-            registers, self.reports, counters, clock, lambda stalled: self.transactions.translate(stalled), watch
-        )
+            registers, self.reports, counters, clock, lambda stalled: self.transactions.translate(stalled), watch,
+            seams,
+        )  # fmt: skip
         self.ats = Ats(
             registers, validity, self.configuration, self.stages, self.reports, self.enables, self.endpoints,
             self.lock, self.consume_commands,

@@ -3,17 +3,19 @@
 
 Law: a stall whose record found no room, or that exceeds IDR5.STALL_MAX, waits unrecorded and is retried when there
 is room, as though it had just arrived; none is ever lost. A STAG is free again once it was answered.
+What ends at the same time ends in the order of the seam 'stalls', where that is set.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ...register_file import RegisterFile
 from ...watch import Watch
-from ..seams import Sealed
+from ..seams import Sealed, Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
 from .counters import Counters
 from .events import Event
@@ -24,7 +26,7 @@ from .reports import Reports
 class Stalls(Sealed):
     """The stalled transactions of one SMMU."""
 
-    OPEN = frozenset({"_begun", "recorded", "unrecorded", "_next_stag", "_retrying"})
+    OPEN = frozenset({"_begun", "recorded", "resumed", "unrecorded", "_next_stag", "_retrying"})
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class Stalls(Sealed):
         clock: Callable[[], float],
         retranslate: Callable[[Transaction], Answer],
         watch: Watch,
+        seams: Seams,
     ) -> None:
         """``retranslate`` translates a transaction once more; the caller holds the lock."""
         self.registers = registers
@@ -43,6 +46,9 @@ class Stalls(Sealed):
         self._retranslate = retranslate
         self.watch = watch
         self._begun = 0
+        self._seams = seams
+        #: How each is to end that software has resumed, while an order may be asked for: see ``settle``.
+        self.resumed: dict[Stall, Callable[[], None]] = {}
         self.recorded: dict[int, Stall] = {}
         self.unrecorded: deque[Stall] = deque()
         self._next_stag = 0
@@ -103,27 +109,48 @@ class Stalls(Sealed):
         if stall is None or stall.sid != sid:
             return
         del self.recorded[stag]
-        if retry:
-            self._retry(stall)
-        else:
-            self._end(stall, abort or bool(self.registers[IDR0].TERM_MODEL))
+        abort = abort or bool(self.registers[IDR0].TERM_MODEL)
+        self.resumed[stall] = partial(self._retry, stall) if retry else partial(self._end, stall, abort)
+        if self._seams.stalls is None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Have all that is resumed go on: at once, or, where an order may be asked for, when no command follows or a
+        CMD_SYNC does.
+        """
+        if not self.resumed:
+            return
+        resumed, self.resumed = self.resumed, {}
+        for stall in self._ordered("resume", tuple(resumed)):
+            resumed[stall]()
         self.retry_unrecorded()
 
     def terminate(self, sid: int | None = None) -> None:
         """Abort the stalls of one stream (CMD_STALL_TERM) or all (CR0.SMMUEN falls)."""
+        self.settle()
         gone = [stall for stall in (*self.recorded.values(), *self.unrecorded) if sid in (None, stall.sid)]
         self.recorded = {stag: stall for stag, stall in self.recorded.items() if sid not in (None, stall.sid)}
         self.unrecorded = deque(stall for stall in self.unrecorded if sid not in (None, stall.sid))
-        for stall in gone:
+        for stall in self._ordered("terminate", gone):
             self._end(stall, True)
         self.retry_unrecorded()
 
     def retry_unrecorded(self) -> None:
         """There may be room for records: retry those that wait for it, each at most once."""
+        if self.unrecorded and len(self.recorded) < self.limit and self.reports.writable():
+            self.unrecorded = deque(self._ordered("report", tuple(self.unrecorded)))
         for _ in range(len(self.unrecorded)):
             if not self.unrecorded or len(self.recorded) >= self.limit or not self.reports.writable():
                 return
             self._retry(self.unrecorded.popleft())
+
+    def _ordered(self, what: str, stalls: Sequence[Stall]) -> Sequence[Stall]:
+        order = self._seams.stalls
+        if order is None or len(stalls) < 2:
+            return stalls
+        known = dict.fromkeys(stalls)
+        # Whatever the seam says, none is lost and none ends twice.
+        return [each for each in dict.fromkeys((*order(what, stalls), *stalls)) if each in known]
 
     def _retry(self, stall: Stall) -> None:
         """As though it had just arrived: it may end, or stall again as the same Stall."""

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masters that are wrong on purpose: what their transactions come to, with the core and without, and that no byte moves
+where the SMMU has said no.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from tests.smmu_builder import RAM_BASE, Bench
+from vhost_iommu.lab.faults import Fault, Lab
+from vhost_iommu.masters.atc import Atc, AtsUser
+from vhost_iommu.masters.engine import TestEngine
+from vhost_iommu.masters.port import Abort, Attributes, Port, Stray
+from vhost_iommu.smmu.v3 import commands as c
+from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, GERROR, CommandError
+
+IOVA, PA, SIZE = 0x1000, RAM_BASE + 0x10_0000, 0x1000
+BEFORE = bytes(range(256)) * 16
+
+
+@pytest.fixture(params=["reference", "core"])
+def pure(request: pytest.FixtureRequest) -> bool:
+    if request.param == "core":
+        request.getfixturevalue("core_is_built")
+    return bool(request.param == "reference")
+
+
+class World:
+    """A master of which something is wrong, behind an SMMU that has mapped a page for it; what is to be done later."""
+
+    def __init__(self, fault: str, pure: bool, ats: bool = False) -> None:
+        self.bench = Bench({"substream_id_bits": 4, "ats": ats}, pure=pure)
+        self.table = self.bench.stream(EATS=1) if ats else self.bench.stream()
+        self.table.map(IOVA, PA)
+        self.bench.ram.put(PA, BEFORE)
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.lab = Lab([Fault.parse(fault)], later=lambda seconds, call: self.later.append((seconds, call)))
+        self.port = Port("m", self.bench.ram.memory, self.bench.smmu, [0])
+        self.stray = Stray(self.port)
+        self.wrong = self.lab.master("m", self.stray)
+        self.port.rewrite, self.port.on_reset = self.wrong.rewrite, self.wrong.on_reset
+
+    @property
+    def struck(self) -> int:
+        return self.lab.account()[0][2]
+
+    @property
+    def events(self) -> list[str]:
+        return [type(event).__name__ for event in self.bench.events()]
+
+    @property
+    def memory(self) -> bytes:
+        return self.bench.ram.get(PA, SIZE)
+
+    def unmap(self) -> None:
+        self.table.unmap(IOVA)
+        self.bench.submit(c.CMD_TLBI_NH_ALL.of(VMID=0), c.CMD_SYNC.of())
+
+    def pass_time(self) -> float:
+        seconds, call = self.later.pop(0)
+        call()
+        return seconds
+
+
+@pytest.mark.parametrize("fault", ["wrong-stream sid=9", "wrong-stream ssid=3", "wrong-address"])
+def test_what_goes_astray_moves_no_byte(fault: str, pure: bool) -> None:
+    world = World(fault, pure)
+    assert isinstance(world.port.write(IOVA, bytes(SIZE)), Abort)
+    assert (world.memory, world.port.bytes_written, len(world.events)) == (BEFORE, 0, 1)
+    assert world.port.write(IOVA, bytes(SIZE)) is None
+    assert world.memory == bytes(SIZE)
+
+
+def test_a_stale_write_of_what_is_unmapped_is_a_fault_and_moves_no_byte(pure: bool) -> None:
+    world = World("stale-dma seconds=0.5 least=64", pure)
+    world.port.write(IOVA, b"short")
+    assert world.later == []
+    world.port.write(IOVA, BEFORE)
+    world.unmap()
+    assert (world.struck, world.pass_time()) == (0, 0.5), "it has struck once it is made"
+    assert (world.struck, world.events, world.stray.moved, world.memory) == (1, ["F_TRANSLATION"], 0, BEFORE)
+
+
+def test_a_stale_write_of_what_is_mapped_does_what_is_to_be_feared(pure: bool) -> None:
+    world = World("stale-dma", pure)
+    world.port.write(IOVA, BEFORE)
+    world.pass_time()
+    assert (world.stray.moved, world.memory, world.events) == (SIZE, b"\x5a" * SIZE, [])
+
+
+def test_a_stale_access_comes_as_often_as_it_was_asked_for(pure: bool) -> None:
+    world = World("stale-dma seconds=0.25 times=3", pure)
+    world.port.read(IOVA, SIZE)
+    assert [world.pass_time() for _ in range(3)] == [0.25] * 3
+    assert (world.later, world.struck, world.stray.port.bytes_read) == ([], 3, 3 * SIZE)
+
+
+def test_a_stale_access_without_end_leaves_others_their_time(pure: bool) -> None:
+    world = World("stale-dma seconds=0 times=0", pure)
+    world.port.read(IOVA, SIZE)
+    for _ in range(100):
+        assert world.pass_time() > 0
+    assert len(world.later) == 1
+
+
+def test_after_a_reset_the_last_transaction_is_made_again(pure: bool) -> None:
+    world = World("dma-after-reset", pure)
+    engine = TestEngine("m", world.port)
+    engine.reset()
+    assert world.later == [], "there was none before"
+    world.port.write(IOVA, BEFORE)
+    world.unmap()
+    engine.reset()
+    world.pass_time()
+    assert (world.struck, world.events, world.stray.moved, world.memory) == (1, ["F_TRANSLATION"], 0, BEFORE)
+
+
+# -- the ATC -------------------------------------------------------------------------------------------------------
+
+
+class Cached(World):
+    """The page is in the master's ATC, and no longer mapped; its invalidation is wrong."""
+
+    def __init__(self, fault: str, pure: bool) -> None:
+        super().__init__(fault, pure, ats=True)
+        self.atc = Atc("m", self.bench.smmu, [0])
+        self.port.atc = self.atc
+        self.atc.invalidation = self.wrong.invalidation
+        assert self.reads()
+        self.unmap()
+        self.bench.submit(c.CMD_ATC_INV.of(SID=0, Size=52), c.CMD_SYNC.of())
+
+    def reads(self) -> bool:
+        return self.port.read(IOVA, 8, Attributes(ats=AtsUser())) == BEFORE[:8]
+
+    @property
+    def synced(self) -> bool:
+        return self.bench[CMDQ_CONS].RD == self.bench[CMDQ_PROD].WR
+
+
+def test_a_late_answer_holds_up_a_sync_and_the_entry_stays_in_use(pure: bool) -> None:
+    world = Cached("atc-invalidation answer=late seconds=3", pure)
+    assert (world.synced, world.reads(), world.atc.held, world.struck) == (False, True, 1, 1)
+    assert world.pass_time() == 3
+    assert (world.synced, world.reads(), world.atc.held) == (True, False, 0)
+
+
+def test_a_held_answer_comes_with_the_masters_reset(pure: bool) -> None:
+    world = Cached("atc-invalidation answer=held", pure)
+    assert (world.synced, world.reads(), world.later) == (False, True, [])
+    world.atc.reset()
+    assert (world.synced, world.reads()) == (True, False)
+
+
+def test_an_answer_after_the_smmus_reset_is_nothing_to_it(pure: bool) -> None:
+    world = Cached("atc-invalidation answer=late", pure)
+    world.bench.smmu.reset()
+    world.pass_time()
+    assert (world.atc.held, len(world.atc)) == (0, 0)
+
+
+def test_a_time_out_is_cerror_atc_inv_sync_and_the_entry_stays_in_use(pure: bool) -> None:
+    world = Cached("atc-invalidation answer=time-out", pure)
+    assert world.bench[CMDQ_CONS].ERR == CommandError.CERROR_ATC_INV_SYNC
+    assert world.bench.active_errors == GERROR.CMDQ_ERR.mask
+    assert world.reads()
+    world.bench.acknowledge()
+    assert world.synced
+
+
+def test_no_more_invalidations_are_held_than_a_queue_takes(pure: bool) -> None:
+    world = Cached("atc-invalidation answer=held count=0", pure)
+    for _ in range(40):
+        world.bench.smmu.ats.invalidate(0, None, 0, 52, everywhere=False)
+    assert world.atc.held == 32
+    assert world.bench.smmu.ats.timed_out
+
+
+def test_a_transaction_carries_all_else_that_it_had(pure: bool) -> None:
+    world = World("stale-dma least=1", pure)
+    asked = []
+    rewrite = world.wrong.rewrite
+    assert rewrite is not None
+    world.port.rewrite = lambda transaction: asked.append(transaction) or rewrite(transaction)  # type: ignore[func-returns-value]
+    world.port.read(IOVA, 8, Attributes(privileged=True))
+    seen = []
+    world.stray.port.rewrite = lambda transaction: seen.append(transaction) or transaction  # type: ignore[func-returns-value]
+    world.pass_time()
+    assert seen == [dataclasses.replace(asked[0])]
