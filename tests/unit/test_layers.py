@@ -67,6 +67,7 @@ PARTS: dict[str, set[str]] = {
     "header": {"layout", "masters", "models", "smmu"},
     "reference": {"errors", "lab", "layout", "masters", "models", "smmu"},
     "guest": {
+        "bench",
         "_core",
         "config",
         "daemon",

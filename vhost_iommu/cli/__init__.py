@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from vhost_iommu.cli import assets, decode, machine, run, serve
+from vhost_iommu.cli import assets, decode, look, machine, run, serve
 from vhost_iommu.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_OURS,
@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return made
 
-    for verb in (serve, run, decode, machine, assets):
+    for verb in (serve, run, look, decode, machine, assets):
         verb.add(command)
     command("demo", _demo, "Run the guests one after the other and tell what happened.")
     return parser
