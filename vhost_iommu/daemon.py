@@ -19,6 +19,7 @@ from . import _core
 from .bench import MachineBench
 from .config import MachineConfig
 from .errors import UsageError
+from .lab import dump
 from .lab.control import Control
 from .lab.conversation import Conversation
 from .machine import Machine, Wires
@@ -140,6 +141,8 @@ class Daemon:
                 f"{len(paths or fds)} given: use a folder"
             )
         self.server = Server()
+        #: Whether somebody has asked for the end of it.
+        self.ended = False
         self.trace = trace
         self._keep_disks = keep_disks
         if trace is not None:
@@ -157,7 +160,7 @@ class Daemon:
             else:
                 self.server.add(function, path=paths[index])
         if control is not None:
-            commands = Control(MachineBench(self.machine, _now, self.server.request_stop))
+            commands = Control(MachineBench(self.machine, _now, self._end))
             self.server.control(control, lambda: Conversation(commands, __version__))
 
     def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
@@ -183,6 +186,14 @@ class Daemon:
                 if smmu.stall_watchdog:
                     watch = self.machine.watches.of(smmu.name)
                     watch.attach(Watchdog(watch, smmu.stall_watchdog, alarm.after))
+
+    def _end(self) -> None:
+        self.ended = True
+        self.server.request_stop()
+
+    def dump(self, path: Path) -> None:
+        """Keep the machine as it is in a file; UsageError: it cannot be written."""
+        dump.write(path, dump.take(MachineBench(self.machine, _now), _now()))
 
     @property
     def failure(self) -> Exception | None:

@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from .lab.control import COMMANDS, QUERIES
 from .lab.faults import FAULTS
 from .layout import Access, Field, Layout, Register
 from .masters import engine
@@ -116,7 +120,7 @@ def _anchor(heading: str) -> str:
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
-def _link(cls: type[Layout]) -> str:
+def _link(cls: type[Any]) -> str:
     return f"[{cls.__name__}](#{_anchor(cls.__name__)})"
 
 
@@ -281,14 +285,93 @@ def faults() -> str:
     return "\n".join(["", *page.lines, ""])
 
 
+CONTROL_PAGE = "control.md"
+_CONTROL = """
+What a machine that `serve` or `run` has can be asked, and told, while it runs. The socket is shaped like QEMU's QMP:
+JSON objects one after the other, first a greeting with the key `QMP`; `qmp_capabilities` has to be executed before
+anything else; a request has `execute`, and may have `arguments` and `id`; its answer has `return`, or `error` with
+`class` and `desc`, and the `id`. QEMU's own client, `qemu.qmp`, talks to it. What comes unasked has `event`, `data`
+and `timestamp`.
+
+The socket is private: its mode is 0600, and who is another user is hung up on. By default it is in a folder of this
+user's, where `vhost-iommu ctl`, `show`, `explain` and `spaces` find it by the machine's name; `serve --control` puts
+it elsewhere. Eight clients may talk at a time: of more, the one that has been silent longest is left. A request has
+at most 64 KiB. Who does not read what it is answered is not heard meanwhile, and loses events, which the event
+`EVENTS_LOST` counts.
+
+Nothing that begins with `query-`, nor `explain`, changes anything: not a cache, not an access flag. These can be
+asked of a dump too. Numbers are plain JSON numbers, also those of 64 bits; a decoded structure has its `kind`, its
+`words` in hex, its `fields` that are not zero, a `text` for people, and the `problems` that no software should make.
+"""
+
+
+def control() -> str:
+    """What the control socket takes and answers."""
+    page = _Page("The control socket", _CONTROL)
+    page.add("## Commands")
+    rows = [(f"[`{each.name}`](#{_anchor(each.name)})", _escape(each.about)) for each in COMMANDS.values()]
+    page.table(["command", ""], rows)
+    answers: dict[str, type[Any]] = {}
+    for name, each in COMMANDS.items():
+        page.add(f"### {name}", "", _escape(each.about))
+        if each.arguments:
+            rows3 = [
+                (f"`{a.name}`", _escape(a.expected), "" if a.needed else _default(a.default)) for a in each.arguments
+            ]
+            page.table(["argument", "", "default"], rows3)
+        page.add(f"Answers {_answer(each.answers, answers)}." + (" Of a dump too." if name in QUERIES else ""))
+    page.add("## Answers")
+    done: set[str] = set()
+    while left := [kind for name, kind in answers.items() if name not in done]:
+        kind = left[0]
+        done.add(kind.__name__)
+        about = " ".join((kind.__doc__ or "").split())
+        page.add(
+            f"### {kind.__name__}", *(["", _escape(about)] if about and not about.startswith(kind.__name__) else [])
+        )
+        hints = get_type_hints(kind)
+        names = [each.name for each in fields(kind)] if is_dataclass(kind) else list(kind._fields)
+        page.table(["key", ""], [(f"`{name}`", _answer(hints[name], answers)) for name in names])
+    return page.text().replace("``", "`")
+
+
+def _default(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _answer(kind: Any, answers: dict[str, type[Any]]) -> str:
+    """A type in words; what it is made of is added to ``answers``."""
+    origin, inner = get_origin(kind), [each for each in get_args(kind) if each not in (NoneType, ...)]
+    null = " or null" if NoneType in get_args(kind) else ""
+    if kind is NoneType:
+        return "null"
+    if origin is tuple:
+        return f"a list of {_answer(inner[0], answers)}"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"an object of {_answer(inner[1], answers)} by name"
+    if inner:
+        return _answer(inner[0], answers) + null
+    if isinstance(kind, type) and issubclass(kind, Layout):
+        return "a decoded structure"
+    if is_dataclass(kind) or hasattr(kind, "_fields"):
+        answers.setdefault(kind.__name__, kind)
+        return _link(kind)
+    return {int: "a number", float: "a number", str: "a string", bool: "true or false"}[kind]
+
+
 def stale(folder: Path) -> list[Path]:
     """The pages in ``folder`` that are missing or differ from the declarations."""
     page = FAULTS_PAGE.read_text(encoding="utf-8") if folder == FOLDER else ""
     return [FAULTS_PAGE] * (page != with_faults(page) and folder == FOLDER) + [
         folder / name
-        for name, page in PAGES.items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text(page)
+        for name, page in _texts().items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != page
     ]
+
+
+def _texts() -> dict[str, str]:
+    """All pages that are written whole, by file."""
+    return {name: text(page) for name, page in PAGES.items()} | {CONTROL_PAGE: control()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -303,8 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{path} is stale; run python -m vhost_iommu.reference", file=sys.stderr)
         return 1 if found else 0
     options.folder.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        (options.folder / name).write_text(text(page), encoding="utf-8")
+    for name, page in _texts().items():
+        (options.folder / name).write_text(page, encoding="utf-8")
     if options.folder == FOLDER:
         FAULTS_PAGE.write_text(with_faults(FAULTS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

@@ -10,6 +10,7 @@ import pytest
 
 from vhost_iommu import reference
 from vhost_iommu.guest.share import checkout
+from vhost_iommu.lab.control import COMMANDS
 from vhost_iommu.masters import engine
 from vhost_iommu.smmu import descriptors
 from vhost_iommu.smmu.v3 import commands, events, registers, structures
@@ -28,6 +29,14 @@ MODULES = {
 def folder(tmp_path: Path) -> Path:
     assert reference.main([str(tmp_path)]) == 0
     return tmp_path
+
+
+def test_the_control_sockets_page_is_current_and_has_every_command() -> None:
+    if checkout() is None:
+        pytest.skip("docs/reference is not part of an installed package")
+    page = (reference.FOLDER / reference.CONTROL_PAGE).read_text(encoding="utf-8")
+    assert page == reference.control(), "run python -m vhost_iommu.reference"
+    assert all(f"### {name}\n" in page for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", reference.PAGES)

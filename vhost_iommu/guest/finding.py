@@ -92,8 +92,8 @@ class Kept:
 
 
 def find(what: str | None) -> Asked:
-    """By the name of a machine that runs, its process's number, the path of its socket, or that of a dump; None: the one
-    that runs. UsageError.
+    """By the name of a machine that runs, its process's number, the path of its socket, or that of a dump; None: the
+    one that runs. UsageError.
     """
     if what is not None and ("/" in what or Path(what).is_file() or Path(what).is_socket()):
         return _at(Path(what))
@@ -107,7 +107,7 @@ def find(what: str | None) -> Asked:
     named = f"no machine {what!r}" if what is not None else "no machine"
     if not found:
         raise UsageError(f"{named} runs; start one with 'vhost-iommu serve' or 'run', or name a dump's file")
-    raise UsageError(f"{len(found)} machines run; name one of {', '.join(path.stem for path in found)}")
+    raise UsageError(f"{len(found)} machines run; name one: {', '.join(path.stem for path in found)}")
 
 
 def _at(path: Path) -> Asked:

@@ -50,9 +50,16 @@ class Served(Protocol):
     def failure(self) -> Exception | None:
         """What went wrong in a thread: our fault, and the end of the run."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether somebody has asked for the end of the run."""
+
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
+
+    def dump(self, path: Path) -> None:
+        """Keep the machine as it is in a file."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +307,14 @@ class GuestRun:
         """Start QEMU; the guest waits for ``monitor.start``. UsageError: it cannot be started."""
         return self._launcher.start(made.command, made.folder.path)
 
+    def _dump(self, made: Prepared) -> None:
+        """What the machine is like when something has gone wrong; a failure to keep it is no other failure."""
+        if made.served is not None:
+            try:
+                made.served.dump(made.folder.file("dump"))
+            except Exception as problem:
+                self.note(f"the machine could not be kept in a dump: {problem}")
+
     def _watch(self, made: Prepared) -> Report:
         folder, served = made.folder, made.served
         with folder.file("console.log").open("w", encoding="utf-8", buffering=1) as log:
@@ -311,13 +326,16 @@ class GuestRun:
                 log,
                 limit=self.options.timeout,
                 contract=self.options.contract,
-                stopped=lambda: served is not None and served.failure is not None,
+                stopped=lambda: served is not None and (served.failure is not None or served.ended),
                 on_line=self._on_line,
                 symbols=self.symbols,
+                on_failure=lambda: self._dump(made),
             )
         if served is not None and served.failure is not None:
             raise served.failure
         story = watched.story
+        if story.end is End.STOPPED:
+            story = replace(story, end=End.INTERRUPTED)
         account = self._account(story.ktap)
         verdict, why = judge(story, self.expected, self.options.contract, account.wrong)
         verdict, why = unstruck(verdict, why, account.unstruck)

@@ -19,7 +19,7 @@ from vhost_iommu.guest.symbols import Symbols
 from vhost_iommu.guest.verdict import Contract, Story
 
 #: Ends at which the guest would still run, and where it stands tells why.
-_LOOKED_AT = (End.TIMEOUT, End.DIED, End.FLOOD, End.INTERRUPTED)
+_LOOKED_AT = (End.TIMEOUT, End.DIED, End.FLOOD, End.INTERRUPTED, End.STOPPED)
 #: Seconds for QEMU's last words, which it has said when it ends.
 _LAST_WORDS = 1.0
 
@@ -45,14 +45,16 @@ def watch(
     stopped: Callable[[], bool],
     on_line: Callable[[str], None],
     symbols: Callable[[], Symbols],
+    on_failure: Callable[[], None] = lambda: None,
 ) -> Watched:
     """Read the guest's console until the run ends, and end QEMU. Ctrl-C is an end like others; of its second the
-    caller hears. ``limit`` is in seconds; ``symbols`` are asked for when they are needed.
+    caller hears. ``limit`` is in seconds; ``symbols`` are asked for when they are needed. ``on_failure`` is called
+    once, while the guest still runs: at its first test that fails, or where it is ended.
     """
     started = time.monotonic()
     console = Console(process.console, log)
     ktap, lines = Ktap(), list[str]()
-    first, end = None, End.CLOSED
+    first, failed, end = None, False, End.CLOSED
     standing: tuple[list[Stand], str] = [], ""
     try:
         try:
@@ -62,11 +64,17 @@ def watch(
                     break
                 lines.append(line)
                 on_line(line)
-                if ktap.feed(line) is not None and first is None:
+                result = ktap.feed(line)
+                if result is not None and first is None:
                     first = time.monotonic() - started
+                if result is not None and not (result.passed or result.skipped is not None or failed):
+                    failed = True
+                    on_failure()
         except KeyboardInterrupt:
             end = End.INTERRUPTED
         seconds = time.monotonic() - started
+        if end in (*_LOOKED_AT, End.FAILURE) and process.running and not failed:
+            on_failure()
         if end in _LOOKED_AT and process.running:
             standing = stands(process, symbols, "\n".join(lines))
         status = process.end() if end is End.CLOSED else process.kill()

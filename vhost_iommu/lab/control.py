@@ -92,7 +92,7 @@ class Command:
     about: str
     arguments: tuple[Argument, ...]
     method: str
-    answers: str
+    answers: Any  #: the type of what it answers
 
     def bound(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, checked; UsageError."""
@@ -130,7 +130,7 @@ def _declared(of: type) -> dict[str, Command]:
                 parameters = list(inspect.signature(function).parameters.values())[1:]
                 arguments = tuple(_argument(p.name, hints[p.name], p.default) for p in parameters)
                 about = " ".join((function.__doc__ or "").split())
-                found[name] = Command(name, about, arguments, method, _type_text(hints["return"]))
+                found[name] = Command(name, about, arguments, method, hints["return"])
     return found
 
 
@@ -141,17 +141,6 @@ def _argument(name: str, kind: Any, default: Any) -> Argument:
     if get_origin(kind) is Literal:
         choices, kind = get_args(kind), str
     return Argument(name.replace("_", "-"), kind, choices, default)
-
-
-def _type_text(kind: Any) -> str:
-    """For the description."""
-    if kind is NoneType:
-        return "nothing"
-    if get_origin(kind) is tuple:
-        return f"list of {_type_text(get_args(kind)[0])}"
-    if get_origin(kind) is not None:
-        return "object"
-    return str(kind.__name__)
 
 
 def named(name: str, known: Mapping[str, Command]) -> Command:

@@ -9,8 +9,8 @@ from typing import Any
 #: Executes a command: (name, arguments) -> its answer.
 Ask = Callable[..., Any]
 
-#: Streams of which the page shows where they go, and runs of each.
-MOST_STREAMS, MOST_RUNS = 16, 4
+#: Streams that the page looks at, those of which it shows where they go, and runs of each.
+MOST_LISTED, MOST_STREAMS, MOST_RUNS = 1024, 16, 4
 #: Keys whose numbers are addresses and the like.
 _HEX = {
     "address", "asid", "at", "base", "descriptor", "descriptor_at", "iova", "key", "next", "output", "pa", "sid",
@@ -24,8 +24,8 @@ def page(ask: Ask) -> dict[str, Any]:
     instances = []
     for each in ask("query-instances"):
         name = each["name"]
-        found = ask("query-streams", instance=name, limit=MOST_STREAMS)
-        streams = [_where(ask, name, stream) for stream in found["streams"]]
+        found = ask("query-streams", instance=name, limit=MOST_LISTED)
+        streams = [_where(ask, name, stream) for stream in _alike(found["streams"])[:MOST_STREAMS]]
         events = [
             {**event, "explained": explain_event(ask, name, event)} for event in ask("query-events", instance=name)
         ]
@@ -40,12 +40,31 @@ def page(ask: Ask) -> dict[str, Any]:
                 "stalled": stalls,
             }
         )
-    return status | {"instances": instances, "masters": ask("query-masters"), "faults": ask("query-faults")}
+    shown: dict[str, Any] = status | {
+        "instances": instances,
+        "masters": ask("query-masters"),
+        "faults": ask("query-faults"),
+    }
+    return shown
+
+
+def _alike(streams: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Consecutive streams of the same structure are one, with its ``last``."""
+    found: list[dict[str, Any]] = []
+    for each in streams:
+        before = found[-1] if found else None
+        if before and before["last"] + 1 == each["sid"] and before["structure"]["words"] == each["structure"]["words"]:
+            before["last"] = each["sid"]
+        else:
+            found.append(each | {"last": each["sid"]})
+    return found
 
 
 def _where(ask: Ask, instance: str, stream: Mapping[str, Any]) -> dict[str, Any]:
     """A stream with its substreams, its spaces, and the begin of what they map."""
     sid = stream["sid"]
+    if stream["last"] > sid:
+        return dict(stream) | {"substreams": [], "spaces": []}
     substreams = ask("query-substreams", stream=sid, instance=instance, limit=MOST_STREAMS)["streams"]
     spaces = []
     for ssid in (None, *(each["sid"] for each in substreams)):
@@ -98,7 +117,8 @@ def page_lines(shown: Mapping[str, Any]) -> Iterator[str]:
         behind = f"behind {each['smmu']}, stream {streams}" if each["smmu"] else "behind no SMMU"
         yield f"{each['name']}: {each['kind']}, {behind}; {counts}"
     for each in shown["faults"]:
-        yield f"{each['name']}: the fault '{each['fault']}' struck {each['struck'] or 'never'}"
+        times = f"{each['struck']} time{'s' if each['struck'] > 1 else ''}" if each["struck"] else "never"
+        yield f"{each['name']}: the fault '{each['fault']}' struck {times}"
 
 
 def _instance_lines(each: Mapping[str, Any], masters: Mapping[int, str]) -> Iterator[str]:
@@ -116,12 +136,13 @@ def _instance_lines(each: Mapping[str, Any], masters: Mapping[int, str]) -> Iter
     )
     for stream in each["streams"]:
         sid = stream["sid"]
+        if stream["last"] > sid:
+            yield f"{name}: streams {sid:#x}-{stream['last']:#x} {stream['does']}{_wrong(stream)}"
+            continue
         master = f" ({masters[sid]})" if sid in masters else ""
-        wrong = f": {'; '.join(stream['wrong'])}" if stream["wrong"] else ""
-        yield f"{name}: stream {sid:#x}{master} {stream['does']}{wrong}"
+        yield f"{name}: stream {sid:#x}{master} {stream['does']}{_wrong(stream)}"
         for sub in stream["substreams"]:
-            wrong = f": {'; '.join(sub['wrong'])}" if sub["wrong"] else ""
-            yield f"{name}: stream {sid:#x} substream {sub['sid']:#x} {sub['does']}{wrong}"
+            yield f"{name}: stream {sid:#x} substream {sub['sid']:#x} {sub['does']}{_wrong(sub)}"
         for space in stream["spaces"]:
             yield from (f"{name}: stream {sid:#x} {text}" for text in space_lines(space))
     if each["next"] is not None:
@@ -135,6 +156,10 @@ def _instance_lines(each: Mapping[str, Any], masters: Mapping[int, str]) -> Iter
         yield f"{name}: event {event['text']}{f' (the first of {count})' if count > 1 else ''}"
         if event["explained"] is not None:
             yield from (f"{name}:   {text}" for text in explanation_lines(event["explained"]))
+
+
+def _wrong(stream: Mapping[str, Any]) -> str:
+    return f": {'; '.join(stream['wrong'])}" if stream["wrong"] else ""
 
 
 def _queue_line(queue: Mapping[str, Any]) -> str:
@@ -195,21 +220,44 @@ def end_text(end: Mapping[str, Any]) -> str:
 
 
 def lines(answer: Any, before: str = "") -> Iterator[str]:
-    """Any answer: a line for each element, ``name value`` for each number."""
-    if isinstance(answer, Mapping) and "text" in answer and "words" in answer:
+    """Any answer: a line for each element, ``name value`` for each number in it."""
+    if _is_structure(answer):
         yield f"{before}{answer['text']}{''.join(f'; {each}' for each in answer['problems'])}"
     elif isinstance(answer, Mapping):
-        flat = {key: value for key, value in answer.items() if not isinstance(value, list | dict) and value is not None}
-        if flat:
-            yield before + " ".join(f"{key} {_text(key, value)}" for key, value in flat.items() if value != "")
-        for key, value in answer.items():
-            if isinstance(value, list | dict) and value:
-                yield from lines(value, f"{before}{key} ")
+        words, deeper = _flat(answer)
+        if words:
+            yield before + " ".join(words)
+        for key, value in deeper:
+            yield from lines(value, f"{before}{key} ")
     elif isinstance(answer, list):
         for each in answer:
             yield from lines(each, before)
     elif answer is not None:
         yield f"{before}{answer}"
+
+
+def _is_structure(value: Any) -> bool:
+    return isinstance(value, Mapping) and "text" in value and "words" in value
+
+
+def _flat(answer: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """What stands in one line, and what needs lines of its own."""
+    words: list[str] = []
+    deeper: list[tuple[str, Any]] = []
+    for key, value in answer.items():
+        if _is_structure(value):
+            words.append(value["text"])
+        elif isinstance(value, Mapping):
+            inner, below = _flat(value)
+            words += [key, *inner] if inner else []
+            deeper += below
+        elif isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value):
+            deeper.append((key, value))
+        elif isinstance(value, list):
+            words += [key, ", ".join(_text(key, each) for each in value)] if value else []
+        elif value not in (None, ""):
+            words.append(f"{key} {_text(key, value)}")
+    return words, deeper
 
 
 def _text(key: str, value: Any) -> str:

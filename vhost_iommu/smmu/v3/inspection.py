@@ -601,6 +601,11 @@ def _why(twin: _Twin, t: Transaction, event: Layout) -> str:
         cd = twin.configuration.cd(ste, t.sid, t.ssid or 0)
         if isinstance(cd, CD):
             return "; ".join(_wrong(cd, lambda each: twin.smmu.validity.cd_illegal(ste, each))) if cd.V else "CD.V is 0"
+    if isinstance(event, events.C_BAD_SUBSTREAMID) and isinstance(ste, STE):
+        bits = ste.S1CDMax if ste.Config & 1 and twin.smmu.validity.idr1.SSIDSIZE else 0
+        if t.ssid is not None and (t.ssid >> bits or not bits):
+            return f"the stream has {f'2^{bits} substreams' if bits else 'no substreams'}: STE.S1CDMax is {ste.S1CDMax}"
+        return "the first level of the CD table has no valid descriptor here"
     return (type(event).__doc__ or type(event).__name__).strip().splitlines()[0]
 
 
