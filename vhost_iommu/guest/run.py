@@ -35,6 +35,8 @@ from vhost_iommu.terminal import plain
 
 #: For a panic to end QEMU at once instead of at the deadline.
 APPEND = "console=ttyAMA0 panic=-1 oops=panic"
+#: Seconds for QEMU to stop its CPUs.
+_PAUSE = 5.0
 #: QEMU puts the initial RAM file system at half of RAM, or here.
 INITRD_OFFSET = 128 << 20
 
@@ -307,13 +309,20 @@ class GuestRun:
         """Start QEMU; the guest waits for ``monitor.start``. UsageError: it cannot be started."""
         return self._launcher.start(made.command, made.folder.path)
 
-    def _dump(self, made: Prepared) -> None:
-        """What the machine is like when something has gone wrong; a failure to keep it is no other failure."""
-        if made.served is not None:
-            try:
-                made.served.dump(made.folder.file("dump"))
-            except Exception as problem:
-                self.note(f"the machine could not be kept in a dump: {problem}")
+    def _dump(self, made: Prepared, running: Running) -> None:
+        """Keep the machine as it is when something has gone wrong, its CPUs standing still; where that cannot be, it is
+        told and no more.
+        """
+        if made.served is None:
+            return
+        stopped = running.monitor.execute("stop", _PAUSE)
+        try:
+            made.served.dump(made.folder.file("dump"))
+        except Exception as problem:
+            self.note(f"the machine could not be kept in a dump: {problem}")
+        finally:
+            if stopped:
+                running.monitor.execute("cont", _PAUSE)
 
     def _watch(self, made: Prepared) -> Report:
         folder, served = made.folder, made.served
@@ -329,7 +338,7 @@ class GuestRun:
                 stopped=lambda: served is not None and (served.failure is not None or served.ended),
                 on_line=self._on_line,
                 symbols=self.symbols,
-                on_failure=lambda: self._dump(made),
+                on_failure=lambda: self._dump(made, running),
             )
         if served is not None and served.failure is not None:
             raise served.failure

@@ -472,7 +472,7 @@ class Inspected:
             end,
             causes,
             tuple(differs),
-            cached if cached is not None and (cached.outcome, cached.pa) != (end.outcome, end.pa) else None,
+            cached if cached is not None and _comes_to(cached) != _comes_to(end) else None,
             tuple(dict.fromkeys(twin.missing)),
         )
 
@@ -542,6 +542,10 @@ def _leaves_differ(found: Output | Fault | None, kept: Output | Fault | None) ->
         where = f"stage {stage}: the TLB has {old.base:#x} at {old.output:#x} (descriptor {old.descriptor:#018x})"
         now = "none is there now" if new is None else f"it is {new.descriptor:#018x} now"
         yield f"{where}; {now}: no CMD_TLBI_… has named it since"
+
+
+def _comes_to(end: End) -> tuple[object, ...]:
+    return end.outcome, end.pa, type(end.event)
 
 
 def _end(twin: _Twin, t: Transaction) -> tuple[End, Output | Fault | None]:
