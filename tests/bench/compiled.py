@@ -124,7 +124,7 @@ def _on(measured: Measured, lanes: int = 1) -> str:
 
 
 def hit() -> Figure:
-    what = "vi_place_quickly, 256 consecutive 4 KiB leaves of one request, and bare lookups"
+    what = "vi_next_place, 256 consecutive 4 KiB leaves of one request, and bare lookups"
     return _against("TLB hit / bare lookup", "hit", 2.0, what, most=55)
 
 
@@ -148,7 +148,7 @@ def misses() -> list[Figure]:
             "TLB miss, page after page",
             "cold",
             None,
-            "vi_place_quickly, 256 consecutive cold pages of one request, and bare walks",
+            "vi_next_place, 256 consecutive cold pages of one request, and bare walks",
             "core",
             "walk",
             most=60,

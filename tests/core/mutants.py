@@ -34,6 +34,7 @@ ROUNDS = 160
 
 #: Tests that find what the comparison does not.
 HUNTERS = {
+    "ahead": "tests/model/test_pages_ahead.py",
     "contexts": "tests/unit/test_core_contexts.py",
     "disk": "tests/model/test_prompt_disk.py",
     "faults": "tests/unit/test_core_faults.py",

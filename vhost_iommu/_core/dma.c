@@ -29,6 +29,8 @@ static bool ended(struct transfer *transfer, enum vi_end end)
     struct vi_result *result = transfer->result;
     result->end = (uint8_t)end;
     result->counted = transfer->counted ? transfer->counted : 1; /* where it ended it has looked */
+    if (transfer->context)
+        result->counted += vi_forget_ahead(&transfer->course);
     result->quiesced = vi_quiesced(transfer->reader->core);
     return false;
 }
@@ -94,18 +96,22 @@ static bool begin(struct transfer *transfer, struct vi_reader *reader, const str
     return true;
 }
 
-/* The same as vi_place_quickly, of what is counted already. */
-static __attribute__((noinline)) bool place_again(struct transfer *transfer, struct vi_place *place)
+/* The same as vi_place_quickly `offset` bytes further on, of what is counted already. */
+static __attribute__((noinline)) bool place_again(struct transfer *transfer, uint64_t offset, struct vi_place *place,
+                                                  struct vi_fault *fault)
 {
     uint64_t counts[VI_COUNTERS];
     stop_counting(transfer->reader, counts);
-    bool found = vi_place_quickly(transfer->reader, &transfer->course, transfer->iova, place, &transfer->result->fault);
+    bool found = vi_place_quickly(transfer->reader, &transfer->course, transfer->iova + offset, place, fault);
     go_on_counting(transfer->reader, counts);
     return found;
 }
 
-/* Where the next bytes go; false: the request has ended. `place` is whole where there is a context. */
-VI_HOT bool next(struct transfer *transfer, struct vi_place *place)
+/*
+ * Where the next bytes go; false: the request has ended. `place` is whole where there is a context. `ahead`: whoever asks
+ * does not stop before that.
+ */
+VI_HOT bool next(struct transfer *transfer, bool ahead, struct vi_place *place)
 {
     if (!transfer->left)
         return false;
@@ -114,15 +120,14 @@ VI_HOT bool next(struct transfer *transfer, struct vi_place *place)
         place->size = transfer->left;
         return true;
     }
-    if (VI_UNLIKELY(transfer->counted)) {
+    if (VI_UNLIKELY(transfer->counted)) { /* and nothing is ahead */
         struct vi_place found; /* so that `place` may be in registers */
-        if (!place_again(transfer, &found))
+        if (!place_again(transfer, 0, &found, &transfer->result->fault))
             return faulted(transfer);
         *place = found;
     } else {
-        VI_COUNT(transfer->reader->counters.translations);
-        if (VI_UNLIKELY(!vi_place_quickly(transfer->reader, &transfer->course, transfer->iova, place,
-                                          &transfer->result->fault)))
+        if (VI_UNLIKELY(!vi_next_place(transfer->reader, &transfer->course, transfer->iova, ahead ? transfer->left : 1,
+                                       place, &transfer->result->fault)))
             return faulted(transfer);
     }
     if (place->size > transfer->left)
@@ -149,20 +154,21 @@ static __attribute__((noinline)) bool piece_fits(struct transfer *transfer, cons
     if (!context)
         return false;
     vi_memory_type memory = vi_memory_of(context, first, transfer->incoming);
-    uint64_t size = first->size;
-    transfer->counted = size;
+    uint64_t size = first->size, counted = transfer->counted < size ? size : transfer->counted;
     while (size <= here && size < transfer->left) {
         struct vi_place place;
         struct vi_fault fault;
-        VI_COUNT(transfer->reader->counters.translations);
-        transfer->counted = size + 1;
-        if (!vi_place_quickly(transfer->reader, &transfer->course, transfer->iova + size, &place,
-                              &fault) ||
-            place.pa != first->pa + size || vi_memory_of(context, &place, transfer->incoming) != memory)
+        bool found = size < counted
+                         ? place_again(transfer, size, &place, &fault)
+                         : vi_next_place(transfer->reader, &transfer->course, transfer->iova + size, 1, &place, &fault);
+        counted += size == counted;
+        if (!found || place.pa != first->pa + size || vi_memory_of(context, &place, transfer->incoming) != memory)
             break;
         size += place.size < transfer->left - size ? place.size : transfer->left - size;
-        transfer->counted = size;
+        if (counted < size)
+            counted = size;
     }
+    transfer->counted = counted + vi_forget_ahead(&transfer->course);
     transfer->fits = size;
     return size <= here;
 }
@@ -171,7 +177,7 @@ static __attribute__((noinline)) bool piece_fits(struct transfer *transfer, cons
 VI_HOT uint8_t *next_bytes(struct transfer *transfer, unsigned may, uint64_t *size)
 {
     struct vi_place place;
-    if (!next(transfer, &place))
+    if (!next(transfer, true, &place))
         return NULL;
     struct vi_reader *reader = transfer->reader;
     uint8_t *host = vi_find(reader, place.pa, 1, may);
@@ -207,7 +213,7 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
     struct vi_place place;
     uint32_t count = 0;
     begin_in(&transfer, reader, context, request, counted, result);
-    while (next(&transfer, &place)) {
+    while (next(&transfer, false, &place)) {
         vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
         struct vi_piece *last = count ? &pieces[count - 1] : NULL;
         if (last && last->pa + last->size == place.pa && last->memory == memory) {
@@ -344,11 +350,12 @@ VI_HOT uint64_t transfer(const struct vi_request *request, uint32_t burst, uint6
     return size < left ? size : left;
 }
 
-static void end_run(struct vi_run *run, enum vi_run_end end, const struct side *side, uint64_t size)
+static bool end_run(struct vi_run *run, enum vi_run_end end, const struct side *side, uint64_t size)
 {
     run->end = (uint8_t)end;
     run->result = side->result;
     run->size = size;
+    return false;
 }
 
 /*
@@ -364,6 +371,88 @@ VI_HOT void move(uint8_t *to, const uint8_t *from, uint64_t size)
     memmove(to, from, size);
 }
 
+/* Pages of one side of a copy. */
+struct pages {
+    const struct vi_window *window; /* that has the first one, and maybe the others */
+    uint64_t base, last;            /* where a page in it begins: from `base` on, up to `last` bytes further on */
+    uint8_t *host;
+    uint64_t pa[VI_MOST_AHEAD];
+};
+
+/* The next pages of a side, `most` at most, if the TLB has them one behind the other; returns how many. */
+VI_HOT unsigned pages_of(struct pages *pages, struct side *side, uint64_t address, uint64_t most, unsigned may)
+{
+    uint64_t tag;
+    unsigned count = vi_pages_behind(&side->transfer.course, address, most < VI_MOST_AHEAD ? (unsigned)most : VI_MOST_AHEAD,
+                                     pages->pa, &tag);
+    if (!count || !vi_find(side->reader, pages->pa[0], VI_MOST_BURST, may))
+        return 0;
+    const struct vi_window *window = pages->window = side->reader->last;
+    pages->base = window->base;
+    pages->last = window->size - VI_MOST_BURST;
+    pages->host = window->host;
+    return count;
+}
+
+/*
+ * Copy as many whole pages as there are of which all is known: each is a transfer, and the same comes of them one by one.
+ * Returns their bytes.
+ */
+static __attribute__((noinline)) uint64_t copy_pages(struct side *source, struct side *target, uint64_t done)
+{
+    struct pages from, to;
+    uint64_t most = (source->request->size - done) / VI_MOST_BURST;
+    unsigned count = pages_of(&from, source, source->request->iova + done, most, VI_MAY_READ), copied = 0;
+    if (count)
+        count = pages_of(&to, target, target->request->iova + done, count, VI_MAY_WRITE);
+    for (; copied < count; copied++) {
+        uint64_t in = from.pa[copied] - from.base, out = to.pa[copied] - to.base;
+        if (VI_UNLIKELY(in > from.last || out > to.last))
+            break;
+        move(to.host + out, from.host + in, VI_MOST_BURST);
+        if (VI_UNLIKELY(vi_broken(from.window) || vi_broken(to.window)))
+            break; /* that is found out again */
+    }
+    struct vi_counters *counters = &source->reader->counters;
+    VI_ADD(counters->translations, 2 * copied);
+    VI_ADD(counters->tlb_hits, 2 * copied);
+    source->more += copied;
+    target->more += copied;
+    return (uint64_t)copied * VI_MOST_BURST;
+}
+
+/* Whether all pages of a side are looked up in the same way, and are transfers. */
+static bool is_of_pages(const struct side *side)
+{
+    const struct vi_context *context = side->transfer.context;
+    return context && context->alone && side->transfer.course.lane1.within == VI_MOST_BURST - 1 &&
+           !(side->request->iova % VI_MOST_BURST);
+}
+
+/* One transfer of a copy; false: the run has ended. */
+VI_HOT bool copy_one(struct side *source, struct side *target, uint64_t done, uint64_t size, struct vi_run *run)
+{
+    uint64_t here = 0;
+    const uint8_t *in = read_next(source, done, size, run->bytes);
+    if (VI_UNLIKELY(!in))
+        return end_run(run, VI_RUN_READ, source, size);
+    const struct vi_window *window = source->reader->last;
+    uint8_t *out = next_transaction(target, done, size) ? next_bytes(&target->transfer, VI_MAY_WRITE, &here) : NULL;
+    if (VI_LIKELY(out && here == size)) {
+        move(out, in, size);
+    } else { /* it was read before it is written, whatever is where */
+        if (in != run->bytes)
+            memcpy(run->bytes, in, size);
+        if (!scatter(target, out, here, run->bytes))
+            return end_run(run, VI_RUN_WRITTEN, target, size);
+    }
+    if (VI_UNLIKELY(in != run->bytes && vi_broken(window))) {
+        ended(&source->transfer, VI_OUTSIDE);
+        return end_run(run, VI_RUN_READ, source, size);
+    }
+    return intact(&target->transfer) || end_run(run, VI_RUN_WRITTEN, target, size);
+}
+
 void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
                  struct vi_run *run)
 {
@@ -373,34 +462,17 @@ void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const 
     begin_side(&target, reader, to);
     vi_before_write(); /* what it reads goes no further than what it writes */
     uint64_t done = 0;
-    for (uint64_t size, here = 0; done < from->size; done += size) {
-        size = transfer(from, burst, done);
-        const uint8_t *in = read_next(&source, done, size, run->bytes);
-        if (VI_UNLIKELY(!in)) {
-            end_run(run, VI_RUN_READ, &source, size);
+    while (done < from->size) {
+        if (burst == VI_MOST_BURST && is_of_pages(&source) && is_of_pages(&target)) {
+            uint64_t size = copy_pages(&source, &target, done);
+            done += size;
+            if (size)
+                continue;
+        }
+        uint64_t size = transfer(from, burst, done);
+        if (VI_UNLIKELY(!copy_one(&source, &target, done, size, run)))
             break;
-        }
-        const struct vi_window *window = reader->last;
-        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here) : NULL;
-        if (VI_LIKELY(out && here == size)) {
-            move(out, in, size);
-        } else { /* it was read before it is written, whatever is where */
-            if (in != run->bytes)
-                memcpy(run->bytes, in, size);
-            if (!scatter(&target, out, here, run->bytes)) {
-                end_run(run, VI_RUN_WRITTEN, &target, size);
-                break;
-            }
-        }
-        if (VI_UNLIKELY(in != run->bytes && vi_broken(window))) {
-            ended(&source.transfer, VI_OUTSIDE);
-            end_run(run, VI_RUN_READ, &source, size);
-            break;
-        }
-        if (!intact(&target.transfer)) {
-            end_run(run, VI_RUN_WRITTEN, &target, size);
-            break;
-        }
+        done += size;
     }
     run->done = done;
     end_side(&source);

@@ -29,6 +29,7 @@ static inline __attribute__((always_inline)) void vi_count64(_Atomic uint64_t *a
 #endif
 }
 #define VI_COUNT(at) vi_count64(&(at))
+#define VI_ADD(at, count) VI_PUT(at, VI_GET(at) + (count))
 
 /* ---- the address spaces of the TLBs (tlb.c) ---------------------------------------------------------------------- */
 
@@ -70,13 +71,17 @@ struct vi_lane {
     uint64_t state, tag; /* of the space, and the tag in the high half */
     uint32_t sizes; /* of the space, of which the smallest is 2^shift bytes (of none, one that no leaf has) */
     unsigned shift;
-    uint64_t within, group; /* the offsets in a page of the smallest size; the addresses of four of them (vi_group) */
-    uint64_t others; /* of the sizes, but the smallest */
+    uint64_t within, salt; /* the offsets in a page of the smallest size; of the hashes of such pages */
+    uint32_t others; /* of the sizes, but the smallest */
     uint64_t hash;   /* of the page that was looked for last */
     const struct vi_entry *entry; /* that was found last */
     /* Of the page that was walked for last: which addresses its table has, their descriptors, and what those above say. */
     uint64_t region, descriptors, above;
+    uint64_t like, tag_like; /* such a page's descriptor (0: none), and the tag that its entry got */
 };
+
+/* How many pages of a request are looked up at once. */
+enum { VI_MOST_AHEAD = 16 };
 
 /* A context's way through the TLBs, for one kind of access: of stages that it has, if it is quick. */
 struct vi_course {
@@ -84,6 +89,11 @@ struct vi_course {
     unsigned access;
     uint64_t mask; /* of physical addresses */
     struct vi_lane lane1, lane2, reads; /* of stage 1; of stage 2, and for reads of stage 1's tables */
+    struct vi_ahead {
+        const uint64_t *next, *end; /* of `pa`: those that are left */
+        uint64_t size, tag; /* of each, and of the leaf of each */
+        uint64_t pa[VI_MOST_AHEAD];
+    } ahead; /* pages that were looked up before they were asked for */
 };
 
 /* ---- the instance ------------------------------------------------------------------------------------------------ */
@@ -210,6 +220,15 @@ VI_HOT bool vi_fetch64_here(struct vi_reader *reader, uint64_t base, uint64_t of
         return false;
     *value = atomic_load_explicit((const _Atomic uint64_t *)(first + base), memory_order_relaxed);
     return true;
+}
+
+/* Where `count` words from `pa` on may be read, in the window of the word before; NULL: not there. */
+VI_HOT const _Atomic uint64_t *vi_words_here(const struct vi_reader *reader, uint64_t pa, uint64_t count)
+{
+    uint64_t at = pa - reader->words_at;
+    if (VI_UNLIKELY(at > reader->words_span || reader->words_span - at < 8 * (count - 1)))
+        return NULL;
+    return (const _Atomic uint64_t *)(reader->words + pa);
 }
 
 VI_HOT bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)

@@ -32,7 +32,7 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     tlb->last_set = sets - 1;
     tlb->hints = calloc(sets, sizeof *tlb->hints);
     tlb->oldest = calloc(sets, sizeof *tlb->oldest);
-    size_t size = sets * sizeof *tlb->set + sizeof(struct vi_entry); /* a lane may look behind the last one */
+    size_t size = (sets + 1) * sizeof *tlb->set; /* one may look behind the last one */
     tlb->set = aligned_alloc(64, size);
     if (tlb->hints && tlb->oldest && tlb->set) {
         memset(tlb->set, 0, size);
@@ -69,10 +69,10 @@ void vi_tlbs_free(struct vi_core *core)
 
 /* ---- entries ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash_of(uint64_t key, unsigned shift, uint64_t tag) { return vi_hash(key, shift, vi_group(shift), tag); }
+static uint64_t hash_of(uint64_t key, unsigned shift, uint64_t tag) { return vi_hash(key >> shift, vi_salt(shift, tag)); }
 
 /* The space of an entry, if it counts. */
-static struct vi_space *space_of(struct vi_core *core, const struct vi_leaf *leaf)
+static struct vi_space *space_of(const struct vi_core *core, const struct vi_leaf *leaf)
 {
     uint64_t place = leaf->space / sizeof(struct vi_space);
     if (place >= core->spaces->limit || leaf->space % sizeof(struct vi_space))
@@ -90,7 +90,7 @@ static void forget(struct vi_tlb *tlb, uint32_t set, unsigned way)
 }
 
 /* The entry in this way is overwritten by one of the space whose tag is `tag`. */
-void vi_tlb_evict(struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry)
+void vi_tlb_evict(const struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry)
 {
     struct vi_leaf old = {.tag = VI_GET(entry->tag), .space = VI_GET(entry->space)};
     struct vi_space *space = space_of(core, &old);

@@ -86,24 +86,28 @@ struct vi_tlb {
 
 static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << by % 64 | word >> -by % 64; }
 
+/* With a tag and an output, no other base has this check. */
+#define VI_CHECK_FACTOR UINT64_C(0xD6E8FEB86659FD93)
 static inline uint64_t vi_check(uint64_t base, uint64_t tag, uint64_t output)
 {
-    return ~((base ^ vi_rotated(tag, 29)) * UINT64_C(0xD6E8FEB86659FD93) ^ output);
+    return ((base + vi_rotated(tag, 29)) * VI_CHECK_FACTOR + 1) ^ output;
 }
+#define VI_COLD_FACTOR UINT64_C(0x1000193)
 /* Of the words that few hits need, and, by `check`, of the others. */
-static inline uint64_t vi_cold_check(const struct vi_leaf *l, uint64_t check)
+static inline uint64_t vi_cold_check(uint64_t descriptor, uint64_t descriptor_at, uint64_t space, uint64_t check)
 {
-    return vi_check(l->descriptor ^ check, l->descriptor_at, l->space);
+    return check + descriptor + (descriptor_at * VI_COLD_FACTOR + space);
 }
 
 /*
- * `key` is a page's base | `shift`, log2 of its size, and `tag` is in the high half. Four pages that are neighbours are in
- * one set, by different hints: who goes from page to page goes from way to way. More would crowd it.
+ * Of the page `page` (its address >> `shift`); `salt` is its space's and size's. Four pages that are neighbours are in one
+ * set, by different hints (more would crowd it), and the next four in the next set: who goes from page to page goes from
+ * way to way, and computes a hash once in 32 pages.
  */
-static inline uint64_t vi_group(unsigned shift) { return ~(UINT64_C(3) << shift); }
-static inline uint64_t vi_hash(uint64_t key, unsigned shift, uint64_t group, uint64_t tag)
+static inline uint64_t vi_salt(unsigned shift, uint64_t tag) { return tag ^ (uint64_t)shift << 26; }
+static inline uint64_t vi_hash(uint64_t page, uint64_t salt)
 {
-    return ((key & group) >> 12 ^ (uint64_t)shift << 26 ^ tag) * UINT64_C(0x9E3779B97F4A7C15) ^ key >> shift << 57;
+    return ((page >> 5 ^ salt) * UINT64_C(0x9E3779B97F4A7C15) + ((page & ~UINT64_C(3)) << 30)) ^ page << 57;
 }
 static inline uint32_t vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
@@ -132,7 +136,8 @@ static inline bool vi_copy(const struct vi_entry *entry, struct vi_leaf *leaf)
     leaf->space = VI_GET(entry->space);
     if (!vi_copy_hot(entry, leaf))
         return false;
-    return VI_GET(entry->cold_check) == vi_cold_check(leaf, vi_check(leaf->base, leaf->tag, leaf->output));
+    return VI_GET(entry->cold_check) == vi_cold_check(leaf->descriptor, leaf->descriptor_at, leaf->space,
+                                                      vi_check(leaf->base, leaf->tag, leaf->output));
 }
 
 /* All of the entry of the space whose state is `state` that translates `address`: the smallest, if several do. */
@@ -150,7 +155,7 @@ VI_HOT void vi_lane_refresh(struct vi_lane *lane)
     lane->others = lane->sizes & (lane->sizes - 1);
     lane->shift = 12 + (unsigned)__builtin_ctz(lane->sizes | UINT32_C(1) << 31);
     lane->within = (UINT64_C(1) << lane->shift) - 1;
-    lane->group = vi_group(lane->shift);
+    lane->salt = vi_salt(lane->shift, lane->tag);
     lane->region = UINT64_MAX; /* none */
     lane->need = lane->tag | (uint32_t)lane->need;
 }
@@ -196,14 +201,16 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
         *size = lane->within + 1 - offset;
         return VI_HIT;
     }
-    uint64_t hash = lane->hash = vi_hash(key, lane->shift, lane->group, lane->tag);
+    uint64_t hash = lane->hash = vi_hash(address >> lane->shift, lane->salt);
     uint32_t set = vi_set_of(tlb, hash);
-    uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE), looks = ways;
-    for (; ways; ways &= ways - 1) {
+    uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
+    uint32_t looks = lane->others;
+    for (; VI_UNLIKELY(ways); ways &= ways - 1) {
         entry = vi_way_of(tlb->set[set], ways);
+        if (VI_UNLIKELY(VI_GET(entry->base) != key))
+            continue;
         bits = VI_GET(entry->tag);
         out = VI_GET(entry->output);
-        /* With these bits and output, no other base than the key has this check. */
         if (VI_LIKELY((bits & lane->tested) == lane->need && VI_GET(entry->check) == vi_check(key, bits, out))) {
             lane->entry = entry;
             *tag = bits;
@@ -211,10 +218,11 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
             *size = lane->within + 1 - offset;
             return VI_HIT;
         }
+        looks = lane->sizes;
     }
-    if (VI_UNLIKELY(looks | lane->others)) {
+    if (VI_UNLIKELY(looks)) {
         struct vi_leaf leaf; /* so that what is asked for may be in registers */
-        enum vi_found found = vi_lane_find_slowly(lane, looks ? lane->sizes : lane->others, address, &leaf);
+        enum vi_found found = vi_lane_find_slowly(lane, looks, address, &leaf);
         if (found == VI_HIT) {
             uint64_t all = UINT64_C(1) << vi_leaf_shift(&leaf);
             *tag = leaf.tag;
@@ -233,6 +241,13 @@ VI_HOT void vi_set_hint(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t
     VI_PUT(of_set[way], (uint8_t)hint);
 }
 
+/* Of four pages beside each other, of which the first has this hash, in ways beside each other. */
+VI_HOT void vi_set_four_hints(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hash)
+{
+    _Atomic uint32_t *of_set = (_Atomic uint32_t *)(void *)&tlb->hints[set];
+    VI_PUT(of_set[way / 4], (uint32_t)(vi_hint(hash) * VI_EACH_BYTE) ^ UINT32_C(0x06040200));
+}
+
 VI_HOT void vi_tlb_fill(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hint, const struct vi_leaf *leaf)
 {
     struct vi_entry *entry = &tlb->set[set][way];
@@ -244,11 +259,11 @@ VI_HOT void vi_tlb_fill(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t
     VI_PUT(entry->descriptor, leaf->descriptor);
     VI_PUT(entry->descriptor_at, leaf->descriptor_at);
     VI_PUT(entry->space, leaf->space);
-    VI_PUT(entry->cold_check, vi_cold_check(leaf, check));
+    VI_PUT(entry->cold_check, vi_cold_check(leaf->descriptor, leaf->descriptor_at, leaf->space, check));
     vi_set_hint(tlb, set, way, hint);
 }
 
-void vi_tlb_evict(struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry);
+void vi_tlb_evict(const struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry);
 /* Say that the space may have entries of this size; false: it has another tag by now. */
 bool vi_note_size(struct vi_space *space, uint64_t state, uint64_t bit);
 

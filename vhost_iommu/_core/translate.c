@@ -237,6 +237,7 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
                 return UNEXPECTED;
             if (lane && shift != start) { /* where the pages beside it have theirs */
                 lane->region = address >> (2 * stride + 3);
+                lane->like = 0;
                 lane->descriptors = base;
                 lane->above = hierarchy;
             }
@@ -318,14 +319,14 @@ VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const s
     if (VI_UNLIKELY(table->granule_bits != lane->shift))
         return false;
     if (address >> (2 * lane->shift - 3) == lane->region) {
-        if (VI_UNLIKELY(!walk_beside(reader, lane, table, stage, address, leaf)))
+        if (VI_UNLIKELY(!walk_beside(reader, lane, table, stage, address, leaf) || !keep_quickly(reader, lane, leaf)))
             return false;
+        lane->like = leaf->descriptor;
+        lane->tag_like = leaf->tag;
     } else {
-        if (VI_UNLIKELY(!walk_to_page(reader, lane, table, stage, address, leaf)))
+        if (VI_UNLIKELY(!walk_to_page(reader, lane, table, stage, address, leaf) || !keep_quickly(reader, lane, leaf)))
             return false;
     }
-    if (VI_UNLIKELY(!keep_quickly(reader, lane, leaf)))
-        return false;
     VI_COUNT(reader->counters.walks);
     return true;
 }
@@ -732,7 +733,6 @@ static void quicken_table(struct vi_table *t, const struct vi_context *c, bool h
 void vi_quicken(struct vi_context *c)
 {
     c->quick = c->stage1 && !c->aarch32;
-    c->alone = c->unprivileged && !c->stage2;
     for (unsigned high = 0; high < 2; high++) {
         struct vi_table *half = &c->half[high];
         if (half->enabled)
@@ -747,6 +747,7 @@ void vi_quicken(struct vi_context *c)
             c->half[high].beyond = 0;
             c->half[high].above = 1;
         }
+    c->alone = c->quick && c->unprivileged && !c->stage2;
     if (c->stage2)
         quicken_table(&c->s2, c, false);
     for (unsigned access = 0; access < 8; access++) {
@@ -769,6 +770,185 @@ inline __attribute__((always_inline)) struct vi_walked vi_walk_quickly(struct vi
         return (struct vi_walked){.tag = 0};
     VI_COUNT(reader->counters.tlb_misses);
     return (struct vi_walked){leaf.output | (address & half->within), leaf.tag};
+}
+
+/* ---- many pages at once ---------------------------------------------------------------------------------------------- */
+
+/* Whether the entry is of this page, with these bits; `check` is vi_check's of output 0. */
+VI_HOT bool is_page(const struct vi_entry *entry, uint64_t key, uint64_t bits, uint64_t check, uint64_t *output)
+{
+    *output = VI_GET(entry->output);
+    return VI_GET(entry->base) == key && VI_GET(entry->tag) == bits && VI_GET(entry->check) == (check ^ *output);
+}
+
+/* Whether a context that is quick translates all addresses between, quickly. */
+static bool is_quick(const struct vi_context *context, uint64_t first, uint64_t last)
+{
+    const struct vi_table *half = &context->half[first >> 55 & 1];
+    return VI_LIKELY((first & half->beyond) == half->above && (last & half->beyond) == half->above && first <= last);
+}
+
+unsigned vi_pages_behind(struct vi_course *course, uint64_t address, unsigned count, uint64_t *pa, uint64_t *tag)
+{
+    struct vi_lane *lane = &course->lane1;
+    const uint64_t mask = course->mask;
+    unsigned group = address >> lane->shift & 3, at = 0;
+    const struct vi_entry *entry = lane->entry + (group ? 1 : 5); /* four are in a set, the next in the next */
+    const uint64_t bits = VI_GET(entry->tag), size = lane->within + 1, step = size * VI_CHECK_FACTOR;
+    if (VI_UNLIKELY((bits & lane->tested) != lane->need || !is_quick(course->context, address, address + (count - 1) * size)))
+        return 0;
+    *tag = bits;
+    uint64_t key = address | lane->shift, check = vi_check(key, bits, 0), output;
+    while (at < count) {
+        if (VI_LIKELY(!group && count - at >= 4)) {
+#pragma GCC unroll 4
+            for (; group < 4; group++, key += size, check += step) {
+                if (VI_UNLIKELY(!is_page(&entry[group], key, bits, check, &output)))
+                    break;
+                pa[at + group] = output & mask;
+            }
+            at += group;
+            entry += group == 4 ? VI_WAYS : group;
+            if (VI_UNLIKELY(group < 4))
+                break;
+            group = 0;
+        } else {
+            if (VI_UNLIKELY(!is_page(entry, key, bits, check, &output)))
+                break;
+            pa[at++] = output & mask;
+            key += size;
+            check += step;
+            group = (group + 1) & 3;
+            entry += group ? 1 : 5;
+        }
+    }
+    if (at)
+        lane->entry = entry - (group ? 1 : 5);
+    return at;
+}
+
+/* Whether one of four neighbours' pages, the first of which has this key and hash, may be in the ways that are told. */
+static __attribute__((noinline)) bool one_is_there(const struct vi_lane *lane, const struct vi_entry *set, uint64_t ways,
+                                                   uint64_t key)
+{
+    for (; ways; ways &= ways - 1)
+        if (!((VI_GET(vi_way_of(set, ways)->base) ^ key) & ~(UINT64_C(3) << lane->shift)))
+            return true;
+    return false;
+}
+
+/* The first of four ways beside each other for such pages; -1: there are none, or a page is there already. */
+VI_HOT int four_ways(const struct vi_lane *lane, uint32_t set, uint64_t key, uint64_t hash)
+{
+    struct vi_tlb *tlb = lane->tlb;
+    uint64_t hints = VI_GET(tlb->hints[set]);
+    uint64_t ways = vi_zero_bytes((hints ^ (hash >> 56) * VI_EACH_BYTE) & VI_EACH_BYTE * 0xF8);
+    if (VI_UNLIKELY(ways && one_is_there(lane, tlb->set[set], ways, key)))
+        return -1;
+    if (VI_LIKELY(!(~hints & VI_EACH_BYTE))) { /* all are taken */
+        unsigned way = VI_GET(tlb->oldest[set]) & 4;
+        VI_PUT(tlb->oldest[set], (uint8_t)(way ^ 4));
+        return (int)way;
+    }
+    return !(hints & UINT32_MAX) ? 0 : !(hints >> 32) ? 4 : -1;
+}
+
+/* Account for an entry that is overwritten by one of the lane's space; returns whether it was one itself. */
+static __attribute__((noinline)) bool overwritten(const struct vi_core *core, const struct vi_lane *lane,
+                                                  const struct vi_entry *entry)
+{
+    if (VI_GET(entry->tag) >> 32 == lane->tag >> 32)
+        return true;
+    vi_tlb_evict(core, lane->tlb, entry);
+    return false;
+}
+
+/* At most `count` pages, as vi_look_ahead says, and *stayed: in how many ways were entries of the space. */
+VI_HOT unsigned walk_beside_all(const struct vi_core *core, struct vi_lane *lane, const struct vi_table *table,
+                                uint64_t address, unsigned count, uint64_t at, const _Atomic uint64_t *from,
+                                uint64_t mask, uint64_t *pa, unsigned *stayed)
+{
+    struct vi_tlb *tlb = lane->tlb;
+    const uint64_t size = lane->within + 1, tag = lane->tag_like, place = lane->place;
+    const uint64_t tested = ~table->address | table->too_high, like = lane->like & tested;
+    uint64_t key = address | lane->shift, check = vi_check(key, tag, 0);
+    for (unsigned done = 0; done < count; done += 4) {
+        uint64_t hash = vi_hash(key >> lane->shift, lane->salt), cold = vi_cold_check(0, at, place, 0);
+        uint32_t set = vi_set_of(tlb, hash);
+        int way = four_ways(lane, set, key, hash);
+        if (VI_UNLIKELY(way < 0))
+            return done;
+        struct vi_entry *entry = &tlb->set[set][way];
+#pragma GCC unroll 4
+        for (unsigned each = 0; each < 4; each++) {
+            uint64_t descriptor = VI_GET(from[each]), output = descriptor ^ like;
+            if (VI_UNLIKELY(output & tested)) {
+                for (unsigned other = 0; other < each; other++)
+                    vi_set_hint(tlb, set, (unsigned)way + other, vi_hint(hash) ^ other << 1);
+                return done + each;
+            }
+            if (VI_UNLIKELY(VI_GET(entry[each].space) != place || VI_GET(entry[each].tag) >> 32 == tag >> 32))
+                *stayed += overwritten(core, lane, &entry[each]);
+            VI_PUT(entry[each].base, key);
+            VI_PUT(entry[each].tag, tag);
+            VI_PUT(entry[each].output, output);
+            VI_PUT(entry[each].check, check ^ output);
+            VI_PUT(entry[each].descriptor, descriptor);
+            VI_PUT(entry[each].descriptor_at, at + 8 * each);
+            VI_PUT(entry[each].space, place);
+            VI_PUT(entry[each].cold_check, (check ^ output) + descriptor + (cold + 8 * each * VI_COLD_FACTOR));
+            pa[each] = output & mask;
+            key += size;
+            check += size * VI_CHECK_FACTOR;
+        }
+        vi_set_four_hints(tlb, set, (unsigned)way, hash);
+        lane->entry = &entry[3];
+        at += 32;
+        from += 4;
+        pa += 4;
+    }
+    return count;
+}
+
+static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, uint64_t address, unsigned count)
+{
+    struct vi_lane *lane = &course->lane1;
+    const struct vi_context *context = course->context;
+    uint64_t index = index_times_8(lane, address), at = lane->descriptors + index;
+    if (address >> lane->shift & 3 || address >> (2 * lane->shift - 3) != lane->region || !lane->like || lane->others)
+        return 0;
+    if (count > (lane->within + 1 - index) / 8)
+        count = (unsigned)(lane->within + 1 - index) / 8;
+    count &= ~3u;
+    const _Atomic uint64_t *from = vi_words_here(reader, at, count);
+    if (VI_UNLIKELY(!count || !from || !is_quick(context, address, address + (count - 1) * (lane->within + 1)) ||
+                    (uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire)))
+        return 0;
+    unsigned stayed = 0, found = walk_beside_all(reader->core, lane, &context->half[address >> 55 & 1], address, count, at,
+                                                 from, course->mask, course->ahead.pa, &stayed);
+    course->ahead.tag = lane->tag_like;
+    VI_ADD(lane->tlb->evictions, stayed);
+    VI_ADD(lane->space->entries, found - stayed);
+    VI_ADD(reader->counters.walks, found);
+    VI_ADD(reader->counters.tlb_misses, found);
+    return found;
+}
+
+bool vi_look_ahead(struct vi_reader *reader, struct vi_course *course, uint64_t address, uint64_t left)
+{
+    struct vi_ahead *ahead = &course->ahead;
+    uint64_t pages = (left + course->lane1.within) >> course->lane1.shift;
+    unsigned count = pages < VI_MOST_AHEAD ? (unsigned)pages : VI_MOST_AHEAD;
+    unsigned found = vi_pages_behind(course, address, count, ahead->pa, &ahead->tag);
+    if (found)
+        VI_ADD(reader->counters.tlb_hits, found);
+    else
+        found = walk_ahead(reader, course, address, count);
+    VI_ADD(reader->counters.translations, found);
+    ahead->size = course->lane1.within + 1;
+    ahead->next = ahead->pa;
+    ahead->end = ahead->pa + found;
+    return found;
 }
 
 bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,

@@ -26,6 +26,7 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
     course->context = context;
     course->access = access;
     course->mask = reader->setup->output_mask;
+    course->ahead.next = course->ahead.end = course->ahead.pa;
     if (!context->quick)
         return;
     vi_lane_begin(&course->lane1, reader->core, reader->core->tlb1, context->own, context->need[access],
@@ -102,6 +103,45 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
     place->stage1.tag = whole.stage1.tag;
     place->stage2.tag = whole.stage2.tag;
     return true;
+}
+
+/*
+ * Look up at most `count` pages from `address` on, the first byte of one, at once: of which the TLB has entries one behind
+ * the other, from behind the entry that was found last on. Nothing is counted. Returns how many; all have *tag.
+ */
+unsigned vi_pages_behind(struct vi_course *course, uint64_t address, unsigned count, uint64_t *pa, uint64_t *tag);
+
+/*
+ * Look up the next pages of a request for `left` bytes more, of a context whose stage 1 is alone, and have them and count
+ * them: behind the entry that was found last; or, where no page of four neighbours is in the TLB, by the table of the page
+ * that was walked for last, all four at once. False: it is not as simple, and nothing has been done.
+ */
+bool vi_look_ahead(struct vi_reader *reader, struct vi_course *course, uint64_t address, uint64_t left);
+
+/* Look up anew what is next; returns of how many bytes that was looked up, and counted, already. */
+VI_HOT uint64_t vi_forget_ahead(struct vi_course *course)
+{
+    struct vi_ahead *ahead = &course->ahead;
+    uint64_t pages = (uint64_t)(ahead->end - ahead->next);
+    ahead->next = ahead->end;
+    return pages ? pages * ahead->size : 0;
+}
+
+/* The same as vi_place_quickly, of a request for `left` bytes from `address` on that asks for all; counts translations. */
+VI_HOT bool vi_next_place(struct vi_reader *reader, struct vi_course *course, uint64_t address, uint64_t left,
+                          struct vi_place *place, struct vi_fault *fault)
+{
+    struct vi_ahead *ahead = &course->ahead;
+    if (VI_LIKELY(ahead->next != ahead->end) ||
+        (course->context->alone && left > course->lane1.within + 1 && !(address & course->lane1.within) &&
+         vi_look_ahead(reader, course, address, left))) {
+        place->pa = *ahead->next++;
+        place->size = ahead->size;
+        place->stage1.tag = ahead->tag;
+        return true;
+    }
+    VI_COUNT(reader->counters.translations);
+    return vi_place_quickly(reader, course, address, place, fault);
 }
 
 /* The memory type with which an access leaves (§13.4). */
