@@ -14,6 +14,7 @@ from .machine import Machine
 from .memory import Memory
 from .models import MODELS
 from .smmu.inspection import Inspection, Reader, State
+from .watch import Watcher
 
 #: What a master is counted by.
 COUNTED = ("transactions", "bytes_read", "bytes_written", "stalls", "aborts")
@@ -52,6 +53,12 @@ class MachineBench:
     @property
     def lab(self) -> Lab:
         return self._machine.lab
+
+    def attach(self, watcher: Watcher) -> None:
+        self._machine.watches.attach(watcher)
+
+    def detach(self, watcher: Watcher) -> None:
+        self._machine.watches.detach(watcher)
 
     def instances(self) -> tuple[str, ...]:
         return tuple(self._machine.smmus)

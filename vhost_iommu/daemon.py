@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import _core
 from .bench import MachineBench
@@ -160,8 +161,7 @@ class Daemon:
             else:
                 self.server.add(function, path=paths[index])
         if control is not None:
-            commands = Control(MachineBench(self.machine, _now, self._end))
-            self.server.control(control, lambda: Conversation(commands, __version__))
+            self._talks = self.server.control(control, self._talk)
 
     def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
         return Machine(
@@ -186,6 +186,17 @@ class Daemon:
                 if smmu.stall_watchdog:
                     watch = self.machine.watches.of(smmu.name)
                     watch.attach(Watchdog(watch, smmu.stall_watchdog, alarm.after))
+
+    def _talk(self) -> Conversation:
+        """With one client of the control socket."""
+
+        def tell(name: str, data: Any) -> None:
+            talk.event(name, data)
+            self._talks.wake()
+
+        bench = MachineBench(self.machine, _now, self._end)
+        talk = Conversation(Control(bench, tell), __version__)
+        return talk
 
     def _end(self) -> None:
         self.ended = True

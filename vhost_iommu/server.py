@@ -477,6 +477,12 @@ class Talk(Protocol):
 
     def feed(self, data: bytes) -> None: ...
 
+    def gather(self) -> None:
+        """Put into ``out`` what there is to tell unasked."""
+
+    def close(self) -> None:
+        """The client is gone."""
+
 
 class Talks:
     """One thread that talks to all clients of a control socket, of this user alone; a slow one waits by itself."""
@@ -542,6 +548,7 @@ class Talks:
         poll.register(self._wake, select.POLLIN)
         poll.register(self._listener, select.POLLIN)
         for number, (_, talk) in self._clients.items():
+            talk.gather()
             poll.register(number, select.POLLIN * talk.ready | select.POLLOUT * bool(talk.out))
         for number, what in poll.poll():
             if number == self._wake:
@@ -596,6 +603,7 @@ class Talks:
         with contextlib.suppress(OSError):
             self._send(client, talk)
         client.close()
+        talk.close()
 
 
 class Server:

@@ -21,6 +21,7 @@ from vhost_iommu.config import load_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.lab.control import QUERIES
 from vhost_iommu.server import MOST_TALKS
+from vhost_iommu.smmu.v3.registers import IDR0
 
 TIMEOUT = 60
 
@@ -94,6 +95,63 @@ def test_faults_come_and_go(socket_path: Path) -> None:
     )
     assert armed == {"id": 0}
     assert faults == [{"id": 0, "name": "smmu0", "fault": "drop-sync after=3", "struck": 0}]
+
+
+def test_a_client_is_told_of_what_it_watches(tmp_path: Path) -> None:
+    daemon = Daemon(load_machine("smmuv3-bare"), tmp_path, control=tmp_path / "control.sock")
+    daemon.start()
+    smmu, watch = daemon.machine.smmus["smmu0"], daemon.machine.watches.of("smmu0")
+    before = watch.kinds
+
+    async def talk() -> list[Any]:
+        client = QMPClient("test")
+        seen: list[Any] = []
+        with client.listener() as listener:
+            await client.connect(str(tmp_path / "control.sock"))
+            await client.execute("watch-on", {"kinds": "reported accessed"})
+            smmu.raise_error("SFM_ERR")
+            smmu.read(IDR0.at, 4)
+            for _ in range(2):
+                seen.append(await listener.get())
+            await client.execute("watch-off")
+            smmu.read(IDR0.at, 4)
+            await client.execute("query-status")
+            assert listener.empty()
+            await client.execute("watch-on")
+        await client.disconnect()
+        return seen
+
+    try:
+        reported, accessed = asyncio.run(asyncio.wait_for(talk(), TIMEOUT))
+        assert (reported["event"], reported["data"]["record"]["kind"]) == ("REPORTED", "GERROR")
+        assert (accessed["event"], accessed["data"]["register"]) == ("ACCESSED", "IDR0")
+        for _ in range(1000):
+            if watch.kinds == before:
+                break
+            ask(tmp_path / "control.sock", ("query-status", {}))
+        assert watch.kinds == before, "who is gone watches no more"
+    finally:
+        daemon.stop()
+
+
+def test_who_watches_and_does_not_read_loses_events_and_hears_how_many(tmp_path: Path) -> None:
+    daemon = Daemon(load_machine("smmuv3-bare"), tmp_path, control=tmp_path / "control.sock")
+    daemon.start()
+    try:
+        with connected(tmp_path / "control.sock") as client:
+            client.sendall(b'{"execute":"qmp_capabilities"}{"execute":"watch-on","arguments":{"kinds":"accessed"}}')
+            reader = client.makefile()
+            while "return" not in (said := json.loads(reader.readline())) or said["return"] is not None:
+                pass
+            for _ in range(20_000):
+                daemon.machine.smmus["smmu0"].read(IDR0.at, 4)
+            told = 0
+            while (message := json.loads(reader.readline()))["event"] == "ACCESSED":
+                told += 1
+            assert message["event"] in ("EVENTS_LOST", "GAP")
+            assert 0 < told < 20_000
+    finally:
+        daemon.stop()
 
 
 def test_it_is_this_users_alone(socket_path: Path) -> None:

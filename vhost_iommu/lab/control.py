@@ -30,6 +30,7 @@ from ..smmu.inspection import (
     Streams,
 )
 from ..smmu.transaction import Transaction
+from ..watch import Kind, Value, Watcher, kind_of
 from . import dump
 from .conversation import UnknownCommandError
 from .faults import Fault, Lab
@@ -221,6 +222,9 @@ class Queries:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
 
+    def close(self) -> None:
+        """Nobody asks any more."""
+
     def execute(self, name: str, arguments: Mapping[str, Any]) -> Any:
         declared = named(name, _commands_of(type(self)))
         return getattr(self, declared.method)(**declared.bound(arguments))
@@ -380,15 +384,63 @@ class Bench(Subject, Protocol):
     def now(self) -> str:
         """The time, as a dump says it."""
 
+    def attach(self, watcher: Watcher) -> None: ...
+
+    def detach(self, watcher: Watcher) -> None: ...
+
     def quit(self) -> None: ...
 
 
-class Control(Queries):
-    """What can be asked of a machine at work, and done to it."""
+class _Teller(Watcher):
+    """Passes on what it is told, as events by the names of their kinds."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, wants: Kind, tell: Callable[[str, Any], None]) -> None:
+        self.wants = wants
+        self._tell = tell
+
+    def tell(self, value: Value) -> None:
+        kind = kind_of(type(value))
+        if kind is not Kind.SNAPSHOT:  # what it would tell can be asked for, in pieces
+            self._tell(str(kind.name), value)
+
+
+#: Kinds that can be watched.
+WATCHED = [str(each.name).lower() for each in Kind if each not in (Kind.TOLD, Kind.GAP, Kind.SNAPSHOT)]
+
+
+class Control(Queries):
+    """What one client asks of a machine at work, and does to it."""
+
+    def __init__(self, bench: Bench, tell: Callable[[str, Any], None] = lambda name, data: None) -> None:
+        """``tell`` has an event told to the client; from any thread."""
         super().__init__(bench)
         self._bench = bench
+        self._tell = tell
+        self._watcher: _Teller | None = None
+
+    def close(self) -> None:
+        self.watch_off()
+
+    @command
+    def watch_on(self, kinds: str = "reported stalled noted") -> None:
+        """Tell this client of what happens, as events: REPORTED, COMMAND and others, those that ``kinds`` has words of;
+        GAP where something could not be told.
+        """
+        wants = Kind(0)
+        for word in kinds.split():
+            if word not in WATCHED:
+                raise UsageError(f"watch-on: there is nothing {word!r:.40} to watch; choose of {', '.join(WATCHED)}")
+            wants |= Kind[word.upper()]
+        self.watch_off()
+        self._watcher = _Teller(wants, self._tell)
+        self._bench.attach(self._watcher)
+
+    @command
+    def watch_off(self) -> None:
+        """Tell this client of nothing more."""
+        if self._watcher is not None:
+            watcher, self._watcher = self._watcher, None
+            self._bench.detach(watcher)
 
     @command
     def fault_arm(self, fault: str) -> Armed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -20,8 +21,8 @@ log = logging.getLogger("vhost_iommu.lab")
 
 #: Bytes of one request, and levels of nesting in it.
 MOST_ASKED, DEEPEST = 1 << 16, 32
-#: Bytes that wait for a client before events are left out, and before nothing more is read from it.
-MOST_EVENTS, MOST_WAITING = 1 << 20, 1 << 16
+#: Events that wait for a client before others are left out, and bytes before nothing more is taken from it.
+MOST_EVENTS, MOST_WAITING = 1 << 12, 1 << 16
 
 
 class Executor(Protocol):
@@ -29,6 +30,9 @@ class Executor(Protocol):
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """What the command answers; UnknownCommandError, or UsageError that says what is wrong with it."""
+
+    def close(self) -> None:
+        """Nobody asks any more."""
 
 
 class UnknownCommandError(UsageError):
@@ -43,7 +47,8 @@ class Conversation:
         self._clock = clock
         self._objects = Objects()
         self._negotiated = False
-        self._dropped = 0
+        self._events: deque[tuple[float, str, Any]] = deque()
+        self._lost = 0
         self.out = bytearray()
         self.over = False
         major, minor, micro = version.split(".")
@@ -66,20 +71,26 @@ class Conversation:
             else:
                 self._request(found)
 
-    def event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Tell the client of something, if it listens and has room for it."""
-        if not self._negotiated or self.over:
-            return
-        if len(self.out) > MOST_EVENTS:
-            self._dropped += 1
-            return
-        if self._dropped:
-            self._tell("EVENTS_LOST", {"count": self._dropped})
-            self._dropped = 0
-        self._tell(name, data)
+    def event(self, name: str, data: Any) -> None:
+        """There is something to tell the client of; callable from any thread, and the one method that is."""
+        if len(self._events) < MOST_EVENTS:
+            self._events.append((self._clock(), name, data))
+        else:
+            self._lost += 1
 
-    def _tell(self, name: str, data: Mapping[str, Any]) -> None:
-        now = self._clock()
+    def gather(self) -> None:
+        """Put into ``out`` what there is to tell and the client has room for."""
+        while self._events and self.ready:
+            self._tell(*self._events.popleft())
+            if not self._events and self._lost:
+                lost, self._lost = self._lost, 0
+                self._tell(self._clock(), "EVENTS_LOST", {"count": lost})
+
+    def close(self) -> None:
+        """The client is gone."""
+        self._executor.close()
+
+    def _tell(self, now: float, name: str, data: Any) -> None:
         stamp = {"seconds": int(now), "microseconds": int(now % 1 * 1e6)}
         self._say({"event": name, "data": plain(data), "timestamp": stamp})
 

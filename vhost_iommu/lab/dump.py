@@ -162,7 +162,7 @@ def transaction_of(event: Layout) -> Transaction | None:
         values["SID"],
         values.get("InputAddr", 0),
         write=not values.get("RnW", 1),
-        ssid=values.get("SSID") if values.get("SSV") else None,
+        ssid=values.get("SSID") if values.get("SSV", 1) else None,
         privileged=bool(values.get("PnU", 0)),
         instruction=bool(values.get("InD", 0)),
     )

@@ -92,7 +92,7 @@ def explain_event(ask: Ask, instance: str, event: Mapping[str, Any]) -> dict[str
         "explain",
         stream=fields.get("SID", 0),
         address=fields.get("InputAddr", 0),
-        substream=fields.get("SSID", 0) if fields.get("SSV") else None,
+        substream=fields.get("SSID", 0 if fields.get("SSV") else None),
         access="read" if fields.get("RnW") else "execute" if fields.get("InD") else "write",
         privileged=bool(fields.get("PnU")),
         instance=instance,
