@@ -189,9 +189,8 @@ class Machine:
                 master = TestEngine(config.name, port, **common)
         master.turns.pause = self._pause
         watch.master_lock(master.turns)
-        if not watch.by_core:
-            post = self._wires.get((config.name, ""))
-            master.post = None if post is None else Post(*post)
+        post = self._wires.get((config.name, ""))
+        master.post = None if post is None else Post(*post)
         if self._spawn is not None:
             master.wake = self._spawn(config.name, _once(master.work))
         return master

@@ -370,6 +370,7 @@ class Drainer:
 
     def start(self) -> None:
         self._ready = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._watches.call(self._ready)
         self._thread.start()
 
     def wake(self) -> None:
@@ -386,6 +387,7 @@ class Drainer:
             self._thread.join(JOIN_TIMEOUT)
         if self._thread.is_alive():
             return False
+        self._watches.call(-1)
         with self._lock:
             ready, self._ready = self._ready, -1
         if ready >= 0:

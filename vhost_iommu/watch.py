@@ -422,6 +422,22 @@ class Ring(Protocol):
     def watch(self, kinds: int) -> None:
         """Tell of these kinds from now on."""
 
+    def synced(self, number: int) -> None:
+        """A CMD_SYNC of this number has completed."""
+
+    def look_at(self, mirror: Any) -> None:
+        """Tell of reads that are answered from a mirror."""
+
+    def call(self, eventfd: int) -> None:
+        """Have this told when there is much to take; -1: nobody."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is time to take."""
+
+    #: Called where room is wanted.
+    gather: Callable[[], None] | None
+
 
 #: A record of the core (struct vi_record): number + 1, time, StreamID, SubstreamID, kind, flags, small, size, words.
 RECORD = struct.Struct("<QQIIBBHI4Q")
@@ -448,6 +464,18 @@ class PlainRing:
 
     def watch(self, kinds: int) -> None:
         pass
+
+    def synced(self, number: int) -> None:
+        pass
+
+    def look_at(self, mirror: Any) -> None:
+        pass
+
+    def call(self, eventfd: int) -> None:
+        pass
+
+    crowded = False
+    gather: Callable[[], None] | None = None
 
 
 class Batch:
@@ -510,6 +538,12 @@ class _Leaves(NamedTuple):
 class Watched(Protocol):
     """What an instance gives of itself to who begins to look on; its locks are held."""
 
+    def look(self, ring: Any, on: bool) -> None:
+        """Have the core tell there, or not."""
+
+    def of_stream(self, sid: int, ssid: int | None) -> None:
+        """Have the core tell of this stream what is done under the lock."""
+
     def waited_for(self) -> None:
         """Return when no request is under way that began before."""
 
@@ -537,6 +571,7 @@ class Watch:
     def __init__(self, name: str, ring: Ring | None = None) -> None:
         self.name = name
         self.ring: Ring = PlainRing() if ring is None else ring
+        self.ring.gather = self._take
         #: Whether anybody looks on: asked before anything is told, and all that is asked while nobody does.
         self.on = False
         self.kinds = 0  #: that somebody wants
@@ -576,6 +611,28 @@ class Watch:
         """A master's, which it holds before it asks the instance."""
         self._locks.insert(0, lock)
 
+    def mirrored(self, mirror: Any) -> None:
+        """Reads are answered from ``mirror``, if it is of the core."""
+        if type(self.ring) is not PlainRing:
+            self.ring.look_at(mirror)
+
+    def of_stream(self, sid: int, ssid: int | None) -> None:
+        """What is told from now on, while the instance's lock is held, is of this stream."""
+        self.stream = sid, ssid
+        if self._watched is not None:
+            self._watched.of_stream(sid, ssid)
+
+    def relieve(self) -> None:
+        """For who is about to have the core do much: room is made before it is scarce."""
+        if self.ring.crowded:
+            self._take()
+
+    def synced(self) -> int:
+        """A number for a CMD_SYNC, once the readers were waited for."""
+        number = self.begin()
+        self.ring.synced(number)
+        return number
+
     def begin(self) -> int:
         """A number for what is told later, by ``void`` at the least."""
         while (number := self.ring.claim()) < 0:
@@ -600,10 +657,11 @@ class Watch:
     def command(self, number: int, command: Layout, error: str) -> None:
         self._put(number, Commanded(number, time.monotonic_ns(), self.name, command, error))
 
-    def fetched(self, sid: int, ssid: int | None, structure: Layout, pa: int) -> None:
+    def fetched(self, structure: Layout, pa: int) -> None:
         if not self.kinds & _FETCHED:
             return
         n = self.begin()
+        sid, ssid = self.stream
         self._put(n, Fetched(n, time.monotonic_ns(), self.name, sid, ssid, structure, pa))
 
     def filled(self, stage: int, space: Any, mapping: Any) -> None:
@@ -678,10 +736,10 @@ class Watch:
     def attach(self, watcher: Watcher) -> None:
         """``watcher`` is told of all that begins from now on, a Snapshot first. The instance may be at work."""
         with self._joining, self._held():
-            number = self.begin()
             self._members.append(watcher)
-            self._values[number] = _Joins(number, watcher, self._snapshot(number))
             self._want()
+            number = self.begin()
+            self._values[number] = _Joins(number, watcher, self._snapshot(number))
         self.flush()
 
     def detach(self, watcher: Watcher) -> None:
@@ -717,10 +775,13 @@ class Watch:
         kinds = 0
         for watcher in self._members:
             kinds |= watcher.wants
-        self.ring.watch(kinds)
+        self.ring.watch(int(kinds))
         self.kinds = int(kinds)
         self.on = bool(self._members)
         self.by_core = bool(kinds & BY_CORE)
+        if self._watched is not None:
+            self._watched.look(self.ring, self.by_core)
+            self._watched.waited_for()  # for those who began before
 
     def _snapshot(self, number: int) -> Snapshot:
         now = time.monotonic_ns()
@@ -740,10 +801,6 @@ class Watch:
             first, raw, told = self.ring.take()
             if raw or told:
                 self._taken.append((first, raw, told))
-
-    def gather(self) -> None:
-        """For the core, which has little room left."""
-        self._take()
 
     def flush(self) -> None:
         """Tell all watchers what was told until now; in the library, where no drainer does."""
@@ -867,6 +924,11 @@ class Watches:
         """Whether anybody wants to hear what the core tells by itself."""
         return any(watch.by_core for watch in self.all)
 
+    def call(self, eventfd: int) -> None:
+        """Have this told when there is much to deliver; -1: nobody."""
+        for watch in self.all:
+            watch.ring.call(eventfd)
+
     def flush(self) -> bool:
         """Deliver; the drainer's work, of which there is never more."""
         deliver(self.all)
@@ -890,4 +952,95 @@ def _filled(
 
 
 _Record: TypeAlias = tuple[int, ...]
-_DECODERS: dict[int, Callable[[Watch, int, _Record], Value | None]] = {}
+_WRITE = 1
+
+
+def _ssid(ssid: int) -> int | None:
+    return None if ssid == _NOBODY else ssid
+
+
+def _accessed(watch: Watch, n: int, r: _Record) -> Accessed:
+    return Accessed(n, r[1], watch.name, watch.register_named(r[8]), r[8], r[7], r[9], bool(r[5] & _WRITE))
+
+
+def _command(watch: Watch, n: int, r: _Record) -> Commanded:
+    data = r[8].to_bytes(8, "little") + r[9].to_bytes(8, "little")
+    return Commanded(n, r[1], watch.name, watch.command_of(data), "CERROR_NONE")
+
+
+def _filled_by_core(watch: Watch, n: int, r: _Record) -> Filled:
+    small, packed, output = r[6], r[7], r[9]
+    return Filled(
+        n, r[1], watch.name, r[2], _ssid(r[3]), 1 + (small >> 10 & 1), small >> 6 & 3, packed >> 16,
+        None if small >> 9 & 1 else packed & 0xFFFF, small >> 8 & 1, r[8] & ~0xFFF, r[8] & 0xFFF, output & ~0xFFF,
+        (output & 7) - 1, output >> 4 & 0x1F, r[10], r[11], r[5],
+    )  # fmt: skip
+
+
+def _used(watch: Watch, n: int, r: _Record) -> Used:
+    return Used(n, r[1], watch.name, r[2], _ssid(r[3]), r[8], r[9], r[10], bool(r[5] & _WRITE))
+
+
+def _dropped(watch: Watch, n: int, r: _Record) -> Dropped:
+    how, world = r[5], r[7] & 0xFF
+    if how == _CONTEXTS:
+        ssid = None if r[2] == _NOBODY else r[2]
+        return Dropped(n, r[1], watch.name, "contexts", r[10], {"first": r[8], "last": r[9], "ssid": ssid})
+    what = "TLB" if world else "TLB of stage 2"
+    if how == _ALL:
+        return Dropped(n, r[1], watch.name, what, r[10], {})
+    vmid = None if r[7] & 0x100 else r[6]
+    scope = {"world": world, "vmid": vmid, "vmid_mask": r[3] >> 16, "asid": None if r[2] == _NOBODY else r[2]}
+    if how == _RANGE:
+        level = r[3] & 0xFF
+        scope |= {"start": r[8], "size": r[9], "granule_bits": r[3] >> 8 & 0xFF}
+        scope["level"] = None if level == _ANY_LEVEL else level
+    return Dropped(n, r[1], watch.name, what, r[10], scope)
+
+
+#: enum vi_dropped, and VI_ANY_LEVEL.
+_RANGE, _ALL, _CONTEXTS = 1, 2, 3
+_ANY_LEVEL = 127
+
+
+def _translated(watch: Watch, n: int, r: _Record) -> Translated:
+    return Translated(n, r[1], watch.name, r[2], _ssid(r[3]), r[8], r[9], bool(r[5] & _WRITE), r[10], "ok")
+
+
+def _interrupted(watch: Watch, n: int, r: _Record) -> Interrupted:
+    return Interrupted(n, r[1], watch.name, "cmdq-sync", r[8], r[9])
+
+
+def _moved(watch: Watch, n: int, r: _Record) -> Moved:
+    who = watch.masters.get(r[2], watch.name)
+    return Moved(n, r[1], who, r[8], r[9], bool(r[5] & _WRITE), r[9], None)
+
+
+def _served(watch: Watch, n: int, r: _Record) -> Served:
+    who, name = watch.masters.get(r[2], watch.name), "OUT" if r[7] else "IN"
+    return Served(n, r[1], who, name, "OK", r[1] - r[10], {"sector": r[8]})
+
+
+def _gap(watch: Watch, n: int, r: _Record) -> Gap:
+    lost = struct.unpack("<4I", struct.pack("<2Q", r[9], r[10]))
+    kinds = (Kind.ACCESSED, Kind.USED, Kind.TRANSLATED, Kind.MOVED)
+    return Gap(n, r[1], watch.name, r[8], {kind: count for kind, count in zip(kinds, lost, strict=True) if count})
+
+
+def _bit(kind: Kind) -> int:
+    return int(kind).bit_length() - 1
+
+
+#: By enum vi_kind.
+_DECODERS: dict[int, Callable[[Watch, int, _Record], Value]] = {
+    _bit(Kind.ACCESSED): _accessed,
+    _bit(Kind.COMMAND): _command,
+    _bit(Kind.FILLED): _filled_by_core,
+    _bit(Kind.USED): _used,
+    _bit(Kind.DROPPED): _dropped,
+    _bit(Kind.TRANSLATED): _translated,
+    _bit(Kind.INTERRUPTED): _interrupted,
+    _bit(Kind.MOVED): _moved,
+    _bit(Kind.SERVED): _served,
+    _bit(Kind.GAP): _gap,
+}

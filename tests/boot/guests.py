@@ -31,7 +31,7 @@ class Way(Enum):
     """How a machine runs. Each has code that the others never enter."""
 
     USERS = "as users run it"  #: on the compiled core, with its pump, and nothing is traced
-    TRACED = "traced"  #: on the core, and each access, command and translation goes by the trace
+    TRACED = "traced"  #: the same, and a trace is told of each access, command and translation
     REFERENCE = "on the reference"  #: without the core and its pump
 
 
@@ -87,14 +87,14 @@ class Run:
                 self._was_taken(smmu)
 
     def _was_taken(self, config: SmmuConfig) -> None:
-        """The way was: registers are read from the pump's mirror, and the core's doorbell rings, for users alone."""
+        """The way was: registers are read from the pump's mirror, and the core's doorbell rings, traced or not."""
         smmu = self.smmus[config.name]
         # The core does not look for conflicts.
         strict = config.options.tlb_conflicts or config.options.configuration_conflicts
         core = self.way is not Way.REFERENCE and not strict
-        users = self.way is Way.USERS
+        pumped = self.way is not Way.REFERENCE
         found = (smmu.core is not None, smmu.counters.reads_mirrored() > 0, smmu.counters.writes_carried_out > 0)
-        assert found == (core, users, users and core), f"{config.name} did not run {self.way.value}: {found}"
+        assert found == (core, pumped, core), f"{config.name} did not run {self.way.value}: {found}"
 
     @property
     def ktap(self) -> Ktap:

@@ -47,7 +47,8 @@ def stale(folder: Path = Path(__file__).parent) -> bool:
 
 def ring() -> Any:
     """Where an instance's records are numbered, in the core's own memory if it is chosen; None: by the model alone."""
-    return None
+    door = chosen()
+    return None if door is None else door.Ring()
 
 
 def lock() -> AbstractContextManager[Any]:

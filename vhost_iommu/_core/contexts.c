@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "translate.h"
+#include "tell.h"
 
 /* ---- lists ----------------------------------------------------------------------------------------------------- */
 
@@ -156,6 +156,10 @@ void vi_withdraw_streams(struct vi_core *core, uint32_t first, uint32_t last)
 {
     struct vi_contexts *in = core->contexts;
     struct snapshot *withdrawn = NULL;
+    struct vi_invalidation what = {VI_ANY, first, last, VI_ANY, VI_ANY, 0, 0, VI_ANY_LEVEL};
+    struct vi_dropping dropping;
+    uint32_t before = in->found;
+    vi_drop_begin(core, &dropping);
     if (last - first < in->found) {
         for (uint64_t sid = first; sid <= last; sid++)
             withdraw_stream(in, (uint32_t)sid, &withdrawn);
@@ -168,6 +172,7 @@ void vi_withdraw_streams(struct vi_core *core, uint32_t first, uint32_t last)
         }
     }
     retire(core, withdrawn);
+    vi_drop_end(&dropping, VI_DROPPED_CONTEXTS, &what, before - in->found);
 }
 
 static inline struct snapshot *find(const struct vi_contexts *in, uint32_t sid, uint32_t ssid)
@@ -181,12 +186,22 @@ static inline struct snapshot *find(const struct vi_contexts *in, uint32_t sid, 
     return NULL;
 }
 
-void vi_withdraw(struct vi_core *core, uint32_t sid, uint32_t ssid)
+static void withdraw_one(struct vi_core *core, uint32_t sid, uint32_t ssid)
 {
     struct snapshot *withdrawn = NULL, *found = find(core->contexts, sid, ssid);
     if (found)
         withdraw(core->contexts, found, &withdrawn);
     retire(core, withdrawn);
+}
+
+void vi_withdraw(struct vi_core *core, uint32_t sid, uint32_t ssid)
+{
+    struct vi_invalidation what = {VI_ANY, sid, sid, VI_ANY, (int32_t)ssid, 0, 0, VI_ANY_LEVEL};
+    struct vi_dropping dropping;
+    uint32_t before = core->contexts->found;
+    vi_drop_begin(core, &dropping);
+    withdraw_one(core, sid, ssid);
+    vi_drop_end(&dropping, VI_DROPPED_CONTEXTS, &what, before - core->contexts->found);
 }
 
 void vi_contexts_free(struct vi_core *core)
@@ -222,7 +237,7 @@ bool vi_publish(struct vi_core *core, uint32_t sid, uint32_t ssid, const struct 
 {
     struct vi_contexts *in = core->contexts;
     struct snapshot *withdrawn = NULL, *snapshot;
-    vi_withdraw(core, sid, ssid);
+    withdraw_one(core, sid, ssid);
     if (atomic_load(&in->existing) >= in->most)
         vi_quiesce(core); /* software that never sends a CMD_SYNC has nothing freed but by this */
     if (!(snapshot = aligned_alloc(_Alignof(struct snapshot), sizeof *snapshot)))

@@ -81,6 +81,7 @@ struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint)
                 reader->words_at = UINT64_MAX; /* no word is there */
                 reader->words_span = 0;
                 reader->seen[0].table = reader->seen[1].table = NULL;
+                reader->watch = atomic_load_explicit(&core->watching, memory_order_acquire);
                 return reader;
             }
         }

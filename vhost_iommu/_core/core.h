@@ -36,6 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "watch.h"
+
 /* ---- guest memory (memory.c) ---------------------------------------------------------------------------------- */
 
 /* Guest physical [base, base + size) at `host`; host NULL: nothing that we reach. */
@@ -203,6 +205,16 @@ void vi_quiesce(struct vi_core *core);
  */
 uint64_t vi_quiesced(struct vi_core *core);
 
+/*
+ * Have what the instance does told to `watch`, which outlives the core; NULL: to nobody. Requests that began before tell
+ * as it was then: vi_quiesce waits for them. While there is a watch, who invalidates promises VI_OF_AN_INVALIDATION
+ * records for each call, and who consumes commands VI_OF_A_BURST.
+ */
+enum { VI_OF_AN_INVALIDATION = 4, VI_OF_A_BURST = 1024 };
+void vi_watch_core(struct vi_core *core, struct vi_watch *watch);
+/* Whether a reader may begin a translation by itself, of this stream: there is room, or nobody looks on. */
+bool vi_begin_telling(struct vi_reader *reader, uint32_t sid, uint32_t ssid);
+
 /* One bounds-checked access each; false: external abort. `vi_swap64` returns 1 swapped, 0 not the expected, -1 abort. */
 bool vi_load64(struct vi_reader *reader, uint64_t pa, uint64_t *value);
 int vi_swap64(struct vi_reader *reader, uint64_t pa, uint64_t expected, uint64_t desired);
@@ -258,6 +270,7 @@ struct vi_request {
 enum vi_end {
     VI_DONE,       /* whole */
     VI_ASK,        /* not begun: the model is to be asked what it comes to */
+    VI_CROWDED,    /* there was no room to tell of what follows; `counted` is 0 */
     VI_FAULTED,    /* `fault` at iova + done */
     VI_OUTSIDE,    /* translated, but guest memory has nothing at `pa`, or does not allow it */
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole requests of DMA masters: translated and carried out page by page, up to the first fault. */
+#include "tell.h"
 #include "translate.h"
 
 /* A request under way. */
@@ -36,6 +37,14 @@ static bool ended(struct transfer *transfer, enum vi_end end)
 }
 
 static bool faulted(struct transfer *transfer) { return ended(transfer, VI_FAULTED); }
+
+/* There is no room to tell of what follows, of which nothing more is counted than was. */
+static bool crowded(struct transfer *transfer)
+{
+    ended(transfer, VI_CROWDED);
+    transfer->result->counted = transfer->counted + vi_forget_ahead(&transfer->course);
+    return false;
+}
 
 /* What is done between the two is not counted. */
 static void stop_counting(struct vi_reader *reader, uint64_t counts[VI_COUNTERS])
@@ -92,6 +101,16 @@ static bool begin(struct transfer *transfer, struct vi_reader *reader, const str
         result->counted = 0;
         return false;
     }
+    if (VI_UNLIKELY(reader->watch)) {
+        vi_telling(reader, request->sid, request->ssid);
+        if (!vi_may_tell(reader)) {
+            if (context)
+                VI_PUT(reader->counters.contexts, VI_GET(reader->counters.contexts) - 1);
+            result->end = VI_ASK;
+            result->counted = 0;
+            return false;
+        }
+    }
     VI_COUNT(reader->counters.transactions);
     return true;
 }
@@ -109,15 +128,19 @@ static __attribute__((noinline)) bool place_again(struct transfer *transfer, uin
 
 /*
  * Where the next bytes go; false: the request has ended. `place` is whole where there is a context. `ahead`: whoever asks
- * does not stop before that.
+ * does not stop before that; `watched`: somebody looks on. Both are constants.
  */
-VI_HOT bool next(struct transfer *transfer, bool ahead, struct vi_place *place)
+VI_HOT bool next(struct transfer *transfer, bool ahead, bool watched, struct vi_place *place)
 {
     if (!transfer->left)
         return false;
+    if (watched && !vi_may_tell(transfer->reader))
+        return crowded(transfer);
     if (VI_UNLIKELY(!transfer->context)) {
         place->pa = transfer->iova;
         place->size = transfer->left;
+        if (watched)
+            vi_tell_use(transfer->reader, transfer->iova, place->size, place->pa, transfer->access);
         return true;
     }
     if (VI_UNLIKELY(transfer->counted)) { /* and nothing is ahead */
@@ -132,6 +155,8 @@ VI_HOT bool next(struct transfer *transfer, bool ahead, struct vi_place *place)
     }
     if (place->size > transfer->left)
         place->size = transfer->left;
+    if (watched)
+        vi_tell_use(transfer->reader, transfer->iova, place->size, place->pa, transfer->access);
     return true;
 }
 
@@ -174,10 +199,10 @@ static __attribute__((noinline)) bool piece_fits(struct transfer *transfer, cons
 }
 
 /* Where the next bytes are in our memory, *size of them; NULL: the request has ended. */
-VI_HOT uint8_t *next_bytes(struct transfer *transfer, unsigned may, uint64_t *size)
+VI_HOT uint8_t *next_bytes(struct transfer *transfer, unsigned may, uint64_t *size, bool watched)
 {
     struct vi_place place;
-    if (!next(transfer, true, &place))
+    if (!next(transfer, true, watched, &place))
         return NULL;
     struct vi_reader *reader = transfer->reader;
     uint8_t *host = vi_find(reader, place.pa, 1, may);
@@ -212,8 +237,9 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
     struct transfer transfer;
     struct vi_place place;
     uint32_t count = 0;
+    bool watched = reader->watch != NULL;
     begin_in(&transfer, reader, context, request, counted, result);
-    while (next(&transfer, false, &place)) {
+    while (next(&transfer, false, watched, &place)) {
         vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
         struct vi_piece *last = count ? &pieces[count - 1] : NULL;
         if (last && last->pa + last->size == place.pa && last->memory == memory) {
@@ -225,16 +251,27 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
         }
         advance(&transfer, place.size);
     }
+    if (watched)
+        vi_told_all(reader);
     return count;
 }
 
-enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
+/* What was moved whole is told; of the rest the model tells. */
+static void told(struct vi_reader *reader, const struct vi_request *request, const struct vi_result *result)
+{
+    if (result->end == VI_DONE)
+        vi_tell_transaction(reader, request->iova, request->size, request->access);
+    vi_told_all(reader);
+}
+
+VI_HOT void read_in(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result,
+                    bool watched)
 {
     struct transfer transfer;
     uint64_t size;
     uint8_t *host, *at = to;
     if (begin(&transfer, reader, request, result))
-        while ((host = next_bytes(&transfer, VI_MAY_READ, &size))) {
+        while ((host = next_bytes(&transfer, VI_MAY_READ, &size, watched))) {
             memcpy(at, host, size);
             if (!intact(&transfer))
                 break;
@@ -242,11 +279,26 @@ enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *reque
             advance(&transfer, size);
         }
     vi_after_read();
+}
+
+static __attribute__((noinline)) void read_watched(struct vi_reader *reader, const struct vi_request *request, void *to,
+                                                   struct vi_result *result)
+{
+    read_in(reader, request, to, result, true);
+    told(reader, request, result);
+}
+
+enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
+{
+    if (VI_UNLIKELY(reader->watch))
+        read_watched(reader, request, to, result);
+    else
+        read_in(reader, request, to, result, false);
     return result->end;
 }
 
-enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
-                         struct vi_result *result)
+VI_HOT void write_in(struct vi_reader *reader, const struct vi_request *request, const void *from,
+                     struct vi_result *result, bool watched)
 {
     struct transfer transfer;
     uint64_t size;
@@ -254,13 +306,29 @@ enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *requ
     const uint8_t *at = from;
     vi_before_write();
     if (begin(&transfer, reader, request, result))
-        while ((host = next_bytes(&transfer, VI_MAY_WRITE, &size))) {
+        while ((host = next_bytes(&transfer, VI_MAY_WRITE, &size, watched))) {
             memcpy(host, at, size);
             if (!intact(&transfer))
                 break;
             at += size;
             advance(&transfer, size);
         }
+}
+
+static __attribute__((noinline)) void write_watched(struct vi_reader *reader, const struct vi_request *request,
+                                                    const void *from, struct vi_result *result)
+{
+    write_in(reader, request, from, result, true);
+    told(reader, request, result);
+}
+
+enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
+                         struct vi_result *result)
+{
+    if (VI_UNLIKELY(reader->watch))
+        write_watched(reader, request, from, result);
+    else
+        write_in(reader, request, from, result, false);
     return result->end;
 }
 
@@ -308,9 +376,9 @@ VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size)
     return true;
 }
 
-static __attribute__((noinline)) bool gather(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes)
+VI_HOT bool gather_in(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes, bool watched)
 {
-    for (; host; host = next_bytes(&side->transfer, VI_MAY_READ, &here)) {
+    for (; host; host = next_bytes(&side->transfer, VI_MAY_READ, &here, watched)) {
         memcpy(bytes + side->result.done, host, here);
         if (!intact(&side->transfer))
             return false;
@@ -319,9 +387,9 @@ static __attribute__((noinline)) bool gather(struct side *side, const uint8_t *h
     return !side->transfer.left;
 }
 
-static __attribute__((noinline)) bool scatter(struct side *side, uint8_t *host, uint64_t here, const uint8_t *bytes)
+VI_HOT bool scatter_in(struct side *side, uint8_t *host, uint64_t here, const uint8_t *bytes, bool watched)
 {
-    for (; host; host = next_bytes(&side->transfer, VI_MAY_WRITE, &here)) {
+    for (; host; host = next_bytes(&side->transfer, VI_MAY_WRITE, &here, watched)) {
         memcpy(host, bytes + side->result.done, here);
         if (!intact(&side->transfer))
             return false;
@@ -330,17 +398,60 @@ static __attribute__((noinline)) bool scatter(struct side *side, uint8_t *host, 
     return !side->transfer.left;
 }
 
+static __attribute__((noinline)) bool gather(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes)
+{
+    return gather_in(side, host, here, bytes, false);
+}
+
+static __attribute__((noinline)) bool gather_watched(struct side *side, const uint8_t *host, uint64_t here, uint8_t *bytes)
+{
+    return gather_in(side, host, here, bytes, true);
+}
+
+static __attribute__((noinline)) bool scatter(struct side *side, uint8_t *host, uint64_t here, const uint8_t *bytes)
+{
+    return scatter_in(side, host, here, bytes, false);
+}
+
+static __attribute__((noinline)) bool scatter_watched(struct side *side, uint8_t *host, uint64_t here,
+                                                      const uint8_t *bytes)
+{
+    return scatter_in(side, host, here, bytes, true);
+}
+
+/* A transfer of a side was done whole. */
+static void tell_transfer(const struct side *side, uint64_t done, uint64_t size)
+{
+    vi_tell_transaction(side->reader, side->request->iova + done, size, side->request->access);
+}
+
 /* Where the bytes of the next transfer are: in our memory if they are there in one piece, else in `bytes`; NULL: it has
  * ended. */
-VI_HOT const uint8_t *read_next(struct side *side, uint64_t done, uint64_t size, uint8_t *bytes)
+VI_HOT const uint8_t *read_next(struct side *side, uint64_t done, uint64_t size, uint8_t *bytes, bool watched)
 {
     uint64_t here = 0;
     if (VI_UNLIKELY(!next_transaction(side, done, size)))
         return NULL;
-    const uint8_t *host = next_bytes(&side->transfer, VI_MAY_READ, &here);
-    if (VI_LIKELY(host && here == size))
-        return host;
-    return gather(side, host, here, bytes) ? bytes : NULL;
+    const uint8_t *host = next_bytes(&side->transfer, VI_MAY_READ, &here, watched);
+    if (VI_UNLIKELY(!host || here != size)) {
+        if (!(watched ? gather_watched : gather)(side, host, here, bytes))
+            return NULL;
+        host = bytes;
+    }
+    if (watched)
+        tell_transfer(side, done, size);
+    return host;
+}
+
+/* Write `bytes`, whose first `here` are for `host`. */
+VI_HOT bool write_next(struct side *side, uint64_t done, uint64_t size, uint8_t *host, uint64_t here,
+                       const uint8_t *bytes, bool watched)
+{
+    if (!(watched ? scatter_watched : scatter)(side, host, here, bytes))
+        return false;
+    if (watched)
+        tell_transfer(side, done, size);
+    return true;
 }
 
 /* The transfer that begins `done` bytes further on. */
@@ -394,6 +505,20 @@ VI_HOT unsigned pages_of(struct pages *pages, struct side *side, uint64_t addres
     return count;
 }
 
+static __attribute__((noinline)) void tell_pages(const struct side *source, const struct side *target,
+                                                 const struct pages *from, const struct pages *to, uint64_t done,
+                                                 unsigned count)
+{
+    struct vi_reader *reader = source->reader;
+    for (unsigned at = 0; at < count; at++, done += VI_MOST_BURST) {
+        vi_may_tell(reader); /* else all of it may be lost */
+        vi_tell_use(reader, source->request->iova + done, VI_MOST_BURST, from->pa[at], source->request->access);
+        tell_transfer(source, done, VI_MOST_BURST);
+        vi_tell_use(reader, target->request->iova + done, VI_MOST_BURST, to->pa[at], target->request->access);
+        tell_transfer(target, done, VI_MOST_BURST);
+    }
+}
+
 /*
  * Copy as many whole pages as there are of which all is known: each is a transfer, and the same comes of them one by one.
  * Returns their bytes.
@@ -418,6 +543,8 @@ static __attribute__((noinline)) uint64_t copy_pages(struct side *source, struct
     VI_ADD(counters->tlb_hits, 2 * copied);
     source->more += copied;
     target->more += copied;
+    if (VI_UNLIKELY(source->reader->watch))
+        tell_pages(source, target, &from, &to, done, copied);
     return (uint64_t)copied * VI_MOST_BURST;
 }
 
@@ -430,20 +557,24 @@ static bool is_of_pages(const struct side *side)
 }
 
 /* One transfer of a copy; false: the run has ended. */
-VI_HOT bool copy_one(struct side *source, struct side *target, uint64_t done, uint64_t size, struct vi_run *run)
+VI_HOT bool copy_one(struct side *source, struct side *target, uint64_t done, uint64_t size, struct vi_run *run,
+                     bool watched)
 {
     uint64_t here = 0;
-    const uint8_t *in = read_next(source, done, size, run->bytes);
+    const uint8_t *in = read_next(source, done, size, run->bytes, watched);
     if (VI_UNLIKELY(!in))
         return end_run(run, VI_RUN_READ, source, size);
     const struct vi_window *window = source->reader->last;
-    uint8_t *out = next_transaction(target, done, size) ? next_bytes(&target->transfer, VI_MAY_WRITE, &here) : NULL;
+    uint8_t *out =
+        next_transaction(target, done, size) ? next_bytes(&target->transfer, VI_MAY_WRITE, &here, watched) : NULL;
     if (VI_LIKELY(out && here == size)) {
         move(out, in, size);
+        if (watched)
+            tell_transfer(target, done, size);
     } else { /* it was read before it is written, whatever is where */
         if (in != run->bytes)
             memcpy(run->bytes, in, size);
-        if (!scatter(target, out, here, run->bytes))
+        if (!write_next(target, done, size, out, here, run->bytes, watched))
             return end_run(run, VI_RUN_WRITTEN, target, size);
     }
     if (VI_UNLIKELY(in != run->bytes && vi_broken(window))) {
@@ -453,8 +584,8 @@ VI_HOT bool copy_one(struct side *source, struct side *target, uint64_t done, ui
     return intact(&target->transfer) || end_run(run, VI_RUN_WRITTEN, target, size);
 }
 
-void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
-                 struct vi_run *run)
+VI_HOT void copy_in(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
+                    struct vi_run *run, bool watched)
 {
     struct side source, target;
     run->end = VI_RUN_DONE;
@@ -470,7 +601,7 @@ void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const 
                 continue;
         }
         uint64_t size = transfer(from, burst, done);
-        if (VI_UNLIKELY(!copy_one(&source, &target, done, size, run)))
+        if (VI_UNLIKELY(!copy_one(&source, &target, done, size, run, watched)))
             break;
         done += size;
     }
@@ -479,8 +610,8 @@ void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const 
     end_side(&target);
 }
 
-void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
-                struct vi_run *run)
+VI_HOT void sum_in(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
+                   struct vi_run *run, bool watched)
 {
     struct side source;
     run->end = VI_RUN_DONE;
@@ -488,7 +619,7 @@ void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint
     uint64_t done = 0;
     for (uint64_t size; done < request->size; done += size) {
         size = transfer(request, burst, done);
-        const uint8_t *in = read_next(&source, done, size, run->bytes);
+        const uint8_t *in = read_next(&source, done, size, run->bytes, watched);
         uint64_t part = 0;
         for (uint64_t at = 0; in && at < size; at += 8) {
             uint64_t value;
@@ -506,8 +637,8 @@ void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint
     end_side(&source);
 }
 
-void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
-                  struct vi_run *run)
+VI_HOT void run_write_in(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
+                         struct vi_run *run, bool watched)
 {
     struct side target;
     run->end = VI_RUN_DONE;
@@ -516,12 +647,61 @@ void vi_run_write(struct vi_reader *reader, const struct vi_request *request, ui
     uint64_t done = 0;
     for (uint64_t size, here = 0; done < request->size; done += size) {
         size = transfer(request, burst, done);
-        uint8_t *out = next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here) : NULL;
-        if (!scatter(&target, out, here, (const uint8_t *)from + done)) {
+        uint8_t *out =
+            next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here, watched) : NULL;
+        if (!write_next(&target, done, size, out, here, (const uint8_t *)from + done, watched)) {
             end_run(run, VI_RUN_WRITTEN, &target, size);
             break;
         }
     }
     run->done = done;
     end_side(&target);
+}
+
+static __attribute__((noinline)) void copy_watched(struct vi_reader *reader, const struct vi_request *from,
+                                                   const struct vi_request *to, uint32_t burst, struct vi_run *run)
+{
+    copy_in(reader, from, to, burst, run, true);
+    vi_told_all(reader);
+}
+
+void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
+                 struct vi_run *run)
+{
+    if (VI_UNLIKELY(reader->watch))
+        copy_watched(reader, from, to, burst, run);
+    else
+        copy_in(reader, from, to, burst, run, false);
+}
+
+static __attribute__((noinline)) void sum_watched(struct vi_reader *reader, const struct vi_request *request,
+                                                  uint32_t burst, uint64_t *sum, struct vi_run *run)
+{
+    sum_in(reader, request, burst, sum, run, true);
+    vi_told_all(reader);
+}
+
+void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
+                struct vi_run *run)
+{
+    if (VI_UNLIKELY(reader->watch))
+        sum_watched(reader, request, burst, sum, run);
+    else
+        sum_in(reader, request, burst, sum, run, false);
+}
+
+static __attribute__((noinline)) void run_write_watched(struct vi_reader *reader, const struct vi_request *request,
+                                                        uint32_t burst, const void *from, struct vi_run *run)
+{
+    run_write_in(reader, request, burst, from, run, true);
+    vi_told_all(reader);
+}
+
+void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
+                  struct vi_run *run)
+{
+    if (VI_UNLIKELY(reader->watch))
+        run_write_watched(reader, request, burst, from, run);
+    else
+        run_write_in(reader, request, burst, from, run, false);
 }

@@ -16,7 +16,33 @@ from libc.string cimport memcpy
 from .pump cimport Mirror, vi_load_fn, vi_mirror, vi_store_fn
 
 
+cdef extern from "watch.h" nogil:
+    cdef struct vi_record:
+        pass
+    cdef struct vi_watch:
+        uint32_t kinds
+        uint64_t taken, synced
+        int ready
+    enum: VI_TOLD
+    bint vi_watch_make(vi_watch *watch, uint64_t size)
+    void vi_watch_free(vi_watch *watch)
+    uint64_t vi_watch_room(vi_watch *watch)
+    bint vi_promise(vi_watch *watch, uint64_t count)
+    void vi_unpromise(vi_watch *watch, uint64_t count)
+    vi_record *vi_tell_begin(vi_watch *watch, uint64_t *number)
+    void vi_tell(vi_record *record, uint64_t number, int kind)
+    uint64_t vi_watch_told(vi_watch *watch)
+    void vi_watch_take(vi_watch *watch, uint64_t count, vi_record *to)
+
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+
 cdef extern from "core.h" nogil:
+    enum: VI_OF_AN_INVALIDATION, VI_OF_A_BURST
+    void vi_watch_core(vi_core *core, vi_watch *watch)
+    bint vi_begin_telling(vi_reader *reader, uint32_t sid, uint32_t ssid)
     cdef struct vi_window:
         uint64_t base, size
         uint8_t *host
@@ -91,7 +117,7 @@ cdef extern from "core.h" nogil:
         uint64_t iova, size
         uint8_t access, incoming
     enum: VI_INCOMING
-    enum: VI_DONE, VI_ASK, VI_FAULTED, VI_OUTSIDE
+    enum: VI_DONE, VI_ASK, VI_CROWDED, VI_FAULTED, VI_OUTSIDE
     cdef struct vi_result:
         uint8_t end
         uint64_t done, pa, token
@@ -189,7 +215,7 @@ cdef extern from "v3/doorbell.h" nogil:
         bint armed
         uint32_t writable, cons_rest
         vi_command_queue queue
-        bint aborted, rung
+        bint told, aborted, rung
         uint64_t writes, commands, syncs
     bint vi_doorbell_store(void *doorbell, uint64_t offset, uint32_t value) noexcept
 
@@ -292,6 +318,88 @@ cdef struct Visit:
     PyThreadState *thread  # NULL: the interpreter is in hand
 
 
+#: Records that a Ring has room for, of 64 bytes each.
+cdef enum: RING = 16384
+
+
+cdef class Ring:
+    """``watch.h``: where an instance's records are numbered, and the core's kept until they are taken."""
+
+    cdef vi_watch raw
+    #: Called, with whatever locks are held, where room is wanted: it takes. Must not raise.
+    cdef public object gather
+
+    def __cinit__(self):
+        if not vi_watch_make(&self.raw, RING):
+            raise MemoryError("no memory for a ring")
+
+    def __dealloc__(self):
+        vi_watch_free(&self.raw)
+
+    def claim(self):
+        """The next number, whose value the caller has; -1: there is no room before ``take``."""
+        cdef uint64_t number
+        if not vi_promise(&self.raw, 1):
+            return -1
+        cdef vi_record *record = vi_tell_begin(&self.raw, &number)
+        vi_tell(record, number, VI_TOLD)
+        vi_unpromise(&self.raw, 1)
+        return number
+
+    def take(self):
+        """(first number, what was told since in records of 64 bytes, those of its numbers whose values are the model's).
+        One thread at a time.
+        """
+        cdef uint64_t first = self.raw.taken, count = vi_watch_told(&self.raw), at
+        data = PyBytes_FromStringAndSize(NULL, count * 64)
+        cdef char *to = PyBytes_AS_STRING(data)
+        vi_watch_take(&self.raw, count, <vi_record *>to)
+        return first, data, [first + at for at in range(count) if to[64 * at + KIND_AT] == VI_TOLD]
+
+    def watch(self, uint32_t kinds):
+        """Tell of these kinds from now on."""
+        self.raw.kinds = kinds
+
+    def call(self, int eventfd):
+        """Have this told when there is much to take; -1: nobody."""
+        self.raw.ready = eventfd
+
+    def look_at(self, Mirror mirror not None):
+        """Tell of reads that are answered from ``mirror``, too."""
+        mirror.watch = self
+        mirror.raw.watch = &self.raw
+
+    def synced(self, uint64_t number):
+        """A CMD_SYNC of this number has completed."""
+        self.raw.synced = number
+
+    @property
+    def crowded(self):
+        """Whether it is time to take."""
+        return vi_watch_room(&self.raw) < RING / 2
+
+    cdef void relieve(self) noexcept:
+        """Somebody of the interpreter's wants room: take, and let others tell what they are at."""
+        if self.gather is not None:
+            self.gather()
+        with nogil:
+            sched_yield()
+
+
+#: The place of a record's kind in it.
+cdef enum: KIND_AT = 24
+
+
+cdef Visit enter_own(Core core) noexcept:
+    """The same for who holds the instance's lock and cannot do without: what it does is told."""
+    cdef Visit visit = enter(core, OWN_SLOT)
+    while not vi_begin_telling(visit.reader, core.sid, core.ssid):
+        leave(visit)
+        core.ring.relieve()
+        visit = enter(core, OWN_SLOT)
+    return visit
+
+
 cdef Visit enter(Core core, unsigned slot) noexcept:
     """``vi_enter`` for who has the interpreter, which is let go of while somebody has to be waited for: a client with a page
     until ``leave``, somebody inside here."""
@@ -371,6 +479,15 @@ cdef Ended _begun(const vi_result *result, bytes data):
     return ended
 
 
+cdef _add_piece(list pieces, uint64_t pa, uint64_t size, uint8_t memory):
+    if pieces:
+        before, so_far, kind = pieces[-1]
+        if before + so_far == pa and kind == memory:
+            pieces[-1] = before, so_far + size, kind
+            return
+    pieces.append((pa, size, memory))
+
+
 cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access) noexcept:
     cdef vi_request request
     request.sid, request.ssid, request.iova, request.size = sid, ssid, iova, size
@@ -436,6 +553,8 @@ cdef class Core:
     cdef Py_buffer *buffers
     cdef uint32_t buffer_count
     cdef bint guarded  # a window has a guard, so whoever is inside may have to wait for a client
+    cdef Ring ring  # where it tells; None: nobody looks on
+    cdef uint32_t sid, ssid  # of whom it tells under the instance's lock
 
     def __cinit__(self, uint32_t tlb_entries, uint32_t contexts):
         self.core = vi_core_new(tlb_entries, contexts)
@@ -444,6 +563,7 @@ cdef class Core:
 
     def __dealloc__(self):
         if self.core is not NULL:
+            vi_watch_core(self.core, NULL)
             vi_core_free(self.core)
             self.core = NULL
         self._release(self.buffers, self.buffer_count)
@@ -500,6 +620,23 @@ cdef class Core:
         with nogil:
             vi_set_parameters(self.core, &p)
 
+    def watch(self, Ring ring):
+        """Have what it does told there; None: nowhere. Who invalidates calls this, and waits for the readers then."""
+        self.ring = ring
+        vi_watch_core(self.core, NULL if ring is None else &ring.raw)
+
+    def stream(self, uint32_t sid, ssid):
+        """Of whom is told what is done from now on under the instance's lock."""
+        self.sid, self.ssid = sid, VI_NO_SSID if ssid is None else ssid
+
+    cdef void promise(self, uint64_t count) noexcept:
+        while self.ring is not None and not vi_promise(&self.ring.raw, count):
+            self.ring.relieve()
+
+    cdef void promised(self, uint64_t count) noexcept:
+        if self.ring is not None:
+            vi_unpromise(&self.ring.raw, count)
+
     def quiesce(self):
         """Return when no request that is under way now is."""
         with nogil:
@@ -543,10 +680,14 @@ cdef class Core:
             raise MemoryError("no memory for a context")
 
     def withdraw(self, uint32_t sid, ssid):
+        self.promise(VI_OF_AN_INVALIDATION)
         vi_withdraw(self.core, sid, VI_NO_SSID if ssid is None else ssid)
+        self.promised(VI_OF_AN_INVALIDATION)
 
     def withdraw_streams(self, uint32_t first, uint32_t last):
+        self.promise(VI_OF_AN_INVALIDATION)
         vi_withdraw_streams(self.core, first, last)
+        self.promised(VI_OF_AN_INVALIDATION)
 
     # -- single translations ---------------------------------------------------------------------------------------
 
@@ -556,7 +697,7 @@ cdef class Core:
         cdef uint64_t pa
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
-        cdef Visit visit = enter(self, OWN_SLOT)
+        cdef Visit visit = enter_own(self)
         cdef int how = vi_read_ipa(visit.reader, &held.context, ipa, to, size, &pa, &fault)
         leave(visit)
         return data if how == 1 else _fault(&fault) if how == 0 else pa
@@ -564,7 +705,7 @@ cdef class Core:
     def translate(self, Held held not None, uint64_t address, unsigned access):
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
         cdef vi_output output
-        cdef Visit visit = enter(self, OWN_SLOT)
+        cdef Visit visit = enter_own(self)
         cdef vi_fault fault = vi_translate(visit.reader, &held.context, address, access, 0, &output)
         leave(visit)
         if fault.kind:
@@ -587,7 +728,9 @@ cdef class Core:
         cdef vi_piece few[4]
         cdef vi_piece *pieces = few
         cdef uint32_t room = 4, count, at
-        cdef uint64_t counted = 0
+        cdef uint64_t counted = 0, done = 0
+        cdef list found = []
+        cdef Visit visit
         if begun is not None and begun.result.end != VI_ASK:
             if (begun.result.end == VI_FAULTED and begun.result.token == held.context.token
                     and begun.result.quiesced == vi_quiesced(self.core)):
@@ -599,12 +742,19 @@ cdef class Core:
             pieces = <vi_piece *>malloc(room * sizeof(vi_piece))
             if pieces is NULL:
                 raise MemoryError("no memory for pieces")
-        cdef Visit visit = enter(self, OWN_SLOT)
-        count = vi_pieces(visit.reader, &held.context, &request, counted, pieces, room, &result)
-        leave(visit)
         try:
-            return ([(pieces[at].pa, pieces[at].size, pieces[at].memory) for at in range(count)], result.done,
-                    _fault(&result.fault) if result.end == VI_FAULTED else None)
+            while True:
+                visit = enter_own(self)
+                count = vi_pieces(visit.reader, &held.context, &request, counted, pieces, room, &result)
+                leave(visit)
+                for at in range(count):
+                    _add_piece(found, pieces[at].pa, pieces[at].size, pieces[at].memory)
+                done += result.done
+                if result.end != VI_CROWDED:
+                    return found, done, _fault(&result.fault) if result.end == VI_FAULTED else None
+                counted = result.counted
+                request.iova += result.done
+                request.size -= result.done
         finally:
             if pieces is not few:
                 free(pieces)
@@ -734,20 +884,26 @@ cdef class Core:
     # They may wait for whoever is inside.
 
     def clear_tlb(self, int stage):
+        self.promise(VI_OF_AN_INVALIDATION)
         with nogil:
             vi_invalidate_tlb(self.core, stage)
+        self.promised(VI_OF_AN_INVALIDATION)
 
     def invalidate_spaces(self, int world, vmid, uint16_t vmid_mask, asid):
         cdef int32_t of_vmid = VI_ANY if vmid is None else vmid, of_asid = VI_ANY if asid is None else asid
+        self.promise(VI_OF_AN_INVALIDATION)
         with nogil:
             vi_invalidate_spaces(self.core, world, of_vmid, vmid_mask, of_asid)
+        self.promised(VI_OF_AN_INVALIDATION)
 
     def invalidate_range(self, int world, uint64_t start, uint64_t size, vmid, uint16_t vmid_mask, asid,
                          uint8_t granule_bits, level):
         cdef int32_t of_vmid = VI_ANY if vmid is None else vmid, of_asid = VI_ANY if asid is None else asid
         cdef int8_t of_level = VI_ANY_LEVEL if level is None else level
+        self.promise(VI_OF_AN_INVALIDATION)
         with nogil:
             vi_invalidate_range(self.core, world, start, size, of_vmid, vmid_mask, of_asid, granule_bits, of_level)
+        self.promised(VI_OF_AN_INVALIDATION)
 
     # -- to look at ------------------------------------------------------------------------------------------
 
@@ -790,8 +946,10 @@ cdef class Commands:
         cdef uint32_t done
         queue.base, queue.log2size, queue.prod, queue.cons = base, log2size, prod, cons
         queue.vmid_mask, queue.may_sync, queue.signals = vmid_mask, may_sync, VI_SIGNALS_ALL
+        self.core.promise(VI_OF_A_BURST)
         with nogil:
-            done = vi_consume(&self.raw, &queue, limit, &so_far)
+            done = vi_consume(&self.raw, &queue, limit if limit < 128 else 128, &so_far)
+        self.core.promised(VI_OF_A_BURST)
         return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
 
     def take_kept(self):
@@ -904,6 +1062,11 @@ cdef class Doorbell:
         finally:
             self.telling = False
         self.raw.rung = False  # only now, for who reads a register without the lock goes by it
+
+    def was_told(self):
+        """Whether the write that now comes to the owner has been told of; asked once."""
+        told, self.raw.told = self.raw.told, False
+        return told
 
     @property
     def rung(self):

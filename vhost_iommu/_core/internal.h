@@ -68,6 +68,8 @@ struct vi_lane {
     uint64_t place; /* of the space, as leaves have it */
     /* A leaf permits the access if of its bits `tested` all of `need` are set, and no other; both have the space's tag. */
     uint64_t need, tested;
+    uint64_t fills; /* as `need`, for what is put; while somebody looks on, what no leaf has, … */
+    uint64_t told;  /* … by this bit */
     uint64_t state, tag; /* of the space, and the tag in the high half */
     uint32_t sizes; /* of the space, of which the smallest is 2^shift bytes (of none, one that no leaf has) */
     unsigned shift;
@@ -119,6 +121,11 @@ struct vi_reader {
         uint32_t tag;
     } seen[2];
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
+    struct vi_watch *watch;       /* NULL: nobody looks on */
+    uint64_t room, promised;      /* records that it may still tell, of how many (tell.h) */
+    uint32_t sid, ssid;           /* of whom it tells, … */
+    uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
+    bool quiet;                   /* what may be lost is */
     struct vi_counters counters;
 };
 
@@ -176,6 +183,7 @@ struct vi_core {
     struct vi_tlb *tlb1, *tlb2;
     struct vi_spaces *spaces;
     struct vi_contexts *contexts;
+    _Atomic(struct vi_watch *) watching; /* NULL: nobody looks on */
     _Atomic(struct vi_retired *) retired;
     _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
     _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */

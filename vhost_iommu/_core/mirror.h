@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "watch.h"
+
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "mirrors are little-endian"
 #endif
@@ -27,6 +29,7 @@ struct vi_mirror {
     uint64_t size;   /* a multiple of 8 */
     _Atomic bool plain;     /* false: reads have effects just now, and are the owner's */
     _Atomic uint64_t reads; /* how many were answered from here */
+    struct vi_watch *watch; /* who is told of those reads; NULL: nobody ever. Set before the block's first client */
     /* The seam for writes that are carried out natively; NULL: none is. Set before the block's first client. */
     vi_store_fn store;
     vi_load_fn load; /* NULL: there is no such read */
@@ -68,6 +71,8 @@ static inline bool vi_mirror_load(struct vi_mirror *mirror, uint64_t offset, uin
     else
         *value = __atomic_load_n((uint32_t *)mirror->cells + offset / 4, __ATOMIC_ACQUIRE);
     atomic_fetch_add_explicit(&mirror->reads, 1, memory_order_relaxed);
+    if (mirror->watch && vi_wanted(mirror->watch, VI_ACCESSED))
+        vi_tell_access(mirror->watch, offset, size, *value);
     return true;
 }
 

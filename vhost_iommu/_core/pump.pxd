@@ -15,6 +15,7 @@ cdef extern from "mirror.h" nogil:
         uint64_t size
         bint plain
         uint64_t reads
+        void *watch  # struct vi_watch
         vi_store_fn store
         vi_load_fn load
         void *store_of
@@ -93,3 +94,4 @@ cdef extern from "pthread.h" nogil:
 cdef class Mirror:
     cdef vi_mirror raw
     cdef object stores  # whatever carries out writes natively; lives as long
+    cdef object watch  # whoever is told of reads; likewise

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tell.h"
 #include "translate.h"
 
 static uint32_t power_of_two(uint64_t least)
@@ -366,8 +367,12 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, world);
+    struct vi_invalidation what = {world, 0, 0, vmid, asid, vmid_mask, 0, VI_ANY_LEVEL};
+    struct vi_dropping dropping;
     vi_make_room(core);
+    vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
+    uint64_t before = VI_GET(tlb->invalidated);
     if (asid != VI_ANY && vmid != VI_ANY && vmid_mask == 0xFFFF) {
         struct vi_space *space = known(spaces, world, vmid, asid, 0);
         if (space)
@@ -378,7 +383,9 @@ void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_
             if (asid == VI_ANY || at->asid == asid)
                 empty(core, tlb, at);
     }
+    uint64_t after = VI_GET(tlb->invalidated);
     pthread_mutex_unlock(&spaces->lock);
+    vi_drop_end(&dropping, VI_DROPPED_SPACES, &what, after - before);
 }
 
 /* The first and last page of 2^shift bytes that an invalidation overlaps. */
@@ -485,12 +492,17 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_invalidation what = {world, start, size, vmid, asid, vmid_mask, granule_bits, level};
+    struct vi_tlb *tlb = tlb_of(core, world);
+    struct vi_dropping dropping;
     uint64_t before = vi_turns(core);
     vi_make_room(core);
     if (spaces->pending_count == VI_MOST_PENDING)
         vi_quiesce(core);
+    vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
+    uint64_t had = VI_GET(tlb->invalidated);
     invalidate(core, &what);
+    uint64_t dropped = VI_GET(tlb->invalidated) - had;
     /*
      * Who is inside may have read a table before it was changed, or an entry before it was dropped, and put what it found
      * there after this. Nobody was inside if the turns are even and what they were.
@@ -499,6 +511,7 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
     if (before != after || after & VI_SOMEBODY_INSIDE)
         spaces->pending[spaces->pending_count++] = what;
     pthread_mutex_unlock(&spaces->lock);
+    vi_drop_end(&dropping, VI_DROPPED_RANGE, &what, dropped);
 }
 
 unsigned vi_pending(struct vi_core *core)
@@ -524,12 +537,18 @@ void vi_invalidate_tlb(struct vi_core *core, int stage)
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = stage == 1 ? core->tlb1 : core->tlb2;
+    struct vi_invalidation what = {stage == 1 ? VI_ANY : VI_WORLD_STAGE2, 0, 0, VI_ANY, VI_ANY, 0, 0, VI_ANY_LEVEL};
+    struct vi_dropping dropping;
     vi_make_room(core);
+    vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
+    uint64_t before = VI_GET(tlb->invalidated);
     for (uint32_t at = 0; at < spaces->made; at++)
         if (VI_GET(spaces->pool[at].state) && tlb_of(core, spaces->pool[at].world) == tlb)
             empty(core, tlb, &spaces->pool[at]);
+    uint64_t after = VI_GET(tlb->invalidated);
     pthread_mutex_unlock(&spaces->lock);
+    vi_drop_end(&dropping, VI_DROPPED_ALL, &what, after - before);
 }
 
 /* ---- for callers outside of the core ------------------------------------------------------------------------------- */

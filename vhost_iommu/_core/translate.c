@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLB lookups, walks, permissions and updates of both stages (§3.3, §3.4; walk.py and stages.py). */
+#include "tell.h"
 #include "translate.h"
 
 /* A guest that wins every race for a descriptor gets no translation. */
@@ -278,12 +279,24 @@ VI_HOT bool walk_to_page(struct vi_reader *reader, struct vi_lane *lane, const s
     return true;
 }
 
+/* Whether a page is told of that somebody looks on is to know of, and may be put; `leaf` has its space's tag. */
+static __attribute__((noinline)) bool tell_page(struct vi_reader *reader, const struct vi_lane *lane,
+                                                const struct vi_leaf *leaf)
+{
+    return reader->watch && (leaf->tag & lane->tested) == lane->need &&
+           vi_tell_fill(reader, lane->tlb == reader->core->tlb1 ? 1 : 2, lane->space, leaf);
+}
+
 /* Put a page that was walked for after a miss of `lane`, and is of its size; false: it does not simply permit the access. */
 VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct vi_leaf *leaf)
 {
     uint64_t tag = lane->tag | (uint32_t)leaf->tag;
-    if (VI_UNLIKELY((tag & lane->tested) != lane->need))
-        return false;
+    if (VI_UNLIKELY((tag & lane->tested) != lane->fills)) {
+        struct vi_leaf whole = *leaf; /* so that the one may be in registers */
+        whole.tag = tag;
+        if (!tell_page(reader, lane, &whole))
+            return false;
+    }
     leaf->tag = tag;
     leaf->space = lane->place;
     vi_tlb_insert(reader->core, lane->tlb, lane->space, lane->hash, leaf);
@@ -517,7 +530,7 @@ VI_HOT bool walk(struct vi_reader *reader, nested by, struct vi_lane *reads, con
         if (reads)
             vi_lane_refresh(reads);
         else
-            vi_lane_begin(&own, reader->core, reader->core->tlb2, by->s2_space, by->s2_need[VI_PRIVILEGED], 0);
+            vi_lane_begin(&own, reader, reader->core->tlb2, by->s2_space, by->s2_need[VI_PRIVILEGED], 0);
     }
     for (int tries = 0; tries < MOST_TRIES; tries++) {
         enum walked how = walk_once(reader, by, lane, table, address, leaf, fault);
@@ -584,6 +597,16 @@ static bool is_device(const struct vi_leaf *leaf, const struct vi_context *conte
     return context->s2_forced_writeback ? !(memattr & 4) : !(memattr >> 2);
 }
 
+/* Put a leaf into a space whose state was `state`, in place of an entry of its page unless it is `fresh`. */
+VI_HOT void keep(struct vi_reader *reader, unsigned stage, struct vi_space *space, uint64_t state, struct vi_leaf *leaf,
+                bool fresh)
+{
+    struct vi_core *core = reader->core;
+    if (VI_UNLIKELY(reader->watch) && !vi_tell_fill(reader, stage, space, leaf))
+        return;
+    (fresh ? vi_tlb_put : vi_tlb_replace)(core, stage == 1 ? core->tlb1 : core->tlb2, space, state, leaf);
+}
+
 static inline bool stage2_found(struct vi_reader *reader, const struct vi_context *c, uint64_t ipa, unsigned access,
                                 enum vi_cause cause, bool missed, struct vi_leaf *leaf, struct vi_fault *fault)
 {
@@ -601,7 +624,7 @@ static inline bool stage2_found(struct vi_reader *reader, const struct vi_contex
         if (!have) {
             if (!walk(reader, NULL, NULL, table, ipa, leaf, fault))
                 return false;
-            (tries ? vi_tlb_replace : vi_tlb_put)(core, core->tlb2, c->s2_space, state, leaf);
+            keep(reader, 2, c->s2_space, state, leaf, !tries);
         }
         bool protected_walk = cause != VI_CAUSE_IN && c->s2_protected_walks && is_device(leaf, c);
         if (VI_UNLIKELY(protected_walk || !permitted2(leaf, c, access)))
@@ -613,7 +636,7 @@ static inline bool stage2_found(struct vi_reader *reader, const struct vi_contex
             return false;
         have = how == REPLACED;
         if (have)
-            vi_tlb_replace(core, core->tlb2, c->s2_space, state, leaf);
+            keep(reader, 2, c->s2_space, state, leaf, false);
     }
     return failed(fault, VI_PERMISSION, 0, 2);
 }
@@ -686,8 +709,7 @@ static inline bool stage1(struct vi_reader *reader, struct vi_course *course, co
         for (;;) {
             if (put) {
                 bool of_asid = (leaf->tag & VI_NOT_GLOBAL) && c->unprivileged;
-                (fresh ? vi_tlb_put : vi_tlb_replace)(core, core->tlb1, of_asid ? c->own : c->global,
-                                                      of_asid ? own : global, leaf);
+                keep(reader, 1, of_asid ? c->own : c->global, of_asid ? own : global, leaf, fresh);
                 fresh = false;
             }
             if (VI_UNLIKELY(!permitted1((unsigned)leaf->tag, c, access)))
@@ -910,6 +932,19 @@ VI_HOT unsigned walk_beside_all(const struct vi_core *core, struct vi_lane *lane
     return count;
 }
 
+/* What walk_beside_all has put, for which there is room. */
+static __attribute__((noinline)) void tell_pages(struct vi_reader *reader, const struct vi_lane *lane,
+                                                 const struct vi_table *table, uint64_t address, uint64_t at,
+                                                 const uint64_t *pa, unsigned count)
+{
+    uint64_t like = lane->like & (~table->address | table->too_high);
+    for (unsigned each = 0; each < count; each++, address += lane->within + 1, at += 8) {
+        struct vi_leaf leaf = {
+            .base = address | lane->shift, .tag = lane->tag_like, .output = pa[each], .descriptor = pa[each] | like, .descriptor_at = at};
+        vi_tell_fill(reader, 1, lane->space, &leaf);
+    }
+}
+
 static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, uint64_t address, unsigned count)
 {
     struct vi_lane *lane = &course->lane1;
@@ -924,8 +959,12 @@ static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, u
     if (VI_UNLIKELY(!count || !from || !is_quick(context, address, address + (count - 1) * (lane->within + 1)) ||
                     (uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire)))
         return 0;
+    if (VI_UNLIKELY(reader->watch) && !vi_get_room_for(reader, count))
+        return 0;
     unsigned stayed = 0, found = walk_beside_all(reader->core, lane, &context->half[address >> 55 & 1], address, count, at,
                                                  from, course->mask, course->ahead.pa, &stayed);
+    if (VI_UNLIKELY(reader->watch))
+        tell_pages(reader, lane, &context->half[address >> 55 & 1], address, at, course->ahead.pa, found);
     course->ahead.tag = lane->tag_like;
     VI_ADD(lane->tlb->evictions, stayed);
     VI_ADD(lane->space->entries, found - stayed);
@@ -1018,7 +1057,10 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
 {
     struct vi_place place;
     struct vi_fault fault;
-    if (!vi_place(reader, NULL, context, address, access, false, &place, &fault))
+    bool found = vi_place(reader, NULL, context, address, access, false, &place, &fault);
+    if (VI_UNLIKELY(reader->watch))
+        vi_told_all(reader);
+    if (!found)
         return fault;
     *output = (struct vi_output){
         .pa = place.pa,
@@ -1038,7 +1080,10 @@ int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint
                 uint64_t *pa, struct vi_fault *fault)
 {
     struct vi_leaf leaf;
-    if (!stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, false, &leaf, fault))
+    bool found = stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, false, &leaf, fault);
+    if (VI_UNLIKELY(reader->watch))
+        vi_told_all(reader);
+    if (!found)
         return 0;
     *pa = leaf_output(&leaf, ipa) & reader->setup->output_mask;
     return vi_read(reader, *pa, to, size) ? 1 : -1;

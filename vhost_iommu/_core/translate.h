@@ -29,12 +29,12 @@ VI_HOT void vi_course_begin(struct vi_course *course, const struct vi_reader *re
     course->ahead.next = course->ahead.end = course->ahead.pa;
     if (!context->quick)
         return;
-    vi_lane_begin(&course->lane1, reader->core, reader->core->tlb1, context->own, context->need[access],
+    vi_lane_begin(&course->lane1, reader, reader->core->tlb1, context->own, context->need[access],
                   context->forbid[access]);
     if (!context->stage2)
         return;
-    vi_lane_begin(&course->lane2, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[access], 0);
-    vi_lane_begin(&course->reads, reader->core, reader->core->tlb2, context->s2_space, context->s2_need[VI_PRIVILEGED], 0);
+    vi_lane_begin(&course->lane2, reader, reader->core->tlb2, context->s2_space, context->s2_need[access], 0);
+    vi_lane_begin(&course->reads, reader, reader->core->tlb2, context->s2_space, context->s2_need[VI_PRIVILEGED], 0);
 }
 
 /*

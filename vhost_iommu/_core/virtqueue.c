@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <sys/uio.h>
 
+#include "tell.h"
 #include "translate.h"
 
 /* A chain of more has to be served without us; so has one that lies in as many pieces of memory. */
@@ -36,6 +37,12 @@ struct buffer {
     struct segment segments[MOST_SEGMENTS];
     uint32_t count;
     uint64_t size;
+};
+
+/* A number of 16 bits in a ring. */
+struct word {
+    uint16_t *at;
+    uint64_t iova;
 };
 
 /* One kind of access of the stream. */
@@ -66,6 +73,7 @@ static bool prepare(struct serving *s, struct vi_reader *reader, uint32_t sid)
     return true;
 }
 
+/* One transaction is begun; one that was done whole is told. */
 static void count(struct serving *s, struct direction *direction, uint64_t size)
 {
     VI_COUNT(s->reader->counters.transactions);
@@ -76,49 +84,72 @@ static void count(struct serving *s, struct direction *direction, uint64_t size)
         s->served->bytes_written += size;
 }
 
-/* Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere. */
-static uint8_t *reach(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size)
+static void done(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
+{
+    if (VI_UNLIKELY(s->reader->watch))
+        vi_tell_transaction(s->reader, iova, size, direction->access);
+}
+
+/*
+ * Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere, or there
+ * is no room to tell of it. `watched`: whether somebody looks on.
+ */
+VI_HOT uint8_t *reach(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size, bool watched)
 {
     struct vi_place place;
     struct vi_fault fault;
+    if (watched && !vi_may_tell(s->reader))
+        return NULL;
     VI_COUNT(s->reader->counters.translations);
     if (!vi_place_quickly(s->reader, &direction->course, iova, &place, &fault))
         return NULL;
     if (place.size < *size)
         *size = place.size;
+    if (watched)
+        vi_tell_use(s->reader, iova, *size, place.pa, direction->access);
     return vi_find(s->reader, place.pa, *size, direction->may);
+}
+
+/* The same, where one test is for a transaction. */
+static uint8_t *reach_first(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size)
+{
+    return VI_UNLIKELY(s->reader->watch) ? reach(s, direction, iova, size, true) : reach(s, direction, iova, size, false);
 }
 
 /* As reach, all of `size` bytes or none. */
 static void *reach_all(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
 {
     uint64_t here = size;
-    uint8_t *host = iova + size < iova ? NULL : reach(s, direction, iova, &here);
+    uint8_t *host = iova + size < iova ? NULL : reach_first(s, direction, iova, &here);
     if (!host || here != size)
         return NULL;
     count(s, direction, size);
+    done(s, direction, iova, size);
     return host;
 }
 
 /* The same for a number of 16 bits, which is accessed whole; its transactions are counted as they are made. */
-static uint16_t *reach16(struct serving *s, struct direction *direction, uint64_t iova)
+static bool reach16(struct serving *s, struct direction *direction, uint64_t iova, struct word *word)
 {
     uint64_t here = 2;
-    void *host = iova + 2 < iova ? NULL : reach(s, direction, iova, &here);
-    return here != 2 || (uintptr_t)host & 1 ? NULL : host;
+    void *host = iova + 2 < iova ? NULL : reach_first(s, direction, iova, &here);
+    *word = (struct word){host, iova};
+    return host && here == 2 && !((uintptr_t)host & 1);
 }
 
-static uint16_t load16(struct serving *s, const uint16_t *at)
+static uint16_t load16(struct serving *s, const struct word *from)
 {
     count(s, &s->read, 2);
-    return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+    done(s, &s->read, from->iova, 2);
+    return __atomic_load_n(from->at, __ATOMIC_SEQ_CST);
 }
 
 /* Before what load16 loads after it: the driver stores and then looks at what we store, and so do we (§2.7.7.2). */
-static void store16(struct serving *s, uint16_t *at, uint16_t value)
+static void store16(struct serving *s, const struct word *to, uint16_t value)
 {
     count(s, &s->write, 2);
-    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+    done(s, &s->write, to->iova, 2);
+    __atomic_store_n(to->at, value, __ATOMIC_SEQ_CST);
 }
 
 static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
@@ -127,12 +158,14 @@ static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
     if (iova + size < iova)
         return false;
     count(s, &s->read, size);
+    uint64_t first = iova, all = size;
     for (uint64_t here; size; at += here, iova += here, size -= here) {
         here = size;
-        if (!(host = reach(s, &s->read, iova, &here)))
+        if (!(host = reach_first(s, &s->read, iova, &here)))
             return false;
         memcpy(at, host, here);
     }
+    done(s, &s->read, first, all);
     return true;
 }
 
@@ -194,8 +227,8 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
 }
 
 /* The memory behind a buffer, `skipped` bytes of it left out at its begin and `size` taken; 0: it is not for here. */
-static int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
-                     uint64_t size, struct iovec pieces[MOST_PIECES])
+VI_HOT int pieces_in(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
+                     uint64_t size, struct iovec pieces[MOST_PIECES], bool watched)
 {
     int have = 0;
     for (uint32_t at = 0; size; at++) {
@@ -213,9 +246,10 @@ static int pieces_of(struct serving *s, struct direction *direction, const struc
             return 0;
         size -= left;
         count(s, direction, left);
+        uint64_t first = iova, all = left;
         for (uint64_t here; left; iova += here, left -= here) {
             here = left;
-            uint8_t *host = reach(s, direction, iova, &here);
+            uint8_t *host = reach(s, direction, iova, &here, watched);
             if (!host)
                 return 0;
             if (have && (uint8_t *)pieces[have - 1].iov_base + pieces[have - 1].iov_len == host) {
@@ -226,8 +260,17 @@ static int pieces_of(struct serving *s, struct direction *direction, const struc
                 return 0;
             pieces[have++] = (struct iovec){host, here};
         }
+        if (watched)
+            done(s, direction, first, all);
     }
     return have;
+}
+
+static int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
+                     uint64_t size, struct iovec pieces[MOST_PIECES])
+{
+    return VI_UNLIKELY(s->reader->watch) ? pieces_in(s, direction, buffer, skipped, size, pieces, true)
+                                         : pieces_in(s, direction, buffer, skipped, size, pieces, false);
 }
 
 static bool fetch_header(struct serving *s, const struct buffer *buffer, void *to, uint64_t size)
@@ -249,6 +292,7 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
 {
     struct buffer readable, writable;
     struct iovec pieces[MOST_PIECES];
+    uint64_t begun = VI_UNLIKELY(s->reader->watch) ? vi_watch_now() : 0;
     struct {
         uint32_t type, reserved;
         uint64_t sector;
@@ -271,10 +315,12 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
     if (!have || !status || any_broken(s->reader))
         return false;
     off_t offset = (off_t)(header.sector * VI_SECTOR);
-    ssize_t done = in ? preadv2(disk->fd, pieces, have, offset, disk->read_flags)
+    ssize_t moved_now = in ? preadv2(disk->fd, pieces, have, offset, disk->read_flags)
                       : pwritev2(disk->fd, pieces, have, offset, 0);
-    if (done != (ssize_t)size)
+    if (moved_now != (ssize_t)size)
         return false;
+    if (VI_UNLIKELY(s->reader->watch))
+        vi_tell_served(s->reader, header.type, header.sector, size, begun);
     *status = VI_RequestStatus_OK;
     *element = (struct used_element){head, in ? (uint32_t)size + 1 : 1};
     *moved += size;
@@ -284,8 +330,8 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
 }
 
 /* Let the driver see the used entries from `published` on, and note whether it wants to be told of them. */
-static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *published, uint16_t *used_idx,
-                    const uint16_t *wants)
+static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *published, const struct word *used_idx,
+                    const struct word *wants)
 {
     uint16_t entries = (uint16_t)(ring->used_idx - *published);
     if (!entries)
@@ -297,11 +343,12 @@ static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *pub
         s->served->notify = true;
 }
 
-int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
-             struct vi_served *served)
+static int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains,
+                 uint64_t bytes, struct vi_served *served)
 {
     struct serving s = {.served = served};
-    uint16_t published = ring->used_idx, *avail_idx, *used_idx, *wants, *avail_event = NULL;
+    uint16_t published = ring->used_idx;
+    struct word avail_idx, used_idx, wants, avail_event = {0};
     uint64_t moved = 0;
     uint32_t mask = ring->size - 1;
     bool armed = true; /* by who served it before */
@@ -309,29 +356,29 @@ int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_dis
     memset(served, 0, sizeof *served);
     if (!prepare(&s, reader, ring->sid))
         return VI_NOT_SERVED;
-    avail_idx = reach16(&s, &s.read, ring->avail + 2);
-    used_idx = reach16(&s, &s.write, ring->used + 2);
-    wants = reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail);
-    if (ring->event_idx)
-        avail_event = reach16(&s, &s.write, ring->used + 4 + sizeof(struct used_element) * (uint64_t)ring->size);
-    if (!avail_idx || !used_idx || !wants || (ring->event_idx && !avail_event)) {
+    if (VI_UNLIKELY(reader->watch))
+        vi_telling(reader, ring->sid, VI_NO_SSID);
+    if (!reach16(&s, &s.read, ring->avail + 2, &avail_idx) || !reach16(&s, &s.write, ring->used + 2, &used_idx) ||
+        !reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail, &wants) ||
+        (ring->event_idx &&
+         !reach16(&s, &s.write, ring->used + 4 + sizeof(struct used_element) * (uint64_t)ring->size, &avail_event))) {
         memset(served, 0, sizeof *served);
         return VI_NOT_SERVED;
     }
     for (;;) {
         struct used_element element, *slot;
         struct vi_served before = *served;
-        uint16_t head, pending = (uint16_t)(load16(&s, avail_idx) - ring->last_avail);
+        uint16_t head, pending = (uint16_t)(load16(&s, &avail_idx) - ring->last_avail);
         if (pending > ring->size)
             break;
         bool enough = served->reads + served->writes >= chains || moved >= bytes;
         if (!pending || enough) {
-            publish(&s, ring, &published, used_idx, wants);
+            publish(&s, ring, &published, &used_idx, &wants);
             /* The driver is to notify of what comes after all that was served, and what it added before it could see that
              * is found by looking once more. */
             bool arm = ring->event_idx && !armed;
             if (arm)
-                store16(&s, avail_event, ring->last_avail);
+                store16(&s, &avail_event, ring->last_avail);
             armed = true;
             if (arm && !pending)
                 continue;
@@ -349,6 +396,15 @@ int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_dis
         ring->used_idx++;
         armed = false;
     }
-    publish(&s, ring, &published, used_idx, wants);
+    publish(&s, ring, &published, &used_idx, &wants);
+    return end;
+}
+
+int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
+             struct vi_served *served)
+{
+    int end = serve(reader, ring, disk, chains, bytes, served);
+    if (VI_UNLIKELY(reader->watch))
+        vi_told_all(reader);
     return end;
 }

@@ -328,9 +328,10 @@ class Port:
         return self._sid(attributes), NO_SSID if attributes.ssid is None else attributes.ssid
 
     def _prompt(self) -> Requests | None:
-        """The SMMU's way to whole requests; a trace tells of each one's answer, which that does not give."""
-        alone = self.smmu is None or self.watch.by_core or self._rewrite is not None
-        return None if self.smmu is None or alone else self.smmu.direct
+        """The SMMU's way to whole requests."""
+        if self.watch.on:
+            self.watch.relieve()
+        return None if self.smmu is None or self._rewrite is not None else self.smmu.direct
 
     def _requests(self, attributes: Attributes, end: int) -> Requests | None:
         """The same for transactions with these attributes that end at ``end``."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..memory import MemoryLike
+from ..watch import Watch
 from .context import Context, HalfContext, Stage1, Stage2
 from .descriptors import S1LeafDescriptor
 from .memory_type import MemoryType, combine, combine_forced, override
@@ -120,21 +121,28 @@ class PlainStages(Sealed):
     """The same by the walks and TLBs of this package, which say what is right."""
 
     def __init__(
-        self, memory: MemoryLike, counters: Counts, tlb_entries: int, *, conflict_level: int | None = None
+        self,
+        memory: MemoryLike,
+        counters: Counts,
+        tlb_entries: int,
+        watch: Watch,
+        *,
+        conflict_level: int | None = None,
     ) -> None:
         """``conflict_level``: overlapping entries are found out, as far as this level of BBM lets them conflict."""
         self.memory = memory
         self.counters = counters
+        self.watch = watch
 
-        def made() -> Tlb[Mapping]:
+        def made(name: str) -> Tlb[Mapping]:
             return (
-                Tlb(tlb_entries)
+                Tlb(tlb_entries, name, watch)
                 if conflict_level is None
-                else StrictTlb(tlb_entries, resolves_sizes=conflict_level == 2)
+                else StrictTlb(tlb_entries, name, watch, resolves_sizes=conflict_level == 2)
             )
 
-        self.tlb = made()  #: stage 1
-        self.tlb2 = made()  #: stage 2
+        self.tlb = made("TLB")  #: stage 1
+        self.tlb2 = made("TLB of stage 2")  #: stage 2
         #: At level 1 a block with nT must make no conflict: it is not cached.
         self._minds_nt = conflict_level == 1
 
@@ -174,6 +182,8 @@ class PlainStages(Sealed):
             if isinstance(found, Fault):
                 return Pieces(pieces, memory, done, found)
             here = min(found.size, size - done)
+            if self.watch.on:
+                self.watch.used(address + done & 2**64 - 1, here, found.pa, write=access.write)
             leaves = self.memory_of(context, found, incoming)
             last = pieces[-1] if pieces else None
             if last is not None and last.pa + last.size == found.pa and memory[-1] == leaves:
@@ -254,6 +264,8 @@ class PlainStages(Sealed):
 
     def _keep(self, tlb: Tlb[Mapping], space: Space, mapping: Mapping) -> None:
         if not (self._minds_nt and mapping.level < 3 and mapping.descriptor & _NT):
+            if self.watch.on:
+                self.watch.filled(1 if tlb is self.tlb else 2, space, mapping)
             tlb.insert(space, mapping)
 
     # -- stage 2 ---------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ missing invalidation shows as a stale translation.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from ..watch import Watch
 from .seams import Sealed, declared
 
 
@@ -56,8 +58,10 @@ class Tlb(Sealed, Generic[E]):
 
     OPEN = frozenset({"searched", "_count"})
 
-    def __init__(self, capacity: int = 4096) -> None:
-        """``capacity``: entries, at least one."""
+    def __init__(self, capacity: int = 4096, name: str = "TLB", watch: Watch | None = None) -> None:
+        """``capacity``: entries, at least one; ``watch``: where it tells, by its ``name``, what is dropped."""
+        self.name = name
+        self.watch = watch
         self.capacity = max(capacity, 1)
         self.counters = TlbCounters()
         #: Spaces looked at by invalidations that name no single one: what such a command costs.
@@ -120,20 +124,34 @@ class Tlb(Sealed, Generic[E]):
 
     # -- invalidation ----------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _telling(self, **scope: int | None) -> Iterator[None]:
+        """What is dropped meanwhile is told, numbered before it."""
+        if self.watch is None or not self.watch.on:
+            yield
+            return
+        number, before = self.watch.begin(), self.counters.invalidated
+        try:
+            yield
+        finally:
+            self.watch.dropped(number, self.name, self.counters.invalidated - before, scope)
+
     def clear(self) -> None:
-        self.counters.invalidated += self._count
-        self._spaces.clear()
-        self._count = 0
+        with self._telling():
+            self.counters.invalidated += self._count
+            self._spaces.clear()
+            self._count = 0
 
     def invalidate_spaces(
         self, world: int, *, vmid: int | None = None, vmid_mask: int = 0xFFFF, asid: int | None = None
     ) -> None:
         """Drop whole spaces of ``world``: of one VMID or all, and of one ASID (its global entries stay) or all."""
-        for space in self._matching(world, vmid, vmid_mask, asid):
-            if asid is None or space.asid == asid:
-                dropped = sum(len(pages) for pages in self._spaces.pop(space).values())
-                self._count -= dropped
-                self.counters.invalidated += dropped
+        with self._telling(world=world, vmid=vmid, vmid_mask=vmid_mask, asid=asid):
+            for space in self._matching(world, vmid, vmid_mask, asid):
+                if asid is None or space.asid == asid:
+                    dropped = sum(len(pages) for pages in self._spaces.pop(space).values())
+                    self._count -= dropped
+                    self.counters.invalidated += dropped
 
     def invalidate_range(
         self,
@@ -151,6 +169,21 @@ class Tlb(Sealed, Generic[E]):
 
         ``granule_bits`` and ``level``, when given, leave entries of another granule or level alone.
         """
+        scope = {"world": world, "start": start, "size": size, "vmid": vmid, "vmid_mask": vmid_mask, "asid": asid}
+        with self._telling(**scope, granule_bits=granule_bits, level=level):
+            self._invalidate_range(world, start, size, vmid, vmid_mask, asid, granule_bits, level)
+
+    def _invalidate_range(
+        self,
+        world: int,
+        start: int,
+        size: int,
+        vmid: int | None,
+        vmid_mask: int,
+        asid: int | None,
+        granule_bits: int,
+        level: int | None,
+    ) -> None:
         for space in self._matching(world, vmid, vmid_mask, asid):
             if asid is not None and space.asid is not None and space.asid != asid:
                 continue
@@ -183,9 +216,11 @@ class Tlb(Sealed, Generic[E]):
 class StrictTlb(Tlb[E]):
     """A cache that finds out where several entries match, and then uses none of them (IHI 0070 §3.20.1)."""
 
-    def __init__(self, capacity: int = 4096, *, resolves_sizes: bool) -> None:
+    def __init__(
+        self, capacity: int = 4096, name: str = "TLB", watch: Watch | None = None, *, resolves_sizes: bool
+    ) -> None:
         """``resolves_sizes``: entries of several sizes in one space are no conflict (§3.21.1.3, level 2)."""
-        super().__init__(capacity)
+        super().__init__(capacity, name, watch)
         self._resolves_sizes = resolves_sizes
 
     def lookup(self, world: int, vmid: int, asid: int, address: int, aset: int = 0) -> E | None:

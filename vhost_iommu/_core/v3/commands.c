@@ -2,7 +2,7 @@
 /* The commands that change nothing but caches, and the plain CMD_SYNC (chapter 4; command_queue.py). */
 #include "v3/commands.h"
 
-#include "internal.h"
+#include "tell.h"
 
 /* Commands that are fetched at once. */
 #define AT_ONCE 64
@@ -146,6 +146,44 @@ static enum handled execute(const struct scope *s, const uint64_t *command)
     }
 }
 
+static void tell_command(struct vi_record *record, uint64_t number, const uint64_t *command)
+{
+    record->flags = 0;
+    memcpy(record->word, command, 16);
+    vi_tell(record, number, VI_COMMAND);
+}
+
+/* Whether it is carried out here; numbered before that is. */
+static bool execute_told(const struct scope *s, const uint64_t *command)
+{
+    struct vi_watch *watch = VI_GET(s->core->watching);
+    uint64_t number;
+    if (VI_LIKELY(!watch))
+        return execute(s, command) == DONE;
+    struct vi_record *record = vi_tell_begin(watch, &number);
+    bool done = execute(s, command) == DONE;
+    if (done && vi_wanted(watch, VI_COMMAND))
+        tell_command(record, number, command);
+    else
+        vi_tell(record, number, VI_VOID);
+    return done;
+}
+
+/* After the readers were waited for, and before its completion can be seen. */
+static void tell_sync(struct vi_core *core, const uint64_t *command)
+{
+    struct vi_watch *watch = VI_GET(core->watching);
+    uint64_t number;
+    if (VI_LIKELY(!watch))
+        return;
+    struct vi_record *record = vi_tell_begin(watch, &number);
+    atomic_store(&watch->synced, number);
+    if (vi_wanted(watch, VI_COMMAND))
+        tell_command(record, number, command);
+    else
+        vi_tell(record, number, VI_VOID);
+}
+
 /* Whether this CMD_SYNC's signal is an MSI, and to guest memory. */
 static bool signals_in_ram(const struct vi_v3 *v3, const uint64_t *sync)
 {
@@ -186,7 +224,7 @@ uint32_t vi_consume(struct vi_v3 *v3, const struct vi_command_queue *queue, uint
         for (uint32_t at = 0; at < count; at++) {
             const uint64_t *command = fetched[at];
             bool sync = Command_OPCODE(command) == VI_Opcode_CMD_SYNC;
-            if (sync ? !may_sync(v3, queue, command) : execute(&scope, command) != DONE)
+            if (sync ? !may_sync(v3, queue, command) : !execute_told(&scope, command))
                 return done;
             VI_COUNT(v3->carried_out[Command_OPCODE(command)]);
             so_far->cons = (so_far->cons + 1) & index_mask;
@@ -194,6 +232,7 @@ uint32_t vi_consume(struct vi_v3 *v3, const struct vi_command_queue *queue, uint
             if (!sync)
                 continue;
             vi_quiesce(core);
+            tell_sync(core, command);
             so_far->syncs++;
             if (CMD_SYNC_CS(command) == VI_CompletionSignal_SIG_IRQ) {
                 /* Its signal must not be seen before CONS has passed it, which is the caller's. */

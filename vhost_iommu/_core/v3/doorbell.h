@@ -27,6 +27,7 @@ struct vi_doorbell {
     uint32_t writable;  /* bits of CMDQ_PROD */
     uint32_t cons_rest; /* CMDQ_CONS but for its index */
     struct vi_command_queue queue;
+    bool told;    /* of the write that has been left to the owner */
     bool aborted; /* the MSI of a CMD_SYNC that was carried out has not reached guest memory */
     _Atomic bool rung;
     _Atomic uint64_t writes, commands, syncs; /* that were carried out here; for any to read */

@@ -116,7 +116,7 @@ class CommandQueue(Sealed):
             if not self.ready():
                 return False
             gate = self.seams.gate
-            alone = self.watch.by_core or gate is not None or bool(self.execution.stalls.resumed)
+            alone = gate is not None or bool(self.execution.stalls.resumed)
             if self.compiled is not None and not alone:
                 done = self._consume_compiled(self.compiled, ring, left)
                 left -= done
@@ -162,7 +162,7 @@ class CommandQueue(Sealed):
             error = self._carry_out(command, verdict)
         finally:
             if number is None:
-                number = self.watch.begin()
+                number = self.watch.synced()
             self.watch.command(number, command, "" if error is None else error.name)
         return error
 

@@ -7,13 +7,15 @@ immutable snapshot made of cached structures. Not modelled: permission indirecti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from ...layout import Layout
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
+from ...watch import Watch
 from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
 from ..seams import Sealed, declared, fetch
 from ..transaction import Mpam
@@ -81,6 +83,9 @@ class OfStreams(Generic[_K, _V]):
             for key, value in of.items():
                 yield sid, key, value
 
+    def __len__(self) -> int:
+        return self._count
+
     def get(self, sid: int, key: _K) -> _V | None:
         of = self._streams.get(sid)
         return None if of is None else of.get(key)
@@ -132,12 +137,14 @@ class Configuration(Sealed):
         memory: MemoryLike,
         read_ipa: ReadIpa,
         published: Published | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.registers = registers
         self.validity = validity
         self.memory = memory
         self._read_ipa = read_ipa
         self._published = published
+        self._watch = watch
         self._hits = 0
         self.misses = 0
         self._l1stds: dict[tuple[int, int], L1STD] = {}  # by SPLIT, and index in the first level
@@ -161,9 +168,27 @@ class Configuration(Sealed):
         self._l1stds.clear()
         self._vm_partids.clear()
 
+    @contextmanager
+    def _telling(self, first: int, last: int) -> Iterator[None]:
+        """What is dropped meanwhile of the streams ``first`` to ``last`` is told, numbered before it."""
+        if self._watch is None or not self._watch.on:
+            yield
+            return
+        caches: tuple[Sized, ...] = (self._stes, self._l1cds, self._cds, self._contexts)
+        number, before = self._watch.begin(), sum(len(cache) for cache in caches)
+        try:
+            yield
+        finally:
+            dropped = before - sum(len(cache) for cache in caches)
+            self._watch.dropped(number, "configuration", dropped, {"first": first, "last": last})
+
     def invalidate_stes(self, first: int, count: int, *, leaf: bool = False) -> None:
         """Drop the STEs of ``count`` StreamIDs and the CDs found through them; L1STDs too unless ``leaf``."""
         self.catch_up()
+        with self._telling(first, first + count - 1):
+            self._invalidate_stes(first, count, leaf)
+
+    def _invalidate_stes(self, first: int, count: int, leaf: bool) -> None:
         for cache in (self._stes, self._l1cds, self._cds, self._partids, self._contexts):
             cache.drop_streams(first, count)
         if not leaf:
@@ -179,6 +204,10 @@ class Configuration(Sealed):
     def invalidate_cd(self, sid: int, ssid: int, *, leaf: bool = False) -> None:
         """Drop one CD, and the L1CD that leads to it unless ``leaf``."""
         self.catch_up()
+        with self._telling(sid, sid):
+            self._invalidate_cd(sid, ssid, leaf)
+
+    def _invalidate_cd(self, sid: int, ssid: int, leaf: bool) -> None:
         self._cds.drop(sid, ssid)
         ste = self._stes.get(sid, None)  # there are no L1CDs without it
         if not leaf and ste is not None and ste.S1Fmt in _CD_LEAF_BITS:
@@ -192,8 +221,9 @@ class Configuration(Sealed):
     def invalidate_cds(self, sid: int) -> None:
         """Drop all CDs and L1CDs of a stream."""
         self.catch_up()
-        for cache in (self._l1cds, self._cds, self._contexts):
-            cache.drop_streams(sid, 1)
+        with self._telling(sid, sid):
+            for cache in (self._l1cds, self._cds, self._contexts):
+                cache.drop_streams(sid, 1)
         if self._published is not None:
             self._published.withdraw_streams(sid, sid)
 
@@ -434,7 +464,16 @@ class Configuration(Sealed):
         if pa >> self.validity.output_bits:
             return None
         data = fetch(self.memory, layout.__name__, pa, layout.size)
-        return None if data is None else layout.from_bytes(data)
+        if data is None:
+            return None
+        found = layout.from_bytes(data)
+        self._tell(found, pa)
+        return found
+
+    def _tell(self, structure: Layout, pa: int) -> None:
+        """That it has been read, on behalf of whose transaction that is."""
+        if self._watch is not None and self._watch.on:
+            self._watch.fetched(structure, pa)
 
     def _not_fetched(self, kind: type[events.Event], pa: int, event: _Maker) -> Refusal:
         """An external abort at ``pa``, or beyond the OAS, whose bits are RES0 in the record (§7.3.4)."""
@@ -492,6 +531,7 @@ class Configuration(Sealed):
                 if not isinstance(data, bytes):
                     return data
                 l1cd = self._l1cds.keep(sid, index >> leaf_bits, L1CD.from_bytes(data))
+                self._tell(l1cd, at)
             # Beyond the input of stage 2 an address faults there (§3.4.3).
             if not l1cd.V or (context.stage2 is None and l1cd.L2Ptr >> self.validity.output_bits):
                 return Refusal(event(events.C_BAD_SUBSTREAMID, SSID=index))
@@ -499,7 +539,9 @@ class Configuration(Sealed):
         data = self._fetch_cd(context, at, CD.size, event)
         if not isinstance(data, bytes):
             return data
-        return self._cds.keep(sid, index, CD.from_bytes(data))
+        cd = self._cds.keep(sid, index, CD.from_bytes(data))
+        self._tell(cd, at)
+        return cd
 
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from ... import _core
 from ...errors import UsageError
 from ...layout import Register
 from ...memory import MemoryLike
@@ -109,7 +110,7 @@ class Smmu(Sealed):
         self.name = name
         self.memory = memory
         #: Where it tells what it does, to whoever looks on.
-        self.watch = watch = Watch(name) if watch is None else watch
+        self.watch = watch = Watch(name, _core.ring()) if watch is None else watch
         watch.register_named = lambda offset: self.registers.named(offset)
         watch.command_of = decode
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
@@ -133,7 +134,7 @@ class Smmu(Sealed):
             self.registers.set_reset(register, value)
         self.validity = Validity(self.registers)
         strict = Strictness(tlb_conflicts, configuration_conflicts)
-        how = choose(memory, self.registers, self.validity, self.counters, tlb_entries, strict, seams, pure)
+        how = choose(memory, self.registers, self.validity, self.counters, tlb_entries, strict, seams, pure, watch)
         self.core: Core | None = how.core
         self.stages, self.configuration = how.stages, how.configuration
         core, compiled, counters, around = how.core, how.compiled, self.counters, seams.around
@@ -145,7 +146,7 @@ class Smmu(Sealed):
         self.reports.interrupt = interrupt
         self.reports.answered = self._msis_answered
         self.enables = Enables(registers, validity, self.reports.unanswered, acknowledge_after, seams)
-        self.prompt = Prompt(registers, counters, self.lock, compiled, self._sync_msi_aborted)
+        self.prompt = Prompt(registers, counters, self.lock, compiled, self._sync_msi_aborted, watch)
         self.enables.in_effect = self._cr0_in_effect
         self.enables.gate = self.prompt.gate
         self.stalls = Stalls(
@@ -211,7 +212,7 @@ class Smmu(Sealed):
     @property
     def direct(self) -> Requests | None:
         """For requests in one call."""
-        return None if self.watch.by_core else self.core
+        return self.core
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
@@ -231,15 +232,13 @@ class Smmu(Sealed):
     def write(self, offset: int, size: int, value: int) -> None:
         """A register write; guarded and read-only bits keep what they hold."""
         with self.lock:
-            if self.watch.on:
+            if self.watch.on and not self.prompt.was_told():
                 self.watch.accessed(self.registers.named(offset), offset, size, value, write=True)
             self.counters.writes_seen += 1
             self.registers.write(offset, size, value)
 
     def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
         """What register reads return, while they have no effect on updates that are under way."""
-        if self.watch.by_core:
-            return None
         with self.lock:
             return self.prompt.mirror(make, self.size, COMMAND_BURST)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ... import _core
 from ...mmio import Mirror
 from ...register_file import RegisterFile
+from ...watch import Watch
 from ..queue import Ring
 from ..seams import Sealed
 from .counters import Counters
@@ -38,6 +39,7 @@ class Prompt(Sealed):
         lock: AbstractContextManager[Any],
         compiled: Commands | None,
         aborted: Callable[[], None],
+        watch: Watch,
     ) -> None:
         """``aborted`` is told that the MSI of a CMD_SYNC that the doorbell has carried out was."""
         self.registers = registers
@@ -45,6 +47,7 @@ class Prompt(Sealed):
         self.lock = lock
         self.compiled = compiled
         self._aborted = aborted
+        self.watch = watch
         self._mirror: Mirror | None = None
         self._doorbell: Doorbell | None = None
         self._plain = True
@@ -58,6 +61,7 @@ class Prompt(Sealed):
             self.registers.mirror(made)
             self.counters.reads_mirrored = lambda: made.reads
             self.gate(self._plain)
+            self.watch.mirrored(made)
             door = _core.built()
             # A doorbell shares the core's own lock and mirror.
             if self.compiled is None or door is None:
@@ -78,6 +82,10 @@ class Prompt(Sealed):
         if self._doorbell is not None and self._doorbell.rung:
             with self.lock:  # whoever takes it is told
                 pass
+
+    def was_told(self) -> bool:
+        """Whether the doorbell has told of the write that comes now, which it has left to the owner; asked once."""
+        return self._doorbell is not None and self._doorbell.was_told()
 
     def _rung(self, prod: int, cons: int, aborted: bool) -> None:
         """The core has carried out writes of CMDQ_PROD."""

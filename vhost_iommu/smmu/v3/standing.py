@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...register_file import RegisterFile
 from ..context import Context
@@ -53,6 +53,14 @@ class Standing:
     def waited_for(self) -> None:
         if self._core is not None:
             self._core.quiesce()
+
+    def look(self, ring: Any, on: bool) -> None:
+        if self._core is not None:
+            self._core.watch(ring if on else None)
+
+    def of_stream(self, sid: int, ssid: int | None) -> None:
+        if self._core is not None:
+            self._core.stream(sid, ssid)
 
     def registers(self) -> dict[str, int]:
         return {register.__name__: self._registers.raw(register) for register in REGISTERS}

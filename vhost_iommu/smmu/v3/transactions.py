@@ -77,7 +77,7 @@ class Transactions(Sealed):
         ``begun``: it is the rest of what the core began.
         """
         if self.watch.on:
-            self.watch.stream = transaction.sid, transaction.ssid
+            self.watch.of_stream(transaction.sid, transaction.ssid)
         answer = self._translate(transaction, begun)
         if self.watch.on:
             self._tell(transaction, answer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import _core
 from ...memory import Memory, MemoryLike
 from ...register_file import RegisterFile
+from ...watch import Watch
 from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
 from ..seams import Seams, refuse_replaced
 from ..stages import PlainStages, Stages
@@ -49,19 +50,20 @@ def choose(
     strict: Strictness,
     seams: Seams,
     pure: bool | None,
+    watch: Watch,
 ) -> Translator:
     """The core, if it is wanted, nothing is strict, no seam of memory is set, and it can reach ``memory`` by itself."""
     door = _core.chosen() if pure is None else None if pure else _core.built()
     if door is None or any(strict) or seams.memory is not None or type(memory) is not Memory:
         level = registers[IDR3].BBML if strict.tlb_conflicts else None
-        stages = PlainStages(seams.around(memory, "descriptor"), counters, tlb_entries, conflict_level=level)
+        stages = PlainStages(seams.around(memory, "descriptor"), counters, tlb_entries, watch, conflict_level=level)
         lookup = StrictConfiguration if strict.configuration_conflicts else Configuration
-        configuration = lookup(registers, validity, seams.around(memory, "STE"), stages.read_ipa)
+        configuration = lookup(registers, validity, seams.around(memory, "STE"), stages.read_ipa, watch=watch)
         return Translator(None, None, stages, configuration)
     refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb)
     core = door.Core(tlb_entries, CONTEXTS)
     native = NativeStages(core)
-    configuration = Configuration(registers, validity, memory, native.read_ipa, NativePublished(core))
+    configuration = Configuration(registers, validity, memory, native.read_ipa, NativePublished(core), watch)
     memory.watch(lambda windows: core.set_windows(windows_of(windows)))
     compiled = door.Commands(core)
     counters.core, counters.executed_compiled = core.counts, compiled.counts
