@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.conftest import need_kernel
@@ -96,3 +101,48 @@ def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> Non
         vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest,
     ):
         guest.run("echo c >/proc/sysrq-trigger")
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+PROGRAM = str(Path(sys.executable).with_name("vhost-iommu"))
+
+
+def command(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    line = [PROGRAM, "run", "smmuv3-linux", *arguments]
+    return subprocess.run(line, input=typed, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_command_in_a_guest_has_its_output_and_its_exit_code() -> None:
+    done = command("--exec", "echo said; echo more >&2; exit 7")
+    assert (done.returncode, done.stdout) == (7, "said\nmore\n"), done.stderr
+
+
+def test_a_guest_that_dies_of_a_command_is_told_of_with_its_folder() -> None:
+    done = command("--exec", "echo c >/proc/sysrq-trigger")
+    assert done.returncode == 3
+    assert re.search(r"the guest died: .*sysrq triggered crash\nthe console and all else is in ", done.stderr)
+
+
+def test_what_is_typed_at_a_shell_goes_to_the_guest_which_ends_with_it() -> None:
+    done = command("--shell", typed="echo $((6 * 7))\n")
+    assert done.returncode == 0, done.stderr
+    assert "\n42\n" in done.stdout.replace("\r", "")
+    assert "Power down" in done.stdout
+
+
+def test_a_terminal_is_the_guests_until_it_is_left() -> None:
+    line = [PROGRAM, "run", "smmuv3-linux", "--shell"]
+    shell = pexpect.spawn(line[0], line[1:], timeout=60, encoding="utf-8", dimensions=(31, 99))
+    shell.expect("guest# ")
+    shell.send("echo begun; sleep 1000\r")
+    shell.expect("\nbegun")
+    shell.send("\x03")  # Ctrl-C is the guest's
+    shell.expect("guest# ")
+    shell.send("stty size\r")
+    shell.expect(r"31 99\r")
+    shell.send("\x1d")
+    shell.expect(pexpect.EOF)
+    shell.close()
+    assert shell.exitstatus == 0

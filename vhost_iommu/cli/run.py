@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vhost_iommu.cli import live
 from vhost_iommu.cli.common import (
     EXIT_OK,
     Add,
@@ -49,7 +51,9 @@ examples:
   vhost-iommu run smmuv3-linux --kernel ./Image --module my.ko --case 'mine=cat /proc/mine' --cases mine
   vhost-iommu run smmuv3-pasid --cases 'engine0_lazy*' --repeat 100
   vhost-iommu run smmuv3-bare --elf fw.elf --success '^DONE' --trace t.txt
-  vhost-iommu run smmuv3-bare --timeout none -- -s -S        waits for a gdb: target remote :1234
+  vhost-iommu run smmuv3-linux --kernel ../linux --shell     a shell in the guest
+  vhost-iommu run smmuv3-linux --exec 'dmesg | grep smmu'    one command, and its exit code
+  vhost-iommu run smmuv3-bare --gdb                          waits for a gdb: target remote :1234
   git bisect run sh -c 'make -j8 Image || exit 125; vhost-iommu run M --kernel . --bisect'
 
 exit codes: 0 passed, 1 a test failed, 3 the guest died, 4 each test was skipped, 2 your mistake, 70 our fault,
@@ -100,6 +104,21 @@ def add(command: Add) -> None:
     guest.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
 
     fault_option(guest)
+
+    spoken = run.add_argument_group("instead of its cases")
+    ways = spoken.add_mutually_exclusive_group()
+    ways.add_argument("--shell", action="store_true", help="a shell in the guest; ^] or 'exit' ends it (linux)")
+    ways.add_argument(
+        "--exec", metavar="CMD", help="a line for the guest's shell; the exit code is that of CMD (linux)"
+    )
+    spoken.add_argument(
+        "--gdb",
+        type=live.port,
+        nargs="?",
+        const=live.GDB_PORT,
+        metavar="PORT",
+        help="wait for a gdb at PORT of this machine (1234), which then has the guest go on",
+    )
 
     cases = run.add_argument_group("which of its cases")
     cases.add_argument("--list", action="store_true", help="print each case's name and what it is about; run none")
@@ -164,6 +183,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.keep_going and args.repeat is None:
         raise UsageError("--keep-going is for many runs; say how many with --repeat")
     with Progress() as progress:
+        if live.asked(args):
+            look_at_core()
+            return live.run(args, progress)
         if args.list:
             return _list(args, progress)
         if args.dry_run:
@@ -217,12 +239,12 @@ def _launch(
             append=args.append,
             elf=args.elf,
             qemu=args.qemu,
-            timeout=args.timeout,
+            timeout=math.inf if args.gdb is not None else args.timeout,
             success=args.success,
             failure=args.failure,
             exit_only=args.exit_only,
             keep=keep,
-            extra=args.qemu_args,
+            extra=(*args.qemu_args, *live.gdb_arguments(args)),
             headers=args.headers,
             modules=tuple(args.module),
             initrd_extra=tuple(args.initrd_extra),

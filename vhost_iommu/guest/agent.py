@@ -17,6 +17,8 @@ from vhost_iommu.guest.line import Line
 
 #: Seconds that a guest has for what takes it none, busy as the host may be.
 PATIENCE = 60.0
+#: Seconds that are as good as no limit.
+FOREVER = 10**9
 READY = b"vt-agent ready\n"
 
 
@@ -46,7 +48,7 @@ class Agent:
         ``on_output`` is called with what it says as it comes.
         """
         data = command.encode() + b"\n"
-        nonce = self._ask("run", data, f"{max(1, round(seconds))}")
+        nonce = self._ask("run", data, str(max(1, round(min(seconds, FOREVER)))))
         return self._answer(nonce, seconds + PATIENCE, on_output)
 
     def put(self, data: bytes, path: str, seconds: float) -> tuple[bytes, int]:

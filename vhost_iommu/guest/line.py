@@ -69,7 +69,7 @@ class Line(SpawnBase):  # type: ignore[misc]
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> Any:
         """As pexpect has it: what came, TIMEOUT, EOF, or why the guest is no more."""
         with self._came:
-            if not self._came.wait_for(lambda: self._waiting or self._over or self._why, timeout):
+            if not self._came.wait_for(lambda: self._waiting or self._over or self._why, _finite(timeout)):
                 raise TIMEOUT("nothing came")
             if not self._waiting:
                 if self._why is not None:
@@ -85,7 +85,7 @@ class Line(SpawnBase):  # type: ignore[misc]
     def wait_over(self, seconds: float) -> bool:
         """Whether the line ends within that time."""
         with self._came:
-            return bool(self._came.wait_for(lambda: self._over, seconds))
+            return bool(self._came.wait_for(lambda: self._over, _finite(seconds)))
 
     def send(self, data: Any) -> int:
         """Bytes, or text as its bytes."""
@@ -102,3 +102,8 @@ class Line(SpawnBase):  # type: ignore[misc]
     def close(self) -> None:
         self._socket.close()
         self._out.close()
+
+
+def _finite(seconds: float | None) -> float | None:
+    """As a lock has it."""
+    return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds

@@ -55,6 +55,8 @@ class GuestError(Exception):
     """A guest did not do what was asked of it; ``whose`` fault that was."""
 
     whose: ClassVar[str] = "the guest's"
+    #: What is left of it, once it is gone.
+    folder: Path | None = None
 
 
 class GuestDiedError(GuestError):
@@ -226,6 +228,38 @@ class Guest:
         self._monitor("cont")
         if not self._asked:
             self._wait_ready(self._launch.guest_run.options.timeout if timeout is None else timeout)
+
+    def wait_up(self, *, timeout: float) -> None:
+        """Until it can be asked for things, of one that a debugger has go on."""
+        self._wait_ready(timeout)
+
+    def debug(self, port: int) -> None:
+        """Have a gdb stub listen at a port of this machine."""
+        if not self._debugs(port):
+            raise UsageError(f"no gdb stub can listen at port {port}; name another")
+
+    def _debugs(self, port: int) -> bool:
+        said = self._monitor("human-monitor-command", **{"command-line": f"gdbserver tcp:127.0.0.1:{port}"})
+        return "Waiting for gdb connection" in str(said)
+
+    @property
+    def vmlinux(self) -> Path | None:
+        """Its kernel with symbols, where that lies in its build folder."""
+        guest = self._launch.guest_run.guest
+        if not isinstance(guest, LinuxGuest) or not isinstance(guest.kernel, Path):
+            return None
+        folder = guest.kernel if guest.kernel.is_dir() else guest.kernel.parent
+        found = folder / "vmlinux"
+        return found if found.is_file() else None
+
+    @contextlib.contextmanager
+    def overheard(self, heard: Callable[[bytes], None]) -> Iterator[None]:
+        """``heard`` is called, by another thread, with what the console says meanwhile, as it comes."""
+        self._ear.raw = heard
+        try:
+            yield
+        finally:
+            self._ear.raw = None
 
     def pause(self) -> None:
         """Stop its CPUs until ``resume``."""
@@ -450,10 +484,14 @@ class Ear:
         self.complaints: list[str] = []
         #: The line that told of the guest's death.
         self.death: str | None = None
+        #: Who hears all of it as it comes.
+        self.raw: Callable[[bytes], None] | None = None
         #: Those in which lines stand.
         self.recordings: list[Recording] = []
 
     def __call__(self, data: bytes) -> None:
+        if self.raw is not None:
+            self.raw(data)
         if self._said < LIMIT:
             self._said += len(data)
             text = data.decode(errors="replace")
@@ -511,6 +549,7 @@ def boot(
     allow: Sequence[str] = (),
     on_line: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda text: None,
+    trace: Trace | None = None,
     assets: Assets | None = None,
 ) -> Iterator[Guest]:
     """Boot the guest of ``machine``, a name in qemu-configs/ or a machine file, and yield it once it can be asked.
@@ -539,9 +578,9 @@ def boot(
         live=config.guest.kind == "linux",
     )
     # What looks on from the begin has the core tell: so far it tells nobody who comes later.
-    launch = Launch(config, wishes, trace=Trace(lambda record: None), assets=assets, on_note=on_note)
+    launch = Launch(config, wishes, trace=trace or Trace(lambda record: None), assets=assets, on_note=on_note)
     try:
-        with _booted(launch, (*_DEATHS, *deaths), on_line) as guest:
+        with _named(launch), _booted(launch, (*_DEATHS, *deaths), on_line) as guest:
             guest.allow(*allow)
             if not paused:
                 guest.resume()
@@ -549,6 +588,16 @@ def boot(
             guest.check()
     finally:
         launch.close()
+
+
+@contextlib.contextmanager
+def _named(launch: Launch) -> Iterator[None]:
+    """An error names the folder that is left."""
+    try:
+        yield
+    except GuestError as error:
+        error.folder = launch.guest_run.kept
+        raise
 
 
 @contextlib.contextmanager

@@ -136,6 +136,8 @@ class GuestRun:
         self._on_note = on_note
         self._account = account
         self.notes: list[str] = []
+        #: The folder of its last run, if that stayed.
+        self.kept: Path | None = None
         #: Names of the tests that the guest must report, where they are known.
         self.expected: tuple[str, ...] = ()
         #: The version of a Linux guest's kernel, and names of addresses in what the guest runs, once it is prepared.
@@ -293,7 +295,7 @@ class GuestRun:
             made.failed = False
             raise
         finally:
-            made.kept = made.folder.close(made.failed)
+            self.kept = made.kept = made.folder.close(made.failed)
 
     def run(self) -> Report:
         """Run the guest to its end. Raises what failed in a server's thread; UsageError as of preparing."""
