@@ -798,9 +798,10 @@ class Watch:
     def _take(self) -> None:
         """Make room: what the ring has is kept here from now on."""
         with self._taking:
-            first, raw, told = self.ring.take()
-            if raw or told:
-                self._taken.append((first, raw, told))
+            for _ in range(2):  # what was lost is told once there is room
+                first, raw, told = self.ring.take()
+                if raw or told:
+                    self._taken.append((first, raw, told))
 
     def flush(self) -> None:
         """Tell all watchers what was told until now; in the library, where no drainer does."""
