@@ -31,6 +31,11 @@ examples:
 
 Its exit code is 0 where the access is translated, else 1.
 """
+_SPACES_EPILOG = """\
+examples:
+  vhost-iommu spaces                             as text, of the machine that runs
+  vhost-iommu spaces ./dump --html spaces.html   of a dump, to open in a browser
+"""
 _CTL_EPILOG = """\
 The commands, their arguments and answers are in docs/reference/control.md; 'ctl MACHINE query-commands' lists them.
 
@@ -62,6 +67,14 @@ def add(command: Add) -> None:
     explain.add_argument("--privileged", action="store_true", help="a privileged access")
     explain.add_argument("--json", action="store_true", help="the same for other programs")
     explain.epilog = _EXPLAIN_EPILOG
+
+    spaces = command("spaces", _spaces, "Show the address spaces of streams: which addresses go where.")
+    spaces.add_argument("machine", nargs="?", metavar="MACHINE", help=_ABOUT_MACHINE)
+    spaces.add_argument("--stream", type=_number, metavar="N", help="of one StreamID alone")
+    spaces.add_argument("--svg", type=Path, metavar="F", help="a picture, to F")
+    spaces.add_argument("--html", type=Path, metavar="F", help="a page with the pictures and the text, to F")
+    spaces.add_argument("--json", action="store_true", help="the same for other programs")
+    spaces.epilog = _SPACES_EPILOG
 
     ctl = command("ctl", _ctl, "Say one command to the control socket of a machine that runs, or ask a dump.")
     ctl.add_argument("machine", metavar="MACHINE", help=_ABOUT_MACHINE.partition("; nothing")[0])
@@ -107,6 +120,33 @@ def _explain(args: argparse.Namespace) -> int:
         )
     print(json.dumps(said, indent=1) if args.json else "\n".join(explanation_lines(said)))
     return EXIT_OK if said["end"]["outcome"] == "ok" else EXIT_FAILED
+
+
+def _spaces(args: argparse.Namespace) -> int:
+    from vhost_iommu.guest.finding import find
+    from vhost_iommu.lab import spaces
+
+    with closing(find(args.machine)) as asked:
+        status = asked.execute("query-status")
+        found = list(spaces.collect(asked.execute, args.stream))
+    taken = f", a dump of {status['taken']}" if status["taken"] else ""
+    title = f"Address spaces of {status['machine']}{taken}"
+    for path, draw in ((args.svg, spaces.svg), (args.html, spaces.html)):
+        if path is not None:
+            _write(path, draw(found, title))
+    if args.json:
+        told = [{"instance": each.instance, "master": each.master, **each.about, "runs": each.runs} for each in found]
+        print(json.dumps(told, indent=1))
+    elif args.svg is None and args.html is None:
+        print("\n".join(spaces.text(found)) or "no stream translates")
+    return EXIT_OK
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name another file") from error
 
 
 def _ctl(args: argparse.Namespace) -> int:

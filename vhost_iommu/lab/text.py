@@ -25,7 +25,7 @@ def page(ask: Ask) -> dict[str, Any]:
     for each in ask("query-instances"):
         name = each["name"]
         found = ask("query-streams", instance=name, limit=MOST_LISTED)
-        streams = [_where(ask, name, stream) for stream in _alike(found["streams"])[:MOST_STREAMS]]
+        streams = [_where(ask, name, stream) for stream in alike(found["streams"])[:MOST_STREAMS]]
         events = [
             {**event, "explained": explain_event(ask, name, event)} for event in ask("query-events", instance=name)
         ]
@@ -48,7 +48,7 @@ def page(ask: Ask) -> dict[str, Any]:
     return shown
 
 
-def _alike(streams: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def alike(streams: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Consecutive streams of the same structure are one, with its ``last``."""
     found: list[dict[str, Any]] = []
     for each in streams:
@@ -72,10 +72,10 @@ def _where(ask: Ask, instance: str, stream: Mapping[str, Any]) -> dict[str, Any]
             known = {"stream": sid, "substream": ssid, "stage": space["stage"], "half": space["half"]}
             runs = ask("query-tables", **known, instance=instance, first=space["start"], limit=MOST_RUNS)
             spaces.append(space | runs)
-    return dict(stream) | {"substreams": substreams, "spaces": _distinct(spaces)}
+    return dict(stream) | {"substreams": substreams, "spaces": distinct(spaces)}
 
 
-def _distinct(spaces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def distinct(spaces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without those of a substream that are the stream's own."""
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
     for each in spaces:
