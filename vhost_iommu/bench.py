@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .errors import UsageError
 from .lab.faults import Lab
 from .lab.subject import FaultView, MasterView
 from .machine import Machine
@@ -95,5 +96,7 @@ class MachineBench:
 
 
 def inspection_of(state: State, reader: Reader) -> Inspection:
-    """By the programming model that the state is of."""
+    """By the programming model that the state is of; UsageError: it is not known."""
+    if state.model not in MODELS:
+        raise UsageError(f"there is no programming model {state.model!r:.40}; read it with the version that wrote it")
     return MODELS[state.model].inspect(state, reader)

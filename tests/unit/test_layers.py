@@ -42,7 +42,7 @@ PARTS: dict[str, set[str]] = {
         "watch",
     },
     "lab": {"errors", "layout", "smmu.inspection", "smmu.seams", "smmu.transaction", "watch"},
-    "bench": {"lab", "machine", "memory", "models", "smmu.inspection", "watch"},
+    "bench": {"errors", "lab", "machine", "memory", "models", "smmu.inspection", "watch"},
     "models": {"smmu", "smmu.v3"},
     "config": {"errors", "lab", "models", "smmu.model"},
     "vfio": {"errors", "memory", "mmio", "shared", "trace"},

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The address spaces of streams as text and as pictures: which input addresses go where, and how.
 
-Law: made of plain answers, a socket's or a dump's alike. A picture needs nothing beside itself, and whatever a guest wrote
-is text in it, never markup.
+Law: made of plain answers, a socket's or a dump's alike. A picture needs nothing beside itself, and whatever a guest
+wrote is text in it, never markup.
 """
 
 from __future__ import annotations
@@ -131,52 +131,64 @@ _LEGEND = {
 def svg(spaces: Sequence[Space], title: str) -> str:
     """One picture of all spaces, one below the other."""
     root = _svg(spaces, title)
-    root.insert(0, _element("style", {}, _STYLE))
+    root.insert(0, element("style", {}, _STYLE))
     return ElementTree.tostring(root, "unicode", short_empty_elements=True) + "\n"
 
 
 def html(spaces: Sequence[Space], title: str) -> str:
     """A page that needs nothing beside itself: each space's picture, and its runs as text."""
-    body = _element("body", {"class": "page"})
-    body.append(_element("h1", {}, title))
+    body = element("body", {"class": "page"})
+    body.append(element("h1", {}, title))
     if not spaces:
-        body.append(_element("p", {}, "No stream translates."))
-    for each in spaces:
-        body.append(_element("h2", {}, each.title))
-        body.append(_element("p", {}, each.sum))
-        body.append(_svg([each], "", titled=False))
-        details = _element("details")
-        details.append(_element("summary", {}, "the same as text"))
-        details.append(_element("pre", {}, "\n".join(text([each]))))
-        body.append(details)
+        body.append(element("p", {}, "No stream translates."))
+    for number, each in enumerate(spaces):
+        body.extend(pictured(each, legend=not number))
     return page(title, body)
+
+
+def pictured(space: Space, *, legend: bool) -> Iterator[Element]:
+    """One space in a page."""
+    yield element("h2", {}, space.title)
+    yield element("p", {}, space.sum)
+    yield _svg([space], "", titled=False, legend=legend)
+    yield details("the same as text", "\n".join(text([space])))
+
+
+def details(summary: str, content: str) -> Element:
+    """Text that is shown when it is asked for."""
+    made = element("details")
+    made.append(element("summary", {}, summary))
+    made.append(element("pre", {}, content))
+    return made
 
 
 def page(title: str, body: Element, style: str = "") -> str:
     """An HTML page."""
-    root = _element("html", {"lang": "en"})
-    head = _element("head")
-    head.append(_element("meta", {"charset": "utf-8"}))
-    head.append(_element("title", {}, title))
-    head.append(_element("style", {}, _STYLE + style))
+    root = element("html", {"lang": "en"})
+    head = element("head")
+    head.append(element("meta", {"charset": "utf-8"}))
+    head.append(element("title", {}, title))
+    head.append(element("style", {}, _STYLE + style))
     root.extend([head, body])
     return "<!DOCTYPE html>\n" + ElementTree.tostring(root, "unicode", method="html") + "\n"
 
 
-def _element(tag: str, attributes: Mapping[str, object] | None = None, content: str = "") -> Element:
+def element(tag: str, attributes: Mapping[str, object] | None = None, content: str = "") -> Element:
+    """With text in it, whatever that is."""
     made = Element(tag, {key: str(value) for key, value in (attributes or {}).items()})
     # XML has no way to say most control characters.
     made.text = "".join(c if c >= " " or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in content) or None
     return made
 
 
-def _svg(spaces: Sequence[Space], title: str, *, titled: bool = True) -> Element:
-    root = _element("svg", {"xmlns": "http://www.w3.org/2000/svg", "width": _WIDTH})
+def _svg(spaces: Sequence[Space], title: str, *, titled: bool = True, legend: bool = True) -> Element:
+    root = element("svg", {"xmlns": "http://www.w3.org/2000/svg", "width": _WIDTH})
     y = 24.0
     if title:
         root.append(_text(16, y, title, "head"))
         y += 28
-    y = _legend(root, y)
+    if legend:
+        y = _legend(root, y)
     for each in spaces:
         if titled:
             root.append(_text(16, y, each.title, "head"))
@@ -246,7 +258,7 @@ def _draw(root: Element, space: Space, top: float) -> float:
     for run, box in zip(runs, left, strict=True):
         kind = kind_of(run)
         shape = _rect(_LEFT[0], box.y, _LEFT[1] - _LEFT[0], box.height, f"box {kind}")
-        shape.append(_element("title", {}, run_text(run)))
+        shape.append(element("title", {}, run_text(run)))
         root.append(shape)
         root.append(_text(_LEFT[0] - 8, box.middle, f"{box.start:#x}", "at"))
         rights = run["access"].partition(",")[0].removeprefix("user ") if run["output"] is not None else "faults"
@@ -287,12 +299,12 @@ def _band(run: Mapping[str, Any], box: _Placed, right: Sequence[_Placed]) -> Ele
         f"M{x0} {box.y:.1f} C{half} {box.y:.1f} {half} {top:.1f} {x1} {top:.1f} L{x1} {bottom:.1f} "
         f"C{half} {bottom:.1f} {half} {box.y + box.height:.1f} {x0} {box.y + box.height:.1f} Z"
     )
-    return _element("path", {"d": path, "class": f"band {kind_of(run)}"})
+    return element("path", {"d": path, "class": f"band {kind_of(run)}"})
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> Element:
-    return _element("rect", {"x": x, "y": f"{y:.1f}", "width": width, "height": f"{height:.1f}", "class": kind})
+    return element("rect", {"x": x, "y": f"{y:.1f}", "width": width, "height": f"{height:.1f}", "class": kind})
 
 
 def _text(x: float, y: float, content: str, kind: str = "") -> Element:
-    return _element("text", {"x": x, "y": f"{y:.1f}", **({"class": kind} if kind else {})}, content)
+    return element("text", {"x": x, "y": f"{y:.1f}", **({"class": kind} if kind else {})}, content)
