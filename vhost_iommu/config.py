@@ -311,10 +311,11 @@ def _smmu(where: _Where, table: object) -> SmmuConfig:
     if "name" not in said:
         raise where.error(f"'name' is missing; it is {_expected(str)}")
     try:
+        chosen = where.fill(model.options, {key: value for key, value in table.items() if key in options})
         made = SmmuConfig(
             **said,
-            traits=model.traits(model.features(**features), ids),
-            options=where.fill(model.options, {key: value for key, value in table.items() if key in options}),
+            traits=model.traits(model.features(**features), ids, chosen),
+            options=chosen,
             features=MappingProxyType(features),
             id_registers=MappingProxyType(ids),
         )

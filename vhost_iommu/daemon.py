@@ -149,7 +149,8 @@ class Daemon:
         if trace is not None:
             trace.written_by(self.server.worker("trace", trace.flush).wake)
         try:
-            self.machine = self._make(config, wires, live or bool(config.faults))
+            late = live or bool(config.faults) or any(smmu.traits.companions for smmu in config.smmus)
+            self.machine = self._make(config, wires, late)
         except BaseException:
             self.server.stop()
             raise
@@ -163,7 +164,7 @@ class Daemon:
         if control is not None:
             self._talks = self.server.control(control, self._talk)
 
-    def _make(self, config: MachineConfig, wires: Wires | None, faults: bool) -> Machine:
+    def _make(self, config: MachineConfig, wires: Wires | None, late: bool) -> Machine:
         return Machine(
             config,
             wires=wires,
@@ -171,7 +172,7 @@ class Daemon:
             new_lock=_core.lock,
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
-            later=self.server.alarm("faults").after if faults else None,
+            later=self.server.alarm("later").after if late else None,
             watchers=() if self.trace is None else (self.trace,),
         )
 

@@ -79,7 +79,7 @@ class Machine:
     ) -> None:
         """``spawn`` None: masters do their work where they are told of it, in the caller's thread.
 
-        ``later`` has what faults do late done later.
+        ``later`` has done later what is due then: by faults, and by counters that overflow.
         """
         self.config = config
         #: Of each function, where its SMMU and its masters tell what they do.
@@ -89,6 +89,7 @@ class Machine:
         self._new_lock = new_lock
         self._pause = pause
         self._clock = clock
+        self._later = later
         #: The faults of the machine file at work.
         self.lab = Lab(config.faults, later=later, watches=self.watches)
         #: Each is an Instance, and of its model's own type besides.
@@ -134,7 +135,7 @@ class Machine:
             end = blocks[-1][0] + blocks[-1][1].size
             bars[2] = BarMap(blocks, size=1 << max(end - 1, WINDOW_ALIGNMENT - 1).bit_length(), wide=False)
         if smmu is not None:
-            bars[0] = BarMap([(0, smmu)], wide=False)
+            bars[0] = BarMap([(0, smmu), *smmu.companions], wide=False)
         made = PciFunction(config.name, bars, memory=memory)
         if config.smmu is not None:
             made.socket = self.lab.socket(config.smmu.name)
@@ -152,6 +153,7 @@ class Machine:
             clock=self._clock,
             watch=watch,
             seams=self.lab.seams(config.name, alone=len(self.config.smmus) == 1),
+            later=self._later,
         )
         if self._spawn is not None:
             smmu.wake = self._spawn(config.name, smmu.work)

@@ -80,9 +80,10 @@ def _registers(smmu: Smmu) -> dict[str, int]:
 def _counts(smmu: Smmu) -> dict[str, int]:
     counts = {each.name: getattr(smmu.counters, each.name) for each in fields(Counters) if each.type == "int"}
     shared = {"transactions_made", "translations_made", "walks_made", "commands_consumed", "syncs_consumed"}
+    shared |= {"missed_made", "descriptors_made"}
     for name in shared | {"reads_seen", "writes_seen"}:
         del counts[name]
-    for name in ("transactions", "translations", "walks", "commands", "syncs"):
+    for name in ("transactions", "translations", "walks", "missed", "descriptors", "commands", "syncs"):
         counts[name] = getattr(smmu.counters, name)
     counts["mmio_reads"], counts["mmio_writes"] = smmu.counters.mmio_reads, smmu.counters.mmio_writes
     for tlb, suffix in ((smmu.tlb, ""), (smmu.tlb2, " 2")):
@@ -90,6 +91,7 @@ def _counts(smmu: Smmu) -> dict[str, int]:
         counts["hits" + suffix], counts["misses" + suffix] = counters.hits, counters.misses
         counts["invalidated" + suffix], counts["evictions" + suffix] = counters.invalidated, counters.evictions
     counts["contexts"], counts["new contexts"] = smmu.configuration.hits, smmu.configuration.misses
+    counts["structures read"] = smmu.configuration.accesses
     return counts
 
 

@@ -105,8 +105,68 @@ void vi_make_room(struct vi_core *core)
         vi_quiesce(core);
 }
 
+static void stop_attributing(struct vi_reader *reader)
+{
+    struct vi_core *core = reader->core;
+    uint32_t following = atomic_load_explicit(&core->following, memory_order_acquire);
+    reader->followed = false;
+    for (unsigned which = 0; which < VI_FOLLOWED; which++) {
+        struct vi_stream_span *span = &core->followed[which];
+        if (!(following >> which & 1) || (reader->followed_sid ^ span->value) & span->mask)
+            continue;
+        for (unsigned at = 0; at < VI_COUNTERS; at++)
+            atomic_fetch_add_explicit(&span->counts[at], VI_GET(*vi_counter(reader, at)) - reader->before[at],
+                                      memory_order_relaxed);
+    }
+}
+
+void vi_attribute(struct vi_reader *reader, uint32_t sid)
+{
+    if (reader->followed) {
+        if (reader->followed_sid == sid)
+            return;
+        stop_attributing(reader);
+    }
+    reader->followed = true;
+    reader->followed_sid = sid;
+    for (unsigned at = 0; at < VI_COUNTERS; at++)
+        reader->before[at] = VI_GET(*vi_counter(reader, at));
+}
+
+int vi_follow(struct vi_core *core, uint32_t mask, uint32_t value)
+{
+    uint32_t following = VI_GET(core->following);
+    for (int which = 0; which < VI_FOLLOWED; which++) {
+        struct vi_stream_span *span = &core->followed[which];
+        if (following >> which & 1)
+            continue;
+        span->mask = mask;
+        span->value = value;
+        for (unsigned at = 0; at < VI_COUNTERS; at++)
+            VI_PUT(span->counts[at], 0);
+        atomic_fetch_or(&core->following, UINT32_C(1) << which);
+        vi_quiesce(core);
+        return which;
+    }
+    return -1;
+}
+
+void vi_unfollow(struct vi_core *core, int followed)
+{
+    atomic_fetch_and(&core->following, ~(UINT32_C(1) << followed));
+    vi_quiesce(core);
+}
+
+void vi_followed(struct vi_core *core, int followed, uint64_t counts[VI_COUNTERS])
+{
+    for (unsigned at = 0; at < VI_COUNTERS; at++)
+        counts[at] = VI_GET(core->followed[followed].counts[at]);
+}
+
 void vi_exit(struct vi_reader *reader)
 {
+    if (VI_UNLIKELY(reader->followed))
+        stop_attributing(reader);
     atomic_store_explicit(&reader->turn, VI_GET(reader->turn) + 1, memory_order_release);
 }
 

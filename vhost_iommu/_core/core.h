@@ -180,6 +180,8 @@ struct vi_core;
 /* Counters of a slot; plain numbers that its reader alone changes. */
 struct vi_counters {
     _Atomic uint64_t transactions, translations, walks, tlb_hits, tlb_misses, tlb2_hits, tlb2_misses, contexts;
+    _Atomic uint64_t walks_more;  /* beyond the first of a translation */
+    _Atomic uint64_t descriptors; /* read or updated by walks */
 };
 enum { VI_COUNTERS = sizeof(struct vi_counters) / sizeof(_Atomic uint64_t) };
 
@@ -194,6 +196,15 @@ struct vi_reader *vi_enter(struct vi_core *core, unsigned hint);
 /* The same for who may not wait, neither for a slot nor for others; NULL: there is somebody to be waited for. */
 struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint);
 void vi_exit(struct vi_reader *reader);
+
+/* Requests of StreamIDs that agree with `value` in the bits of `mask` are counted apart, from vi_follow (a writer; it
+ * quiesces) on; at most VI_FOLLOWED at a time, else -1. */
+#define VI_FOLLOWED 16
+int vi_follow(struct vi_core *core, uint32_t mask, uint32_t value);
+void vi_unfollow(struct vi_core *core, int followed);
+/* What the reader does until it exits is of this stream. */
+void vi_attribute(struct vi_reader *reader, uint32_t sid);
+void vi_followed(struct vi_core *core, int followed, uint64_t counts[VI_COUNTERS]);
 
 /* Writers. vi_quiesce may be called inside of no request of one's own. */
 bool vi_set_windows(struct vi_core *core, const struct vi_window *windows, uint32_t count); /* quiesces; false: no memory */

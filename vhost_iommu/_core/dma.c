@@ -88,6 +88,7 @@ static bool begin(struct transfer *transfer, struct vi_reader *reader, const str
     const struct vi_setup *setup = reader->setup;
     const struct vi_context *context = NULL;
     bool ask;
+    vi_attribute_if_followed(reader, request->sid);
     if (VI_LIKELY(setup->parameters.enabled)) {
         context = vi_context_of(reader, request->sid, request->ssid);
         ask = !context;

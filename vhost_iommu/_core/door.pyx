@@ -170,6 +170,10 @@ cdef extern from "core.h" nogil:
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
     enum: VI_COUNTERS
     void vi_count(vi_core *core, uint64_t *counts)
+    void vi_attribute(vi_reader *reader, uint32_t sid)
+    int vi_follow(vi_core *core, uint32_t mask, uint32_t value) nogil
+    void vi_unfollow(vi_core *core, int followed) nogil
+    void vi_followed(vi_core *core, int followed, uint64_t *counts)
 
 
 cdef extern from "<stdatomic.h>" nogil:
@@ -397,6 +401,8 @@ cdef Visit enter_own(Core core) noexcept:
         leave(visit)
         core.ring.relieve()
         visit = enter(core, OWN_SLOT)
+    if core.attributed >= 0:
+        vi_attribute(visit.reader, <uint32_t>core.attributed)
     return visit
 
 
@@ -552,11 +558,13 @@ cdef class Core:
     cdef uint64_t tokens
     cdef Py_buffer *buffers
     cdef uint32_t buffer_count
+    cdef long long attributed  # the StreamID of what the model has done; -1: of none
     cdef bint guarded  # a window has a guard, so whoever is inside may have to wait for a client
     cdef Ring ring  # where it tells; None: nobody looks on
     cdef uint32_t sid, ssid  # of whom it tells under the instance's lock
 
     def __cinit__(self, uint32_t tlb_entries, uint32_t contexts):
+        self.attributed = -1
         self.core = vi_core_new(tlb_entries, contexts)
         if self.core is NULL:
             raise MemoryError("no memory for the core")
@@ -920,10 +928,35 @@ cdef class Core:
         return found
 
     def counts(self):
-        """(transactions, translations, walks, hits, misses, hits 2, misses 2, contexts found)."""
+        """As struct vi_counters has them."""
         cdef uint64_t counts[VI_COUNTERS]
         vi_count(self.core, counts)
         return tuple([counts[at] for at in range(VI_COUNTERS)])
+
+    # -- streams that are counted apart; for who holds the lock ----------------------------------------------------
+
+    def follow(self, uint32_t mask, uint32_t value):
+        """Count requests of these StreamIDs apart; a number for the others here. MemoryError: too many are."""
+        cdef int followed
+        with nogil:
+            followed = vi_follow(self.core, mask, value)
+        if followed < 0:
+            raise MemoryError("too many streams are followed")
+        return followed
+
+    def unfollow(self, int number):
+        with nogil:
+            vi_unfollow(self.core, number)
+
+    def followed(self, int number):
+        """As ``counts``, of these streams, since ``follow``."""
+        cdef uint64_t counts[VI_COUNTERS]
+        vi_followed(self.core, number, counts)
+        return tuple([counts[at] for at in range(VI_COUNTERS)])
+
+    def attribute(self, sid):
+        """Until None, what ``pieces``, ``translate`` and ``read_ipa`` do is of this stream."""
+        self.attributed = -1 if sid is None else sid
 
 
 cdef class Commands:

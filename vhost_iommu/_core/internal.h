@@ -127,6 +127,16 @@ struct vi_reader {
     uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
     bool quiet;                   /* what may be lost is */
     struct vi_counters counters;
+    /* Whose request is counted apart, if it is, and the counters before it. */
+    bool followed;
+    uint32_t followed_sid;
+    uint64_t before[VI_COUNTERS];
+};
+
+/* Streams that are counted apart. */
+struct vi_stream_span {
+    uint32_t mask, value;
+    _Atomic uint64_t counts[VI_COUNTERS];
 };
 
 /* A counter by its place in struct vi_counters. */
@@ -187,8 +197,16 @@ struct vi_core {
     _Atomic(struct vi_retired *) retired;
     _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
     _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */
+    _Atomic uint32_t following; /* a bit for each of `followed` that is in use */
+    struct vi_stream_span followed[VI_FOLLOWED];
     pthread_mutex_t quiescing;
 };
+
+VI_HOT void vi_attribute_if_followed(struct vi_reader *reader, uint32_t sid)
+{
+    if (VI_UNLIKELY(VI_GET(reader->core->following)))
+        vi_attribute(reader, sid);
+}
 
 /*
  * The order in which others see what we do in guest memory. Software expects that of a device on a bus: a record is there

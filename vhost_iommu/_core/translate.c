@@ -213,6 +213,9 @@ VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, u
     leaf->tag = reader->seen[stage - 1].tag;
 }
 
+/* Descriptors on the way to a page. */
+static inline unsigned levels_of(const struct vi_table *table) { return (unsigned)(4 - table->start_level); }
+
 enum quick_walk { WALKED, ELSEWHERE, UNEXPECTED };
 
 /*
@@ -341,6 +344,7 @@ VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const s
             return false;
     }
     VI_COUNT(reader->counters.walks);
+    VI_ADD(reader->counters.descriptors, levels_of(table)); /* as who begins each walk at the start */
     return true;
 }
 
@@ -412,6 +416,7 @@ VI_HOT bool fetch(struct vi_reader *reader, nested by, struct vi_lane *lane, con
     uint64_t pa;
     if (!physical(reader, by, lane, at, VI_PRIVILEGED, &pa, fault))
         return false;
+    VI_COUNT(reader->counters.descriptors);
     if (VI_UNLIKELY(!vi_fetch64(reader, pa, descriptor)))
         return descriptor_aborted(fault, at, pa, level, table->stage);
     if (VI_UNLIKELY(table->big_endian))
@@ -427,6 +432,7 @@ static enum updated update(struct vi_reader *reader, nested by, const struct vi_
     uint64_t pa;
     if (!physical(reader, by, NULL, at, VI_PRIVILEGED | VI_WRITE, &pa, fault))
         return FAULTED;
+    VI_COUNT(reader->counters.descriptors);
     if (table->big_endian) {
         old = __builtin_bswap64(old);
         replacement = __builtin_bswap64(replacement);
@@ -522,8 +528,10 @@ VI_HOT bool walk(struct vi_reader *reader, nested by, struct vi_lane *reads, con
                  struct vi_leaf *leaf, struct vi_fault *fault)
 {
     VI_COUNT(reader->counters.walks);
-    if (!by && VI_LIKELY(walk_to_page(reader, NULL, table, table->stage, address, leaf)))
+    if (!by && VI_LIKELY(walk_to_page(reader, NULL, table, table->stage, address, leaf))) {
+        VI_ADD(reader->counters.descriptors, levels_of(table));
         return true;
+    }
     struct vi_lane own, *lane = NULL;
     if (by && !by->s2_protected_walks) {
         lane = reads ? reads : &own;
@@ -969,6 +977,7 @@ static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, u
     VI_ADD(lane->tlb->evictions, stayed);
     VI_ADD(lane->space->entries, found - stayed);
     VI_ADD(reader->counters.walks, found);
+    VI_ADD(reader->counters.descriptors, found * levels_of(&context->half[address >> 55 & 1]));
     VI_ADD(reader->counters.tlb_misses, found);
     return found;
 }
@@ -990,8 +999,9 @@ bool vi_look_ahead(struct vi_reader *reader, struct vi_course *course, uint64_t 
     return found;
 }
 
-bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,
-              unsigned access, bool missed, struct vi_place *place, struct vi_fault *fault)
+static inline bool find_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c,
+                              uint64_t address, unsigned access, bool missed, struct vi_place *place,
+                              struct vi_fault *fault)
 {
     uint64_t mask = reader->setup->output_mask;
     place->stage1.tag = place->stage2.tag = 0;
@@ -1031,6 +1041,17 @@ bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct v
     }
     place->pa = address & mask;
     return true;
+}
+
+bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct vi_context *c, uint64_t address,
+              unsigned access, bool missed, struct vi_place *place, struct vi_fault *fault)
+{
+    uint64_t before = VI_GET(reader->counters.walks);
+    bool found = find_place(reader, course, c, address, access, missed, place, fault);
+    uint64_t walks = VI_GET(reader->counters.walks) - before;
+    if (walks > 1)
+        VI_ADD(reader->counters.walks_more, walks - 1);
+    return found;
 }
 
 /* ---- for callers outside of the core -------------------------------------------------------------------------------- */
@@ -1080,7 +1101,9 @@ int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint
                 uint64_t *pa, struct vi_fault *fault)
 {
     struct vi_leaf leaf;
+    uint64_t before = VI_GET(reader->counters.walks);
     bool found = stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, false, &leaf, fault);
+    VI_ADD(reader->counters.walks_more, VI_GET(reader->counters.walks) - before); /* no translation's */
     if (VI_UNLIKELY(reader->watch))
         vi_told_all(reader);
     if (!found)

@@ -60,6 +60,7 @@ struct serving {
 
 static bool prepare(struct serving *s, struct vi_reader *reader, uint32_t sid)
 {
+    vi_attribute_if_followed(reader, sid);
     s->reader = reader;
     s->context = reader->setup->parameters.enabled ? vi_context_of(reader, sid, VI_NO_SSID) : NULL;
     if (!s->context)

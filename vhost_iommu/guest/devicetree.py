@@ -15,6 +15,7 @@ import fdt
 
 from vhost_iommu.guest import platform as at
 from vhost_iommu.guest.platform import Function, GuestSmmu, Placed, Platform, Property, Window
+from vhost_iommu.smmu.model import Companion
 
 IRQ_EDGE_RISING = 1
 GIC_SPI = 0
@@ -114,6 +115,8 @@ def _added(platform: Platform, last_phandle: int, msi_parent: int) -> Iterator[A
     for phandle, (smmu, registers, function) in enumerate(platform.smmus, last_phandle + 1):
         phandles[smmu.name] = phandle
         yield _smmu_node(smmu, registers, function, phandle, msi_parent)
+        for companion in smmu.companions:
+            yield _companion_node(companion, smmu, registers, function, msi_parent)
     for placed in platform.masters:
         yield _master_node(placed, None if placed.master.smmu is None else phandles[placed.master.smmu])
 
@@ -126,14 +129,30 @@ def _smmu_node(smmu: GuestSmmu, registers: Window, function: Function, phandle: 
     # Without a word it would inherit the root's, which is coherent.
     _set(node, "dma-coherent" if smmu.coherent else "dma-noncoherent", None)
     if smmu.wired:
-        _set(node, "interrupts", [cell for name in function.intids for cell in _interrupt(function.intids[name])])
-        _set(node, "interrupt-names", list(function.intids))
+        own = [name for name in smmu.binding.interrupts if name in function.intids]
+        _set(node, "interrupts", [cell for name in own for cell in _interrupt(function.intids[name])])
+        _set(node, "interrupt-names", own)
     elif smmu.msi:
         _set(node, "msi-parent", msi_parent)
     _set(node, "label", smmu.name)
     for name, value in smmu.properties.items():
         _set(node, name, value)
     _set(node, "phandle", phandle)
+    return node
+
+
+def _companion_node(
+    companion: Companion, smmu: GuestSmmu, registers: Window, function: Function, msi_parent: int
+) -> Any:
+    windows = [(registers.base + offset, size) for offset, size in companion.windows]
+    node = fdt.Node(f"{companion.name}@{windows[0][0]:x}")
+    _set(node, "compatible", companion.compatible)
+    _set(node, "reg", [cell for window in windows for cell in _cells(*window)])
+    if companion.wire in function.intids:
+        _set(node, "interrupts", _interrupt(function.intids[companion.wire]))
+    elif smmu.msi:
+        _set(node, "msi-parent", msi_parent)
+    _set(node, "label", f"{smmu.name}-{companion.wire}")
     return node
 
 

@@ -24,6 +24,7 @@ def platform_of(config: MachineConfig) -> Platform:
                 wired=smmu.traits.wires if wired else (),
                 msi=not wired,
                 coherent=smmu.traits.coherent,
+                companions=smmu.traits.companions,
                 granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in smmu.traits.granules),
             )
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from vhost_iommu.config import UNTRANSLATED
 from vhost_iommu.errors import UsageError
 from vhost_iommu.models import DEFAULT, MODELS
-from vhost_iommu.smmu.model import Binding
+from vhost_iommu.smmu.model import Binding, Companion
 
 RAM = 0x4000_0000
 GICD, GICC = 0x0800_0000, 0x0801_0000  #: distributor and CPU interface of the GICv2
@@ -46,11 +46,23 @@ class GuestSmmu:
 
     name: str
     binding: Binding = MODELS[DEFAULT].binding
-    wired: tuple[str, ...] = ()  #: of the binding's interrupts; none: MSIs
+    wired: tuple[str, ...] = ()  #: of its and its companions' interrupts; none: MSIs
     msi: bool = True  #: the device tree names the v2m frame as its MSI parent
     granules: frozenset[int] = frozenset({4096, 16384, 65536})  #: bytes
     coherent: bool = True  #: what firmware says of its table walks; it should agree with IDR0.COHACC
     properties: Mapping[str, Property] = field(default_factory=dict)  #: further ones of its node
+    companions: tuple[Companion, ...] = ()
+
+    @property
+    def interrupts(self) -> tuple[str, ...]:
+        """Names that its lines may have, in order; companions' last."""
+        return (*self.binding.interrupts, *(each.wire for each in self.companions))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its windows."""
+        ends = [offset + size for each in self.companions for offset, size in each.windows]
+        return max([self.binding.registers_size, *ends])
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class Platform:
             offsets = _offsets([master for master in masters if (master.smmu or UNTRANSLATED) == name])
             bar0 = bar2 = None
             if smmu is not None:
-                bar0 = _place(at, _power_of_two(max(smmu.binding.registers_size, WINDOW_ALIGNMENT)))
+                bar0 = _place(at, _power_of_two(max(smmu.size, WINDOW_ALIGNMENT)))
                 at = bar0.end
             if offsets:
                 size = max(offset + master.size for master, offset in offsets)
@@ -167,12 +179,12 @@ class Platform:
     def _intids(smmus: tuple[GuestSmmu, ...], masters: tuple[GuestMaster, ...]) -> dict[tuple[str, str], int]:
         """INTID of each (device, name of the interrupt), from the top of the v2m frame down."""
         for smmu in smmus:
-            known = smmu.binding.interrupts
+            known = smmu.interrupts
             if unknown := [name for name in smmu.wired if name not in known]:
                 raise UsageError(f"{smmu.name} has no interrupt {unknown[0]}; take {', '.join(known)}")
-        wires = [(smmu.name, name) for smmu in smmus for name in smmu.binding.interrupts if name in smmu.wired]
+        wires = [(smmu.name, name) for smmu in smmus for name in smmu.interrupts if name in smmu.wired]
         wires += [(master.name, "") for master in masters if master.interrupt]
-        msis = sum(smmu.binding.messages for smmu in smmus if smmu.msi and not smmu.wired)
+        msis = sum(smmu.binding.messages + len(smmu.companions) for smmu in smmus if smmu.msi and not smmu.wired)
         if len(wires) + msis > len(V2M_INTIDS):
             raise UsageError(
                 f"the machine needs {len(wires) + msis} interrupts of {len(V2M_INTIDS)}; take fewer masters"

@@ -21,6 +21,16 @@ from .seams import Seams
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """Registers in an SMMU's window that software finds as a device beside it."""
+
+    name: str  #: generic, as of a device-tree node
+    compatible: str
+    windows: tuple[tuple[int, int], ...]  #: (offset from the SMMU's registers, bytes) of each
+    wire: str  #: its interrupt, one of the SMMU's wires
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What others must know of one SMMU before it is made; from its features and ID registers."""
 
@@ -29,10 +39,11 @@ class Traits:
     granules: tuple[str, ...]  #: such as "4K"
     coherent: bool  #: its own accesses, as firmware should say, too
     messages: bool  #: it can send its interrupts as messages
-    wires: tuple[str, ...]  #: its interrupt lines, by the names and in the order of its binding
+    wires: tuple[str, ...]  #: its interrupt lines, by the names and in the order of its binding; companions' last
     ats: bool
     pri: bool
     el2: bool  #: it has streams of a hypervisor at EL2
+    companions: tuple[Companion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Binding:
 
     compatible: str
     registers_size: int  #: bytes of its window
-    interrupts: tuple[str, ...]  #: names that its lines may have, in order
+    interrupts: tuple[str, ...]  #: names that its own lines may have, in order
     messages: int  #: how many a driver sets up, where it has messages
     driver: str  #: Linux's platform driver, which prefixes its log lines
     sysfs: str  #: beginning of its name in /sys/class/iommu
@@ -52,6 +63,10 @@ class Instance(MmioDevice, AtsTranslator, Protocol):
 
     wake: Callable[[], None] | None
     watch: Watch
+
+    @property
+    def companions(self) -> Sequence[tuple[int, MmioDevice]]:
+        """Further blocks in its window, by offset, as its traits say."""
 
     def work(self) -> bool:
         """Go on with what a register write left for later; whether more is left, for another call."""
@@ -73,7 +88,9 @@ class Make(Protocol):
         clock: Callable[[], float],
         watch: Watch,
         seams: Seams | None,
-    ) -> Any: ...
+        later: Callable[[float, Callable[[], None]], None] | None,
+    ) -> Any:
+        """``later`` has a function called after so many seconds, or is None where nobody can."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,8 @@ class Model:
     id_registers: Sequence[str]
     #: A dataclass of what else an instance can be told, beside features; likewise keys of [[smmu]], and refused so.
     options: type[Any]
-    traits: Callable[[Any, Mapping[str, int]], Traits]  #: of made features, and ID registers that outweigh them
+    #: Of made features, ID registers that outweigh them, and options.
+    traits: Callable[[Any, Mapping[str, int], Any], Traits]
     make: Make
     #: What an instance holds now: of its caches, how much, unless they are wanted whole.
     state: Callable[..., State]

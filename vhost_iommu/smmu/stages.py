@@ -55,7 +55,9 @@ class Counts(Protocol):
     """Whoever counts what stages do."""
 
     translations_made: int
+    missed_made: int
     walks_made: int
+    descriptors_made: int
 
 
 class StageTlb(Protocol):
@@ -148,6 +150,12 @@ class PlainStages(Sealed):
 
     def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
         """Translate ``address`` through the stages that ``context`` has."""
+        walks = self.counters.walks_made
+        found = self._translate(context, address, access)
+        self.counters.missed_made += self.counters.walks_made != walks
+        return found
+
+    def _translate(self, context: Context, address: int, access: Access) -> Output | Fault:
         stage1 = None
         if context.stage1 is None:
             # A bypassed stage 1 still checks the size of the address.
@@ -322,6 +330,7 @@ class _Descriptors:
         pa = self._physical(address, _READ)
         if isinstance(pa, Fault):
             return pa
+        self._stages.counters.descriptors_made += 1
         data = self._stages.memory.read(pa, 8)
         if data is None:
             return None if pa == address else self._abort(pa)
@@ -331,6 +340,7 @@ class _Descriptors:
         pa = self._physical(address, _WRITE)
         if isinstance(pa, Fault):
             return pa
+        self._stages.counters.descriptors_made += 1
         swapped = self._stages.memory.compare_and_swap_u64(pa, old, new)
         return self._abort(pa) if swapped is None and pa != address else swapped
 

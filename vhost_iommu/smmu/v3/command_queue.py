@@ -6,6 +6,7 @@ Law: CONS passes a command only once its promises hold. Not modelled: enhanced q
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...memory import MemoryLike
@@ -197,5 +198,6 @@ class CommandQueue(Sealed):
         if sync.CS != commands.CompletionSignal.SIG_IRQ:
             return
         if self.registers[IDR0].MSI and sync.MSIAddress:
-            self.reports.send_msi("cmdq-sync", sync.MSIAddress, sync.MSIData, GERROR.MSI_CMDQ_ABT_ERR.mask)
+            abort = partial(self.reports.raise_error, GERROR.MSI_CMDQ_ABT_ERR.mask)
+            self.reports.send_msi("cmdq-sync", sync.MSIAddress, sync.MSIData, abort)
         self.reports.wire("cmdq-sync")

@@ -125,7 +125,7 @@ class Configuration(Sealed):
     ``published``: where requests find contexts by themselves; what is invalidated here is withdrawn there.
     """
 
-    OPEN = frozenset({"_hits", "misses", "_l1stds"})
+    OPEN = frozenset({"_hits", "misses", "accesses", "_l1stds"})
 
     #: Called before the caches are looked at: to invalidate what is known to be due (Execution.catch_up).
     catch_up: Callable[[], None] = staticmethod(lambda: None)
@@ -147,6 +147,7 @@ class Configuration(Sealed):
         self._watch = watch
         self._hits = 0
         self.misses = 0
+        self.accesses = 0  #: reads of structures
         self._l1stds: dict[tuple[int, int], L1STD] = {}  # by SPLIT, and index in the first level
         self._stes: OfStreams[None, STE] = OfStreams()
         self._l1cds: OfStreams[int, L1CD] = OfStreams()  # by index in the first level
@@ -463,6 +464,7 @@ class Configuration(Sealed):
     def _fetch(self, layout: type[Layout], pa: int) -> Layout | None:
         if pa >> self.validity.output_bits:
             return None
+        self.accesses += 1
         data = fetch(self.memory, layout.__name__, pa, layout.size)
         if data is None:
             return None
@@ -545,6 +547,7 @@ class Configuration(Sealed):
 
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
+        self.accesses += 1
         if context.stage2 is None:
             data = (
                 None
@@ -567,6 +570,7 @@ class Configuration(Sealed):
         partids = self._vm_partids.get(context.vmid)
         if partids is None:
             at, partid_map = ste.VMSPtr, VMS.PARTID_MAP
+            self.accesses += 1
             data = fetch(self.memory, "VMS", at, partid_map.width // 8)
             if data is None:
                 return self._not_fetched(events.F_VMS_FETCH, at, event)

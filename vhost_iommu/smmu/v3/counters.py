@@ -4,14 +4,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ...layout import Layout
 from .commands import COMMANDS
 
 #: Of each type of event so many are kept, to be told of: the first show the cause.
 FIRST_EVENTS = 3
+
+
+class CoreCounts(NamedTuple):
+    """What the compiled core has counted, in its order."""
+
+    transactions: int = 0
+    translations: int = 0
+    walks: int = 0
+    tlb_hits: int = 0
+    tlb_misses: int = 0
+    tlb2_hits: int = 0
+    tlb2_misses: int = 0
+    contexts: int = 0
+    walks_more: int = 0  #: beyond the first of a translation
+    descriptors: int = 0
+
+    @property
+    def missed(self) -> int:
+        """Translations that needed a walk."""
+        return self.walks - self.walks_more
 
 
 @dataclass(slots=True)
@@ -21,8 +42,12 @@ class Counters:
     transactions_made: int = 0  #: by the model, as here below
     translations_made: int = 0
     walks_made: int = 0
-    #: … and (transactions, translations, walks, …) of the core.
-    core: Callable[[], Sequence[int]] = lambda: (0, 0, 0)
+    missed_made: int = 0  #: translations that needed a walk
+    descriptors_made: int = 0  #: that walks have read or updated
+    #: … and what the core has counted.
+    core: Callable[[], CoreCounts] = CoreCounts
+    ats_requests: int = 0
+    ats_translated: int = 0  #: transactions that came with a translated address
     faults: int = 0
     stalls: int = 0
     commands_consumed: int = 0  #: by the model, as CMD_SYNCs
@@ -55,17 +80,27 @@ class Counters:
 
     @property
     def transactions(self) -> int:
-        return self.transactions_made + self.core()[0]
+        return self.transactions_made + self.core().transactions
 
     @property
     def translations(self) -> int:
         """Pieces, one for each page touched."""
-        return self.translations_made + self.core()[1]
+        return self.translations_made + self.core().translations
 
     @property
     def walks(self) -> int:
         """Of either stage."""
-        return self.walks_made + self.core()[2]
+        return self.walks_made + self.core().walks
+
+    @property
+    def missed(self) -> int:
+        """Translations that needed a walk."""
+        return self.missed_made + self.core().missed
+
+    @property
+    def descriptors(self) -> int:
+        """That walks have read or updated."""
+        return self.descriptors_made + self.core().descriptors
 
     @property
     def commands(self) -> int:

@@ -7,32 +7,33 @@ ATOS, DPT, enhanced command queues, permission indirection, 128-bit descriptors,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ... import _core
-from ...errors import UsageError
 from ...layout import Register
 from ...memory import MemoryLike
-from ...mmio import Mirror
-from ...register_file import RegisterFile, RegisterMap, on_store
+from ...mmio import Mirror, MmioDevice
+from ...register_file import RegisterFile, on_store
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..seams import Sealed, Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
+from .activity import Ledger
 from .ats import Ats
 from .command_queue import CommandQueue
 from .commands import decode
 from .counters import Counters
-from .enables import MSI_SOURCES, Enables, guards
+from .enables import MSI_SOURCES, Enables
 from .execution import Execution
 from .features import Features
+from .identity import register_file
+from .pmcg import SOURCE, CounterGroup, Later
 from .pri import PriQueue
 from .prompt import Prompt
 from .registers import (
-    BY_NAME,
     CMDQ_BASE,
     CMDQ_CONS,
     CMDQ_PROD,
@@ -50,8 +51,6 @@ from .registers import (
     IDR5,
     PRIQ_BASE,
     PRIQ_PROD,
-    REGISTERS,
-    met,
 )
 from .reports import Reports
 from .stalls import Stalls
@@ -99,12 +98,14 @@ class Smmu(Sealed):
         acknowledge_after: int = 0,
         tlb_conflicts: bool = False,
         configuration_conflicts: bool = False,
+        counter_group: bool = False,
         interrupt: Callable[[str], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
         wake: Callable[[], None] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
         watch: Watch | None = None,
         seams: Seams | None = None,
+        later: Later | None = None,
         pure: bool | None = None,
     ) -> None:
         self.name = name
@@ -117,28 +118,14 @@ class Smmu(Sealed):
         self.wake = wake
         #: Where somebody may decide that this SMMU is wrong.
         self.seams = seams = Seams() if seams is None else seams
-        self.counters = Counters()
-        ids: dict[type[Register], int] = {}
-        if features is not None or id_registers is None:
-            ids.update((features or Features()).id_registers())
-        for register_name, value in (id_registers or {}).items():
-            if register_name not in BY_NAME:
-                known = "IDR0 to IDR5, MPAMIDR, IIDR and AIDR"
-                raise UsageError(f"there is no register {register_name}; ID registers are {known}")
-            ids[BY_NAME[register_name]] = value
-        self.registers: RegisterFile = RegisterFile(
-            RegisterMap(REGISTERS, lambda needs: met(needs, lambda register: ids.get(register, 0))),
-            guards=guards(lambda register: self.registers.raw(register)),
-        )
-        for register, value in ids.items():
-            self.registers.set_reset(register, value)
-        self.validity = Validity(self.registers)
+        self.counters = counters = Counters()
+        self.registers: RegisterFile = register_file(features, id_registers)
+        self.validity = validity = Validity(self.registers)
         strict = Strictness(tlb_conflicts, configuration_conflicts)
         how = choose(memory, self.registers, self.validity, self.counters, tlb_entries, strict, seams, pure, watch)
         self.core: Core | None = how.core
         self.stages, self.configuration = how.stages, how.configuration
-        core, compiled, counters, around = how.core, how.compiled, self.counters, seams.around
-        registers, validity = self.registers, self.validity
+        core, compiled, around, registers = how.core, how.compiled, seams.around, self.registers
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
         #: Masters on the ATS interface by StreamID: who is told to forget translations, and of page responses.
         self.endpoints: dict[int, Endpoint] = {}
@@ -172,6 +159,9 @@ class Smmu(Sealed):
             name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
             self.ats, counters, watch,
         )  # fmt: skip
+        self.ledger = Ledger(counters, self.configuration, core)
+        self.counter_group = CounterGroup(name, registers[IDR0], self.ledger, self.reports, self.lock, clock, later)
+        self.companions: Sequence[tuple[int, MmioDevice]] = ((self.size, self.counter_group),) if counter_group else ()
         registers.attach(self.enables)
         registers.attach(self)
         self._compiled = compiled
@@ -263,7 +253,9 @@ class Smmu(Sealed):
 
     def _msis_answered(self, source: str) -> None:
         """No MSI of ``source`` is under way any more: what waited for that goes on (§3.18.1)."""
-        if source in MSI_SOURCES:
+        if source == SOURCE:
+            self.counter_group.acknowledge_due()
+        elif source in MSI_SOURCES:
             self.enables.acknowledge_due()
         else:
             self.consume_commands()
@@ -318,7 +310,7 @@ class Smmu(Sealed):
 
         ``begun``: it is the rest of what ``direct`` began.
         """
-        with self.lock:
+        with self.lock, self.ledger.of(transaction.sid):
             return self.transactions.translate(transaction, begun)
 
     def unsupported(self, transaction: Transaction) -> Answer:
@@ -337,7 +329,8 @@ class Smmu(Sealed):
 
     def ats_request(self, request: AtsRequest) -> AtsCompletion:
         """Answer a PCIe ATS translation request (§3.9.1.2)."""
-        with self.lock:
+        with self.lock, self.ledger.of(request.sid):
+            self.counters.ats_requests += 1
             return self.ats.request(request)
 
     def page_request(self, request: PageRequest) -> None:

@@ -12,17 +12,27 @@ from ...errors import UsageError
 from ...layout import Layout
 from ...memory import MemoryLike
 from ...watch import Watch
-from ..model import Binding, Model, Record, Traits
+from ..model import Binding, Companion, Model, Record, Traits
 from ..seams import Seams
-from . import commands, events, registers, structures
+from . import commands, events, pmcg_registers, registers, structures
 from .causes import causes_of
 from .features import GRANULES, PRESETS, Features
 from .inspection import Inspected, state_of
 from .instance import Smmu
 from .pages import PAGES
+from .pmcg import SOURCE, Later
 
 #: Interrupts in the order of the device tree's binding.
 INTERRUPTS = ("eventq", "gerror", "priq", "cmdq-sync")
+
+
+#: How firmware tells of a counter group: page 0, and page 1 with the counters.
+COUNTER_GROUP = Companion(
+    "pmu",
+    "arm,smmu-v3-pmcg",
+    ((Smmu.size, 0x1000), (Smmu.size + pmcg_registers.PAGE1, 0x1000)),
+    SOURCE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +45,32 @@ class Options:
     tlb_conflicts: bool = False
     #: Lookups that match several cached STEs, because of a wrong CONT, are F_CFG_CONFLICT.
     configuration_conflicts: bool = False
+    #: A performance monitor counter group (PMCG) beside it, of which Linux makes a perf PMU.
+    counter_group: bool = False
 
     def __post_init__(self) -> None:
         if self.acknowledge_after < 0:
             raise UsageError("'acknowledge_after' counts register reads; make it 0 or more")
 
 
-def _traits(features: Features, id_registers: Mapping[str, int]) -> Traits:
+def _traits(features: Features, id_registers: Mapping[str, int], options: Options) -> Traits:
     ids = {register.__name__: value for register, value in features.id_registers().items()} | dict(id_registers)
     idr0, idr1, idr5 = registers.IDR0(ids["IDR0"]), registers.IDR1(ids["IDR1"]), registers.IDR5(ids["IDR5"])
+    companions = (COUNTER_GROUP,) if options.counter_group else ()
     return Traits(
         stream_id_bits=idr1.SIDSIZE,
         substream_id_bits=idr1.SSIDSIZE,
         granules=tuple(name for name in GRANULES if idr5.values()[f"GRAN{name}"]),
         coherent=bool(idr0.COHACC),
         messages=bool(idr0.MSI),
-        wires=tuple(name for name in INTERRUPTS if name != "priq" or idr0.PRI),
+        wires=(
+            *(name for name in INTERRUPTS if name != "priq" or idr0.PRI),
+            *(each.wire for each in companions),
+        ),
         ats=bool(idr0.ATS),
         pri=bool(idr0.PRI),
         el2=bool(idr0.Hyp),
+        companions=companions,
     )
 
 
@@ -69,6 +86,7 @@ def _make(
     clock: Callable[[], float],
     watch: Watch,
     seams: Seams | None,
+    later: Later | None,
 ) -> Smmu:
     return Smmu(
         memory,
@@ -80,6 +98,7 @@ def _make(
         clock=clock,
         watch=watch,
         seams=seams,
+        later=later,
         **asdict(options),
     )
 

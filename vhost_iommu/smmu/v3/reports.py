@@ -149,13 +149,13 @@ class Reports(Sealed):
         self.counters.interrupts += 1
         address = self.registers[cfg0].ADDR
         if self.registers[IDR0].MSI and address:
-            self.send_msi(source, address, self.registers.raw(cfg1), abort)
+            self.send_msi(source, address, self.registers.raw(cfg1), partial(self.raise_error, abort))
         self.wire(source)
 
-    def send_msi(self, source: str, address: int, data: int, abort: int) -> None:
-        """Write an MSI; ``abort`` is the global error that follows if the write aborts, now or later.
+    def send_msi(self, source: str, address: int, data: int, abort: Callable[[], None]) -> None:
+        """Write an MSI; ``abort`` makes it visible that the write has aborted, now or later.
 
-        What waits for the MSI goes on when it has been written, or when its abort is visible in GERROR (§3.18.1).
+        What waits for the MSI goes on when it has been written, or when its abort is visible (§3.18.1).
         """
         if self.watch.on:
             self.watch.interrupted(source, address, data)
@@ -169,7 +169,7 @@ class Reports(Sealed):
                 if epoch != self._epoch:
                     return
                 if aborted:
-                    self.raise_error(abort)
+                    abort()
                 self.unanswered[source] -= 1
                 if not self.unanswered[source]:
                     self.answered(source)

@@ -101,6 +101,7 @@ class Transactions(Sealed):
         if begun is None or not begun.counted:
             self.counters.transactions_made += 1
         if t.translated:
+            self.counters.ats_translated += 1
             if t.ssid is None or not registers[IDR3].PASIDTT:
                 # Without a PASID such a transaction is unprivileged data (§3.9.1.3).
                 t = replace(t, ssid=None, privileged=False, instruction=False)

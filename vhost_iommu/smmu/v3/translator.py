@@ -15,7 +15,7 @@ from ..stages import PlainStages, Stages
 from ..tlb import Tlb
 from .command_queue import CommandQueue
 from .configuration import Configuration, StrictConfiguration
-from .counters import Counters
+from .counters import CoreCounts, Counters
 from .execution import Execution
 from .registers import IDR3
 from .transactions import Transactions
@@ -66,5 +66,6 @@ def choose(
     configuration = Configuration(registers, validity, memory, native.read_ipa, NativePublished(core), watch)
     memory.watch(lambda windows: core.set_windows(windows_of(windows)))
     compiled = door.Commands(core)
-    counters.core, counters.executed_compiled = core.counts, compiled.counts
+    counters.core = lambda: CoreCounts(*core.counts())
+    counters.executed_compiled = compiled.counts
     return Translator(core, compiled, native, configuration)
