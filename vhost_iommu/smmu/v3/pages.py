@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..model import Group, Page
-from . import commands, events, registers, structures
+from . import commands, events, pmcg_registers, registers, structures
 
 PAGES = (
     Page(
@@ -27,6 +27,16 @@ UNKNOWN that is 0. *Needs* names the ID register fields without which a register
             ),
         ),
         guards=registers.Guard,
+    ),
+    Page(
+        "smmuv3-pmcg.md",
+        "SMMUv3 performance monitor counter group",
+        """
+The registers of a counter group, which an SMMU with `counter_group = true` has beside its own. Offsets count from the
+group's page 0, at 0x20000 of the SMMU's window; page 1 starts 0x10000 further on. Bits that a table leaves out are RES0.
+""",
+        groups=(Group("Pages 0 and 1", "Offsets count from the group's page 0.", pmcg_registers.REGISTERS),),
+        guards=pmcg_registers.PmcgGuard,
     ),
     Page(
         "smmuv3-commands.md",
