@@ -10,6 +10,7 @@ import pytest
 from tests.boot.guests import Way, chosen
 from tests.conftest import need_kernel
 from vhost_iommu.config import load_machine
+from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report
@@ -37,8 +38,12 @@ def run(
 
 
 @pytest.mark.parametrize(("kind", "seen"), SEEN, ids=[f"{kind} {seen.fault}".strip() for kind, seen in SEEN])
-def test_linux_does_with_a_fault_what_the_page_says(assets: Assets, kind: str, seen: Seen) -> None:
+def test_linux_does_with_a_fault_what_the_page_says(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch, kind: str, seen: Seen
+) -> None:
     need_kernel(assets, "6.12")
+    if "how=silent" in seen.fault:
+        monkeypatch.setattr(qemu, "MESSAGE_TIMEOUT", 500)  # milliseconds for each answer that never comes
     launch, report = run(assets, seen.machine, Fault.parse(f"{kind} {seen.fault}"), seen.cases, seen.own)
     (fault,) = report.account.faults
     assert fault.struck > 0

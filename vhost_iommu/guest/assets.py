@@ -33,7 +33,7 @@ from vhost_iommu.guest.apt import (
 from vhost_iommu.guest.cache import Cache, default_folder
 from vhost_iommu.guest.headers import make_usable
 from vhost_iommu.guest.kbuild import Kbuild, unpack_source
-from vhost_iommu.guest.loader import library_folders, loader_of, wrap_programs
+from vhost_iommu.guest.loader import libraries_of, library_folders, loader_of, wrap_programs
 from vhost_iommu.guest.share import share
 
 QEMU = "qemu-system-aarch64"
@@ -313,6 +313,29 @@ class Assets:
         shutil.rmtree(folder / "tree")
         self._discard_archives("busybox")
         self._progress(f"busybox is in {self.folder / 'busybox'}")
+        return {"packages": " ".join(debs)}
+
+    def kexec(self) -> Path:
+        """Folder with Debian's kexec for arm64, its libraries and its loader, which is called ld.so."""
+        if (named := by_hand("VI_KEXEC")) is not None:
+            return named
+        return self._cache.entry("kexec", self._make_kexec)
+
+    def _make_kexec(self, folder: Path) -> dict[str, str]:
+        _require_apt("kexec for arm64", "VI_KEXEC")
+        tree = folder / "tree"
+        debs = self._fetch(
+            "kexec-tools", ["kexec-tools"], ["bookworm"], "arm64", tree, dependencies=True,
+            leave_out=("debconf_", "gcc-12-base_", "libcrypt1_", "libgcc-s1_", "perl-base_"),
+        )  # fmt: skip
+        found = [path for path in (tree / "sbin/kexec", tree / "usr/sbin/kexec") if path.is_file()]
+        if not found:
+            raise UsageError("Debian's kexec-tools hold no kexec; name a folder with one for arm64 in $VI_KEXEC")
+        for path in (found[0], *libraries_of(found[0], tree)):
+            shutil.copyfile(path, folder / ("ld.so" if path.name.startswith("ld-") else path.name))
+        shutil.rmtree(tree)
+        self._discard_archives("kexec-tools")
+        self._progress(f"kexec is in {self.folder / 'kexec'}")
         return {"packages": " ".join(debs)}
 
     # Cross compiler

@@ -10,6 +10,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+
 _PROGRAM = """\
 #!/bin/sh
 here=${{0%/*}}
@@ -29,6 +32,26 @@ def loader_of(folder: Path) -> Path:
     tops = [*library_folders(folder), *(folder / top for top in ("usr/lib64", "lib64", "usr/lib", "lib"))]
     loader = next((path for top in tops for path in top.glob("ld-linux*.so.*")), folder / "ld-linux.so")
     return loader.parent.resolve() / loader.name
+
+
+def libraries_of(program: Path, folder: Path) -> list[Path]:
+    """The dynamic loader and the libraries with which ``program`` runs, of those that were unpacked into ``folder``."""
+    there = {path.name: path for top in library_folders(folder) for path in top.glob("*.so.*")}
+    found: dict[str, Path] = {}
+    waiting = [program]
+    while waiting:
+        for name in _needed(waiting.pop()):
+            if name in there and name not in found:
+                found[name] = there[name]
+                waiting.append(there[name])
+    return list(found.values())
+
+
+def _needed(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        dynamic = ELFFile(file).get_section_by_name(".dynamic")
+        assert isinstance(dynamic, DynamicSection), path
+        return [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]  # type: ignore[attr-defined]
 
 
 def wrap_programs(folder: Path, paths: Iterable[Path]) -> None:

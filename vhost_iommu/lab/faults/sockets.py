@@ -12,7 +12,7 @@ from .injection import Injection, Seen, parameter
 #: A case in which a disk is read for some seconds, and what the driver says meanwhile.
 _READS = (
     "reads=(while dd if=/dev/vda of=/dev/null bs=64k count=64 iflag=direct; do true; done) & "
-    "sleep 6; dmesg | grep arm-smmu; exit 1"
+    "sleep 4; dmesg | grep arm-smmu; exit 1"
 )
 
 
@@ -55,6 +55,14 @@ class DeadDaemon(Injection):
             "after=420",
             ("hwprod 0xffffffff, hwcons 0xffffffff",),
             "All registers read as ones from then on. Each CMD_SYNC times out, and no request of the disk ends.",
+            ("reads",),
+            cases=("reads",),
+            own=(_READS,),
+        ),
+        Seen(
+            "how=silent after=420",
+            ("hwprod 0xffffffff, hwcons 0xffffffff",),
+            "Likewise, each access once QEMU has waited for its answer: a minute, unless it is told otherwise.",
             ("reads",),
             cases=("reads",),
             own=(_READS,),
