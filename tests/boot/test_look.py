@@ -65,6 +65,13 @@ def test_a_dump_of_a_broken_stream_explains_the_fault(tmp_path: Path, capsys: py
     assert found["missing"] == []
 
 
+def test_a_run_that_fails_leaves_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = failed_run(capsys, tmp_path, "smmuv3-bare", "--fault", "wrong-stream sid=5")
+    page = dump.with_name("report.html").read_text()
+    for text in ("dma_before_revoke failed", "Why C_BAD_STE", "STE.V is 0", "CMD_CFGI_STE", "struck 1 time", "<svg"):
+        assert text in page, text
+
+
 def test_a_dump_of_an_address_that_is_not_mapped_names_the_descriptor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

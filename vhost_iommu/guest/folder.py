@@ -27,7 +27,7 @@ ROOM = 256 << 20
 #: What a folder counts at least, so that there are never very many.
 _GRAIN = 1 << 20
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
-ARTEFACTS = ("console.log", "dump", "qemu.cmd", "qemu.log", "result.txt", "trace.json", "trace.txt")
+ARTEFACTS = ("console.log", "dump", "qemu.cmd", "qemu.log", "report.html", "result.txt", "trace.json", "trace.txt")
 _LOCK = "lock"
 _CONTROLS = ".control"  #: no run's, whose names have letters and digits alone
 _WHOLE = "whole"  #: marks a folder that stays as it is

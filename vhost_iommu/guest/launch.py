@@ -24,10 +24,12 @@ from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.folder import control_socket
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.mapping import platform_of, wires_of
+from vhost_iommu.guest.page import report_page
 from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.platform import Platform
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest, GuestRun, Options
+from vhost_iommu.guest.timeline import Timeline
 from vhost_iommu.guest.verdict import Contract
 from vhost_iommu.lab.faults import Fault
 from vhost_iommu.trace import Trace
@@ -79,6 +81,12 @@ class Launch:
         self.daemon: Daemon | None = None
         self._trace = trace
         self._live = wishes.live
+        self._timeline = Timeline(self._counters)
+
+        def heard(line: str) -> None:
+            self._timeline.line(line)
+            on_line(line)
+
         self.guest_run = GuestRun(
             _guest(config, wishes),
             self.platform,
@@ -93,9 +101,10 @@ class Launch:
                 launcher=wishes.launcher,
             ),
             assets=assets,
-            on_line=on_line,
+            on_line=heard,
             on_note=on_note,
             account=self._account,
+            on_report=self._write_page,
         )
         if wishes.kernel is not None and wishes.kernel in FLAVOURS and Path(wishes.kernel).exists():
             self.guest_run.note(f"{wishes.kernel} is Debian's kernel; write ./{wishes.kernel} for what lies here")
@@ -122,7 +131,16 @@ class Launch:
             control=control_socket(self.config.name),
             live=self._live,
         )
+        self._timeline.begin()
+        self.daemon.machine.attach(self._timeline)
         return self.daemon
+
+    def _counters(self) -> Mapping[str, Any]:
+        return {} if self.daemon is None else {name: s.counters for name, s in self.daemon.machine.smmus.items()}
+
+    def _write_page(self, report: Report, folder: Path) -> None:
+        text = report_page(report, self._timeline, self.config.name, folder / "dump")
+        (folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def run(

@@ -119,11 +119,12 @@ class GuestRun:
         on_line: Callable[[str], None] = lambda line: None,
         on_note: Callable[[str], None] = lambda text: None,
         account: Callable[[Ktap], Account] = lambda ktap: Account(),
+        on_report: Callable[[Report, Path], None] = lambda report, folder: None,
     ) -> None:
         """``serve`` makes the served machine, with its sockets in the folder it is given, and ``account`` says what it
         did, held against the guest's word; without them the guest has QEMU's machine alone. ``on_line`` sees each
         line of the console as it comes, ``on_note`` what the operator should know of what he gave, before the guest
-        starts.
+        starts, ``on_report`` what came of it, while the folder is whole.
         """
         self.guest = guest
         self.platform = platform if platform is not None else Platform(())
@@ -135,6 +136,7 @@ class GuestRun:
         self._on_line = on_line
         self._on_note = on_note
         self._account = account
+        self._on_report = on_report
         self.notes: list[str] = []
         #: The folder of its last run, if that stayed.
         self.kept: Path | None = None
@@ -302,6 +304,8 @@ class GuestRun:
         with self.prepared() as made:
             report = self._watch(made)
             made.failed = report.verdict is not Verdict.PASSED
+            if made.failed or self.options.keep is not None:
+                self._on_report(report, made.folder.path)
         report = report if made.kept is not None else replace(report, folder=None)
         if report.verdict is Verdict.INTERRUPTED:
             raise Interrupted(report)

@@ -177,7 +177,7 @@ def element(tag: str, attributes: Mapping[str, object] | None = None, content: s
     """With text in it, whatever that is."""
     made = Element(tag, {key: str(value) for key, value in (attributes or {}).items()})
     # XML has no way to say most control characters.
-    made.text = "".join(c if c >= " " or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in content) or None
+    made.text = "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in content) or None
     return made
 
 
