@@ -4,7 +4,9 @@
  *
  * Law: software's changes have numbers. A request that begins after change n was completed (its vi_quiesce returned)
  * and ends before change m is begun uses what one of the changes n to m - 1 mapped, and nothing else. A page that is no
- * longer mapped is nobody's: software writes to it without any lock.
+ * longer mapped is nobody's: software writes to it without any lock. Meanwhile somebody looks on, for a millisecond at a
+ * time: each number is told once, a request that began before a CMD_SYNC has told all before it, and what is never lost
+ * is as much as was done.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -15,6 +17,7 @@
 
 #include "software.h"
 #include "v3/doorbell.h"
+#include "watch.h"
 
 enum { READERS = 3 };
 
@@ -37,6 +40,10 @@ struct test {
     struct vi_doorbell bell;
     uint64_t rings; /* that needed no owner */
     _Atomic uint64_t requests, asked, plugged; /* what readers did; how often the window was there */
+    struct vi_watch watch;
+    pthread_mutex_t taking;   /* held by who takes */
+    pthread_mutex_t changing; /* held by software for a change, and by who begins or ends to look on */
+    _Atomic uint64_t looks, told, fills, syncs, gaps; /* how often somebody looked on, and what was told then */
 };
 
 struct reader {
@@ -229,6 +236,45 @@ static void make_doorbell(struct test *test)
     };
 }
 
+/* All that was told is there, in order, and once. */
+static void take(struct test *test)
+{
+    static struct vi_record records[4096];
+    pthread_mutex_lock(&test->taking);
+    uint64_t from = atomic_load(&test->watch.taken), count = vi_watch_told(&test->watch);
+    count = count < 4096 ? count : 4096;
+    vi_watch_take(&test->watch, count, records);
+    for (uint64_t at = 0; at < count; at++) {
+        const struct vi_record *record = &records[at];
+        REQUIRE(atomic_load(&record->number) == from + at + 1);
+        switch (record->kind) {
+        case VI_FILLED:
+            REQUIRE(record->sid < STREAMS);
+            test->fills++;
+            break;
+        case VI_COMMAND:
+            test->syncs += (record->word[0] & 0xFF) == VI_Opcode_CMD_SYNC;
+            break;
+        case VI_GAP:
+            test->gaps++;
+            break;
+        case VI_ACCESSED: case VI_USED: case VI_DROPPED: case VI_TRANSLATED: case VI_INTERRUPTED: case VI_MOVED: case VI_VOID:
+            break;
+        default:
+            REQUIRE(!"a kind that the core does not tell");
+        }
+    }
+    test->told += count;
+    pthread_mutex_unlock(&test->taking);
+}
+
+/* Have room for an invalidation, as whoever carries one out. */
+static void promise(struct test *test)
+{
+    while (!vi_promise(&test->watch, 8))
+        take(test);
+}
+
 /* Software's ways of saying that the first page's translation changed. */
 static void invalidate(struct test *test, uint64_t change)
 {
@@ -266,14 +312,46 @@ static void invalidate(struct test *test, uint64_t change)
 static void remap(struct test *test, uint64_t change)
 {
     uint64_t old = page_of_change(change - 1), new = page_of_change(change), pa = RAM_BASE + page_at(new);
+    pthread_mutex_lock(&test->changing);
+    promise(test);
     atomic_store(&test->begun, change);
     /* Stage 2 maps all pages but the first to themselves, so a nested stream gets to the same page by stage 1. */
     atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage1_at(0)), page_descriptor(pa));
     atomic_store((_Atomic uint64_t *)(void *)(test->ram + stage2_at(0)), stage2_descriptor(pa, 3));
     invalidate(test, change);
+    vi_unpromise(&test->watch, 8);
+    pthread_mutex_unlock(&test->changing);
     atomic_store(&test->completed, change);
     /* Nobody is there any more: a plain write races with whoever is. */
     memset(test->ram + page_at(old) + 64, 0, 64 * READERS);
+}
+
+/* Somebody who begins to look on, and ends, each millisecond; as Watch.attach (watch.py). */
+static void *look_on(void *argument)
+{
+    struct test *test = argument;
+    const struct timespec rest = {.tv_nsec = 1000000};
+    while (!atomic_load_explicit(&test->over, memory_order_relaxed)) {
+        for (unsigned on = 2; on--;) {
+            pthread_mutex_lock(&test->changing);
+            pthread_mutex_lock(&test->lock);
+            atomic_store(&test->watch.kinds, on ? UINT32_MAX : 0);
+            vi_watch_core(test->core, on ? &test->watch : NULL);
+            vi_quiesce(test->core);
+            pthread_mutex_unlock(&test->lock);
+            pthread_mutex_unlock(&test->changing);
+            if (on)
+                nanosleep(&rest, NULL);
+            /* Slowly at times, so that there is no room. */
+            if (!on || test->looks % 4)
+                take(test);
+        }
+        while (vi_watch_told(&test->watch))
+            take(test);
+        REQUIRE(atomic_load(&test->watch.promised) == 0 || vi_watch_room(&test->watch));
+        test->looks++;
+    }
+    return NULL;
 }
 
 static double now(void)
@@ -297,8 +375,11 @@ int main(int count, char **arguments)
     struct vi_parameters set = parameters();
     vi_set_parameters(test.core, &set);
 
+    REQUIRE(vi_watch_make(&test.watch, 4096) && !pthread_mutex_init(&test.changing, NULL) &&
+            !pthread_mutex_init(&test.taking, NULL));
     make_doorbell(&test);
-    pthread_t owner;
+    test.registers.watch = &test.watch;
+    pthread_t owner, looker;
     REQUIRE(!pthread_create(&owner, NULL, own, &test));
 
     struct reader readers[READERS];
@@ -309,6 +390,7 @@ int main(int count, char **arguments)
             readers[lane].iova = RAM_BASE + PAGES;
         REQUIRE(!pthread_create(&readers[lane].thread, NULL, read_all_along, &readers[lane]));
     }
+    REQUIRE(!pthread_create(&looker, NULL, look_on, &test));
     uint64_t change = 0;
     for (double end = now() + seconds; now() < end;) {
         for (unsigned times = 0; times < 20; times++)
@@ -327,13 +409,18 @@ int main(int count, char **arguments)
     for (unsigned lane = 0; lane < READERS; lane++)
         pthread_join(readers[lane].thread, NULL);
     pthread_join(owner, NULL);
+    pthread_join(looker, NULL);
+    REQUIRE(atomic_load(&test.watch.promised) == 0);
     printf("stress: %llu changes, %llu by the doorbell, %llu requests, %llu contexts asked for, "
-           "%llu reads of memory that came and went\n",
+           "%llu reads of memory that came and went; looked on %llu times at %llu records, %llu fills, %llu CMD_SYNCs, %llu gaps\n",
            (unsigned long long)change, (unsigned long long)test.rings, (unsigned long long)test.requests,
-           (unsigned long long)test.asked, (unsigned long long)test.plugged);
-    REQUIRE(change && test.requests && test.asked && test.rings);
+           (unsigned long long)test.asked, (unsigned long long)test.plugged, (unsigned long long)test.looks,
+           (unsigned long long)test.told, (unsigned long long)test.fills, (unsigned long long)test.syncs,
+           (unsigned long long)test.gaps);
+    REQUIRE(change && test.requests && test.asked && test.rings && test.looks && test.fills && test.syncs);
     vi_core_free(test.core);
     vi_mirror_free(&test.registers);
+    vi_watch_free(&test.watch);
     free(test.ram);
     return 0;
 }
