@@ -13,10 +13,11 @@ from vhost_iommu.guest.share import checkout
 from vhost_iommu.lab.control import COMMANDS
 from vhost_iommu.masters import engine
 from vhost_iommu.smmu import descriptors
-from vhost_iommu.smmu.v3 import commands, events, registers, structures
+from vhost_iommu.smmu.v3 import commands, events, pmcg_registers, registers, structures
 
 MODULES = {
     "smmuv3-registers.md": registers,
+    "smmuv3-pmcg.md": pmcg_registers,
     "smmuv3-commands.md": commands,
     "smmuv3-events.md": events,
     "smmuv3-structures.md": structures,

@@ -32,10 +32,10 @@ UNKNOWN that is 0. *Needs* names the ID register fields without which a register
         "smmuv3-pmcg.md",
         "SMMUv3 performance monitor counter group",
         """
-The registers of a counter group, which an SMMU with `counter_group = true` has beside its own. Offsets count from the
-group's page 0, at 0x20000 of the SMMU's window; page 1 starts 0x10000 further on. Bits that a table leaves out are RES0.
+The registers of a counter group, which an SMMU with `counter_group = true` has beside its own: page 0 at 0x20000 of the
+SMMU's window, page 1 at 0x30000. Bits that a table leaves out are RES0.
 """,
-        groups=(Group("Pages 0 and 1", "Offsets count from the group's page 0.", pmcg_registers.REGISTERS),),
+        groups=(Group("Pages 0 and 1", "Offsets count from the group's page 0.", pmcg_registers.LAYOUTS),),
         guards=pmcg_registers.PmcgGuard,
     ),
     Page(

@@ -18,6 +18,7 @@ from .activity import Followed, Ledger, Streams
 from .pmcg_registers import (
     BITS,
     COUNTERS,
+    LAYOUTS,
     PAGE1,
     PMCG_CAPR,
     PMCG_CEID0,
@@ -38,7 +39,6 @@ from .pmcg_registers import (
     PMCG_OVSSET0,
     PMCG_SMR,
     PMCG_SVR,
-    REGISTERS,
     MonitorEvent,
     PmcgGuard,
 )
@@ -79,7 +79,7 @@ class CounterGroup(Sealed):
         self.clock = clock
         self.later = later
         self.registers = RegisterFile(
-            RegisterMap(REGISTERS, lambda needs: bool(idr0.MSI) or not needs), guards={PmcgGuard.IRQEN: self._unguarded}
+            RegisterMap(LAYOUTS, lambda needs: bool(idr0.MSI) or not needs), guards={PmcgGuard.IRQEN: self._unguarded}
         )
         events = [event for event in MonitorEvent if idr0.ATS or event < MonitorEvent.ATS_REQUEST]
         self.registers.set_reset(PMCG_CFGR, int(PMCG_CFGR(PMCG_CFGR.reset).replace(MSI=idr0.MSI)))

@@ -214,7 +214,7 @@ class PMCG_CAPR(Register, at=PAGE1 + 0xD88, access=Access.WO, section="10.5.2.11
     CAPTURE = bit(0, doc="Writing 1 copies each PMCG_EVCNTR to its PMCG_SVR")
 
 
-REGISTERS: tuple[type[Register], ...] = (
+LAYOUTS: tuple[type[Register], ...] = (
     PMCG_EVTYPER,
     PMCG_SMR,
     PMCG_CNTENSET0,
