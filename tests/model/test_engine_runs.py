@@ -106,6 +106,12 @@ class Machine:
         self.store(UserFrame.udata, to)
         self.store(UserFrame.cmd, cmd)
 
+    def warm(self) -> None:
+        """Have the TLB have each page that there is, in order."""
+        for page in self.world.table():
+            self.port.read(IOVA + (page << 12), 8, Attributes(SID))
+        self.bench.events()
+
     def finish(self) -> list[Event]:
         """Answer stalls until the command ends; all events that came."""
         found = []
@@ -169,6 +175,7 @@ worlds = st.builds(World, mostly_whole, st.booleans(), st.integers(0, 2), st.boo
     stride=st.sampled_from([1, 1, 1, 1, 8, 4096, 0x3008]),
     seed=st.sampled_from([0, 0, 0, 0xFFFFFFFF, 77]),
     inflight=st.sampled_from([1, 1, 3]),
+    warm=st.booleans(),
 )
 def test_a_run_is_what_its_transfers_are(
     world: World,
@@ -180,6 +187,7 @@ def test_a_run_is_what_its_transfers_are(
     stride: int,
     seed: int,
     inflight: int,
+    warm: bool,
 ) -> None:
     if whole_words or cmd is Cmd.SUM64:
         begin, size = begin & ~7, -(-size // 8) * 8
@@ -188,6 +196,8 @@ def test_a_run_is_what_its_transfers_are(
         size = max(8, size & ~7)
 
     def start(machine: Machine) -> None:
+        if warm:
+            machine.warm()
         machine.store(ExtensionFrame.inflight, inflight)
         machine.start(cmd, IOVA + begin, IOVA + begin + max(size, 1) - 1, IOVA + to, stride=stride, seed=seed)
 
@@ -231,6 +241,19 @@ def test_a_fault_in_the_middle_is_told_to_the_byte(cmd: Cmd) -> None:
     assert machine.load(UserFrame.cmd) == Cmd.ERROR
     assert machine.load(UserFrame.udata, 2) == IOVA + (23 << 12)
     assert machine.port.moved == 20 << 12
+
+
+@pytest.mark.parametrize("outside", [3, 4, 25, 26])
+def test_pages_that_the_tlb_has_are_copied_up_to_one_that_is_outside_of_ram(outside: int) -> None:
+    world = World(tuple((1 << 20 if page == outside else page, False) for page in range(PAGES)))
+
+    def start(machine: Machine) -> None:
+        machine.warm()
+        machine.start(Cmd.MEMCPY, IOVA, IOVA + (16 << 12) - 1, IOVA + (20 << 12))
+
+    machine = twins(world, start)
+    # What is written outside is posted.
+    assert machine.load(UserFrame.cmd) == (Cmd.ERROR if outside < 16 else Cmd.HALTED)
 
 
 def test_frames_have_their_turns_as_without_runs() -> None:

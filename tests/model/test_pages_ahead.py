@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.smmu_builder import RAM_BASE, Bench, Ram
-from vhost_iommu.masters.port import Attributes, Port
+from tests.smmu_builder import RAM_BASE, Bench, PageTable, Ram
+from vhost_iommu.masters.port import Abort, Attributes, Port
 from vhost_iommu.smmu.v3 import commands as c
 
 pytestmark = pytest.mark.usefixtures("core_is_built")
 
-SID = 5
+SID, OTHER = 5, 6  # of one ASID
 PAGES = 80  # from IOVA on, 4 KiB each
 IOVA = 0x12_3440_0000 - (37 << 12)  # so that two tables have them, and no group of four is in both
 DATA = RAM_BASE + (4 << 20)
@@ -59,7 +59,9 @@ class Machine:
         ram = Ram(size=(4 << 20) + (RAM_PAGES << 12))
         self.bench = Bench(features, ram=ram, pure=pure, tlb_entries=tlb_entries)
         cd = {"A": 1, "R": 1, "HA": int("hardware_updates" in features), "HD": int("hardware_updates" in features)}
+        self.cd = cd
         self.table = self.bench.stream(SID, cd=cd)
+        self.fill_behind_first_table()
         to = list(range(PAGES))
         if scattered:
             Random(7).shuffle(to)
@@ -67,8 +69,25 @@ class Machine:
         for page in range(PAGES):
             self.map(page, {})
         ram.put(DATA, Random(3).randbytes(RAM_PAGES << 12))
-        self.port = Port("engine", ram.memory, self.bench.smmu, (SID,))
+        self.port = Port("engine", ram.memory, self.bench.smmu, (SID, OTHER))
         self.bench.know(SID)
+
+    def fill_behind_first_table(self) -> None:
+        """Behind the table that has IOVA are descriptors that look like its own, and belong to nothing."""
+        self.table.map(IOVA, DATA)
+        behind = self.bench.ram.alloc(0x1000)
+        assert behind >> 12 == (self.table.entry(IOVA) >> 12) + 1
+        for at in range(512):
+            self.bench.ram.put_u64(behind + 8 * at, self.bench.ram.get_u64(self.table.entry(IOVA)))
+
+    def beside(self, table: PageTable) -> PageTable:
+        """Another stream of the same ASID."""
+        self.bench.stream(OTHER, table=table, cd=self.cd)
+        self.bench.know(OTHER)
+        return table
+
+    def read(self, iova: int, size: int, sid: int = SID) -> tuple[object, object]:
+        return self.port.read(iova, size, Attributes(sid)), self.state()
 
     def map(self, page: int, leaf: dict[str, int], to: int | None = None) -> None:
         self.table.map(IOVA + (page << 12), DATA + ((self.to[page] if to is None else to) << 12), **leaf)
@@ -163,3 +182,35 @@ def test_entries_of_other_pages_make_room_and_are_counted() -> None:
             tlb = machine.bench.smmu.tlb
             assert tlb.counters.misses - tlb.counters.evictions - tlb.counters.invalidated == len(tlb)
     assert len(machine.bench.smmu.tlb) > 8
+
+
+def test_pages_beyond_the_range_of_a_stream_fault_though_another_of_its_asid_has_them() -> None:
+    """The TLB has them, by the ASID that both have."""
+    found: list[list[tuple[object, object]]] = []
+    for pure in (True, False):
+        machine = Machine(pure, True, 4096, {})
+        narrow = machine.beside(PageTable(machine.bench.ram, input_bits=32))
+        end = 1 << 32
+        for page in range(-24, 24):
+            machine.table.map(end + (page << 12), DATA + (24 + page << 12))
+            if page < 0:
+                narrow.map(end + (page << 12), DATA + (24 + page << 12))
+        past = [machine.read(end - (24 << 12), 48 << 12)]
+        past += [machine.read(end - (count << 12), count + 4 << 12, OTHER) for count in (24, 10, 5, 2)]
+        found.append(past)
+    assert found[0] == found[1]
+    assert all(isinstance(answer, Abort) for answer, _ in found[0][1:])
+
+
+def test_a_larger_page_of_another_table_of_the_asid_is_met_among_pages_that_are_walked_for() -> None:
+    found: list[list[tuple[object, object]]] = []
+    for pure in (True, False):
+        machine = Machine(pure, True, 4096, {})
+        large = machine.beside(PageTable(machine.bench.ram, granule_bits=16))
+        for page in range(0, PAGES, 16):
+            at = (IOVA + (page << 12)) & ~0xFFFF
+            large.map(at, DATA & ~0xFFFF)
+        past = [machine.read(IOVA, 20 << 12), machine.read(IOVA + (40 << 12), 8, OTHER)]
+        past += [machine.read(IOVA, PAGES << 12)]
+        found.append(past)
+    assert found[0] == found[1]

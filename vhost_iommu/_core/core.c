@@ -301,7 +301,7 @@ bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value)
     }
     reader->words_at = w->base;
     reader->words_span = w->size - 8;
-    reader->words = (uintptr_t)w->host - w->base;
+    reader->words = w->host;
     *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)host, memory_order_relaxed);
     return true;
 }

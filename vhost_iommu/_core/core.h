@@ -116,12 +116,14 @@ struct vi_table {
     bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
     /* What follows from the above (vi_make_context). */
     bool plain;            /* most descriptors need no more than to be followed */
+    uint8_t plain_bits;    /* granule_bits, if it is plain; else 0 */
     uint8_t start_shift;   /* of an address, for its index into the first table */
     uint64_t start_mask;   /* of that index, times 8 */
     uint64_t within;       /* of an address, what is within its page */
     uint64_t beyond;       /* bits of an address that are the same in all that it translates (quickly): `above` */
     uint64_t above;
     uint64_t address, too_high; /* bits of a descriptor that are its address, and those that must be 0 */
+    uint64_t tested, tested_page; /* … with its type, and of a page with AF */
     uint64_t hierarchy;         /* of table descriptors' bits, those that count */
     uint64_t telling;           /* of a leaf's descriptor's bits, those on which its tag depends */
     uint32_t constant;          /* of its leaves' tags, what is the same in all but their level */

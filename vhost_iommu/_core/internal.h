@@ -56,6 +56,7 @@ void vi_space_put(struct vi_core *core, struct vi_space *space);
 /* ---- ways through the TLBs (tlb.h, translate.h) --------------------------------------------------------------------- */
 
 struct vi_tlb; /* tlb.h */
+struct vi_hints;
 struct vi_entry;
 
 /*
@@ -75,7 +76,8 @@ struct vi_lane {
     unsigned shift;
     uint64_t within, salt; /* the offsets in a page of the smallest size; of the hashes of such pages */
     uint32_t others; /* of the sizes, but the smallest */
-    uint64_t hash;   /* of the page that was looked for last */
+    uint64_t hash, key; /* of the page that was not found, last, … */
+    struct vi_hints *hints; /* … and of its set */
     const struct vi_entry *entry; /* that was found last */
     /* Of the page that was walked for last: which addresses its table has, their descriptors, and what those above say. */
     uint64_t region, descriptors, above;
@@ -113,7 +115,7 @@ struct vi_reader {
     const struct vi_windows *windows;
     /* Of the window that served a descriptor last, if it is aligned and whole for good: where words may be read. */
     uint64_t words_at, words_span; /* from words_at, up to words_span bytes further on */
-    uintptr_t words;               /* the host has those of PA n at words + n */
+    const uint8_t *words;          /* the host has that of words_at here */
     /* By stage, the low half of the tag that a page got last: another one with the same bits of this table gets it, too. */
     struct {
         const struct vi_table *table;
@@ -241,10 +243,10 @@ bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value);
 /* The same at base + offset, if that is in the window of the word before; quickest where the offset is known first. */
 VI_HOT bool vi_fetch64_here(struct vi_reader *reader, uint64_t base, uint64_t offset, uint64_t *value)
 {
-    uintptr_t first = reader->words + offset;
-    if (VI_UNLIKELY(base + offset - reader->words_at > reader->words_span))
+    uint64_t at = base + (offset - reader->words_at);
+    if (VI_UNLIKELY(at > reader->words_span))
         return false;
-    *value = atomic_load_explicit((const _Atomic uint64_t *)(first + base), memory_order_relaxed);
+    *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->words + at), memory_order_relaxed);
     return true;
 }
 
@@ -254,7 +256,7 @@ VI_HOT const _Atomic uint64_t *vi_words_here(const struct vi_reader *reader, uin
     uint64_t at = pa - reader->words_at;
     if (VI_UNLIKELY(at > reader->words_span || reader->words_span - at < 8 * (count - 1)))
         return NULL;
-    return (const _Atomic uint64_t *)(reader->words + pa);
+    return (const _Atomic uint64_t *)(const void *)(reader->words + at);
 }
 
 VI_HOT bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)

@@ -17,8 +17,7 @@ static uint32_t power_of_two(uint64_t least)
 static void tlb_free(struct vi_tlb *tlb)
 {
     if (tlb) {
-        free((void *)tlb->hints);
-        free((void *)tlb->oldest);
+        free(tlb->hints);
         free(tlb->set);
     }
     free(tlb);
@@ -32,10 +31,9 @@ static struct vi_tlb *tlb_new(uint32_t entries)
     uint32_t sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
     tlb->last_set = sets - 1;
     tlb->hints = calloc(sets, sizeof *tlb->hints);
-    tlb->oldest = calloc(sets, sizeof *tlb->oldest);
     size_t size = (sets + 1) * sizeof *tlb->set; /* one may look behind the last one */
     tlb->set = aligned_alloc(64, size);
-    if (tlb->hints && tlb->oldest && tlb->set) {
+    if (tlb->hints && tlb->set) {
         memset(tlb->set, 0, size);
         return tlb;
     }
@@ -87,7 +85,7 @@ static void forget(struct vi_tlb *tlb, uint32_t set, unsigned way)
 {
     VI_PUT(tlb->set[set][way].tag, 0);
     VI_PUT(tlb->set[set][way].check, 0); /* which it cannot be with this tag, but by chance: and no space has it */
-    vi_set_hint(tlb, set, way, 0);
+    vi_set_hint(&tlb->hints[set], way, 0);
 }
 
 /* The entry in this way is overwritten by one of the space whose tag is `tag`. */
@@ -118,7 +116,8 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
         return;
     leaf->tag = tag | (uint32_t)leaf->tag;
     leaf->space = vi_place_of(core, space);
-    vi_tlb_insert(core, tlb, space, hash_of(leaf->base, vi_leaf_shift(leaf), tag), leaf);
+    uint64_t hash = hash_of(leaf->base, shift, tag);
+    vi_tlb_insert(core, tlb, space, &tlb->hints[vi_set_of(tlb, hash)], hash, leaf);
 }
 
 void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
@@ -130,7 +129,8 @@ void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *s
         if (VI_GET(tlb->set[set][way].base) == leaf->base && !((VI_GET(tlb->set[set][way].tag) ^ tag) >> 32)) {
             leaf->tag = tag | (uint32_t)leaf->tag;
             leaf->space = vi_place_of(core, space);
-            vi_tlb_fill(tlb, set, way, vi_hint(hash), leaf);
+            vi_entry_fill(&tlb->set[set][way], leaf);
+            vi_set_hint(&tlb->hints[set], way, vi_hint(hash));
             return;
         }
     vi_tlb_put(core, tlb, space, state, leaf);
@@ -143,7 +143,7 @@ bool vi_tlb_find(const struct vi_tlb *tlb, uint64_t state, uint64_t address, str
         unsigned shift = 12 + (unsigned)__builtin_ctz(sizes);
         uint64_t key = address >> shift << shift | shift, hash = hash_of(key, shift, tag);
         uint32_t set = vi_set_of(tlb, hash);
-        uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
+        uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set].ways) ^ vi_hint(hash) * VI_EACH_BYTE);
         for (; ways; ways &= ways - 1)
             if (vi_copy(&tlb->set[set][__builtin_ctzll(ways) / 8], leaf) && leaf->base == key &&
                 !((leaf->tag ^ tag) >> 32))

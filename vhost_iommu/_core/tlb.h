@@ -76,13 +76,23 @@ struct vi_entry {
 
 _Static_assert(sizeof(struct vi_entry) == 64, "an entry is a cache line");
 
+/* Of a set: a byte for each way, 0: free; and the offset of the entry that is overwritten next. */
+struct vi_hints {
+    _Atomic uint64_t ways, oldest;
+};
+
 struct vi_tlb {
     uint32_t last_set; /* of a power of two of them */
-    _Atomic uint64_t *hints; /* of each set: a byte for each way, 0: free */
-    _Atomic uint8_t *oldest; /* of each set: the way that is overwritten next */
+    struct vi_hints *hints;
     struct vi_entry (*set)[VI_WAYS];
     _Atomic uint64_t evictions, invalidated;
 };
+
+/* The set that has these hints. */
+static inline struct vi_entry (*vi_set_behind(const struct vi_tlb *tlb, const struct vi_hints *hints))[VI_WAYS]
+{
+    return &tlb->set[hints - tlb->hints];
+}
 
 static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << by % 64 | word >> -by % 64; }
 
@@ -107,7 +117,7 @@ static inline uint64_t vi_cold_check(uint64_t descriptor, uint64_t descriptor_at
 static inline uint64_t vi_salt(unsigned shift, uint64_t tag) { return tag ^ (uint64_t)shift << 26; }
 static inline uint64_t vi_hash(uint64_t page, uint64_t salt)
 {
-    return ((page >> 5 ^ salt) * UINT64_C(0x9E3779B97F4A7C15) + ((page & ~UINT64_C(3)) << 30)) ^ page << 57;
+    return ((page >> 5 ^ salt) * UINT64_C(0x9E3779B97F4A7C15) + (page >> 2 << 32)) ^ page << 57;
 }
 static inline uint32_t vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
@@ -195,21 +205,25 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
     uint64_t offset = address & lane->within, key = (address ^ offset) | lane->shift;
     /* Most likely it is behind the one before it. */
     const struct vi_entry *entry = lane->entry + 1;
-    uint64_t bits = VI_GET(entry->tag), out = VI_GET(entry->output);
-    if (VI_LIKELY(VI_GET(entry->base) == key && (bits & lane->tested) == lane->need &&
-                  VI_GET(entry->check) == vi_check(key, bits, out))) {
-        lane->entry = entry;
-        *tag = bits;
-        *output = out | offset;
-        *size = lane->within + 1 - offset;
-        return VI_HIT;
+    uint64_t bits, out;
+    if (VI_LIKELY(VI_GET(entry->base) == key)) {
+        bits = VI_GET(entry->tag);
+        out = VI_GET(entry->output);
+        if (VI_LIKELY((bits & lane->tested) == lane->need && VI_GET(entry->check) == vi_check(key, bits, out))) {
+            lane->entry = entry;
+            *tag = bits;
+            *output = out | offset;
+            *size = lane->within + 1 - offset;
+            return VI_HIT;
+        }
     }
     uint64_t hash = lane->hash = vi_hash(address >> lane->shift, lane->salt);
-    uint32_t set = vi_set_of(tlb, hash);
-    uint64_t ways = vi_zero_bytes(VI_GET(tlb->hints[set]) ^ vi_hint(hash) * VI_EACH_BYTE);
+    struct vi_hints *hints = lane->hints = &tlb->hints[vi_set_of(tlb, hash)];
+    uint64_t ways = vi_zero_bytes(VI_GET(hints->ways) ^ vi_hint(hash) * VI_EACH_BYTE);
+    lane->key = key;
     uint32_t looks = lane->others;
     for (; VI_UNLIKELY(ways); ways &= ways - 1) {
-        entry = vi_way_of(tlb->set[set], ways);
+        entry = vi_way_of(*vi_set_behind(tlb, hints), ways);
         if (VI_UNLIKELY(VI_GET(entry->base) != key))
             continue;
         bits = VI_GET(entry->tag);
@@ -237,23 +251,21 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
     return VI_MISS;
 }
 
-VI_HOT void vi_set_hint(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hint)
+VI_HOT void vi_set_hint(struct vi_hints *hints, unsigned way, uint64_t hint)
 {
     _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest byte of a set's hints is the first");
-    _Atomic uint8_t *of_set = (_Atomic uint8_t *)(void *)&tlb->hints[set];
-    VI_PUT(of_set[way], (uint8_t)hint);
+    VI_PUT(((_Atomic uint8_t *)(void *)&hints->ways)[way], (uint8_t)hint);
 }
 
 /* Of four pages beside each other, of which the first has this hash, in ways beside each other. */
-VI_HOT void vi_set_four_hints(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hash)
+VI_HOT void vi_set_four_hints(struct vi_hints *hints, unsigned way, uint64_t hash)
 {
-    _Atomic uint32_t *of_set = (_Atomic uint32_t *)(void *)&tlb->hints[set];
-    VI_PUT(of_set[way / 4], (uint32_t)(vi_hint(hash) * VI_EACH_BYTE) ^ UINT32_C(0x06040200));
+    _Atomic uint32_t *halves = (_Atomic uint32_t *)(void *)&hints->ways;
+    VI_PUT(halves[way / 4], (uint32_t)(vi_hint(hash) * VI_EACH_BYTE) ^ UINT32_C(0x06040200));
 }
 
-VI_HOT void vi_tlb_fill(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t hint, const struct vi_leaf *leaf)
+VI_HOT void vi_entry_fill(struct vi_entry *entry, const struct vi_leaf *leaf)
 {
-    struct vi_entry *entry = &tlb->set[set][way];
     uint64_t check = vi_check(leaf->base, leaf->tag, leaf->output);
     VI_PUT(entry->base, leaf->base);
     VI_PUT(entry->tag, leaf->tag);
@@ -263,34 +275,35 @@ VI_HOT void vi_tlb_fill(struct vi_tlb *tlb, uint32_t set, unsigned way, uint64_t
     VI_PUT(entry->descriptor_at, leaf->descriptor_at);
     VI_PUT(entry->space, leaf->space);
     VI_PUT(entry->cold_check, vi_cold_check(leaf->descriptor, leaf->descriptor_at, leaf->space, check));
-    vi_set_hint(tlb, set, way, hint);
 }
 
 void vi_tlb_evict(const struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry);
 /* Say that the space may have entries of this size; false: it has another tag by now. */
 bool vi_note_size(struct vi_space *space, uint64_t state, uint64_t bit);
 
-/* Put `leaf`, which is in no entry yet and whose page has this hash, into `space`: both know it to have such entries. */
-VI_HOT void vi_tlb_insert(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t hash,
-                          const struct vi_leaf *leaf)
+/*
+ * Put `leaf`, which is in no entry yet and whose page has this hash and set, into `space`: both know it to have such
+ * entries.
+ */
+VI_HOT void vi_tlb_insert(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, struct vi_hints *hints,
+                          uint64_t hash, const struct vi_leaf *leaf)
 {
-    uint32_t set = vi_set_of(tlb, hash);
-    uint64_t open = ~VI_GET(tlb->hints[set]) & VI_EACH_BYTE; /* hints are odd */
-    unsigned way;
+    uint64_t open = ~VI_GET(hints->ways) & VI_EACH_BYTE, offset; /* hints are odd */
     if (VI_UNLIKELY(open)) {
-        way = (unsigned)__builtin_ctzll(open) / 8;
+        offset = (unsigned)__builtin_ctzll(open) * 8u;
     } else { /* the oldest goes */
-        way = VI_GET(tlb->oldest[set]) % VI_WAYS;
-        VI_PUT(tlb->oldest[set], (uint8_t)(way + 1));
+        offset = VI_GET(hints->oldest);
+        VI_PUT(hints->oldest, (offset + sizeof(struct vi_entry)) % (VI_WAYS * sizeof(struct vi_entry)));
     }
-    struct vi_entry *entry = &tlb->set[set][way];
+    struct vi_entry *entry = (struct vi_entry *)(void *)((char *)vi_set_behind(tlb, hints) + offset);
     if (VI_LIKELY(!((VI_GET(entry->tag) ^ leaf->tag) >> 32))) {
         VI_COUNT(tlb->evictions); /* of this space, which has as many as before */
     } else {
         vi_tlb_evict(core, tlb, entry);
         VI_PUT(space->entries, VI_GET(space->entries) + 1);
     }
-    vi_tlb_fill(tlb, set, way, vi_hint(hash), leaf);
+    vi_entry_fill(entry, leaf);
+    vi_set_hint(hints, (unsigned)(offset / sizeof *entry), vi_hint(hash));
 }
 
 /* Put `leaf`, which is in no entry yet, into `space`, whose state was `state` before its walk began: if that is past,

@@ -194,10 +194,15 @@ static uint32_t leaf_attributes(const struct vi_table *table, uint64_t d, uint64
 
 /* ---- quick walks --------------------------------------------------------------------------------------------------- */
 
-VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, unsigned granule_bits,
-                       uint64_t address, uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
+VI_HOT uint64_t page_key(uint64_t address, unsigned granule_bits)
 {
-    leaf->base = (address & ~UINT64_C(0) << granule_bits) | granule_bits;
+    return (address & ~UINT64_C(0) << granule_bits) | granule_bits;
+}
+
+VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, uint64_t key,
+                       uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
+{
+    leaf->base = key;
     leaf->output = descriptor & table->address;
     leaf->descriptor = descriptor;
     leaf->descriptor_at = at;
@@ -228,7 +233,7 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
 {
     unsigned start = table->start_shift - 3u; /* of an index times 8, as are the others here */
     uint64_t base = table->base, index = address >> start & table->start_mask, mask = (UINT64_C(8) << stride) - 8;
-    uint64_t tested = table->too_high | 3, hierarchy = 0, descriptor;
+    uint64_t tested = table->tested, hierarchy = 0, descriptor;
 #pragma GCC unroll 4
     for (unsigned shift = 4 * stride; shift; shift -= stride) {
         if (shift > start)
@@ -237,7 +242,7 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
             !(anywhere && vi_fetch64_slowly(reader, base + index, &descriptor)))
             return ELSEWHERE;
         if (shift == stride) {
-            if (VI_UNLIKELY((descriptor & (tested | AF)) != (3 | AF)))
+            if (VI_UNLIKELY((descriptor & table->tested_page) != (3 | AF)))
                 return UNEXPECTED;
             if (lane && shift != start) { /* where the pages beside it have theirs */
                 lane->region = address >> (2 * stride + 3);
@@ -245,7 +250,8 @@ VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *
                 lane->descriptors = base;
                 lane->above = hierarchy;
             }
-            found_page(reader, table, stage, stride + 3, address, descriptor, base + index, hierarchy, leaf);
+            found_page(reader, table, stage, lane ? lane->key : page_key(address, stride + 3), descriptor,
+                       base + index, hierarchy, leaf);
             return WALKED;
         }
         if (VI_UNLIKELY((descriptor & tested) != 3))
@@ -268,10 +274,10 @@ static __attribute__((noinline)) bool walk_anywhere(struct vi_reader *reader, co
 VI_HOT bool walk_to_page(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                          uint64_t address, struct vi_leaf *leaf)
 {
-    if (VI_UNLIKELY(!table->plain))
+    if (VI_UNLIKELY(!lane && !table->plain))
         return false;
     enum quick_walk how = ELSEWHERE;
-    if (VI_LIKELY(table->granule_bits == 12))
+    if (VI_LIKELY((lane ? lane->shift : table->granule_bits) == 12))
         how = walk_by(reader, table, stage, 9, address, false, lane, leaf);
     if (VI_LIKELY(how != ELSEWHERE))
         return how == WALKED;
@@ -302,7 +308,7 @@ VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct 
     }
     leaf->tag = tag;
     leaf->space = lane->place;
-    vi_tlb_insert(reader->core, lane->tlb, lane->space, lane->hash, leaf);
+    vi_tlb_insert(reader->core, lane->tlb, lane->space, lane->hints, lane->hash, leaf);
     return true;
 }
 
@@ -318,10 +324,9 @@ VI_HOT bool walk_beside(struct vi_reader *reader, const struct vi_lane *lane, co
 {
     uint64_t index = index_times_8(lane, address), descriptor;
     if (VI_UNLIKELY(!vi_fetch64_here(reader, lane->descriptors, index, &descriptor) ||
-                    (descriptor & (table->too_high | AF | 3)) != (AF | 3)))
+                    (descriptor & table->tested_page) != (AF | 3)))
         return false;
-    found_page(reader, table, stage, table->granule_bits, address, descriptor, lane->descriptors + index, lane->above,
-               leaf);
+    found_page(reader, table, stage, lane->key, descriptor, lane->descriptors + index, lane->above, leaf);
     return true;
 }
 
@@ -332,7 +337,7 @@ VI_HOT bool walk_beside(struct vi_reader *reader, const struct vi_lane *lane, co
 VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                          uint64_t address, struct vi_leaf *leaf)
 {
-    if (VI_UNLIKELY(table->granule_bits != lane->shift))
+    if (VI_UNLIKELY(table->plain_bits != lane->shift))
         return false;
     if (address >> (2 * lane->shift - 3) == lane->region) {
         if (VI_UNLIKELY(!walk_beside(reader, lane, table, stage, address, leaf) || !keep_quickly(reader, lane, leaf)))
@@ -472,14 +477,15 @@ VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane
         if (VI_UNLIKELY(!fetch(reader, by, lane, table, at, level, &descriptor, fault)))
             return FAILED;
         /* What nearly every descriptor is: what follows comes to the same for it. */
-        if (VI_LIKELY(table->plain && (descriptor & (table->too_high | 3)) == 3)) {
+        if (VI_LIKELY(table->plain && (descriptor & table->tested) == 3)) {
             if (level < 3) {
                 hierarchy |= descriptor;
                 base = descriptor & table->address;
                 continue;
             }
             if (VI_LIKELY(descriptor & AF)) {
-                found_page(reader, table, table->stage, table->granule_bits, address, descriptor, at, hierarchy, leaf);
+                found_page(reader, table, table->stage, page_key(address, table->granule_bits), descriptor, at, hierarchy,
+                           leaf);
                 return FOUND;
             }
         }
@@ -745,10 +751,13 @@ static void quicken_table(struct vi_table *t, const struct vi_context *c, bool h
     t->within = (UINT64_C(1) << t->granule_bits) - 1;
     t->address = VI_S1LeafDescriptor_OA & (~UINT64_C(0) << t->granule_bits);
     t->too_high = t->output_bits >= 64 ? 0 : t->address & (~UINT64_C(0) << t->output_bits);
+    t->tested = t->too_high | 3;
+    t->tested_page = t->tested | AF;
     t->hierarchy = t->hierarchical ? VI_TableDescriptor_APTable | VI_TableDescriptor_UXNTable | VI_TableDescriptor_PXNTable
                                    : 0;
     t->plain = t->wide == VI_NARROW && !t->big_endian && !t->update_tables && t->start_level >= 0 &&
                t->output_bits <= c->output_bits && !(t->base >> c->output_bits);
+    t->plain_bits = t->plain ? t->granule_bits : 0;
     t->telling = VI_S1LeafDescriptor_SH | VI_S2LeafDescriptor_MemAttr | VI_S2LeafDescriptor_S2AP | VI_S1LeafDescriptor_nG |
                  VI_S2LeafDescriptor_XN | DBM;
     t->constant = (t->stage == 1 ? VI_READABLE : VI_USER | VI_NOT_GLOBAL) |
@@ -769,8 +778,10 @@ void vi_quicken(struct vi_context *c)
             quicken_table(half, c, high);
         if (half->no_unprivileged || half->top_byte_ignored)
             c->quick = false;
-        if (c->aarch32)
+        if (c->aarch32) {
             half->plain = false;
+            half->plain_bits = 0;
+        }
     }
     for (unsigned high = 0; high < 2; high++)
         if (!c->quick || !c->half[high].enabled) { /* no address has these bits so */
@@ -804,11 +815,11 @@ inline __attribute__((always_inline)) struct vi_walked vi_walk_quickly(struct vi
 
 /* ---- many pages at once ---------------------------------------------------------------------------------------------- */
 
-/* Whether the entry is of this page, with these bits; `check` is vi_check's of output 0. */
-VI_HOT bool is_page(const struct vi_entry *entry, uint64_t key, uint64_t bits, uint64_t check, uint64_t *output)
+/* Whether the entry has these bits and is of the page for which `check` is vi_check's with output 0: of no other, then. */
+VI_HOT bool is_page(const struct vi_entry *entry, uint64_t bits, uint64_t check, uint64_t *output)
 {
     *output = VI_GET(entry->output);
-    return VI_GET(entry->base) == key && VI_GET(entry->tag) == bits && VI_GET(entry->check) == (check ^ *output);
+    return VI_GET(entry->tag) == bits && VI_GET(entry->check) == (check ^ *output);
 }
 
 /* Whether a context that is quick translates all addresses between, quickly. */
@@ -828,12 +839,12 @@ unsigned vi_pages_behind(struct vi_course *course, uint64_t address, unsigned co
     if (VI_UNLIKELY((bits & lane->tested) != lane->need || !is_quick(course->context, address, address + (count - 1) * size)))
         return 0;
     *tag = bits;
-    uint64_t key = address | lane->shift, check = vi_check(key, bits, 0), output;
+    uint64_t check = vi_check(address | lane->shift, bits, 0), output;
     while (at < count) {
         if (VI_LIKELY(!group && count - at >= 4)) {
 #pragma GCC unroll 4
-            for (; group < 4; group++, key += size, check += step) {
-                if (VI_UNLIKELY(!is_page(&entry[group], key, bits, check, &output)))
+            for (; group < 4; group++, check += step) {
+                if (VI_UNLIKELY(!is_page(&entry[group], bits, check, &output)))
                     break;
                 pa[at + group] = output & mask;
             }
@@ -843,10 +854,9 @@ unsigned vi_pages_behind(struct vi_course *course, uint64_t address, unsigned co
                 break;
             group = 0;
         } else {
-            if (VI_UNLIKELY(!is_page(entry, key, bits, check, &output)))
+            if (VI_UNLIKELY(!is_page(entry, bits, check, &output)))
                 break;
             pa[at++] = output & mask;
-            key += size;
             check += step;
             group = (group + 1) & 3;
             entry += group ? 1 : 5;
@@ -868,19 +878,19 @@ static __attribute__((noinline)) bool one_is_there(const struct vi_lane *lane, c
 }
 
 /* The first of four ways beside each other for such pages; -1: there are none, or a page is there already. */
-VI_HOT int four_ways(const struct vi_lane *lane, uint32_t set, uint64_t key, uint64_t hash)
+VI_HOT int four_ways(const struct vi_lane *lane, struct vi_hints *hints, uint64_t key, uint64_t hash)
 {
-    struct vi_tlb *tlb = lane->tlb;
-    uint64_t hints = VI_GET(tlb->hints[set]);
-    uint64_t ways = vi_zero_bytes((hints ^ (hash >> 56) * VI_EACH_BYTE) & VI_EACH_BYTE * 0xF8);
-    if (VI_UNLIKELY(ways && one_is_there(lane, tlb->set[set], ways, key)))
+    enum { HALF = 4 * sizeof(struct vi_entry) };
+    uint64_t taken = VI_GET(hints->ways);
+    uint64_t ways = vi_zero_bytes((taken ^ (hash >> 56) * VI_EACH_BYTE) & VI_EACH_BYTE * 0xF8);
+    if (VI_UNLIKELY(ways && one_is_there(lane, *vi_set_behind(lane->tlb, hints), ways, key)))
         return -1;
-    if (VI_LIKELY(!(~hints & VI_EACH_BYTE))) { /* all are taken */
-        unsigned way = VI_GET(tlb->oldest[set]) & 4;
-        VI_PUT(tlb->oldest[set], (uint8_t)(way ^ 4));
-        return (int)way;
+    if (VI_LIKELY(!(~taken & VI_EACH_BYTE))) { /* all of them */
+        uint64_t half = VI_GET(hints->oldest) & HALF;
+        VI_PUT(hints->oldest, half ^ HALF);
+        return half ? 4 : 0;
     }
-    return !(hints & UINT32_MAX) ? 0 : !(hints >> 32) ? 4 : -1;
+    return !(taken & UINT32_MAX) ? 0 : !(taken >> 32) ? 4 : -1;
 }
 
 /* Account for an entry that is overwritten by one of the lane's space; returns whether it was one itself. */
@@ -904,17 +914,17 @@ VI_HOT unsigned walk_beside_all(const struct vi_core *core, struct vi_lane *lane
     uint64_t key = address | lane->shift, check = vi_check(key, tag, 0);
     for (unsigned done = 0; done < count; done += 4) {
         uint64_t hash = vi_hash(key >> lane->shift, lane->salt), cold = vi_cold_check(0, at, place, 0);
-        uint32_t set = vi_set_of(tlb, hash);
-        int way = four_ways(lane, set, key, hash);
+        struct vi_hints *hints = &tlb->hints[vi_set_of(tlb, hash)];
+        int way = four_ways(lane, hints, key, hash);
         if (VI_UNLIKELY(way < 0))
             return done;
-        struct vi_entry *entry = &tlb->set[set][way];
+        struct vi_entry *entry = &(*vi_set_behind(tlb, hints))[way];
 #pragma GCC unroll 4
         for (unsigned each = 0; each < 4; each++) {
             uint64_t descriptor = VI_GET(from[each]), output = descriptor ^ like;
             if (VI_UNLIKELY(output & tested)) {
                 for (unsigned other = 0; other < each; other++)
-                    vi_set_hint(tlb, set, (unsigned)way + other, vi_hint(hash) ^ other << 1);
+                    vi_set_hint(hints, (unsigned)way + other, vi_hint(hash) ^ other << 1);
                 return done + each;
             }
             if (VI_UNLIKELY(VI_GET(entry[each].space) != place || VI_GET(entry[each].tag) >> 32 == tag >> 32))
@@ -931,7 +941,7 @@ VI_HOT unsigned walk_beside_all(const struct vi_core *core, struct vi_lane *lane
             key += size;
             check += size * VI_CHECK_FACTOR;
         }
-        vi_set_four_hints(tlb, set, (unsigned)way, hash);
+        vi_set_four_hints(hints, (unsigned)way, hash);
         lane->entry = &entry[3];
         at += 32;
         from += 4;
