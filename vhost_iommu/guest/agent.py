@@ -95,7 +95,7 @@ class Agent:
 
     def _expect(self, pattern: bytes, seconds: float) -> bool:
         try:
-            self._line.expect(pattern, timeout=max(0.0, seconds), searchwindowsize=256)
+            self._line.expect(pattern, timeout=max(0.0, seconds))
         except TIMEOUT:
             raise NoAnswerError(self._line.before or b"") from None
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -480,6 +481,7 @@ class Ear:
         self._complaints = re.compile("|".join(COMPLAINTS))
         self._part = ""
         self._said = 0
+        self._lock = threading.Lock()  # held while one hears
         self.lines: list[str] = []
         self.complaints: list[str] = []
         #: The line that told of the guest's death.
@@ -492,7 +494,9 @@ class Ear:
     def __call__(self, data: bytes) -> None:
         if self.raw is not None:
             self.raw(data)
-        if self._said < LIMIT:
+        with self._lock:
+            if self._said >= LIMIT:
+                return
             self._said += len(data)
             text = data.decode(errors="replace")
             self._log.write(text)
@@ -501,6 +505,11 @@ class Ear:
                 lines.append(self._part)
             for line in lines:
                 self._heard(plain(line.strip("\r")))
+
+    def close(self) -> None:
+        """Whatever comes yet is not heard."""
+        with self._lock:
+            self._said = LIMIT
 
     def _heard(self, line: str) -> None:
         self.lines.append(line)
@@ -577,8 +586,7 @@ def boot(
         launcher=launcher,
         live=config.guest.kind == "linux",
     )
-    # What looks on from the begin has the core tell: so far it tells nobody who comes later.
-    launch = Launch(config, wishes, trace=trace or Trace(lambda record: None), assets=assets, on_note=on_note)
+    launch = Launch(config, wishes, trace=trace, assets=assets, on_note=on_note)
     try:
         with _named(launch), _booted(launch, (*_DEATHS, *deaths), on_line) as guest:
             guest.allow(*allow)
@@ -620,6 +628,7 @@ def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None
         stack.callback(process.close)
         stack.callback(process.kill)
         ear = Ear(log, deaths, on_line)
+        stack.callback(ear.close)
         lines += [Line(process.console, ear, "utf-8"), Line(process.agent)]
         for hears in hearing:
             hears()
