@@ -7,10 +7,13 @@ import argparse
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vhost_iommu.cli.common import EXIT_FAILED, EXIT_OK, Add
 from vhost_iommu.errors import UsageError
+
+if TYPE_CHECKING:
+    from vhost_iommu.guest.finding import Asked
 
 _ABOUT_MACHINE = (
     "a machine that runs, by name or process id; a control socket; a dump's file or a run's folder; nothing: the one "
@@ -43,7 +46,8 @@ examples:
   vhost-iommu ctl smmuv3-linux query-streams
   vhost-iommu ctl smmuv3-linux query-tables stream=0x100 limit=20 --json
   vhost-iommu ctl smmuv3-linux fault-arm fault='drop-sync after=3'
-  vhost-iommu ctl smmuv3-linux dump file=$PWD/dump
+  vhost-iommu ctl smmuv3-linux watch-on kinds='command reported'     each as it happens, until Ctrl-C
+  vhost-iommu ctl smmuv3-linux dump file=dump
 """
 
 
@@ -122,6 +126,18 @@ def _explain(args: argparse.Namespace) -> int:
     return EXIT_OK if said["end"]["outcome"] == "ok" else EXIT_FAILED
 
 
+def _watch(args: argparse.Namespace, asked: Asked) -> int:
+    """Say each event as it comes, until Ctrl-C or the machine's end."""
+    from vhost_iommu.lab.text import lines
+
+    for event in asked.events():
+        if args.json:
+            print(json.dumps(event), flush=True)
+        else:
+            print(*lines(event["data"], f"{event['event']} "), sep="\n", flush=True)
+    return EXIT_OK
+
+
 def _spaces(args: argparse.Namespace) -> int:
     from vhost_iommu.guest.finding import find
     from vhost_iommu.lab import spaces
@@ -165,6 +181,8 @@ def _ctl(args: argparse.Namespace) -> int:
         given["file"] = str(Path(given["file"]).absolute())
     with closing(find(args.machine)) as asked:
         answer = asked.execute(args.name, **given)
+        if args.name == "watch-on":
+            return _watch(args, asked)
     if args.json:
         print(json.dumps(answer, indent=1))
     elif args.name == "explain":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ class Asked(Protocol):
 
     def execute(self, name: str, **arguments: Any) -> Any:
         """What a command answers, as JSON has it; UsageError."""
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What is told unasked, as it comes, to the end of the machine."""
 
     def close(self) -> None: ...
 
@@ -63,6 +66,15 @@ class Running:
             raise UsageError(answer["error"]["desc"])
         return answer["return"]
 
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What is told unasked, until the machine ends."""
+        self._socket.settimeout(None)
+        while True:
+            try:
+                yield self._next("event")
+            except (OSError, ValueError):
+                return
+
     def _next(self, *keys: str) -> dict[str, Any]:
         """The next message that is no event."""
         while True:
@@ -86,6 +98,9 @@ class Kept:
     def execute(self, name: str, **arguments: Any) -> Any:
         given = {key: value for key, value in arguments.items() if value is not None}
         return json.loads(json.dumps(plain(self._queries.execute(name, given))))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        return iter(())
 
     def close(self) -> None:
         pass
