@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody who looks on at each SMMU that is made, and at all that it tells: for tests that are to hold all the same."""
+"""Somebody who looks on at each SMMU that is made, for tests that are to hold all the same."""
 
 from __future__ import annotations
 
