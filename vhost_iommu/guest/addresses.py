@@ -52,6 +52,15 @@ def address_map(config: MachineConfig) -> dict[str, Any]:
                 "function": function.name,
                 "registers": {"base": registers.base, "size": smmu.binding.registers_size},
                 "interrupts": dict(function.intids),
+                "companions": [
+                    {
+                        "name": each.name,
+                        "compatible": each.compatible,
+                        "windows": [{"base": registers.base + at, "size": size} for at, size in each.windows],
+                        "interrupt": function.intids.get(each.wire),
+                    }
+                    for each in smmu.companions
+                ],
             }
             for smmu, registers, function in platform.smmus
         ],
@@ -122,6 +131,9 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             yield name, source, str(intid), "INTID, edge"
         if not smmu["interrupts"]:
             yield name, "interrupts", "MSIs", "to the doorbell that software writes into its registers"
+        for companion in smmu["companions"]:
+            for window in companion["windows"]:
+                yield name, companion["name"], *span(window)
     for master in found["masters"]:
         name = master["name"]
         yield name, "registers", *span(master["registers"])

@@ -44,6 +44,10 @@ class Toolchain:
         script = share("bare/bare.ld")
         return self._built(main.stem, sources, (f"-I{library}", f"-Wl,-T,{script}"), script)
 
+    def alone(self, main: Path) -> Path:
+        """The ELF of ``main``, a C file that needs no library, not even C's."""
+        return self._built(main.stem, [main], ())
+
     def _built(self, name: str, sources: Sequence[Path], flags: Sequence[str], *extra: Path) -> Path:
         hashed = hashlib.sha256(repr(FLAGS).encode())
         for file in (*sources, *extra, *sorted({h for each in sources for h in each.parent.glob("*.h")})):

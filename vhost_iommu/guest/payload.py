@@ -158,6 +158,8 @@ class Payload:
     def _wishes(self) -> list[str]:
         """What the cases use, where a kernel has it as a module."""
         names = [*linux.SMMU_MODULES] if self._platform.functions else []
+        companions = {each.module for smmu, _, _ in self._platform.smmus for each in smmu.companions}
+        names += [name for name in sorted(companions) if self.tree.has(name)]
         if self.guest.baseline or any(each.master.compatible == linux.DISK for each in self._platform.masters):
             names += linux.DISK_MODULES
             kind = next((kind for kind in linux.FILESYSTEMS if self.tree.has(kind)), linux.FILESYSTEMS[0])

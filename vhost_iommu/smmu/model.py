@@ -28,6 +28,7 @@ class Companion:
     compatible: str
     windows: tuple[tuple[int, int], ...]  #: (offset from the SMMU's registers, bytes) of each
     wire: str  #: its interrupt, one of the SMMU's wires
+    module: str  #: Linux's driver of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ COUNTER_GROUP = Companion(
     "arm,smmu-v3-pmcg",
     ((Smmu.size, 0x1000), (Smmu.size + pmcg_registers.PAGE1, 0x1000)),
     SOURCE,
+    "arm_smmuv3_pmu",
 )
 
 
