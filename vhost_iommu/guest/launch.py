@@ -103,8 +103,8 @@ class Launch:
             assets=assets,
             on_line=heard,
             on_note=on_note,
-            account=self._account,
-            on_report=self._write_page,
+            account=self.account,
+            on_report=self.write_page,
         )
         if wishes.kernel is not None and wishes.kernel in FLAVOURS and Path(wishes.kernel).exists():
             self.guest_run.note(f"{wishes.kernel} is Debian's kernel; write ./{wishes.kernel} for what lies here")
@@ -118,7 +118,8 @@ class Launch:
         if self.daemon is not None:
             self.daemon.machine.close()
 
-    def _account(self, ktap: Ktap) -> Account:
+    def account(self, ktap: Ktap) -> Account:
+        """What the models did."""
         return Account() if self.daemon is None else Account.of(self.daemon.machine, ktap)
 
     def _serve(self, folder: Path) -> Daemon:
@@ -138,7 +139,8 @@ class Launch:
     def _counters(self) -> Mapping[str, Any]:
         return {} if self.daemon is None else {name: s.counters for name, s in self.daemon.machine.smmus.items()}
 
-    def _write_page(self, report: Report, folder: Path) -> None:
+    def write_page(self, report: Report, folder: Path) -> None:
+        """report.html, of what came of a run."""
         text = report_page(report, self._timeline, self.config.name, folder / "dump")
         (folder / "report.html").write_text(text, encoding="utf-8")
 

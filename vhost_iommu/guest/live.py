@@ -24,12 +24,15 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.agent import PATIENCE, Agent, NoAnswerError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.console import DEATHS, LIMIT
+from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.line import Line
 from vhost_iommu.guest.payload import LinuxGuest, own_module
 from vhost_iommu.guest.recording import TRACEPOINTS, Recording, in_step, tracepoints
+from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import Prepared
+from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.lab.faults import Fault, Injection
 from vhost_iommu.machine import Machine
 from vhost_iommu.terminal import plain
@@ -119,6 +122,7 @@ class Guest:
         self._allowed_now: list[re.Pattern[str]] = []
         self._keep = False
         self._recorded: Recording | None = None
+        self._began = time.monotonic()
         self._checked = (0, dict[str, int]())
         self._asked = False
         #: What its machine consists of: SMMUs and masters by name.
@@ -294,6 +298,16 @@ class Guest:
         self._process.kill()
 
     @property
+    def recorded(self) -> str:
+        """The last recording, as a text trace; of none, nothing."""
+        return "" if self._recorded is None else self._recorded.text
+
+    @property
+    def seconds(self) -> float:
+        """For how long it is there."""
+        return time.monotonic() - self._began
+
+    @property
     def kept(self) -> bool:
         """Whether ``keep`` was called."""
         return self._keep
@@ -314,7 +328,7 @@ class Guest:
         traced = kernel and self._traces()
         self.settle()
         with self.machine.recording(wants) as watched:
-            seen = Recording(watched)
+            seen = self._recorded = Recording(watched)
             self._ear.recordings += [seen]
             began = time.monotonic_ns()
             if traced:
@@ -331,7 +345,6 @@ class Guest:
                 self.run("cat /sys/kernel/tracing/trace; echo 0 >/sys/kernel/tracing/tracing_on").output, began
             )
             seen.guest += in_step(found, seen.commands())
-        self._recorded = seen
 
     def _traces(self) -> bool:
         """Whether the kernel's tracepoints are there, which are on now."""
@@ -633,8 +646,33 @@ def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None
         for hears in hearing:
             hears()
         guest = Guest(launch, prepared, process, (lines[0], lines[1]), ear)
-        yield guest
-        prepared.failed = guest.kept
+        try:
+            yield guest
+            prepared.failed = guest.kept
+            if guest.kept:
+                _leave(launch, prepared, process, guest, None)
+        except Exception as error:
+            _leave(launch, prepared, process, guest, error)
+            raise
+
+
+def _leave(launch: Launch, prepared: Prepared, process: Running, guest: Guest, error: Exception | None) -> None:
+    """What is left of a guest that did not end well: a dump, the last recording, a page. UsageError leaves nothing."""
+    if isinstance(error, UsageError):
+        return
+    if process.running:
+        launch.guest_run.dump(prepared, process)
+    whose = error.whose if isinstance(error, GuestError) else "the test's"
+    why = "a test of those that share it failed" if error is None else f"{error or type(error).__name__}"
+    died = isinstance(error, GuestDiedError | GuestTimeoutError | QemuError)
+    run = launch.guest_run
+    report = Report(
+        Verdict.DIED if died else Verdict.FAILED, why, Ktap(), guest.console, guest.seconds, None,
+        prepared.folder.path, tuple(run.notes), launch.account(Ktap()), run.kernel,
+    )  # fmt: skip
+    prepared.folder.file("result.txt").write_text(f"{report.verdict.name}: {why}\nthe fault is {whose}\n")
+    prepared.folder.file("trace.txt").write_text(guest.recorded)
+    launch.write_page(report, prepared.folder.path)
 
 
 def _path(given: str | Path | None) -> Path | None:

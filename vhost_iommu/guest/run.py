@@ -315,7 +315,7 @@ class GuestRun:
         """Start QEMU; the guest waits for ``monitor.start``. UsageError: it cannot be started."""
         return self._launcher.start(made.command, made.folder.path)
 
-    def _dump(self, made: Prepared, running: Running) -> None:
+    def dump(self, made: Prepared, running: Running) -> None:
         """Keep the machine as it is when something has gone wrong, its CPUs standing still; where that cannot be, it is
         told and no more.
         """
@@ -344,7 +344,7 @@ class GuestRun:
                 stopped=lambda: served is not None and (served.failure is not None or served.ended),
                 on_line=self._on_line,
                 symbols=self.symbols,
-                on_failure=lambda: self._dump(made, running),
+                on_failure=lambda: self.dump(made, running),
             )
         if served is not None and served.failure is not None:
             raise served.failure

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example project of the manual, from a wheel in an environment of its own, outside of the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.conftest import need_kernel
+from vhost_iommu.guest.assets import Assets
+
+TOP = Path(__file__).resolve().parents[2]
+#: Without it this test would run in the checkout after all.
+OURS = "import vhost_iommu; print(vhost_iommu.__file__)"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with our wheel. What we depend on it has of this one; nothing is fetched."""
+    folder = tmp_path_factory.mktemp("wheel")
+    environment = {**os.environ, "VI_WITHOUT_CORE": "1"}  # which takes a minute to compile, and has tests of its own
+    call(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)], TOP, environment
+    )
+    (wheel,) = folder.glob("*.whl")
+    call([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
+    made = folder / "venv/bin/python"
+    site = Path(output([str(made), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    call([*install, "--target", str(site), str(wheel)], folder)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    assert Path(output([str(made), "-c", OURS], folder).strip()).is_relative_to(folder)
+    return made
+
+
+def call(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def output(command: list[str], folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=True).stdout
+
+
+def clean() -> dict[str, str]:
+    """An environment in which nothing says how tests here are to run."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "VI_KERNEL"))}
+
+
+def test_the_example_passes_from_a_wheel_with_two_workers_and_junit(
+    python: Path, assets: Assets, tmp_path: Path
+) -> None:
+    need_kernel(assets, "6.12")
+    project = tmp_path / "example"
+    shutil.copytree(TOP / "docs/example", project)
+    result = tmp_path / "result.xml"
+    line = [str(python), "-m", "pytest", "-n", "2", f"--junit-xml={result}"]
+    call(line, project, clean())
+    suite = ElementTree.parse(result).getroot()[0]
+    counts = {key: int(suite.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
+    assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
+    names = {case.attrib["name"] for case in suite}
+    assert "test_a_disk_read_invalidates_what_it_mapped" in names
+    assert "test_a_case_of_the_bare_machine[an_event_interrupts]" in names
+
+
+FAILING = """
+    def test_fails(vhost_iommu):
+        with vhost_iommu.boot("smmuv3-linux") as guest:
+            with guest.recording():
+                guest.run("dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct")
+            guest.run("echo looking; ls /nowhere")
+"""
+
+
+def test_a_failure_names_one_folder_that_stays(python: Path, assets: Assets, tmp_path: Path) -> None:
+    need_kernel(assets, "6.12")
+    (tmp_path / "test_it.py").write_text("\n".join(line[4:] for line in FAILING.splitlines()))
+    line = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(line, cwd=tmp_path, env=clean(), capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the fault is the guest's: 'echo looking; ls /nowhere' ended with status 1: ls: /nowhere" in done.stdout
+    (named,) = [each for each in done.stdout.splitlines() if "guest of smmuv3-linux, all of it in " in each]
+    folder = Path(named.partition(" all of it in ")[2].rstrip("- "))
+    assert {"console.log", "qemu.cmd", "trace.txt"} <= {each.name for each in folder.iterdir()}
+    assert "CMD_TLBI_NH_VA" in (folder / "trace.txt").read_text()
+    shutil.rmtree(folder)
