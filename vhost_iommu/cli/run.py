@@ -102,6 +102,13 @@ def add(command: Add) -> None:
     guest.add_argument("--append", metavar="S", help="more of the kernel's command line, or a program's arguments")
     guest.add_argument("--elf", metavar="F", help="another program (bare)")
     guest.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
+    guest.add_argument(
+        "--launcher",
+        choices=("qemu", "libvirt"),
+        default="qemu",
+        metavar="L",
+        help="who starts QEMU: qemu, from here (default), or libvirt, as a domain in a session of its own",
+    )
 
     fault_option(guest)
 
@@ -239,6 +246,7 @@ def _launch(
             append=args.append,
             elf=args.elf,
             qemu=args.qemu,
+            launcher=args.launcher,
             timeout=math.inf if args.gdb is not None else args.timeout,
             success=args.success,
             failure=args.failure,

@@ -7,9 +7,11 @@ runs, while there is room; the newest few stay longer.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -27,7 +29,8 @@ ROOM = 256 << 20
 #: What a folder counts at least, so that there are never very many.
 _GRAIN = 1 << 20
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
-ARTEFACTS = ("console.log", "dump", "qemu.cmd", "qemu.log", "report.html", "result.txt", "trace.json", "trace.txt")
+ARTEFACTS = ("console.log", "domain.xml", "dump", "libvirt.log", "qemu.cmd", "qemu.log", "report.html", "result.txt",
+             "trace.json", "trace.txt")  # fmt: skip
 _LOCK = "lock"
 _CONTROLS = ".control"  #: no run's, whose names have letters and digits alone
 _WHOLE = "whole"  #: marks a folder that stays as it is
@@ -123,6 +126,19 @@ def prune(parent: Path) -> None:
         _prune(parent)
 
 
+def end_processes(folder: Path) -> None:
+    """End what a killed run left behind: the process of each ``*.pid`` file whose command line names the folder."""
+    for file in folder.rglob("*.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(file.read_text())
+            process = os.pidfd_open(pid)
+            try:
+                if pid != os.getpid() and f"{folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes() + b"/":
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+
+
 @contextmanager
 def _alone_in(parent: Path) -> Iterator[None]:
     """No other process makes or removes folders in ``parent`` meanwhile."""
@@ -139,6 +155,7 @@ def _prune(parent: Path) -> None:
     for folder in parent.iterdir():
         if folder.name == _CONTROLS or folder.is_symlink() or not folder.is_dir() or _busy(folder):
             continue
+        end_processes(folder)
         if not (folder / _WHOLE).exists():
             _reduce(folder)
         if any(path.name != _LOCK for path in folder.iterdir()):

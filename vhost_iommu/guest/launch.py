@@ -99,6 +99,7 @@ class Launch:
                 qemu=wishes.qemu,
                 extra=wishes.extra,
                 launcher=wishes.launcher,
+                name=config.name,
             ),
             assets=assets,
             on_line=heard,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import shlex
 import socket
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.guest.libvirt.launch import Libvirt
 from vhost_iommu.guest.monitor import Monitor
 from vhost_iommu.guest.qemu import Command, Process
 
@@ -84,11 +84,14 @@ class Direct:
         return Process(command.arguments(), folder / "qemu.log", agent=command.hardware.agent)
 
 
-LAUNCHERS: Mapping[str, Callable[[], Launcher]] = {"qemu": Direct}
+LAUNCHERS = ("qemu", "libvirt")
 
 
-def launcher_of(name: str) -> Launcher:
-    """UsageError: there is no such launcher."""
-    if name not in LAUNCHERS:
-        raise UsageError(f"there is no launcher {name!r}; take one of {', '.join(LAUNCHERS)}")
-    return LAUNCHERS[name]()
+def launcher_of(name: str, cache: Path) -> Launcher:
+    """UsageError: there is no such launcher. What it wants to keep goes into ``cache``."""
+    match name:
+        case "qemu":
+            return Direct()
+        case "libvirt":
+            return Libvirt(cache)
+    raise UsageError(f"there is no launcher {name!r}; take one of {', '.join(LAUNCHERS)}")

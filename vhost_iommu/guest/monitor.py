@@ -41,6 +41,10 @@ class Monitor:
             return self._answer
         return None
 
+    def debugged(self, chardev: str, seconds: float) -> bool:
+        """Whether QEMU has, within ``seconds``, its gdb stub speak at that character device, and stopped the guest."""
+        return self.execute("human-monitor-command", seconds, **{"command-line": f"gdbserver chardev:{chardev}"})
+
     def shutdown(self, seconds: float) -> str:
         """Why QEMU says that it ended ("guest-shutdown", "guest-reset"), read to the end of it; "": it did not."""
         self._read(seconds)

@@ -51,9 +51,12 @@ class Hardware:
     virtualization: bool = False  #: the CPUs have EL2, and begin there
     agent: bool = False  #: a second serial port, on which a live guest is asked for things
 
+    def options(self) -> list[str]:
+        """Of the machine, beside its interrupt controller and its memory."""
+        return ["dtb-randomness=off", *["virtualization=on"] * self.virtualization]
+
     def arguments(self, *machine_options: str) -> list[str]:
-        machine = ["virt", "gic-version=2", "dtb-randomness=off", "memory-backend=ram"]
-        machine += ["virtualization=on"] * self.virtualization + list(machine_options)
+        machine = ["virt", "gic-version=2", "memory-backend=ram", *self.options(), *machine_options]
         return [
             "-M", ",".join(machine), "-cpu", self.cpu, "-smp", str(self.smp), "-m", f"{self.memory}M",
             "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
@@ -73,6 +76,7 @@ class Command:
     dtb: Path | None = None
     devices: tuple[str, ...] = ()  #: as arguments
     extra: tuple[str, ...] = ()  #: the operator's arguments
+    name: str = "guest"  #: for people, where a launcher has names
 
     @property
     def paused(self) -> bool:
@@ -221,8 +225,7 @@ class Process:
 
     def debugged(self, seconds: float) -> bool:
         """Have ``debugger`` speak with QEMU's gdb stub, which stops the guest; whether QEMU does so in time."""
-        line = {"command-line": f"gdbserver chardev:{_DEBUGGER}"}
-        return self.monitor.execute("human-monitor-command", seconds, **line)
+        return self.monitor.debugged(_DEBUGGER, seconds)
 
     def close(self) -> None:
         """Our ends of what is private; the console is the caller's."""

@@ -84,6 +84,7 @@ class Options:
     qemu: Path | None = None
     extra: tuple[str, ...] = ()  #: further arguments of QEMU
     launcher: str = "qemu"  #: who starts QEMU
+    name: str = "guest"  #: what libvirt calls it
 
 
 class Interrupted(KeyboardInterrupt):
@@ -129,9 +130,9 @@ class GuestRun:
         self.guest = guest
         self.platform = platform if platform is not None else Platform(())
         self.options = options or Options()
-        self._launcher = launcher_of(self.options.launcher)
         self._serve = serve
         self._assets = assets or Assets()
+        self._launcher = launcher_of(self.options.launcher, self._assets.folder)
         self._toolchain = Toolchain(self._assets)
         self._on_line = on_line
         self._on_note = on_note
@@ -193,7 +194,8 @@ class GuestRun:
     def _prepare_files(self, folder: RunFolder, served: Served | None) -> qemu.Command:
         self._find_all()
         found = self._assets.qemu(self.options.qemu)
-        command = qemu.Command(found.command, self.options.hardware, Path(), extra=self.options.extra)
+        options = self.options
+        command = qemu.Command(found.command, options.hardware, Path(), extra=options.extra, name=options.name)
         qemu.refuse(command.extra)
         match self.guest:
             case BareGuest():

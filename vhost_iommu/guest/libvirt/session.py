@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirt of our own: a daemon in session mode whose every file is in one folder.
+
+Law: it never runs as root, which libvirt takes for a system's daemon: root's is in a user namespace where root's files
+are nobody's. With no client and no domain it ends by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from vhost_iommu.errors import UsageError
+
+#: Seconds without a client and a domain, after which the daemon ends.
+IDLE = 5
+#: Seconds that it may take to answer, and to end when it is asked to.
+PATIENCE = 20.0
+PAUSE = 0.01
+#: Whom root is inside of the namespace.
+NOBODY = 65534
+_CLONE_NEWUSER = 0x1000_0000
+#: The daemon of all drivers, or else the one of QEMU's alone, with the name of its socket.
+_DAEMONS = (("libvirtd", "libvirt-sock"), ("virtqemud", "virtqemud-sock"))
+_FOLDERS = ":/usr/local/sbin:/usr/sbin:/sbin"
+
+_DAEMON_CONF = """\
+auth_unix_rw = "none"
+"""
+_QEMU_CONF = """\
+stdio_handler = "file"
+security_driver = "none"
+remember_owner = 0
+capability_filters = [ "no-acpi" ]
+"""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def daemon_here() -> tuple[str, str] | None:
+    """The libvirt daemon of this machine and the name of its socket."""
+    for name, socket in _DAEMONS:
+        if (path := shutil.which(name, path=os.environ.get("PATH", os.defpath) + _FOLDERS)) is not None:
+            return path, socket
+    return None
+
+
+class Session:
+    """The daemon of one folder. ``capabilities`` is a folder that keeps what it learns of QEMU for the next one."""
+
+    def __init__(self, folder: Path, capabilities: Path) -> None:
+        """UsageError: it does not start."""
+        found = daemon_here()
+        if found is None:
+            raise UsageError("libvirt's daemon is not here; install it (Debian: libvirt-daemon-driver-qemu)")
+        program, socket = found
+        self._folder = folder
+        self._socket = folder / "run/libvirt" / socket
+        for name in ("run", "config/libvirt", "cache/libvirt/qemu/cache"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        capabilities.mkdir(parents=True, exist_ok=True)
+        (folder / "cache/libvirt/qemu/cache/capabilities").symlink_to(capabilities)
+        (folder / "config/libvirt/qemu.conf").write_text(_QEMU_CONF)
+        conf = folder / "daemon.conf"
+        conf.write_text(_DAEMON_CONF)
+        self._log = folder / "daemon.log"
+        environment = {
+            **os.environ,
+            "HOME": str(folder),
+            **{f"XDG_{each.upper()}_HOME": str(folder / each) for each in ("config", "cache", "data", "state")},
+            "XDG_RUNTIME_DIR": str(folder / "run"),
+        }
+        with self._log.open("wb") as log:
+            try:
+                self._process = subprocess.Popen(
+                    [program, "-f", str(conf), "-p", str(folder / "daemon.pid"), "--timeout", str(IDLE)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd="/",
+                    preexec_fn=_leave_root if os.geteuid() == 0 else None,
+                )
+            except (OSError, subprocess.SubprocessError) as why:
+                raise UsageError(
+                    f"{program} does not start ({why}); for root it takes user namespaces: allow them, "
+                    "or be another user"
+                ) from None
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///session?socket={self._socket}"
+
+    def wait(self) -> None:
+        """Until it answers; UsageError: it does not."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._socket.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = (self._log.read_text(errors="replace").splitlines() or ["nothing"])[-1]
+                raise UsageError(f"libvirt's daemon does not answer and says: {said}")
+            time.sleep(PAUSE)
+
+    def pid_of(self, domain: str) -> int:
+        """QEMU's; OSError or ValueError: there is none."""
+        return int((self._folder / f"run/libvirt/qemu/run/{domain}.pid").read_text())
+
+    def kill(self) -> None:
+        """End it now; there is no domain any more, and its folder goes."""
+        self._process.kill()
+        self._process.wait()
+
+
+def _leave_root() -> None:
+    """In the child: have another name for root's files, and no power over others'."""
+    if _libc.unshare(_CLONE_NEWUSER):
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{NOBODY} 0 1")
+    Path("/proc/self/gid_map").write_text(f"{NOBODY} 0 1")
