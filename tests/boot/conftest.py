@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.boot.places import Place
 
 HERE = Path(__file__).parent
 
@@ -14,3 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.vi_boot)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """With a short name, for sockets are below it."""
+    folder = Path(tempfile.mkdtemp(prefix="vi-"))
+    yield Place(folder)
+    shutil.rmtree(folder)

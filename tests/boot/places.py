@@ -72,7 +72,8 @@ class Place:
         """No folder has a socket or an image."""
         (runs,) = self.path.iterdir()
         kept = {".log", ".cmd", ".xml", ".txt", ""}
-        assert {file.suffix for folder in runs.iterdir() for file in folder.iterdir()} <= kept
+        left = [str(file) for folder in runs.iterdir() for file in folder.iterdir() if file.suffix not in kept]
+        assert not left, left
 
 
 def eventually(condition: Callable[[], bool]) -> bool:

@@ -21,11 +21,6 @@ from tests.boot.places import DEADLINE, KILLS, MACHINE, Place
 pytestmark = [pytest.mark.usefixtures("assets"), pytest.mark.timeout(600)]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
 def test_after_a_killed_run_no_qemu_is_left_and_the_next_run_passes(place: Place) -> None:
     for _ in range(KILLS):
         process = place.start("run", MACHINE)

@@ -7,11 +7,8 @@ Law: of each part that ends without a word (us, the keeper, libvirt's daemon, QE
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,14 +35,6 @@ SMALL = qemu.Hardware(memory=64)
 def libvirt_is_here(assets: Assets) -> None:
     if daemon_here() is None or find_spec("libvirt") is None:
         missing("libvirt; 'make libvirt' installs it")
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """With a short name, for libvirt makes paths of sockets longer."""
-    folder = Path(tempfile.mkdtemp(prefix="vi-"))
-    yield Place(folder)
-    shutil.rmtree(folder)
 
 
 def run(assets: Assets, launcher: str, machine: str, folder: Path, **wishes: object) -> Report:

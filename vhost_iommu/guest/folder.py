@@ -133,7 +133,8 @@ def end_processes(folder: Path) -> None:
             pid = int(file.read_text())
             process = os.pidfd_open(pid)
             try:
-                if pid != os.getpid() and f"{folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes() + b"/":
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b"/")
+                if pid != os.getpid() and f"{folder}/".encode() in line:
                     signal.pidfd_send_signal(process, signal.SIGKILL)
             finally:
                 os.close(process)
@@ -153,6 +154,8 @@ def _alone_in(parent: Path) -> Iterator[None]:
 def _prune(parent: Path) -> None:
     idle = []
     for folder in parent.iterdir():
+        if folder.name == _CONTROLS:
+            _forget(folder)
         if folder.name == _CONTROLS or folder.is_symlink() or not folder.is_dir() or _busy(folder):
             continue
         end_processes(folder)
@@ -168,6 +171,14 @@ def _prune(parent: Path) -> None:
         taken += max(_GRAIN, sum(path.lstat().st_size for path in folder.iterdir()))
         if number >= KEPT and (taken > ROOM or now - folder.stat().st_mtime > DAY):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget(controls: Path) -> None:
+    """Remove the control sockets of processes that are gone."""
+    for socket in controls.glob("*.sock"):
+        pid = socket.suffixes[-2].lstrip(".").partition("-")[0]
+        if not Path("/proc", pid).exists():
+            socket.unlink(missing_ok=True)
 
 
 def _busy(folder: Path) -> bool:

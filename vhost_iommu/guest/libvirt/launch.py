@@ -80,6 +80,7 @@ class Domain:
     def __init__(self, command: Command, emulator: Path, capabilities: Path, folder: Path) -> None:
         """UsageError: it cannot be started."""
         self._folder = folder
+        folder.joinpath("qemu.log").touch()
         self._status: int | None = None
         self._session = RunFolder()
         ports = (CONSOLE, *[AGENT] * command.hardware.agent, MONITOR, DEBUGGER)
