@@ -274,13 +274,15 @@ def faults() -> str:
     for kind, declared in FAULTS.items():
         for seen in declared.LINUX:
             says = "<br>".join(f"`{_escape(each)}`" for each in seen.says) or "nothing"
-            rows.append([f"`{' '.join(f'{kind} {seen.fault}'.split())}`", seen.machine, says, _escape(seen.then)])
+            machine = seen.machine + "".join(f", `{line}`" for line in seen.features)
+            rows.append([f"`{' '.join(f'{kind} {seen.fault}'.split())}`", machine, says, _escape(seen.then)])
     page.table(["fault", "machine", "Linux 6.12 prints", "and then"], rows)
     page.lines += ["Stock Linux has no way to meet these; a program of guest/bare does:", ""]
     rows = []
     for kind, declared in FAULTS.items():
         for bare in declared.BARE:
-            rows.append([f"`{kind} {bare.fault}`", bare.machine, f"`{bare.program}`: {bare.case}", _escape(bare.then)])
+            case = f"`{bare.program}`: {bare.case}" + ("" if bare.passes else ", which fails")
+            rows.append([f"`{f'{kind} {bare.fault}'.strip()}`", bare.machine, case, _escape(bare.then)])
     page.table(["fault", "machine", "program and case", "what software sees"], rows)
     return "\n".join(["", *page.lines, ""])
 

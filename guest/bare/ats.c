@@ -252,6 +252,27 @@ static void a_page_request_is_answered_by_a_page(void)
 	VT_SILENT(smmu);
 }
 
+static void a_page_request_interrupts(void)
+{
+	volatile uint32_t *word = vt_alloc(64, 64);
+
+	if (!begin_queue())
+		return;
+	if (!(smmu->idr0 & IDR0_MSI)) {
+		vt_skip("the SMMU has no MSIs");
+		return;
+	}
+	vt_smmu_set64(smmu, PRIQ_IRQ_CFG0, (uint64_t)word);
+	vt_smmu_set(smmu, PRIQ_IRQ_CFG1, 0x5eed);
+	vt_smmu_set(smmu, IRQ_CTRL, IRQ_CTRL_PRIQ);
+	VT_CHECK(VT_WAIT(vt_smmu_get(smmu, IRQ_CTRLACK) == IRQ_CTRL_PRIQ, 1), "IRQ_CTRL is not acknowledged");
+	vt_engine_start_read(engine, VT_TARGET + VT_PAGE, 64);
+	VT_CHECK(VT_WAIT(*word == 0x5eed, 2), "a page request sends no MSI");
+	command(CMD_PRI_RESP | CMD_SID(engine->sid), PRI_RESP_FAILURE);
+	VT_CHECK(vt_engine_end(engine) == VT_ENGINE_ERROR, "the engine goes on after Response Failure");
+	VT_SILENT(smmu);
+}
+
 static void a_page_request_says_what_is_wanted(void)
 {
 	const struct vt_space *spaces[8] = {[5] = &scene.space};
@@ -370,6 +391,7 @@ VT_CASES(
 	{"sync_waits_for_the_endpoint", sync_waits_for_the_endpoint},
 	{"a_time_out_is_cerror_atc_inv_sync", a_time_out_is_cerror_atc_inv_sync},
 	{"a_page_request_is_answered_by_a_page", a_page_request_is_answered_by_a_page},
+	{"a_page_request_interrupts", a_page_request_interrupts},
 	{"a_page_request_says_what_is_wanted", a_page_request_says_what_is_wanted},
 	{"an_overflow_answers_success_and_queues_nothing", an_overflow_answers_success_and_queues_nothing},
 	{"a_queue_that_is_off_answers_failure", a_queue_that_is_off_answers_failure},

@@ -131,7 +131,7 @@ NEED_DIRTY = ["a_write_makes_a_clean_page_dirty", "a_read_only_page_stays_so", "
               "a_walk_of_stage_1_is_an_access_to_stage_2", "an_update_of_stage_1_is_a_write_to_stage_2"]  # fmt: skip
 NEED_MORE_THAN_STAGES = ["an_unreadable_vms_is_f_vms_fetch", "s1dss_1_leaves_stage_2_alone",
                          "each_stage_stalls_for_itself"]  # fmt: skip
-NEED_PRI = ["a_page_request_is_answered_by_a_page", "a_page_request_says_what_is_wanted",
+NEED_PRI = ["a_page_request_is_answered_by_a_page", "a_page_request_interrupts", "a_page_request_says_what_is_wanted",
             "an_overflow_answers_success_and_queues_nothing", "a_queue_that_is_off_answers_failure",
             "an_unwritable_queue_is_priq_abt_err"]  # fmt: skip
 NEED_SPLIT = ["stage_2_translates_what_the_engine_keeps", "stage_1_is_kept_until_the_engine_is_told",

@@ -80,8 +80,8 @@ def test_python_a_machine_file_and_the_command_line_ask_for_the_same() -> None:
         ("drop-sync count=x", "'count' is 'x'; make it a whole number"),
         ("drop-sync master=engine0", "befalls an SMMU; name that in 'smmu', not in 'master'"),
         ("wrong-stream smmu=smmu0", "befalls a master; name that in 'master', not in 'smmu'"),
-        ("gerror", "'error' is missing; it is one of EVENTQ_ABT_ERR, "),
-        ("gerror error=SFM", "'error' is 'SFM'; it is one of EVENTQ_ABT_ERR, "),
+        ("gerror", "'error' is missing; it is one of CMDQ_ERR, EVENTQ_ABT_ERR, "),
+        ("gerror error=SFM", "'error' is 'SFM'; it is one of CMDQ_ERR, EVENTQ_ABT_ERR, "),
         ("late-sync seconds=soon", "'seconds' is 'soon'; it is a number"),
     ],
 )
@@ -168,10 +168,16 @@ def test_the_log_says_what_the_core_gives_up(caplog: pytest.LogCaptureFixture) -
     caplog.set_level(logging.WARNING)
     World("drop-sync")
     World("abort-access access=STE")
+    World("abort-access access=descriptor")
+    World("conflict event=F_TLB_CONFLICT")
     texts = [record.message for record in caplog.records]
     assert texts == [
-        "smmu0: commands are not consumed by the compiled core while faults may strike at them",
-        "smmu0: the compiled core gives way to the reference, which meets abort-access",
+        "smmu0: commands are not consumed by the compiled core while this may strike: drop-sync",
+        "smmu0: commands are not consumed by the compiled core while this may strike: abort-access",
+        "smmu0: commands are not consumed by the compiled core while this may strike: abort-access",
+        "smmu0: the reference walks, and translates, in the compiled core's place while this may strike: abort-access",
+        "smmu0: each transaction comes to the model before the compiled core translates it"
+        " while this may strike: conflict",
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.smmu_builder import RAM_BASE, Bench, PageTable
+from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable
 from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 from vhost_iommu.layout import Layout
@@ -23,13 +23,16 @@ from vhost_iommu.smmu.v3.execution import Execution
 from vhost_iommu.smmu.v3.registers import (
     CMDQ_CONS,
     CMDQ_PROD,
+    CR0,
     CR0ACK,
     EVENTQ_PROD,
     GERROR,
     IRQ_CTRL,
     IRQ_CTRLACK,
+    STRTAB_BASE_CFG,
     CommandError,
 )
+from vhost_iommu.smmu.v3.structures import CD, L1CD, L1STD, STE, STE_CONFIG, S1Fmt
 
 IOVA, PA = 0x1000, RAM_BASE + 0x10_0000
 
@@ -45,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param != "reference":
         request.getfixturevalue("core_is_built")
-    return Bench(**WAYS[request.param])
+    return Bench({"stage2": True}, **WAYS[request.param])
 
 
 def cached(bench: Bench) -> PageTable:
@@ -174,31 +177,204 @@ def test_a_record_for_which_the_seam_has_no_room_is_lost_and_overflows(bench: Be
     assert [type(event).__name__ for event in bench.events()] == ["F_TRANSLATION"]
 
 
+class Aborting:
+    """Aborts the first access of a kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.struck: list[int] = []
+
+    def __call__(self, kind: str, pa: int) -> bool:
+        if kind != self.kind or self.struck:
+            return False
+        self.struck.append(pa)
+        return True
+
+
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
     ("kind", "event"),
-    [("STE", "F_STE_FETCH"), ("CD", "F_CD_FETCH"), ("descriptor", "F_WALK_EABT"), ("event", None), ("command", None)],
+    [
+        ("L1STD", "F_STE_FETCH"),
+        ("STE", "F_STE_FETCH"),
+        ("L1CD", "F_CD_FETCH"),
+        ("CD", "F_CD_FETCH"),
+        ("event", None),
+        ("command", None),
+        ("MSI", None),
+    ],
 )
-def test_an_access_to_memory_aborts_as_the_seam_says(kind: str, event: str | None) -> None:
-    struck: list[int] = []
-
-    def aborts(what: str, pa: int) -> bool:
-        if what == kind and not struck:
-            struck.append(pa)
-            return True
-        return False
-
-    bench = Bench(seams=Seams(memory=aborts))
-    assert bench.smmu.core is None
-    bench.stream()
-    hits(bench)
-    if kind == "command":
+@pytest.mark.parametrize("way", WAYS)
+def test_an_access_to_memory_aborts_as_the_seam_says_whenever_it_is_set(
+    way: str, kind: str, event: str | None, late: bool, request: pytest.FixtureRequest
+) -> None:
+    if way != "reference":
+        request.getfixturevalue("core_is_built")
+    aborts = Aborting(kind)
+    features = {"substream_id_bits": 8, "stream_table_levels": 2}
+    bench = Bench(features, seams=Seams(memory=None if late else aborts), **WAYS[way])
+    assert (bench.smmu.core is not None) == (way != "reference")
+    two_levels(bench)
+    bench.smmu.seams.memory = aborts
+    if kind == "MSI":
+        bench.submit(c.CMD_SYNC.of(CS=1, MSIAddress=bench.ram.alloc(64), MSIData=1))
+        assert bench.active_errors == GERROR.MSI_CMDQ_ABT_ERR.mask
+    elif kind == "command":
         bench.submit(c.CMD_SYNC.of())
         assert bench[CMDQ_CONS].ERR == CommandError.CERROR_ABT
-    elif event is None:
-        assert bench.active_errors == GERROR.EVENTQ_ABT_ERR.mask
     else:
-        assert [type(each).__name__ for each in bench.events()] == [event]
-    assert len(struck) == 1
+        found = bench.smmu.translate(Transaction(0, IOVA, 8, ssid=1))
+        assert found.outcome is Outcome.ABORT
+        if event is None:
+            assert bench.active_errors == GERROR.EVENTQ_ABT_ERR.mask
+        else:
+            assert [type(each).__name__ for each in bench.events()] == [event]
+            bench.smmu.translate(Transaction(0, IOVA, 8, ssid=1))
+            assert [type(each).__name__ for each in bench.events()] == ["F_TRANSLATION"]
+    assert len(aborts.struck) == 1
+    bench.smmu.seams.memory = None
+    bench.acknowledge()
+    bench.invalidate(c.CMD_TLBI_NH_ALL.of(VMID=0))
+
+
+def two_levels(bench: Bench) -> None:
+    """Stream 0 by a table of two levels, and its substreams too."""
+    leaf = bench.ram.alloc(64 << 8, 64 << 8)
+    bench.ram.put(bench.strtab, L1STD.of(Span=9, L2Ptr=leaf))
+    bench[CR0] = bench[CR0].replace(SMMUEN=0)
+    bench[STRTAB_BASE_CFG] = STRTAB_BASE_CFG.of(LOG2SIZE=8, SPLIT=8, FMT=1)
+    bench[CR0] = bench[CR0].replace(SMMUEN=1)
+    cds, first = bench.ram.alloc(64 * 64, 4096), bench.ram.alloc(64)
+    bench.cd(cds + CD.size, PageTable(bench.ram))
+    bench.ram.put(first, L1CD.of(V=1, L2Ptr=cds))
+    ste = STE.of(V=1, Config=STE_CONFIG.S1, S1ContextPtr=first, S1CDMax=8, S1Fmt=S1Fmt.TWO_LEVEL_4K)
+    bench.ram.put(leaf, ste)
+
+
+def test_a_cd_that_stage_2_translates_aborts_as_the_seam_says(bench: Bench) -> None:
+    first, _ = bench.nested()
+    first.map(IOVA, PA + IPA_OFFSET)
+    bench.smmu.seams.memory = aborts = Aborting("CD")
+    assert not hits(bench)
+    (event,) = bench.events()
+    assert (type(event).__name__, event.values()["FetchAddr"]) == ("F_CD_FETCH", aborts.struck[0] & ~7)
+    assert hits(bench)
+
+
+# -- walks, which the core makes by itself ---------------------------------------------------------------------------
+
+
+def test_while_walks_are_asked_what_was_cached_still_is_and_afterwards_too(bench: Bench) -> None:
+    cached(bench)
+    entries = set(bench.smmu.tlb)
+    bench.smmu.seams.walk = lambda kind, pa: True
+    assert set(bench.smmu.tlb) == entries
+    assert hits(bench)
+    assert not bench.smmu.translate(Transaction(0, IOVA + 0x10000, 8)).pieces
+    assert [type(event).__name__ for event in bench.events()] == ["F_WALK_EABT"]
+    bench.smmu.seams.walk = None
+    assert set(bench.smmu.tlb) == entries
+    assert hits(bench)
+    bench.invalidate(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert not hits(bench)
+
+
+def test_what_is_cached_while_walks_are_asked_stays_cached_and_can_be_invalidated(bench: Bench) -> None:
+    first, _ = bench.nested()
+    first.map(IOVA, PA + IPA_OFFSET)
+    asked: list[int] = []
+
+    def ask_of(kind: str, pa: int) -> bool:
+        asked.append(pa)
+        return False
+
+    bench.smmu.seams.walk = ask_of
+    assert hits(bench)
+    assert len(asked) > 4
+    entries, entries2 = set(bench.smmu.tlb), set(bench.smmu.tlb2)
+    assert entries
+    assert entries2
+    bench.smmu.seams.walk = None
+    assert (set(bench.smmu.tlb), set(bench.smmu.tlb2)) == (entries, entries2)
+    first.unmap(IOVA)
+    assert hits(bench)
+    bench.smmu.seams.walk = lambda kind, pa: False
+    bench.invalidate(c.CMD_TLBI_S12_VMALL.of(VMID=1))
+    bench.smmu.seams.walk = None
+    assert not hits(bench)
+
+
+def test_a_walk_that_is_asked_may_clear_its_seam_and_an_invalidation_after_it_is_not_lost(bench: Bench) -> None:
+    table = bench.stream()
+    table.map(IOVA, PA)
+
+    def asked(kind: str, pa: int) -> bool:
+        bench.smmu.seams.walk = None
+        return False
+
+    bench.smmu.seams.walk = asked
+    assert hits(bench)
+    table.unmap(IOVA)
+    assert hits(bench)
+    bench.invalidate(c.CMD_TLBI_NH_ALL.of(VMID=0))
+    assert not hits(bench)
+
+
+def test_requests_of_masters_come_to_the_model_while_a_seam_of_theirs_is_set(bench: Bench) -> None:
+    table = bench.stream()
+    table.map(IOVA, PA)
+    port = Port("m", bench.ram.memory, bench.smmu, [0])
+    assert port.read(IOVA, 8) == bytes(8)
+    for seam in ("walk", "translation"):
+        made = bench.smmu.counters.transactions_made
+        setattr(bench.smmu.seams, seam, lambda kind, what: False)
+        assert port.read(IOVA, 8) == bytes(8)
+        assert port.read(IOVA, 8) == bytes(8)
+        assert bench.smmu.counters.transactions_made == made + 2
+        setattr(bench.smmu.seams, seam, None)
+        port.read(IOVA, 8)  # finds out that it may
+        made = bench.smmu.counters.transactions_made
+        assert port.read(IOVA, 8) == bytes(8)
+        assert bench.smmu.counters.transactions_made == made + (bench.smmu.core is None)
+
+
+@pytest.mark.parametrize("event", ["F_TLB_CONFLICT", "F_CFG_CONFLICT"])
+def test_a_transaction_meets_a_conflict_as_the_seam_says(bench: Bench, event: str) -> None:
+    cached(bench)
+    bench.smmu.seams.translation = lambda kind, t: kind == event and t.iova == IOVA + 8
+    assert hits(bench)
+    assert bench.smmu.translate(Transaction(0, IOVA + 8, 8)).outcome is Outcome.ABORT
+    (found,) = bench.events()
+    assert type(found).__name__ == event
+    bench.smmu.seams.translation = None
+    assert bench.smmu.translate(Transaction(0, IOVA + 8, 8)).outcome is Outcome.OK
+
+
+# -- service failure mode (§12.3) --------------------------------------------------------------------------------------
+
+
+def test_in_service_failure_mode_nothing_passes_and_no_queue_is_accessed_until_a_reset(bench: Bench) -> None:
+    table = bench.stream()
+    table.map(IOVA, PA)
+    port = Port("m", bench.ram.memory, bench.smmu, [0])
+    assert port.read(IOVA, 8) == bytes(8)
+    bench.submit(c.CMD_SYNC.of())
+    bench.smmu.seams.raise_error("SFM_ERR")
+    assert bench.active_errors == GERROR.SFM_ERR.mask
+    bench.acknowledge()
+    consumed = bench[CMDQ_CONS]
+    bench.submit(c.CMD_SYNC.of())
+    assert bench[CMDQ_CONS] == consumed
+    for _ in range(2):
+        assert isinstance(port.read(IOVA, 8), Abort)
+        bench[CR0] = bench[CR0].replace(SMMUEN=0)  # which lets nothing pass either
+        assert bench[CR0ACK].SMMUEN == 0
+    assert bench.events() == []
+    bench.smmu.reset()
+    assert not isinstance(port.read(PA, 8), Abort)
+    bench.start()
+    assert port.read(IOVA, 8) == bytes(8)
+    bench.invalidate()
 
 
 def test_a_masters_transactions_become_what_its_seam_makes_of_them(bench: Bench) -> None:
@@ -237,16 +413,16 @@ def test_a_masters_transactions_become_what_its_seam_makes_of_them(bench: Bench)
 )
 def test_what_is_no_seam_cannot_be_assigned_and_the_seams_are_named(bench: Bench, part: str, name: str) -> None:
     owner: Any = getattr(bench.smmu, part) if part else bench.smmu
-    with pytest.raises(UsageError, match=r"no seam.*gate, memory, acknowledge, message, wire, room.*docs/faults\.md"):
+    with pytest.raises(
+        UsageError, match=r"no seam.*gate, memory, walk, translation, acknowledge, message, wire, room.*docs/faults\.md"
+    ):
         setattr(owner, name, lambda *given: None)
 
 
-def test_there_is_no_other_seam_and_memorys_is_set_before_an_smmu_is_made(bench: Bench) -> None:
+def test_there_is_no_other_seam_and_each_smmu_has_its_own(bench: Bench) -> None:
     seams: Any = bench.smmu.seams
     with pytest.raises(UsageError, match="no seam 'gat'; they are gate, "):
         seams.gat = None
-    with pytest.raises(UsageError, match="set before an SMMU is made"):
-        seams.memory = lambda kind, pa: True
     with pytest.raises(UsageError, match="another SMMU's"):
         Smmu(Memory(), seams=seams)
 

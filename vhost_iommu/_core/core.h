@@ -406,6 +406,9 @@ void vi_look_at_tlb(struct vi_core *core, int stage, struct vi_tlb_state *state)
 /* `visit` gets each entry that counts; asid VI_ANY: a global one. */
 void vi_visit_tlb(struct vi_core *core, int stage, void *to,
                   void (*visit)(void *to, int world, int vmid, int asid, int aset, const struct vi_mapping *mapping));
+/* Give the TLB an entry that another had, in place of one of its page; without room for its space, nothing. */
+void vi_fill_tlb(struct vi_core *core, int stage, int world, int vmid, int asid, int aset,
+                 const struct vi_mapping *mapping);
 /* The sums over all slots. */
 void vi_count(struct vi_core *core, uint64_t counts[VI_COUNTERS]); /* in the order of struct vi_counters */
 

@@ -168,6 +168,7 @@ cdef extern from "core.h" nogil:
     void vi_look_at_tlb(vi_core *core, int stage, vi_tlb_state *state)
     void vi_visit_tlb(vi_core *core, int stage, void *to,
                       void (*visit)(void *, int, int, int, int, const vi_mapping *) noexcept)
+    void vi_fill_tlb(vi_core *core, int stage, int world, int vmid, int asid, int aset, const vi_mapping *mapping)
     enum: VI_COUNTERS
     void vi_count(vi_core *core, uint64_t *counts)
     void vi_attribute(vi_reader *reader, uint32_t sid)
@@ -926,6 +927,13 @@ cdef class Core:
         found = []
         vi_visit_tlb(self.core, stage, <void *>found, _append)
         return found
+
+    def fill(self, int stage, int world, int vmid, asid, int aset, raw):
+        """Have this TLB entry, as ``entries`` gives it."""
+        cdef vi_mapping m
+        (m.base, m.shift, m.output, m.granule_bits, m.level, m.descriptor, m.descriptor_at, m.flags, m.attributes,
+         m.shareability, m.memory) = raw
+        vi_fill_tlb(self.core, stage, world, vmid, VI_ANY if asid is None else asid, aset, &m)
 
     def counts(self):
         """As struct vi_counters has them."""

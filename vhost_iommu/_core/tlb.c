@@ -613,6 +613,18 @@ void vi_visit_tlb(struct vi_core *core, int stage, void *to,
     vi_tlb_each(core, stage == 1 ? core->tlb1 : core->tlb2, visit_entry, &visitor);
 }
 
+void vi_fill_tlb(struct vi_core *core, int stage, int world, int vmid, int asid, int aset,
+                 const struct vi_mapping *mapping)
+{
+    struct vi_space *space =
+        vi_space_get(core, (uint8_t)world, (uint16_t)vmid, asid == VI_ANY ? VI_GLOBAL : asid, (uint8_t)aset);
+    if (!space)
+        return;
+    struct vi_leaf leaf = vi_pack(mapping);
+    vi_tlb_replace(core, stage == 1 ? core->tlb1 : core->tlb2, space, VI_GET(space->state), &leaf);
+    vi_space_put(core, space);
+}
+
 void vi_count(struct vi_core *core, uint64_t counts[VI_COUNTERS])
 {
     memset(counts, 0, VI_COUNTERS * sizeof *counts);

@@ -1066,6 +1066,20 @@ bool vi_place(struct vi_reader *reader, struct vi_course *course, const struct v
 
 /* ---- for callers outside of the core -------------------------------------------------------------------------------- */
 
+struct vi_leaf vi_pack(const struct vi_mapping *mapping)
+{
+    return (struct vi_leaf){
+        .base = mapping->base | mapping->shift,
+        .tag = mapping->flags | (uint64_t)mapping->attributes << VI_LEAF_ATTRIBUTES |
+               (uint64_t)mapping->shareability << VI_LEAF_SHAREABILITY |
+               (uint64_t)mapping->memory << VI_LEAF_MEMORY | (uint64_t)(mapping->level + 1) << VI_LEAF_LEVEL |
+               (uint64_t)(mapping->granule_bits - 12) / 2 << VI_LEAF_GRANULE,
+        .output = mapping->output,
+        .descriptor = mapping->descriptor,
+        .descriptor_at = mapping->descriptor_at,
+    };
+}
+
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
 {
     *mapping = (struct vi_mapping){

@@ -12,6 +12,7 @@ struct vi_place {
 };
 
 /* A leaf for callers outside of the core. */
+struct vi_leaf vi_pack(const struct vi_mapping *mapping);
 void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping);
 
 /* Fill in what follows from a context's other fields, of which none is a space. */

@@ -107,17 +107,26 @@ def _table(t: Table, top_byte_ignored: bool = False, no_unprivileged: bool = Fal
 
 
 class NativePublished:
-    """Contexts that requests of masters find in the core."""
+    """Contexts that requests of masters find in the core, unless they are withheld."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._withheld = False
+
+    def withhold(self, withheld: bool) -> None:
+        """``withheld``: each request asks the model, whoever began it; none that did not is under way."""
+        if withheld and not self._withheld:
+            self._core.withdraw_streams(0, (1 << 32) - 1)
+            self._core.quiesce()
+        self._withheld = withheld
 
     @property
     def found(self) -> int:
         return self._core.counts()[7]
 
     def publish(self, sid: int, ssid: int | None, context: Context) -> None:
-        self._core.publish(sid, ssid, held(self._core, context))
+        if not self._withheld:
+            self._core.publish(sid, ssid, held(self._core, context))
 
     def withdraw(self, sid: int, ssid: int | None) -> None:
         self._core.withdraw(sid, ssid)
@@ -162,6 +171,32 @@ def _mapping(raw: RawMapping) -> Mapping:
     )
 
 
+def _raw(m: Mapping) -> RawMapping:
+    flags = (
+        m.user * _USER
+        | m.writable * _WRITABLE
+        | m.readable * _READABLE
+        | m.clean * _CLEAN
+        | m.not_global * _NOT_GLOBAL
+        | m.pxn * _PXN
+        | m.uxn * _UXN
+    )
+    memory = m.memory.shareability << 4 | m.memory.outer << 2 | m.memory.inner
+    return (
+        m.base,
+        m.shift,
+        m.output,
+        m.granule_bits,
+        m.level,
+        m.descriptor,
+        m.descriptor_at,
+        flags,
+        m.attributes,
+        m.shareability,
+        memory,
+    )
+
+
 class NativeTlb(Sealed):
     """One of the core's TLBs."""
 
@@ -188,6 +223,9 @@ class NativeTlb(Sealed):
     def __iter__(self) -> Iterator[tuple[Space, Mapping]]:
         for world, vmid, asid, aset, raw in self._core.entries(self._stage):
             yield Space(world, vmid, asid, aset), _mapping(raw)
+
+    def insert(self, space: Space, entry: Mapping) -> None:
+        self._core.fill(self._stage, space.world, space.vmid, space.asid, space.aset, _raw(entry))
 
     def clear(self) -> None:
         self._core.clear_tlb(self._stage)
@@ -241,7 +279,7 @@ class NativeStages(Sealed):
             None if fault is None else _fault(fault),
         )
 
-    def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
+    def read_ipa(self, context: Context, ipa: int, size: int, kind: str) -> bytes | Fault | int:
         found = self._core.read_ipa(held(self._core, context), ipa, size)
         return _fault(found) if isinstance(found, tuple) else found
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import UsageError
 from ..layout import Layout
 from ..memory import Ended, MemoryLike
-from .transaction import Stall
+from .transaction import Stall, Transaction
 
 C = TypeVar("C", bound=type)
 
@@ -37,7 +37,7 @@ class Refuse:
 
 #: Asked of each command before it is executed.
 Gate = Callable[[Layout], Verdict | Refuse]
-#: Whether an access to memory aborts: (kind, such as "STE", "CD", "descriptor" or "command", physical address).
+#: Whether an access to memory aborts: (kind, such as "STE", "CD", "command" or "descriptor", physical address).
 Aborts = Callable[[str, int], bool]
 #: After how many register reads a store to the register is acknowledged; None: as the machine says.
 Acknowledge = Callable[[str], int | None]
@@ -54,6 +54,9 @@ Socket = Callable[[], float | None]
 #: Whether a queue that software reads, such as "eventq", has room for a record, if it has any.
 Room = Callable[[str], bool]
 
+#: Whether a transaction meets a conflict of cached entries: (its event, "F_CFG_CONFLICT" or "F_TLB_CONFLICT"; it).
+Conflict = Callable[[str, Transaction], bool]
+
 #: Register reads after which what is never acknowledged would be.
 NEVER = 1 << 62
 
@@ -67,15 +70,22 @@ class Bound(Protocol):
 
     def raise_error(self, error: str) -> None: ...
 
+    def may_raise(self, error: str) -> bool: ...
+
+    def execute(self, command: Layout) -> None: ...
+
+    def refuses(self, command: Layout) -> bool: ...
+
 
 class Seams:
     """The seams of one SMMU, none of them set at first; they may be set and cleared at any time, from any thread.
 
-    ``memory`` and ``socket`` alone have to be set before the instance is made: the core reads memory by itself, so that
-    an instance with that seam is the reference's; and a client once served by the pump stays so.
+    ``socket`` alone has to be set before the instance is made: a client once served by the pump stays so.
     """
 
-    __slots__ = ("_bound", "acknowledge", "gate", "memory", "message", "room", "socket", "stalls", "wire")
+    __slots__ = (
+        "_bound", "acknowledge", "gate", "memory", "message", "room", "socket", "stalls", "translation", "walk", "wire",
+    )  # fmt: skip
 
     gate: Gate | None
     memory: Aborts | None
@@ -85,6 +95,8 @@ class Seams:
     room: Room | None
     stalls: Order | None
     socket: Socket | None
+    walk: Aborts | None
+    translation: Conflict | None
     _bound: Bound | None
 
     def __init__(
@@ -98,18 +110,20 @@ class Seams:
         room: Room | None = None,
         stalls: Order | None = None,
         socket: Socket | None = None,
+        walk: Aborts | None = None,
+        translation: Conflict | None = None,
     ) -> None:
         for name, value in (
             ("_bound", None), ("gate", gate), ("memory", memory), ("acknowledge", acknowledge),
             ("message", message), ("wire", wire), ("room", room), ("stalls", stalls), ("socket", socket),
+            ("walk", walk), ("translation", translation),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in NAMES:
             raise UsageError(f"there is no seam {name!r}; they are {', '.join(NAMES)} (docs/faults.md)")
-        early = name in _EARLY and self._bound is not None
-        if early and (getattr(self, name) is None) != (value is None):
+        if name == "socket" and self._bound is not None and (self.socket is None) != (value is None):
             raise UsageError(
                 f"the seam {name!r} is set before an SMMU is made, and stays: give Seams({name}=…) to Smmu(seams=…)"
             )
@@ -122,15 +136,16 @@ class Seams:
         if self._bound is not None:
             raise UsageError("these seams are another SMMU's; make Seams() for each")
         object.__setattr__(self, "_bound", bound)
+        bound.seams_changed()
 
     @property
     def closed(self) -> bool:
-        """Whether no command and no message of one needs to be seen: the core may carry out writes of CMDQ_PROD."""
-        return self.gate is None and self.message is None
+        """Whether no command, no access to one and no message of one needs to be seen: the core may consume them."""
+        return self.gate is None and self.message is None and self.memory is None and self.walk is None
 
     def around(self, memory: MemoryLike, kind: str) -> MemoryLike:
         """``memory`` for a part of the instance whose accesses are of this kind."""
-        return memory if self.memory is None else SeamMemory(memory, self, kind)
+        return SeamMemory(memory, self, kind)
 
     # -- what the instance does for who sets them ----------------------------------------------------------------
 
@@ -140,15 +155,31 @@ class Seams:
         self._bound.proceed()
 
     def raise_error(self, error: str) -> None:
-        """Raise a global error, named as the model names it."""
+        """Raise a global error, named as the model names it; SFM_ERR: it enters service failure mode."""
         assert self._bound is not None
         self._bound.raise_error(error)
 
+    def may_raise(self, error: str) -> bool:
+        """Whether this SMMU has such an error, and it is not active."""
+        assert self._bound is not None
+        return self._bound.may_raise(error)
+
+    def execute(self, command: Layout) -> None:
+        """Carry out a command that the gate has ignored."""
+        assert self._bound is not None
+        self._bound.execute(command)
+
+    def refuses(self, command: Layout) -> bool:
+        """Whether a command that the gate is asked of would end in an error. It is not carried out."""
+        assert self._bound is not None
+        return self._bound.refuses(command)
+
 
 #: What may be set.
-NAMES = ("gate", "memory", "acknowledge", "message", "wire", "room", "stalls", "socket")
-#: Of these, what is set before an SMMU is made.
-_EARLY = ("memory", "socket")
+NAMES = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls", "socket")
+
+#: The kind of a walk's accesses.
+DESCRIPTOR = "descriptor"
 
 
 class SeamMemory:
@@ -162,7 +193,8 @@ class SeamMemory:
         self._kind = kind
 
     def _aborts(self, kind: str, pa: int) -> bool:
-        return self._seams.memory is not None and self._seams.memory(kind, pa)
+        aborts = self._seams.walk if kind == DESCRIPTOR else self._seams.memory
+        return aborts is not None and aborts(kind, pa)
 
     def fetch(self, kind: str, pa: int, size: int) -> bytes | None:
         """A read of another kind than this part's accesses are."""
@@ -207,8 +239,12 @@ class Sealed:
         object.__setattr__(self, name, value)
 
     def seal(self) -> None:
-        """All that it consists of is there."""
-        self.__dict__["_sealed"] = True
+        """All that it consists of is there, and is sealed as well."""
+        if "_sealed" not in self.__dict__:
+            self.__dict__["_sealed"] = True
+            for part in vars(self).values():
+                if isinstance(part, Sealed):
+                    part.seal()
 
 
 def declared(cls: C) -> C:

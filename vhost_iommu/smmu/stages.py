@@ -114,8 +114,11 @@ class Stages(Protocol):
     ) -> Pieces:
         """Translate ``size`` bytes from ``address`` on, which come as ``incoming``: the rest of what was ``begun``."""
 
-    def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
-        """``size`` bytes of what stage 2 translates; the physical address where that aborts."""
+    def read_ipa(self, context: Context, ipa: int, size: int, kind: str) -> bytes | Fault | int:
+        """``size`` bytes of a ``kind`` of structure that stage 2 translates; the physical address where that aborts."""
+
+    def seams_changed(self) -> None:
+        """Nobody goes past a seam any more who began before it was set."""
 
 
 @declared
@@ -147,6 +150,9 @@ class PlainStages(Sealed):
         self.tlb2 = made("TLB of stage 2")  #: stage 2
         #: At level 1 a block with nT must make no conflict: it is not cached.
         self._minds_nt = conflict_level == 1
+
+    def seams_changed(self) -> None:
+        """All that is here asks each time."""
 
     def translate(self, context: Context, address: int, access: Access) -> Output | Fault:
         """Translate ``address`` through the stages that ``context`` has."""
@@ -202,13 +208,13 @@ class PlainStages(Sealed):
             done += here
         return Pieces(pieces, memory, done, None)
 
-    def read_ipa(self, context: Context, ipa: int, size: int) -> bytes | Fault | int:
+    def read_ipa(self, context: Context, ipa: int, size: int, kind: str) -> bytes | Fault | int:
         assert context.stage2 is not None
         found = self._stage2(context, context.stage2, ipa, _READ, Cause.CD)
         if isinstance(found, Fault):
             return found
         pa = _truncated(context, found.translate(ipa))
-        data = fetch(self.memory, "CD", pa, size)
+        data = fetch(self.memory, kind, pa, size)
         return pa if data is None else data
 
     def memory_of(self, context: Context, output: Output, incoming: MemoryType) -> MemoryType:

@@ -34,6 +34,8 @@
 #define EVENTQ_IRQ_CFG1 0xb8
 #define EVENTQ_IRQ_CFG2 0xbc
 #define PRIQ_BASE 0xc0
+#define PRIQ_IRQ_CFG0 0xd0 /* 8 bytes */
+#define PRIQ_IRQ_CFG1 0xd8
 #define MPAMIDR 0x130
 #define EVENTQ_PROD 0x100a8
 #define EVENTQ_CONS 0x100ac
@@ -72,6 +74,7 @@
 #define GBPA_ABORT (1U << 20)
 #define GBPA_UPDATE (1U << 31)
 #define IRQ_CTRL_GERROR (1U << 0)
+#define IRQ_CTRL_PRIQ (1U << 1)
 #define IRQ_CTRL_EVENTQ (1U << 2)
 #define GERROR_CMDQ_ERR (1U << 0)
 #define GERROR_EVENTQ_ABT_ERR (1U << 2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...smmu.seams import NEVER
-from .injection import Injection, Seen, parameter
+from .injection import Bare, Injection, Seen, parameter
 
 
 @dataclass
@@ -33,6 +33,18 @@ class LateAcknowledge(Injection):
             "register=CR0 reads=5",
             (),
             "It waits.",
+            machine="smmuv3-pasid",
+            boot="permitted",
+        ),
+    )
+    BARE = (
+        Bare("register=GBPA reads=5", "events", "an_smmu_that_is_off_lets_all_pass_or_aborts", "It waits."),
+        Bare(
+            "register=GBPA",
+            "events",
+            "an_smmu_that_is_off_lets_all_pass_or_aborts",
+            "Stock Linux stores no GBPA, but where it finds an SMMU enabled.",
+            passes=False,
         ),
     )
 

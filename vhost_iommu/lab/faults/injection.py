@@ -65,7 +65,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Seen:
-    """What stock Linux 6.12 was seen to do with a fault; tests/boot asserts it."""
+    """What stock Linux 6.12 was seen to do with a fault, or a bare-metal program; tests/boot asserts it."""
 
     fault: str  #: its parameters, as ``--fault`` takes them
     says: tuple[str, ...]  #: what lines of the driver have; none: it prints nothing
@@ -75,6 +75,8 @@ class Seen:
     machine: str = "smmuv3-linux"
     cases: tuple[str, ...] = ()  #: in which it is met; none: those that any fault of the machine is met in
     own: tuple[str, ...] = ()  #: NAME=LINE, of these such as no guest has by itself
+    features: tuple[str, ...] = ()  #: lines of its file that are others, or more
+    boot: str = ""  #: met with all others of this name, in one boot
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ class Bare:
 
     fault: str  #: its parameters, as ``--fault`` takes them
     program: str  #: of guest/bare
-    case: str  #: of it, which passes
+    case: str  #: of it
     then: str  #: what software sees, in a sentence
+    passes: bool = True  #: the case
     machine: str = "smmuv3-everything-bare"
 
 
@@ -120,12 +123,21 @@ class Host(Protocol):
     def error(self, smmu: str, error: str) -> None:
         """Raise a global error."""
 
+    def may_raise(self, smmu: str, error: str) -> bool:
+        """Whether it can be raised."""
+
     def proceed(self, smmu: str) -> None:
         """Go on with commands that were held."""
 
     def stray(self, master: str, transaction: Transaction) -> str:
         """Have a master make ``transaction`` beside its work; what came of it, in words. From any thread."""
         ...
+
+    def execute(self, smmu: str, command: Layout) -> None:
+        """Carry out a command that was ignored."""
+
+    def refuses(self, smmu: str, command: Layout) -> bool:
+        """Whether a command would end in an error."""
 
 
 @dataclass
@@ -195,8 +207,12 @@ class Injection:
         self.lab.tell(self, what)
 
     def end(self) -> None:
-        """It takes no chance any more."""
+        """It takes no chance any more; what it has kept is done now."""
         self._ended = True
+
+    def asks(self, seam: str) -> bool:
+        """Whether it strikes at this seam."""
+        return getattr(type(self), seam) is not getattr(Injection, seam)
 
     # What a kind overrides; None, or no change: nothing is wrong.
 
@@ -204,6 +220,12 @@ class Injection:
         return None
 
     def memory(self, kind: str, pa: int) -> bool:
+        return False
+
+    def walk(self, kind: str, pa: int) -> bool:
+        return False
+
+    def translation(self, event: str, transaction: Transaction) -> bool:
         return False
 
     def acknowledge(self, register: str) -> int | None:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...smmu.seams import Verdict
-from .injection import Injection, Seen, parameter
+from .injection import Bare, Injection, Seen, parameter
+
+#: Lines that give an SMMU page requests, and with them all of the errors that there are.
+PRI = ('ats = "full"', "pri = true")
+#: Lines that give an SMMU wires in place of MSIs.
+WIRED = ("msi = false", 'interrupts = "wired"')
 
 #: Sources of interrupts, as a device tree names them.
 Source = Literal["eventq", "gerror", "priq", "cmdq-sync"]
@@ -33,6 +38,36 @@ class LoseInterrupt(Injection):
             "No event is told of any more: the next interrupt comes when the queue was empty.",
             ("no_other_warnings",),
             machine="smmuv3-pasid",
+        ),
+        Seen(
+            "source=eventq after=1",
+            (),
+            "Likewise, of a wire.",
+            ("no_other_warnings",),
+            machine="smmuv3-pasid",
+            features=WIRED,
+            boot="wires",
+        ),
+        Seen(
+            "source=gerror after=8",
+            ("unexpected global error reported (0x00000014)",),
+            "The error is told with the next one.",
+            ("no_smmu_warnings",),
+            features=PRI,
+            boot="errors",
+        ),
+        Seen(
+            "source=gerror",
+            ("unexpected global error reported (0x00000005)",),
+            "Likewise, of a wire.",
+            machine="smmuv3-pasid",
+            features=WIRED,
+            boot="wires",
+        ),
+    )
+    BARE = (
+        Bare(
+            "source=priq", "ats", "a_page_request_interrupts", "The MSI of a page request does not come.", passes=False
         ),
     )
 
@@ -60,10 +95,31 @@ class LateInterrupt(Injection):
         ),
         Seen(
             "source=eventq seconds=0.1",
-            ("events 0x10",),
+            ("event 0x10 received:",),
             "It tells of all events, later.",
             machine="smmuv3-pasid",
+            features=WIRED,
+            boot="wires",
         ),
+        Seen(
+            "source=gerror seconds=0.1",
+            ("CMDQ error (cons",),
+            "Meanwhile the queue stands still.",
+            machine="smmuv3-pasid",
+            features=WIRED,
+            boot="wires",
+        ),
+        Seen(
+            "source=gerror seconds=0.5",
+            ("unexpected global error reported (0x00000001)",),
+            "A queue that has stopped stands still meanwhile.",
+            ("no_smmu_warnings",),
+            features=PRI,
+            boot="errors",
+        ),
+    )
+    BARE = (
+        Bare("source=priq seconds=0.5", "ats", "a_page_request_interrupts", "The MSI of a page request comes later."),
     )
     LATER = True
 

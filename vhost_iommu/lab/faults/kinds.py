@@ -5,11 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import accesses, acknowledgements, ats, commands, interrupts, masters, queues, sockets, stalls
+from . import accesses, acknowledgements, ats, commands, interrupts, masters, queues, sockets, stalls, translations
 from .injection import Injection
 
 FAULTS: Mapping[str, type[Injection]] = {
     each.KIND: each
-    for module in (commands, accesses, interrupts, acknowledgements, queues, stalls, masters, ats, sockets)
+    for module in (
+        commands,
+        accesses,
+        translations,
+        interrupts,
+        acknowledgements,
+        queues,
+        stalls,
+        masters,
+        ats,
+        sockets,
+    )
     for each in module.KINDS
 }

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
-from ...smmu.seams import Aborts, Deliver, Order, Room, Seams, Socket, Verdict
+from ...layout import Layout
+from ...smmu.seams import Deliver, Order, Room, Seams, Socket, Verdict
 from ...smmu.transaction import Stall, Transaction
 from ...watch import Watches
 from .fault import Fault
@@ -26,9 +27,17 @@ log = logging.getLogger("vhost_iommu.lab")
 MOST_TOLD = 10
 
 #: The seams of an SMMU that an Injection may override.
-_SEAMS = ("gate", "memory", "acknowledge", "message", "wire", "room", "stalls", "socket")
+_SEAMS = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls", "socket")
 #: Of these, what an SMMU has from its making on, and keeps.
-_KEPT = ("memory", "socket")
+_KEPT = "socket"
+
+#: What the core does not do while one of these seams is set.
+_GIVEN_UP = {
+    ("gate", "message", "memory", "walk"): "commands are not consumed by the compiled core",
+    ("walk",): "the reference walks, and translates, in the compiled core's place",
+    ("translation",): "each transaction comes to the model before the compiled core translates it",
+    ("socket",): "its client is not served by the compiled pump",
+}
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,7 @@ class Lab:
         mine = self._begin("smmu", smmu, alone)
         self._seams[smmu] = seams
         self._set(seams, mine)
-        if seams.memory is not None:
-            names = ", ".join(each.KIND for each in mine if _overrides(each, "memory"))
-            log.warning("%s: the compiled core gives way to the reference, which meets %s", smmu, names)
-        elif seams.gate is not None or seams.message is not None:
-            log.warning("%s: commands are not consumed by the compiled core while faults may strike at them", smmu)
-        if seams.socket is not None:
-            log.warning("%s: its client is not served by the compiled pump, as faults strike at messages", smmu)
+        _say_what_is_given_up(smmu, mine)
         return seams
 
     def master(
@@ -80,15 +83,15 @@ class Lab:
         """What befalls the master of this name; ``stray`` has it make a transaction beside its work."""
         mine = self._begin("master", master, alone)
         self._strays[master] = stray
-        resets = [each for each in mine if _overrides(each, "on_reset")]
-        invalidations = [each for each in mine if _overrides(each, "invalidation")]
+        resets = [each for each in mine if each.asks("on_reset")]
+        invalidations = [each for each in mine if each.asks("invalidation")]
 
         def on_reset() -> None:
             for each in resets:
                 each.on_reset()
 
         ask = _first("invalidation", Verdict.EXECUTE)(invalidations) if invalidations else None
-        return Astray(self._rewrite(master, [each for each in mine if _overrides(each, "rewrite")]), on_reset, ask)
+        return Astray(self._rewrite(master, [each for each in mine if each.asks("rewrite")]), on_reset, ask)
 
     def socket(self, smmu: str) -> Socket | None:
         """What befalls the client of the function whose SMMU has this name; None: nothing."""
@@ -119,7 +122,7 @@ class Lab:
     def arm(self, fault: Fault) -> Injection:
         """Put one more fault to work while the machine runs; UsageError: it cannot begin then."""
         kind = FAULTS[fault.kind]
-        if kind.TARGET == "master" or any(getattr(kind, seam) is not getattr(Injection, seam) for seam in _KEPT):
+        if kind.TARGET == "master" or getattr(kind, _KEPT) is not getattr(Injection, _KEPT):
             raise UsageError(
                 f"{fault.kind} cannot begin while the machine runs; have it there from the machine's begin"
             )
@@ -130,6 +133,7 @@ class Lab:
             raise UsageError(f"{fault.kind}: 'smmu' is {fault.target!r}; it is one of {', '.join(self._seams)}")
         injection = kind(fault, self, name, **fault.parameters)
         self._begun.append((fault, injection))
+        _say_what_is_given_up(name, [injection])
         self._set_again(name)
         return injection
 
@@ -156,9 +160,9 @@ class Lab:
         seams = self._seams[smmu]
         mine = [each for _, each in self._begun if each.name == smmu and not each.over and each not in self._gone]
         for seam in _SEAMS:
-            if seam not in _KEPT and not any(_overrides(each, seam) for each in mine):
+            if seam != _KEPT and not any(each.asks(seam) for each in mine):
                 setattr(seams, seam, None)
-        self._set(seams, [each for each in mine if not any(_overrides(each, seam) for seam in _KEPT)])
+        self._set(seams, [each for each in mine if not each.asks(_KEPT)])
 
     def _begin(self, target: str, name: str, alone: bool) -> list[Injection]:
         begun = []
@@ -173,7 +177,7 @@ class Lab:
 
     def _set(self, seams: Seams, mine: Sequence[Injection]) -> None:
         for seam in _SEAMS:
-            asked = [each for each in mine if _overrides(each, seam)]
+            asked = [each for each in mine if each.asks(seam)]
             if asked:
                 setattr(seams, seam, self._until_over(seams, seam, asked))
 
@@ -183,7 +187,7 @@ class Lab:
 
         def ask(*what: Any) -> Any:
             answer = composed(*what)
-            if seam not in _KEPT and getattr(seams, seam) is ask and all(each.over for each in asked):
+            if seam != _KEPT and getattr(seams, seam) is ask and all(each.over for each in asked):
                 setattr(seams, seam, None)
             return answer
 
@@ -203,6 +207,15 @@ class Lab:
     def error(self, smmu: str, error: str) -> None:
         self._seams[smmu].raise_error(error)
 
+    def may_raise(self, smmu: str, error: str) -> bool:
+        return self._seams[smmu].may_raise(error)
+
+    def execute(self, smmu: str, command: Layout) -> None:
+        self._seams[smmu].execute(command)
+
+    def refuses(self, smmu: str, command: Layout) -> bool:
+        return self._seams[smmu].refuses(command)
+
     def proceed(self, smmu: str) -> None:
         self._seams[smmu].proceed()
 
@@ -210,8 +223,11 @@ class Lab:
         return self._strays[master](transaction)
 
 
-def _overrides(injection: Injection, seam: str) -> bool:
-    return getattr(type(injection), seam) is not getattr(Injection, seam)
+def _say_what_is_given_up(smmu: str, mine: Sequence[Injection]) -> None:
+    for seams, what in _GIVEN_UP.items():
+        strike = ", ".join(dict.fromkeys(each.KIND for each in mine if any(map(each.asks, seams))))
+        if strike:
+            log.warning("%s: %s while this may strike: %s", smmu, what, strike)
 
 
 def _first(seam: str, otherwise: Any) -> Callable[[Sequence[Injection]], Callable[..., Any]]:
@@ -227,18 +243,21 @@ def _first(seam: str, otherwise: Any) -> Callable[[Sequence[Injection]], Callabl
     return composed
 
 
-def _memory(asked: Sequence[Injection]) -> Aborts:
-    def aborts(kind: str, pa: int) -> bool:
-        found = [each.memory(kind, pa) for each in asked]  # each counts its own chances
-        return True in found
+def _any(seam: str) -> Callable[[Sequence[Injection]], Callable[..., bool]]:
+    """Each is asked, and so counts its own chances."""
 
-    return aborts
+    def composed(asked: Sequence[Injection]) -> Callable[..., bool]:
+        def ask(*what: Any) -> bool:
+            return True in [getattr(each, seam)(*what) for each in asked]
+
+        return ask
+
+    return composed
 
 
 def _room(asked: Sequence[Injection]) -> Room:
     def room(queue: str) -> bool:
-        found = [each.room(queue) for each in asked]
-        return False not in found
+        return False not in [each.room(queue) for each in asked]
 
     return room
 
@@ -260,7 +279,9 @@ def _socket(asked: Sequence[Injection]) -> Socket:
 
 _COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
     "gate": _first("gate", Verdict.EXECUTE),
-    "memory": _memory,
+    "memory": _any("memory"),
+    "walk": _any("walk"),
+    "translation": _any("translation"),
     "acknowledge": _first("acknowledge", None),
     "message": _first("message", Verdict.EXECUTE),
     "wire": _first("wire", Verdict.EXECUTE),

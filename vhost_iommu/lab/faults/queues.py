@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .injection import Injection, Seen
+from .injection import Bare, Injection, Seen
 
 
 @dataclass
@@ -28,4 +28,24 @@ class FullEventQueue(Injection):
         return not (queue == "eventq" and self.strikes("a record found no room in the event queue"))
 
 
-KINDS = (FullEventQueue,)
+@dataclass
+class FullPageRequestQueue(Injection):
+    """The page request queue has no room for a request: it overflows, and the endpoint is answered Success."""
+
+    KIND = "full-page-request-queue"
+    SECTION = "8.1"
+    BARE = (
+        Bare(
+            "",
+            "ats",
+            "a_page_request_is_answered_by_a_page",
+            "The request is answered Success and made again, which PRIQ_PROD.OVFLG lets nobody see.",
+            passes=False,
+        ),
+    )
+
+    def room(self, queue: str) -> bool:
+        return not (queue == "priq" and self.strikes("a request found no room in the page request queue"))
+
+
+KINDS = (FullEventQueue, FullPageRequestQueue)

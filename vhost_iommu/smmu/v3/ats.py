@@ -70,6 +70,9 @@ class Ats(Sealed):
 
     def request(self, r: AtsRequest) -> AtsCompletion:
         completion = AtsCompletion()
+        if self.reports.failed:
+            completion.status = AtsStatus.CA
+            return completion
         if not self.registers[CR0ACK].SMMUEN:
             return self._refused(r, completion)
         ste = self.configuration.valid_ste(r.sid, r.ssid)

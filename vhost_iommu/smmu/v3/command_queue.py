@@ -82,7 +82,8 @@ class CommandQueue(Sealed):
 
     def running(self) -> bool:
         """Whether commands are consumed as they come."""
-        return bool(self.registers[CR0ACK].CMDQEN) and not self.reports.error_active(GERROR.CMDQ_ERR.mask)
+        stopped = self.reports.failed or self.reports.error_active(GERROR.CMDQ_ERR.mask)
+        return bool(self.registers[CR0ACK].CMDQEN) and not stopped
 
     def may_sync(self) -> bool:
         """Whether nothing holds up a CMD_SYNC but what it waits for itself."""
@@ -117,7 +118,7 @@ class CommandQueue(Sealed):
             if not self.ready():
                 return False
             gate = self.seams.gate
-            alone = gate is not None or bool(self.execution.stalls.resumed)
+            alone = not self.seams.closed or bool(self.execution.stalls.resumed)
             if self.compiled is not None and not alone:
                 done = self._consume_compiled(self.compiled, ring, left)
                 left -= done

@@ -49,8 +49,8 @@ class CdFault:
 #: log2 of the CDs in a leaf of a two-level table; any other format is linear.
 _CD_LEAF_BITS: dict[int, int] = {S1Fmt.TWO_LEVEL_4K: 6, S1Fmt.TWO_LEVEL_64K: 10}
 
-#: Reads through stage 2 for a CD fetch: (context, ipa, size) → data, a fault, or the PA that aborted.
-ReadIpa = Callable[["Context", int, int], "bytes | Fault | int"]
+#: Reads through stage 2 for a CD fetch: (context, ipa, size, "CD" or "L1CD") → data, a fault, or the PA that aborted.
+ReadIpa = Callable[["Context", int, int, str], "bytes | Fault | int"]
 
 #: Makes an event of the given kind for the transaction that is being looked up.
 _Maker = Callable[..., events.Event]
@@ -548,14 +548,11 @@ class Configuration(Sealed):
     def _fetch_cd(self, context: Context, at: int, size: int, event: _Maker) -> bytes | Refusal | CdFault:
         """``size`` bytes of a CD table, through stage 2 where there is one."""
         self.accesses += 1
+        kind = "CD" if size == CD.size else "L1CD"
         if context.stage2 is None:
-            data = (
-                None
-                if at >> self.validity.output_bits
-                else fetch(self.memory, "CD" if size == CD.size else "L1CD", at, size)
-            )
+            data = None if at >> self.validity.output_bits else fetch(self.memory, kind, at, size)
             return self._not_fetched(events.F_CD_FETCH, at, event) if data is None else data
-        found = self._read_ipa(context, at, size)
+        found = self._read_ipa(context, at, size, kind)
         if isinstance(found, bytes):
             return found
         if isinstance(found, Fault):

@@ -51,6 +51,16 @@ _PRI_CODES: dict[int, PrgResponse] = {
 _TG_BITS = (0, 12, 14, 16)
 
 
+class _Nothing:
+    """Has all parts and does all that it is told, without an effect."""
+
+    def __getattr__(self, name: str) -> _Nothing:
+        return self
+
+    def __call__(self, *given: object, **named: object) -> _Nothing:
+        return self
+
+
 @declared
 class Execution(Sealed):
     """Carries out the commands of one SMMU. ``execute`` is also the door for a test that has a command but no queue."""
@@ -96,6 +106,12 @@ class Execution(Sealed):
         if typed.raw & _SSEC and any(f.name == "SSec" for f in kind.fields):
             return ILL
         return handler(typed)
+
+    def refusal(self, command: commands.Command) -> CommandError:
+        """What would become of an invalidation, found out where there is nothing to invalidate."""
+        nothing: Any = _Nothing()
+        over_nothing = (nothing,) * 5
+        return Execution(self.registers, self.validity, *over_nothing, None, None).execute(command)
 
     def catch_up(self) -> None:
         """Carry out what is kept for the model."""

@@ -37,7 +37,7 @@ from ..inspection import (
     runs,
 )
 from ..queue import Ring
-from ..seams import Seams
+from ..seams import DESCRIPTOR, Seams
 from ..stages import Output
 from ..transaction import Answer, Outcome, Transaction
 from ..walk import Access, Fault, FaultKind, LongTable, Mapping
@@ -148,7 +148,7 @@ class _Twin:
         ids = {name: state.registers[name] for name in IDS if name in state.registers}
         self.smmu = Smmu(
             self, id_registers=ids, name=state.name, tlb_entries=state.tlb_capacity, pure=True,
-            seams=Seams(memory=self._aborts),
+            seams=Seams(memory=self._aborts, walk=self._aborts),
         )  # fmt: skip
         smmu = self.smmu
         smmu.registers.restore(state.registers)
@@ -156,7 +156,7 @@ class _Twin:
         self.configuration = _Configuration(self._walked, smmu.registers, smmu.validity, around, smmu.stages.read_ipa)
         self.transactions = Transactions(
             state.name, smmu.registers, smmu.validity, self.configuration, smmu.stages, smmu.reports, smmu.enables,
-            smmu.stalls, smmu.ats, Counters(), smmu.watch,
+            smmu.stalls, smmu.ats, Counters(), smmu.watch, smmu.seams,
         )  # fmt: skip
         if caches:
             for each in state.structures:
@@ -433,7 +433,7 @@ class Inspected:
         def read(address: int, size: int) -> bytes | Fault | None:
             if space.stage == 2 or context.stage2 is None:
                 return self._reader.read(address & (1 << context.output_bits) - 1, size)
-            found = self._smmu.stages.read_ipa(context, address, size)
+            found = self._smmu.stages.read_ipa(context, address, size, DESCRIPTOR)
             return None if isinstance(found, int) else found
 
         try:

@@ -33,6 +33,7 @@ from .identity import register_file
 from .pmcg import SOURCE, CounterGroup, Later
 from .pri import PriQueue
 from .prompt import Prompt
+from .provoked import Provoked
 from .registers import (
     CMDQ_BASE,
     CMDQ_CONS,
@@ -146,7 +147,7 @@ class Smmu(Sealed):
         )  # fmt: skip
         self.pri = PriQueue(
             registers, validity, around(memory, "PRI"), self.configuration, self.reports, self.ats, self.endpoints,
-            counters,
+            counters, seams,
         )  # fmt: skip
         self.execution = Execution(
             registers, validity, self.configuration, self.stages, self.stalls, self.ats, self.pri, core, compiled
@@ -157,7 +158,7 @@ class Smmu(Sealed):
         )  # fmt: skip
         self.transactions = Transactions(
             name, registers, validity, self.configuration, self.stages, self.reports, self.enables, self.stalls,
-            self.ats, counters, watch,
+            self.ats, counters, watch, seams,
         )  # fmt: skip
         self.ledger = Ledger(counters, self.configuration, core)
         self.counter_group = CounterGroup(name, registers[IDR0], self.ledger, self.reports, self.lock, clock, later)
@@ -165,38 +166,26 @@ class Smmu(Sealed):
         registers.attach(self.enables)
         registers.attach(self)
         self._compiled = compiled
-        if core is not None:
-            registers.watch(PARAMETERS, self._parameters_changed)
-        seams.bind(self)
+        registers.watch(PARAMETERS, self._parameters_changed)
+        seams.bind(
+            Provoked(
+                self.lock, registers, self.prompt, self.stages, self.reports, self.stalls, self.execution,
+                self.consume_commands, self._parameters_changed,
+            )
+        )  # fmt: skip
         watch.bind(Standing(registers, self.configuration, self.stages, core), self.lock)
-        for part in (*vars(self).values(), self):
-            if isinstance(part, Sealed):
-                part.seal()
-
-    # -- for who sets a seam ---------------------------------------------------------------------------------
-
-    def seams_changed(self) -> None:
-        """What the core carries out comes to the command queue again, which arms the doorbell when it may."""
-        with self.lock:
-            self.prompt.disarm()
-
-    def proceed(self) -> None:
-        with self.lock:
-            self.consume_commands()
-
-    def raise_error(self, error: str) -> None:
-        self.reports.raise_error(GERROR.field_named(error).mask)
+        self.seal()
 
     def _parameters_changed(self) -> None:
         """Tell the core; returns when no request of masters is under way that began before."""
-        assert self.core is not None
-        assert self._compiled is not None
+        if self.core is None or self._compiled is None:
+            return
         raw = self.registers.raw
         self._compiled.set_registers(idr0=raw(IDR0), idr3=raw(IDR3), idr5=raw(IDR5), cr2=raw(CR2))
         self.core.set_parameters(
             output_bits=self.validity.output_bits,
-            enabled=bool(raw(CR0ACK) & CR0ACK.SMMUEN.mask),
-            aborts=bool(self.enables.gbpa().ABORT),
+            enabled=bool(raw(CR0ACK) & CR0ACK.SMMUEN.mask) and not self.reports.failed,
+            aborts=bool(self.enables.gbpa().ABORT) or self.reports.failed,
         )
 
     @property
@@ -235,9 +224,9 @@ class Smmu(Sealed):
     def reset(self) -> None:
         """Registers take their reset values and the caches are empty, as after power-on."""
         with self.lock:
+            self.reports.reset()
             self.registers.reset()
             self.enables.reset()
-            self.reports.reset()
             self.configuration.invalidate_all()
             self.tlb.clear()
             self.tlb2.clear()

@@ -14,7 +14,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ..ats import Endpoint, PageRequest, PageResponse, PrgResponse
 from ..queue import Ring
-from ..seams import Sealed
+from ..seams import Sealed, Seams
 from . import events
 from .ats import Ats
 from .configuration import Configuration, Refusal
@@ -49,6 +49,7 @@ class PriQueue(Sealed):
         ats: Ats,
         endpoints: Mapping[int, Endpoint],
         counters: Counters,
+        seams: Seams,
     ) -> None:
         self.registers = registers
         self.validity = validity
@@ -58,6 +59,7 @@ class PriQueue(Sealed):
         self.ats = ats
         self.endpoints = endpoints
         self.counters = counters
+        self.seams = seams
 
     def ring(self) -> Ring:
         base = self.registers[PRIQ_BASE]
@@ -74,6 +76,8 @@ class PriQueue(Sealed):
         """Take a page request or a stop marker."""
         registers = self.registers
         self.counters.page_requests += 1
+        if self.reports.failed:
+            return
         if not registers[IDR1].SSIDSIZE:
             request = replace(request, ssid=None)
         if not self.enabled or self.reports.error_active(GERROR.PRIQ_ABT_ERR.mask):
@@ -82,7 +86,8 @@ class PriQueue(Sealed):
         ring = self.ring()
         prod, cons = registers[PRIQ_PROD], registers[PRIQ_CONS]
         overflowed = prod.OVFLG != cons.OVACKFLG
-        if overflowed or ring.full(prod.WR, cons.RD):
+        crowded = self.seams.room is not None and not self.seams.room("priq")
+        if overflowed or crowded or ring.full(prod.WR, cons.RD):
             if not overflowed:
                 registers[PRIQ_PROD] = prod.replace(OVFLG=prod.OVFLG ^ 1)
             if request.last and not request.stop_marker:

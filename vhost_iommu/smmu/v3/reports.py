@@ -42,7 +42,7 @@ from .validity import Validity
 class Reports(Sealed):
     """The event queue, global errors and interrupts of one SMMU."""
 
-    OPEN = frozenset({"_epoch"})
+    OPEN = frozenset({"_epoch", "failed"})
 
     def __init__(
         self,
@@ -70,11 +70,13 @@ class Reports(Sealed):
         #: MSIs that were sent and have neither been written nor aborted yet, by source.
         self.unanswered: Counter[str] = Counter()
         self._epoch = 0  #: counts resets
+        self.failed = False  #: service failure mode (§12.3)
 
     def reset(self) -> None:
         """What was sent before is nobody's any more."""
         self._epoch += 1
         self.unanswered.clear()
+        self.failed = False
 
     # -- events (§7.2, §7.4) ---------------------------------------------------------------------------------
 
@@ -86,12 +88,14 @@ class Reports(Sealed):
     def writable(self) -> bool:
         """Whether a record can be written now (§7.2.1)."""
         registers = self.registers
-        if not registers[CR0ACK].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
+        if self.failed or not registers[CR0ACK].EVENTQEN or self.error_active(GERROR.EVENTQ_ABT_ERR.mask):
             return False
         return not self.ring().full(registers.raw(EVENTQ_PROD), registers.raw(EVENTQ_CONS))
 
     def write(self, event: Layout, *, stalls: bool = False) -> None:
         """Put ``event`` into the queue, or lose it (§7.2.1, §7.4); ``stalls``: of a stall, which is never lost."""
+        if self.failed:
+            return
         self.counters.event_made(event)
         number = self.watch.begin() if self.watch.on else None
         kept = self._put(event, stalls)

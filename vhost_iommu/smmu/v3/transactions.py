@@ -12,7 +12,7 @@ from ...register_file import RegisterFile
 from ...watch import Watch
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
-from ..seams import Sealed, declared
+from ..seams import Sealed, Seams, declared
 from ..stages import Stages
 from ..transaction import Answer, Begun, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
@@ -58,6 +58,7 @@ class Transactions(Sealed):
         ats: Ats,
         counters: Counters,
         watch: Watch,
+        seams: Seams,
     ) -> None:
         self.name = name
         self.registers = registers
@@ -70,6 +71,7 @@ class Transactions(Sealed):
         self.ats = ats
         self.counters = counters
         self.watch = watch
+        self.seams = seams
 
     def translate(self, transaction: Transaction, begun: Begun | None = None) -> Answer:
         """Translate page by page up to the first fault, and record what is to be recorded.
@@ -100,6 +102,9 @@ class Transactions(Sealed):
         registers = self.registers
         if begun is None or not begun.counted:
             self.counters.transactions_made += 1
+        if self.reports.failed:
+            answer.outcome = Outcome.ABORT
+            return answer
         if t.translated:
             self.counters.ats_translated += 1
             if t.ssid is None or not registers[IDR3].PASIDTT:
@@ -118,13 +123,22 @@ class Transactions(Sealed):
                 answer.memory.append(self._bypass_memory(t))
                 answer.mpam = self.enables.bypass_mpam
             return answer
+        if self._conflict("F_CFG_CONFLICT", t):
+            return self._refused(Refusal(events.record(events.F_CFG_CONFLICT, t.sid, t.ssid)), answer)
         context = self._context(t, begun)
         if isinstance(context, Refusal):
             return self._refused(context, answer)
         if isinstance(context, CdFault):
             self._fault_of(context.context, t, t.iova, context.fault, answer)
             return answer
+        if (context.stage1 or context.stage2) and self._conflict("F_TLB_CONFLICT", t):
+            stage, ipa = (1, 0) if context.stage1 else (2, t.iova)
+            self._fault_of(context, t, t.iova, Fault(FaultKind.TLB_CONFLICT, stage=stage, ipa=ipa), answer)
+            return answer
         return self._pages(context, t, begun, answer)
+
+    def _conflict(self, event: str, t: Transaction) -> bool:
+        return self.seams.translation is not None and self.seams.translation(event, t)
 
     def _context(self, t: Transaction, begun: Begun | None) -> Context | Refusal | CdFault:
         """The context of ``t``, which requests find by themselves from now on if this one did not."""

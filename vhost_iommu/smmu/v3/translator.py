@@ -9,8 +9,9 @@ from ... import _core
 from ...memory import Memory, MemoryLike
 from ...register_file import RegisterFile
 from ...watch import Watch
+from ..handover import SharedStages
 from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
-from ..seams import Seams, refuse_replaced
+from ..seams import DESCRIPTOR, Seams, refuse_replaced
 from ..stages import PlainStages, Stages
 from ..tlb import Tlb
 from .command_queue import CommandQueue
@@ -52,20 +53,21 @@ def choose(
     pure: bool | None,
     watch: Watch,
 ) -> Translator:
-    """The core, if it is wanted, nothing is strict, no seam of memory is set, and it can reach ``memory`` by itself."""
+    """The core, if it is wanted, nothing is strict, and it can reach ``memory`` by itself."""
     door = _core.chosen() if pure is None else None if pure else _core.built()
-    if door is None or any(strict) or seams.memory is not None or type(memory) is not Memory:
-        level = registers[IDR3].BBML if strict.tlb_conflicts else None
-        stages = PlainStages(seams.around(memory, "descriptor"), counters, tlb_entries, watch, conflict_level=level)
+    structures = seams.around(memory, "STE")
+    level = registers[IDR3].BBML if strict.tlb_conflicts else None
+    plain = PlainStages(seams.around(memory, DESCRIPTOR), counters, tlb_entries, watch, conflict_level=level)
+    if door is None or any(strict) or type(memory) is not Memory:
         lookup = StrictConfiguration if strict.configuration_conflicts else Configuration
-        configuration = lookup(registers, validity, seams.around(memory, "STE"), stages.read_ipa, watch=watch)
-        return Translator(None, None, stages, configuration)
+        return Translator(None, None, plain, lookup(registers, validity, structures, plain.read_ipa, watch=watch))
     refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb)
     core = door.Core(tlb_entries, CONTEXTS)
-    native = NativeStages(core)
-    configuration = Configuration(registers, validity, memory, native.read_ipa, NativePublished(core), watch)
+    published = NativePublished(core)
+    stages = SharedStages(NativeStages(core), plain, published, seams)
+    configuration = Configuration(registers, validity, structures, stages.read_ipa, published, watch)
     memory.watch(lambda windows: core.set_windows(windows_of(windows)))
     compiled = door.Commands(core)
     counters.core = lambda: CoreCounts(*core.counts())
     counters.executed_compiled = compiled.counts
-    return Translator(core, compiled, native, configuration)
+    return Translator(core, compiled, stages, configuration)
