@@ -37,7 +37,7 @@ def boots() -> dict[str, list[tuple[Fault, Seen]]]:
     for kind, declared in FAULTS.items():
         for seen in declared.LINUX:
             fault = f"{kind} {seen.fault}".strip()
-            found.setdefault(seen.boot or fault, []).append((Fault.parse(fault), seen))
+            found.setdefault(f"{seen.boot or fault} on {seen.machine}", []).append((Fault.parse(fault), seen))
     return found
 
 
