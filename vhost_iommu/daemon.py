@@ -195,9 +195,12 @@ class Daemon:
             talk.event(name, data)
             self._talks.wake()
 
-        bench = MachineBench(self.machine, _now, self._end)
-        talk = Conversation(Control(bench, tell), __version__)
+        talk = Conversation(self.control(tell), __version__)
         return talk
+
+    def control(self, tell: Callable[[str, Any], None] = lambda name, data: None) -> Control:
+        """The commands that can be asked of the machine; ``tell`` is told what they have watched."""
+        return Control(MachineBench(self.machine, _now, self._end), tell)
 
     def _end(self) -> None:
         self.ended = True

@@ -318,7 +318,8 @@ def control() -> str:
         page.add(f"### {name}", "", _escape(each.about))
         if each.arguments:
             rows3 = [
-                (f"`{a.name}`", _escape(a.expected), "" if a.needed else _default(a.default)) for a in each.arguments
+                (f"`{a.name}`", _escape(a.expected), "needed" if a.needed else _default(a.default))
+                for a in each.arguments
             ]
             page.table(["argument", "", "default"], rows3)
         page.add(f"Answers {_answer(each.answers, answers)}." + (" Of a dump too." if name in QUERIES else ""))
@@ -332,7 +333,7 @@ def control() -> str:
             f"### {kind.__name__}", *(["", _escape(about)] if about and not about.startswith(kind.__name__) else [])
         )
         hints = get_type_hints(kind)
-        names = [each.name for each in fields(kind)] if is_dataclass(kind) else list(kind._fields)
+        names = [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else list(kind._fields)
         page.table(["key", ""], [(f"`{name}`", _answer(hints[name], answers)) for name in names])
     return page.text().replace("``", "`")
 
@@ -347,6 +348,8 @@ def _answer(kind: Any, answers: dict[str, type[Any]]) -> str:
     null = " or null" if NoneType in get_args(kind) else ""
     if kind is NoneType:
         return "null"
+    if origin is tuple and ... not in get_args(kind):
+        return f"a list: {', '.join(_answer(each, answers) for each in get_args(kind))}"
     if origin is tuple:
         return f"a list of {_answer(inner[0], answers)}"
     if origin is not None and issubclass(origin, Mapping):
@@ -358,7 +361,7 @@ def _answer(kind: Any, answers: dict[str, type[Any]]) -> str:
     if is_dataclass(kind) or hasattr(kind, "_fields"):
         answers.setdefault(kind.__name__, kind)
         return _link(kind)
-    return {int: "a number", float: "a number", str: "a string", bool: "true or false"}[kind]
+    return {int: "a number", float: "a number", str: "a string", bool: "true or false"}.get(kind, "an object")
 
 
 def stale(folder: Path) -> list[Path]:

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import need_kernel
-from vhost_iommu import cli
+from vhost_iommu import boot, cli
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.finding import find
+from vhost_iommu.smmu.v3.structures import STE
 
 pytestmark = pytest.mark.usefixtures("assets")
 
@@ -130,3 +131,23 @@ def test_a_guest_that_works_is_looked_into_and_ended(assets: Assets, capsys: pyt
         out, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 130
         assert json.loads(out)["verdict"] == "interrupted"
+
+
+def test_a_live_guest_is_asked_of_and_leaves_a_dump_where_a_test_fails(
+    assets: Assets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_kernel(assets, "6.12")
+
+    def fails() -> None:
+        with boot("smmuv3-linux", kernel="6.12", keep=tmp_path) as guest:
+            (stream,) = [each for each in guest.ask("query-streams").streams if each.does == "stage 1"]
+            assert isinstance(stream.structure, STE)
+            assert stream.sid == 0x100
+            context = guest.ask("query-context", stream=0x100)
+            (space,) = guest.ask("query-spaces", stream=0x100)
+            assert context.stage1.halves[0].table.base == space.base
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert "stream 0x100 (disk0) stage 1" in said(capsys, "show", tmp_path)

@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from qemu.qmp import ExecuteError, QMPClient
 from vhost_iommu.config import load_machine
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.lab.control import QUERIES
+from vhost_iommu.lab.conversation import MOST_WAITING, Conversation
 from vhost_iommu.server import MOST_TALKS
 from vhost_iommu.smmu.v3.registers import IDR0
 
@@ -229,6 +230,33 @@ def test_who_does_not_read_is_not_heard_and_keeps_nobody_waiting(socket_path: Pa
             while True:
                 deaf.send(request)
         ask(socket_path, ("query-status", {}))
+
+
+def test_who_asks_much_at_once_is_answered_as_it_reads() -> None:
+    class Costly:
+        asked = 0
+
+        def execute(self, name: str, arguments: Mapping[str, Any]) -> str:
+            self.asked += 1
+            return "x" * MOST_WAITING
+
+        def close(self) -> None: ...
+
+    costly = Costly()
+    talk = Conversation(costly, "1.2.3")
+    talk.feed(b'{"execute":"qmp_capabilities"}' + b'{"execute":"a"}' * 100)
+    assert costly.asked == 1
+    assert not talk.ready
+    talk.out.clear()
+    assert not talk.ready
+    talk.gather()
+    assert costly.asked == 2
+    for _ in range(98):
+        talk.out.clear()
+        talk.gather()
+    assert costly.asked == 100
+    talk.out.clear()
+    assert talk.ready
 
 
 def test_of_many_clients_the_one_that_is_silent_longest_is_left(socket_path: Path) -> None:

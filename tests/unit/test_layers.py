@@ -41,7 +41,7 @@ PARTS: dict[str, set[str]] = {
         "smmu.transaction",
         "watch",
     },
-    "lab": {"errors", "layout", "smmu.inspection", "smmu.seams", "smmu.transaction", "watch"},
+    "lab": {"errors", "layout", "smmu.context", "smmu.inspection", "smmu.seams", "smmu.transaction", "watch"},
     "bench": {"errors", "lab", "machine", "memory", "models", "smmu.inspection", "watch"},
     "models": {"smmu", "smmu.v3"},
     "config": {"errors", "lab", "models", "smmu.model"},

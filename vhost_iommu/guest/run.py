@@ -321,7 +321,7 @@ class GuestRun:
         """Keep the machine as it is when something has gone wrong, its CPUs standing still; where that cannot be, it is
         told and no more.
         """
-        if made.served is None:
+        if made.served is None or not running.running:
             return
         stopped = running.monitor.execute("stop", _PAUSE)
         try:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 
 from ..errors import UsageError
 from ..layout import Layout
+from ..smmu.context import Context
 from ..smmu.inspection import (
     MOST_RUNS,
     AddressSpace,
@@ -292,6 +293,13 @@ class Queries:
     def query_substreams(self, stream: int, instance: str | None = None, first: int = 0, limit: int = 64) -> Streams:
         """Likewise the substreams of a stream (its CDs); ``sid`` of each is the SubstreamID."""
         return self._inspection(instance).substreams(stream, first, min(limit, MOST))
+
+    @command
+    def query_context(self, stream: int, substream: int | None = None, instance: str | None = None) -> Context | None:
+        """All that translating takes of a stream or substream: tables, regime, tags, how faults end; null where its
+        structures in memory make none.
+        """
+        return self._inspection(instance).context(stream, substream)
 
     @command
     def query_spaces(

@@ -49,6 +49,7 @@ class Conversation:
         self._negotiated = False
         self._events: deque[tuple[float, str, Any]] = deque()
         self._lost = 0
+        self._asked: deque[bytes | str] = deque()
         self.out = bytearray()
         self.over = False
         major, minor, micro = version.split(".")
@@ -58,13 +59,21 @@ class Conversation:
     @property
     def ready(self) -> bool:
         """Whether it has read enough of what it was told to be heard again."""
+        return not self._asked and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
         return not self.over and len(self.out) < MOST_WAITING
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent."""
-        for found in self._objects.feed(data):
-            if self.over:
-                return
+        self._asked += self._objects.feed(data)
+        self._answer()
+
+    def _answer(self) -> None:
+        """What was asked, as far as the client reads the answers."""
+        while self._asked and self._has_room:
+            found = self._asked.popleft()
             if isinstance(found, str):
                 self._fail(None, "GenericError", found)
                 self.over = True  # what follows cannot be told apart
@@ -79,8 +88,9 @@ class Conversation:
             self._lost += 1
 
     def gather(self) -> None:
-        """Put into ``out`` what there is to tell and the client has room for."""
-        while self._events and self.ready:
+        """Put into ``out`` what there is to tell and to answer, as far as the client reads it."""
+        self._answer()
+        while self._events and self._has_room:
             self._tell(*self._events.popleft())
             if not self._events and self._lost:
                 lost, self._lost = self._lost, 0

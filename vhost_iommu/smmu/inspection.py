@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..layout import Layout
+from .context import Context
 from .tlb import Space
 from .transaction import Transaction
 from .walk import Descriptors, Fault, FaultKind, LongTable, Table
@@ -222,6 +223,9 @@ class Inspection(Protocol):
 
     def substreams(self, sid: int, first: int, limit: int) -> Streams:
         """Likewise a stream's; ``sid`` of each is the SubstreamID."""
+
+    def context(self, sid: int, ssid: int | None) -> Context | None:
+        """All that translating takes, as the structures in memory have it; None: they have none."""
 
     def spaces(self, sid: int, ssid: int | None) -> tuple[AddressSpace, ...]:
         """The stages of a stream; none where it is bypassed or cannot be used."""

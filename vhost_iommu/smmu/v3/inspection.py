@@ -396,13 +396,13 @@ class Inspected:
 
     # -- tables ----------------------------------------------------------------------------------------------
 
-    def _context(self, sid: int, ssid: int | None) -> Context | None:
+    def context(self, sid: int, ssid: int | None) -> Context | None:
         _, found = self._looked_up(lambda: self._smmu.configuration.lookup(sid, ssid))
         self._smmu.configuration.invalidate_all()
         return found if isinstance(found, Context) else None
 
     def spaces(self, sid: int, ssid: int | None) -> tuple[AddressSpace, ...]:
-        context = self._context(sid, ssid) if self.enabled else None
+        context = self.context(sid, ssid) if self.enabled else None
         if context is None:
             return ()
         found = []
@@ -419,7 +419,7 @@ class Inspected:
         return tuple(found)
 
     def tables(self, space: AddressSpace, first: int, limit: int) -> Runs:
-        context = self._context(space.sid, space.ssid)
+        context = self.context(space.sid, space.ssid)
         if context is None:
             return Runs((), None)
         if space.stage == 2:
