@@ -177,10 +177,7 @@ class GlobalError(Injection):
     LINUX = (
         Seen(
             "error=EVENTQ_ABT_ERR after=60",
-            (
-                "(0x00000004)",
-                "EVTQ write aborted -- events may have been lost",
-            ),
+            ("EVTQ write aborted -- events may have been lost",),
             "It is acknowledged, and all goes on.",
             ("no_smmu_warnings",),
             features=PRI,
@@ -188,10 +185,7 @@ class GlobalError(Injection):
         ),
         Seen(
             "error=PRIQ_ABT_ERR after=70",
-            (
-                "(0x00000008)",
-                "PRIQ write aborted -- events may have been lost",
-            ),
+            ("PRIQ write aborted -- events may have been lost",),
             "Likewise.",
             ("no_smmu_warnings",),
             features=PRI,
@@ -199,10 +193,7 @@ class GlobalError(Injection):
         ),
         Seen(
             "error=MSI_CMDQ_ABT_ERR after=80",
-            (
-                "(0x00000010)",
-                "CMDQ MSI write aborted",
-            ),
+            ("CMDQ MSI write aborted",),
             "Likewise.",
             ("no_smmu_warnings",),
             features=PRI,
@@ -210,10 +201,7 @@ class GlobalError(Injection):
         ),
         Seen(
             "error=MSI_EVENTQ_ABT_ERR after=90",
-            (
-                "(0x00000020)",
-                "EVTQ MSI write aborted",
-            ),
+            ("EVTQ MSI write aborted",),
             "Likewise.",
             ("no_smmu_warnings",),
             features=PRI,
@@ -222,37 +210,15 @@ class GlobalError(Injection):
         Seen(
             "error=MSI_GERROR_ABT_ERR after=100",
             ("GERROR MSI write aborted",),
-            "It raises no interrupt, and is told with the next error.",
+            "It raises no interrupt, and is told with another error.",
             ("no_smmu_warnings",),
             features=PRI,
             boot="errors",
         ),
         Seen(
             "error=MSI_PRIQ_ABT_ERR after=110",
-            (
-                "(0x000000c0)",
-                "PRIQ MSI write aborted",
-            ),
+            ("PRIQ MSI write aborted",),
             "Likewise.",
-            ("no_smmu_warnings",),
-            features=PRI,
-            boot="errors",
-        ),
-        Seen(
-            "error=EVENTQ_ABT_ERR after=130",
-            ("EVTQ write aborted -- events may have been lost",),
-            "Its interrupt is lost, see `lose-interrupt`.",
-            ("no_smmu_warnings",),
-            features=PRI,
-            boot="errors",
-        ),
-        Seen(
-            "error=MSI_CMDQ_ABT_ERR after=150",
-            (
-                "(0x00000014)",
-                "CMDQ MSI write aborted",
-            ),
-            "Its interrupt tells of both.",
             ("no_smmu_warnings",),
             features=PRI,
             boot="errors",
@@ -272,6 +238,21 @@ class GlobalError(Injection):
             machine="smmuv3-pasid",
             features=WIRED,
             boot="wires",
+        ),
+        Seen(
+            "error=EVENTQ_ABT_ERR after=10",
+            ("EVTQ write aborted -- events may have been lost",),
+            "Its interrupt is lost, see `lose-interrupt`.",
+            machine="smmuv3-pasid",
+            boot="conflicts",
+        ),
+        Seen(
+            "error=CMDQ_ERR after=14",
+            (": No error",),
+            "The driver finds no error in CMDQ_CONS, and does nothing but acknowledge it. Its interrupt tells of both.",
+            ("no_other_warnings",),
+            machine="smmuv3-pasid",
+            boot="conflicts",
         ),
         Seen(
             "error=SFM_ERR after=40",

@@ -49,12 +49,11 @@ class LoseInterrupt(Injection):
             boot="wires",
         ),
         Seen(
-            "source=gerror after=8",
-            ("unexpected global error reported (0x00000014)",),
+            "source=gerror",
+            ("unexpected global error reported (0x00000005)",),
             "The error is told with the next one.",
-            ("no_smmu_warnings",),
-            features=PRI,
-            boot="errors",
+            machine="smmuv3-pasid",
+            boot="conflicts",
         ),
         Seen(
             "source=gerror",
@@ -111,7 +110,7 @@ class LateInterrupt(Injection):
         ),
         Seen(
             "source=gerror seconds=0.5",
-            ("unexpected global error reported (0x00000001)",),
+            ("CMDQ error (cons",),
             "A queue that has stopped stands still meanwhile.",
             ("no_smmu_warnings",),
             features=PRI,
