@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 READY := $(VENV)/.core
 WRITER := $(VENV)/.docs
+LIBVIRT := $(VENV)/.libvirt
 CORE := vhost_iommu/_core
 IN_C := $(MAKE) --no-print-directory -f tests/core/Makefile
 
@@ -18,7 +19,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help venv core demo test check manual man format bench fuzz mutants clean distclean
+.PHONY: help venv core libvirt demo test check manual man format bench fuzz mutants clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +41,13 @@ $(READY): $(STAMP) hatch_build.py $(wildcard $(CORE)/*.[ch] $(CORE)/*.pyx $(CORE
 $(WRITER): $(STAMP)
 	@tools/setup $(PYTHON) $(VENV) docs
 	@touch $@
+
+# libvirt's daemon too, where that is ours to install; its Python module is compiled against the headers.
+$(LIBVIRT): $(STAMP)
+	@tools/setup $(PYTHON) $(VENV) libvirt
+	@touch $@
+
+libvirt: $(READY) $(LIBVIRT)  ## install what 'vhost-iommu run --launcher libvirt' takes
 
 demo: $(READY)  ## run the guests and show what happened; the first time it downloads about 210 MB
 	@$(BIN)/vhost-iommu demo

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``vhost-iommu map`` and ``dtb``: what of a machine file a guest of one's own needs to know."""
+"""``vhost-iommu map``, ``dtb`` and ``xml``: what of a machine file a guest of one's own needs to know."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import closing
 from pathlib import Path
 
 from vhost_iommu.cli.common import EXIT_OK, Add, machine_argument
@@ -18,6 +20,18 @@ examples:
 """
 
 
+_XML_EPILOG = """\
+The files that it names stay, in a folder that standard error names. Serve the machine there before the domain starts:
+libvirt knows nothing of vfio-user, so that the domain neither waits for its server nor ends with it. 'vhost-iommu run
+--launcher libvirt' takes care of both.
+
+examples:
+  vhost-iommu xml two-smmus --keep /run/x > two.xml
+  vhost-iommu serve two-smmus --socket-dir /run/x &
+  virsh -c qemu:///session create two.xml --console
+"""
+
+
 def add(command: Add) -> None:
     where = command("map", _map, "Say where all of a machine is in its guest, and what must be written first.")
     where.epilog = _EPILOG
@@ -29,6 +43,15 @@ def add(command: Add) -> None:
     tree = command("dtb", _dtb, "Write the device tree with which a Linux guest finds the machine.")
     machine_argument(tree)
     tree.add_argument("-o", "--output", type=Path, required=True, metavar="F", help="write it there")
+
+    domain = command("xml", _xml, "Print a machine's guest as a domain of libvirt.")
+    domain.epilog = _XML_EPILOG
+    machine_argument(domain)
+    domain.add_argument("--kernel", metavar="K", help="as of 'run' (linux)")
+    domain.add_argument("--append", metavar="S", help="more of the kernel's command line, or a program's arguments")
+    domain.add_argument("--elf", metavar="F", help="another program (bare)")
+    domain.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
+    domain.add_argument("--keep", type=Path, metavar="DIR", help="put the files that it names there")
 
 
 def _map(args: argparse.Namespace) -> int:
@@ -56,4 +79,21 @@ def _dtb(args: argparse.Namespace) -> int:
         args.output.write_bytes(tree)
     except OSError as error:
         raise UsageError(f"{args.output} cannot be written ({error.strerror}); name another file with -o") from error
+    return EXIT_OK
+
+
+def _xml(args: argparse.Namespace) -> int:
+    from vhost_iommu.config import load_machine
+    from vhost_iommu.guest.assets import Assets
+    from vhost_iommu.guest.launch import Launch, Wishes
+
+    wishes = Wishes(
+        kernel=args.kernel, append=args.append, elf=args.elf, qemu=args.qemu, keep=args.keep, launcher="libvirt"
+    )
+    with Progress() as progress:
+        launch = Launch(load_machine(args.machine), wishes, assets=Assets(progress=progress.say))
+        with closing(launch):
+            text, folder = launch.guest_run.dry_run()
+    print(f"vhost-iommu: what it names is in {folder}; serve the machine with --socket-dir {folder}", file=sys.stderr)
+    print(text)
     return EXIT_OK

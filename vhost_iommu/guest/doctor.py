@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 from vhost_iommu import _core, memory
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import debian_mirror, obstacle
 from vhost_iommu.guest.assets import FLAVOURS, Assets, Cross, by_hand, headers_variable, kernel_entry, kernel_variable
+from vhost_iommu.guest.libvirt.session import daemon_here
 from vhost_iommu.guest.share import checkout
 
 SPACE_NEEDED = 1_000_000_000  # bytes, for the default kernel and while it is unpacked
@@ -58,6 +60,7 @@ def prerequisites(assets: Assets) -> list[Prerequisite]:
         Prerequisite("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
         _shared_memory(),
         *things,
+        _libvirt(),
         *_to_fetch(assets, not all(each.found for each in things if each.needed)),
         _atomic(),
         _compiled_core(),
@@ -133,6 +136,21 @@ def _atomic() -> Prerequisite:
         return Prerequisite("libatomic", True, "libatomic.so.1", "", needed=False)
     race = "an SMMU's updates of page tables can race with a guest CPU's"
     return Prerequisite("libatomic", False, race, "install it (Debian: libatomic1)", needed=False)
+
+
+def _libvirt() -> Prerequisite:
+    top = checkout()
+    mend = (
+        f"run 'make libvirt' in {top}"
+        if top is not None
+        else "install libvirt's daemon and headers (Debian: libvirt-daemon-driver-qemu libvirt-dev), then "
+        "pip install 'vhost-iommu[libvirt]'"
+    )
+    daemon = daemon_here()
+    if daemon is not None and find_spec("libvirt") is not None:
+        return Prerequisite("libvirt", True, daemon[0], mend, needed=False)
+    lacks = "its daemon" if daemon is None else "its Python module"
+    return Prerequisite("libvirt", False, f"{lacks} is not here, and '--launcher libvirt' takes it", mend, needed=False)
 
 
 def _compiled_core() -> Prerequisite:

@@ -26,7 +26,8 @@ NOBODY = 65534
 _CLONE_NEWUSER = 0x1000_0000
 #: The daemon of all drivers, or else the one of QEMU's alone, with the name of its socket.
 _DAEMONS = (("libvirtd", "libvirt-sock"), ("virtqemud", "virtqemud-sock"))
-_FOLDERS = ":/usr/local/sbin:/usr/sbin:/sbin"
+#: Where it is, beside PATH.
+_FOLDERS = ("", "/usr/sbin/", "/usr/local/sbin/")
 
 _DAEMON_CONF = """\
 auth_unix_rw = "none"
@@ -44,8 +45,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def daemon_here() -> tuple[str, str] | None:
     """The libvirt daemon of this machine and the name of its socket."""
     for name, socket in _DAEMONS:
-        if (path := shutil.which(name, path=os.environ.get("PATH", os.defpath) + _FOLDERS)) is not None:
-            return path, socket
+        for folder in _FOLDERS:
+            if (path := shutil.which(folder + name)) is not None:
+                return path, socket
     return None
 
 
