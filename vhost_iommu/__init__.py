@@ -13,6 +13,8 @@ from vhost_iommu.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vhost_iommu.errors import UsageError as UsageError
+    from vhost_iommu.guest.cpu import Cpu as Cpu
+    from vhost_iommu.guest.cpu import without_guest as without_guest
     from vhost_iommu.guest.launch import run as run
     from vhost_iommu.guest.live import Guest as Guest
     from vhost_iommu.guest.live import GuestError as GuestError
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
 
 #: The public names, and where each is.
 _PUBLIC = {
+    "Cpu": "guest.cpu",
     "Fault": "lab.faults",
     "Guest": "guest.live",
     "GuestError": "guest.live",
     "UsageError": "errors",
     "boot": "guest.live",
     "run": "guest.launch",
+    "without_guest": "guest.cpu",
 }
-__all__ = ["Fault", "Guest", "GuestError", "UsageError", "boot", "run"]
+__all__ = ["Cpu", "Fault", "Guest", "GuestError", "UsageError", "boot", "run", "without_guest"]
 
 
 def __getattr__(name: str) -> Any:
