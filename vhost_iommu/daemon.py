@@ -25,7 +25,7 @@ from .lab.control import Control
 from .lab.conversation import Conversation
 from .machine import Machine, Wires
 from .memory import MAX_WINDOWS
-from .server import Quiet, Server
+from .server import Quiet, Server, Worker
 from .trace import Trace
 from .version import __version__
 from .vfio.pci import PciFunction
@@ -35,6 +35,8 @@ log = logging.getLogger("vhost_iommu.daemon")
 
 #: Seconds that a worker stands aside at a time, while a register access waits for its lock.
 PAUSE = 25e-6
+#: Seconds that a machine may take to settle.
+SETTLING = 1.0
 
 #: Descriptors that one client can make us have: its connection, what it has sent of two messages (2 x MAX_MSG_FDS),
 #: eventfds, and what signals them; and those that are none of a client's.
@@ -146,6 +148,7 @@ class Daemon:
         self.ended = False
         self.trace = trace
         self._keep_disks = keep_disks
+        self._workers: list[Worker] = []  # of SMMUs and masters
         if trace is not None:
             trace.written_by(self.server.worker("trace", trace.flush).wake)
         try:
@@ -168,7 +171,7 @@ class Daemon:
         return Machine(
             config,
             wires=wires,
-            spawn=lambda name, work: self.server.worker(name, work).wake,
+            spawn=self._spawn,
             new_lock=_core.lock,
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
@@ -209,6 +212,19 @@ class Daemon:
     def dump(self, path: Path) -> None:
         """Keep the machine as it is in a file; UsageError: it cannot be written."""
         dump.write(path, dump.take(MachineBench(self.machine, _now), _now()))
+
+    def _spawn(self, name: str, work: Callable[[], bool]) -> Callable[[], None]:
+        self._workers.append(self.server.worker(name, work))
+        return self._workers[-1].wake
+
+    def settle(self) -> None:
+        """Wait until SMMUs and masters have done what they were told to, and watchers were told of it: SETTLING seconds
+        at most, as what somebody holds up never ends.
+        """
+        until = time.monotonic() + SETTLING
+        while not all(worker.idle for worker in self._workers) and time.monotonic() < until:
+            time.sleep(SETTLING / 1000)
+        self.machine.watches.flush()
 
     @property
     def failure(self) -> Exception | None:

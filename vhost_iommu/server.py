@@ -327,11 +327,17 @@ class Worker:
         self._work = work
         self._failed = failed
         self._event = threading.Event()
+        self._busy = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has done all that it was woken for."""
+        return not (self._event.is_set() or self._busy)
 
     def wake(self) -> None:
         """There is something to do; callable from any thread, before the start too, and costs nothing twice."""
@@ -349,10 +355,12 @@ class Worker:
         try:
             while not self._stopping:
                 self._event.wait()
+                self._busy = True
                 self._event.clear()  # before the work, so that a wake during it is not lost
                 while not self._stopping and self._work():
                     # Locks are unfair: without a pause, who waits for one that the work holds would wait for its end.
                     time.sleep(PAUSE)
+                self._busy = False
         except Exception as problem:
             self._failed(problem)
 

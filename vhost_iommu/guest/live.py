@@ -363,15 +363,15 @@ class Guest:
         return self.run(f"({line}) 2>/dev/null", check=False).output.strip() == "1"
 
     def settle(self) -> None:
-        """Wait until the machine has seen whatever the CPUs have sent off: a read that is answered comes behind the
-        writes that nobody waits for.
+        """Wait until the machine has done whatever the CPUs have sent off. A read that is answered comes behind the
+        writes that nobody waits for; what those began is then waited for.
         """
         for function in self._launch.platform.functions:
             window = function.bar0 or function.bar2
             if window is not None:
                 self._monitor("human-monitor-command", **{"command-line": f"xp /1wx {window.base:#x}"})
         assert self._launch.daemon is not None
-        self._launch.daemon.machine.watches.flush()
+        self._launch.daemon.settle()
 
     @contextlib.contextmanager
     def fault(self, fault: str | Fault, *, may_miss: bool = False, **parameters: Any) -> Iterator[Injection]:
