@@ -29,16 +29,34 @@ copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_static", "examples"]
+exclude_patterns = ["_static", "example", "examples"]
 nitpicky = True
 #: What the standard library and other packages document elsewhere: nothing here fetches their inventories.
 nitpick_ignore_regex = [("py:.*", r"(?!vhost_iommu\b).*")]
+
+#: Inside: signatures of the API name them, and they are no part of it.
+nitpick_ignore = [
+    ("py:class", f"vhost_iommu.{name}")
+    for name in (
+        "config.MachineConfig",
+        "guest.assets.Assets",
+        "guest.recording.V",
+        "lab.faults.injection.Bare",
+        "layout.Layout",
+        "machine.Machine",
+        "trace.Trace",
+        "watch.Kind",
+        "watch.Recording",
+    )
+]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # links name headings as a forge does
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
