@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -157,6 +160,22 @@ def test_who_watches_and_does_not_read_loses_events_and_hears_how_many(tmp_path:
 
 def test_it_is_this_users_alone(socket_path: Path) -> None:
     assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_hung_up_on_even_where_the_sockets_mode_lets_it_in(socket_path: Path) -> None:
+    socket_path.chmod(0o666)
+    socket_path.parent.chmod(0o755)
+    program = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({os.path.basename(socket_path)!r})"
+    fd = os.open(socket_path.parent, os.O_PATH)
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", f"import os; os.fchdir({fd}); os.setuid(65534); {program}; print(s.recv(9))"],
+            pass_fds=[fd], capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+    assert asked.stdout.strip() == "b''", asked.stderr
 
 
 # -- clients that mean no good -----------------------------------------------------------------------------------

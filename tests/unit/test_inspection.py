@@ -339,6 +339,26 @@ def test_memory_of_any_content_is_answered() -> None:
         json.dumps(plain(said))
 
 
+def test_memory_that_is_otherwise_at_each_read_is_answered() -> None:
+    random = Random(6)
+
+    class Changing(Live):
+        def read(self, pa: int, size: int) -> bytes | None:
+            data = super().read(pa, size)
+            return data if data is None or random.random() < 0.7 else random.randbytes(size)
+
+    bench = Bench(FEATURES)
+    nested(bench)
+    for _ in range(20):
+        inspection = MODEL.inspect(MODEL.state(bench.smmu, caches=True), Changing(bench.ram.memory))
+        for space in inspection.spaces(0, None):
+            inspection.tables(space, space.start, 10)
+        inspection.streams(0, 100)
+        inspection.substreams(0, 0, 100)
+        for _ in range(20):
+            inspection.explain(Transaction(0, IOVA, write=random.random() < 0.5))
+
+
 def test_a_stall_is_told() -> None:
     bench = Bench(FEATURES)
     stalling(bench)

@@ -17,7 +17,7 @@ from tests.smmu_builder import RAM_BASE, Bench
 from vhost_iommu.bench import inspection_of
 from vhost_iommu.errors import UsageError
 from vhost_iommu.lab import dump, spaces
-from vhost_iommu.lab.control import Queries
+from vhost_iommu.lab.control import QUERIES, Queries
 from vhost_iommu.lab.plain import plain
 from vhost_iommu.lab.subject import FaultView, MasterView
 from vhost_iommu.lab.text import Ask, explanation_lines, page, page_lines
@@ -128,6 +128,13 @@ def test_a_dump_answers_as_the_machine_did(bench: Bench, kept: Path) -> None:
     bench.ram.bytes[:] = bytes(len(bench.ram.bytes))
     assert later("explain", stream=0, address=0x10_3000)["end"]["outcome"] == "ok"
     assert live("explain", stream=0, address=0x10_3000)["end"]["outcome"] == "abort"
+
+
+def test_a_dump_is_asked_and_nothing_is_done_to_it(kept: Path) -> None:
+    ask = offline(kept)
+    with pytest.raises(UsageError, match="quit is for a machine that runs"):
+        ask("quit")
+    assert {each["name"] for each in ask("query-commands")} == set(QUERIES)
 
 
 def test_what_a_dump_does_not_have_is_told(bench: Bench, kept: Path) -> None:

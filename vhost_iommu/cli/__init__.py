@@ -43,6 +43,7 @@ examples:
   vhost-iommu run smmuv3-linux --trace t.json     a Debian kernel; open t.json in ui.perfetto.dev
   vhost-iommu serve two-smmus --socket-dir /run/x for a QEMU of your own; prints its whole line
   vhost-iommu map two-smmus                       addresses, interrupts, StreamIDs for a program of your own
+  vhost-iommu show                                into a machine that runs, or ran: streams, queues, faults
   dmesg | vhost-iommu decode                      what a kernel log reports of SMMUs, and why
 
 MACHINE is a name in qemu-configs/ or a path to a machine file.

@@ -110,7 +110,7 @@ def find(what: str | None) -> Asked:
     """By the name of a machine that runs, its process's number, the path of its socket, or that of a dump; None: the
     one that runs. UsageError.
     """
-    if what is not None and ("/" in what or Path(what).is_file() or Path(what).is_socket()):
+    if what is not None and ("/" in what or Path(what).is_file() or Path(what).is_socket() or _of_run(what).is_file()):
         return _at(Path(what))
     found: list[Path] = []
     for path in sorted(controls().iterdir()):
@@ -125,9 +125,14 @@ def find(what: str | None) -> Asked:
     raise UsageError(f"{len(found)} machines run; name one: {', '.join(path.stem for path in found)}")
 
 
+def _of_run(folder: str | Path) -> Path:
+    """The dump in a run's folder."""
+    return Path(folder) / "dump"
+
+
 def _at(path: Path) -> Asked:
     if path.is_dir():
-        path = path / "dump"
+        path = _of_run(path)
     if path.is_socket():
         try:
             return Running(path)

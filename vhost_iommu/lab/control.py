@@ -227,13 +227,18 @@ class Queries:
         """Nobody asks any more."""
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        declared = named(name, _commands_of(type(self)))
+        known = _commands_of(type(self))
+        if name in COMMANDS and name not in known:
+            raise UsageError(f"{name} is for a machine that runs; a dump can be asked what query-commands lists")
+        declared = named(name, known)
         return getattr(self, declared.method)(**declared.bound(arguments))
 
     def _instance(self, name: str | None) -> str:
         names = self._subject.instances()
         if name is None and len(names) == 1:
             return names[0]
+        if name is None and names:
+            raise UsageError(f"there are several instances; name one in 'instance': {', '.join(names)}")
         if name not in names:
             raise UsageError(f"there is no instance {name!r:.60}; it is one of {', '.join(names) or 'none'}")
         return name
