@@ -751,6 +751,7 @@ class Server:
         tell = Quiet(endpoint.function.name, logger=log.name, level=logging.INFO)
         try:
             for client in endpoint.clients(self._stop):
+                endpoint.function.served = True
                 # The pump answers by itself what nobody is to be asked of.
                 kind = self._channel if endpoint.function.socket is None else Channel
                 channel = kind(client, complain)
@@ -764,6 +765,7 @@ class Server:
                     with self._lock:
                         del self._channels[endpoint]
                     channel.close()
+                    endpoint.function.served = False
         except Exception as problem:
             self._failed(problem)
         with self._lock:

@@ -20,6 +20,7 @@ from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.lab.faults import FAULTS, Bare, Fault, Seen
+from vhost_iommu.trace import Trace
 
 #: Of each machine, cases in which the driver has something to do, and what they need; the last looks at its words.
 CASES = {
@@ -78,7 +79,12 @@ def test_linux_does_with_a_fault_what_the_page_says(assets: Assets, monkeypatch:
         for text in seen.says:
             assert any(text in line for line in report.console.splitlines()), (text, report.folder)
     assert launch.daemon is not None
-    assert [stray.moved for stray in launch.daemon.machine.strays.values()] == [0], "a stray access moved bytes"
+    machine = launch.daemon.machine
+    assert [stray.moved for stray in machine.strays.values()] == [0], "a stray access moved bytes"
+    if all(FAULTS[fault.kind].TARGET == "master" for fault, _ in BOOTS[boot]):
+        ports = [master.port for master in machine.masters.values()] + [stray.port for stray in machine.strays.values()]
+        struck = sum(fault.struck for fault in report.account.faults)
+        assert sum(port.aborts for port in ports) == struck, "each that went astray was aborted, and no other"
     failed = {result.name for result in report.results if not result.passed}
     assert failed == {name for seen in met for name in seen.fails}, report.folder
     dies = any(seen.dies for seen in met)
@@ -90,16 +96,22 @@ def test_faults_of_one_boot_are_met_by_the_same_guest() -> None:
         assert len({(seen.machine, seen.features, seen.cases, seen.own) for _, seen in met}) == 1, boot
 
 
+@pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize(("kind", "bare"), BARE, ids=[f"{kind} {bare.fault}".strip() for kind, bare in BARE])
-def test_what_stock_linux_cannot_meet_a_bare_metal_program_does(assets: Assets, kind: str, bare: Bare) -> None:
+def test_what_stock_linux_cannot_meet_a_bare_metal_program_does(
+    assets: Assets, kind: str, bare: Bare, way: Way
+) -> None:
     wishes = Wishes(faults=(Fault.parse(f"{kind} {bare.fault}"),), elf=bare.program, cases=(bare.case,))
-    with closing(Launch(load_machine(bare.machine), wishes, assets=assets)) as launch, chosen(Way.USERS):
+    trace = Trace.memory() if way is Way.TRACED else None
+    with closing(Launch(load_machine(bare.machine), wishes, assets=assets, trace=trace)) as launch, chosen(way):
         report = launch.run()
     assert report.verdict is (Verdict.PASSED if bare.passes else Verdict.FAILED), (report.why, report.folder)
     assert [(result.name, result.passed) for result in report.results] == [(bare.case, bare.passes)]
     assert report.account.unstruck == ()
     assert launch.daemon is not None
-    assert launch.daemon.machine.smmus["smmu0"].core is not None
+    assert (launch.daemon.machine.smmus["smmu0"].core is None) == (way is Way.REFERENCE)
+    if trace is not None:
+        assert any(record.name == kind for record in trace.records), "the trace says when it struck"
 
 
 def test_a_fault_that_never_strikes_fails_the_run_by_its_name(assets: Assets) -> None:

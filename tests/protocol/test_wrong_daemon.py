@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.client import Scratch, SocketTransport, TestClient, open_fds
+from vhost_iommu.errors import UsageError
 from vhost_iommu.lab.faults import Fault, Lab
 from vhost_iommu.server import Server
 from vhost_iommu.vfio.pci import BarMap, PciFunction
@@ -52,7 +53,8 @@ def pair(tmp_path: Path) -> Iterator[Callable[[str], Pair]]:
 
     def make(fault: str) -> Pair:
         lab = Lab([Fault.parse(fault)])
-        socket = lab.seams("smmu0").socket
+        lab.seams("smmu0")
+        socket = lab.socket("smmu0")
         assert socket is not None
         made.append(Pair(tmp_path, socket))
         made[0].good.version()
@@ -113,6 +115,13 @@ def test_a_silent_daemon_neither_answers_nor_sends(pair: Callable[[str], Pair]) 
     transport.socket.settimeout(0.2)
     with pytest.raises(TimeoutError):
         transport.receive(1)
+    two.check()
+
+
+def test_what_would_be_asked_too_late_is_refused(pair: Callable[[str], Pair]) -> None:
+    two = pair("slow-daemon after=1000")
+    with pytest.raises(UsageError, match="'socket' of good comes too late: set it before a client is there"):
+        two.functions[1].socket = lambda: None
     two.check()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.smmu_builder import RAM_BASE, Bench
+from vhost_iommu.errors import UsageError
 from vhost_iommu.lab.faults import Fault, Lab
 from vhost_iommu.masters.atc import Atc, AtsUser
 from vhost_iommu.masters.engine import TestEngine
@@ -191,3 +192,35 @@ def test_a_transaction_carries_all_else_that_it_had(pure: bool) -> None:
     world.stray.port.rewrite = lambda transaction: seen.append(transaction) or transaction  # type: ignore[func-returns-value]
     world.pass_time()
     assert seen == [dataclasses.replace(asked[0])]
+
+
+# -- while the machine runs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["stale-dma times=0", "dma-after-reset", "wrong-stream sid=9"])
+def test_a_masters_fault_that_is_taken_back_strikes_no_more(fault: str, pure: bool) -> None:
+    world = World(fault, pure)
+    engine = TestEngine("m", world.port)
+    if "wrong" not in fault:
+        world.port.write(IOVA, BEFORE)
+        engine.reset()
+    world.lab.disarm(world.lab.injection(0))
+    for _, call in world.later:
+        call()
+    assert world.port.write(IOVA, bytes(SIZE)) is None
+    engine.reset()
+    assert (world.struck, world.stray.moved, len(world.later)) == (0, 0, 0 if "wrong" in fault else 1)
+
+
+@pytest.mark.parametrize("fault", ["stale-dma", "atc-invalidation answer=held", "slow-daemon", "dead-daemon"])
+def test_what_must_be_there_from_the_begin_is_refused_later(fault: str) -> None:
+    lab = Lab(later=lambda seconds, call: None)
+    Bench(seams=lab.seams("smmu0"))
+    with pytest.raises(UsageError, match="cannot begin while the machine runs"):
+        lab.arm(Fault.parse(fault))
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "86401", "1e300"])
+def test_a_time_that_no_clock_takes_is_refused(seconds: str) -> None:
+    with pytest.raises(UsageError, match=r"'seconds' is .*; it is a number, 0 to 86400"):
+        Fault.parse(f"stale-dma seconds={seconds}")

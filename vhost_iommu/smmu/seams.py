@@ -46,11 +46,6 @@ Deliver = Callable[[str, Callable[[], None]], Verdict]
 #: Of stalls that end, or that software is told of, at the same time: (what befalls them, "resume", "terminate" or
 #: "report"; the stalls), which comes first. All of them are in the answer.
 Order = Callable[[str, Sequence[Stall]], Sequence[Stall]]
-
-
-#: Asked of each message of a client: the seconds after which it is carried out; infinite: never, nor is anything sent
-#: any more; None: the connection is closed instead.
-Socket = Callable[[], float | None]
 #: Whether a queue that software reads, such as "eventq", has room for a record, if it has any.
 Room = Callable[[str], bool]
 
@@ -78,13 +73,10 @@ class Bound(Protocol):
 
 
 class Seams:
-    """The seams of one SMMU, none of them set at first; they may be set and cleared at any time, from any thread.
-
-    ``socket`` alone has to be set before the instance is made: a client once served by the pump stays so.
-    """
+    """The seams of one SMMU, none of them set at first; they may be set and cleared at any time, from any thread."""
 
     __slots__ = (
-        "_bound", "acknowledge", "gate", "memory", "message", "room", "socket", "stalls", "translation", "walk", "wire",
+        "_bound", "acknowledge", "gate", "memory", "message", "room", "stalls", "translation", "walk", "wire",
     )  # fmt: skip
 
     gate: Gate | None
@@ -94,7 +86,6 @@ class Seams:
     wire: Deliver | None
     room: Room | None
     stalls: Order | None
-    socket: Socket | None
     walk: Aborts | None
     translation: Conflict | None
     _bound: Bound | None
@@ -109,13 +100,12 @@ class Seams:
         wire: Deliver | None = None,
         room: Room | None = None,
         stalls: Order | None = None,
-        socket: Socket | None = None,
         walk: Aborts | None = None,
         translation: Conflict | None = None,
     ) -> None:
         for name, value in (
             ("_bound", None), ("gate", gate), ("memory", memory), ("acknowledge", acknowledge),
-            ("message", message), ("wire", wire), ("room", room), ("stalls", stalls), ("socket", socket),
+            ("message", message), ("wire", wire), ("room", room), ("stalls", stalls),
             ("walk", walk), ("translation", translation),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
@@ -123,10 +113,6 @@ class Seams:
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in NAMES:
             raise UsageError(f"there is no seam {name!r}; they are {', '.join(NAMES)} (docs/faults.md)")
-        if name == "socket" and self._bound is not None and (self.socket is None) != (value is None):
-            raise UsageError(
-                f"the seam {name!r} is set before an SMMU is made, and stays: give Seams({name}=…) to Smmu(seams=…)"
-            )
         object.__setattr__(self, name, value)
         if self._bound is not None:
             self._bound.seams_changed()
@@ -176,7 +162,7 @@ class Seams:
 
 
 #: What may be set.
-NAMES = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls", "socket")
+NAMES = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls")
 
 #: The kind of a walk's accesses.
 DESCRIPTOR = "descriptor"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import construct as c
 
-from ..errors import ClientError
+from ..errors import ClientError, UsageError
 from ..memory import Memory
 from ..mmio import MmioDevice
 from .interrupts import Interrupts
@@ -228,9 +228,9 @@ class PciFunction:
         ValueError: two BARs claim one index, or a number is out of range.
         """
         self.name = name
-        #: Asked of each message of the client when it is carried out (docs/faults.md): after so many seconds; infinite:
-        #: never; None: the connection is closed instead. Set before a client is there.
-        self.socket: Callable[[], float | None] | None = None
+        #: Whether a client is there; who serves it says so.
+        self.served = False
+        self._socket: Callable[[], float | None] | None = None
         self.memory = memory or Memory()
         self.interrupts = Interrupts(msix_vectors, intx=intx)
         self.bars = dict(bars)
@@ -285,6 +285,21 @@ class PciFunction:
         self._sizes[_CONFIG] = len(config)
         #: (region, start, end, read) of the block read last: drivers poll.
         self._last: tuple[int, int, int, Callable[[int, int], int]] = (-1, 0, 0, _nothing)
+
+    @property
+    def socket(self) -> Callable[[], float | None] | None:
+        """The seam of a client's messages (docs/faults.md): asked of each, when it is carried out. After so many
+        seconds; infinite: never, nor is anything sent; None: the connection is closed instead.
+
+        UsageError when it is set while a client is there, which is served without asking.
+        """
+        return self._socket
+
+    @socket.setter
+    def socket(self, socket: Callable[[], float | None] | None) -> None:
+        if self.served:
+            raise UsageError(f"'socket' of {self.name} comes too late: set it before a client is there")
+        self._socket = socket
 
     def _size_bars(self) -> list[int]:
         """The BARs' read-only flag bits; their address bits become writable, which is what sizing reads."""

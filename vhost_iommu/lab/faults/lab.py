@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ...layout import Layout
-from ...smmu.seams import Deliver, Order, Room, Seams, Socket, Verdict
+from ...smmu.seams import Deliver, Order, Room, Seams, Verdict
 from ...smmu.transaction import Stall, Transaction
 from ...watch import Watches
 from .fault import Fault
@@ -27,9 +27,7 @@ log = logging.getLogger("vhost_iommu.lab")
 MOST_TOLD = 10
 
 #: The seams of an SMMU that an Injection may override.
-_SEAMS = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls", "socket")
-#: Of these, what an SMMU has from its making on, and keeps.
-_KEPT = "socket"
+_SEAMS = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls")
 
 #: What the core does not do while one of these seams is set.
 _GIVEN_UP = {
@@ -93,9 +91,17 @@ class Lab:
         ask = _first("invalidation", Verdict.EXECUTE)(invalidations) if invalidations else None
         return Astray(self._rewrite(master, [each for each in mine if each.asks("rewrite")]), on_reset, ask)
 
-    def socket(self, smmu: str) -> Socket | None:
+    def socket(self, smmu: str) -> Callable[[], float | None] | None:
         """What befalls the client of the function whose SMMU has this name; None: nothing."""
-        return self._seams[smmu].socket
+        mine = [each for _, each in self._begun if each.name == smmu and each.asks("socket")]
+        if not mine:
+            return None
+
+        def socket() -> float | None:
+            found = [each.socket() for each in mine]  # each counts its own chances
+            return None if None in found else sum(each for each in found if each is not None)
+
+        return socket
 
     def _rewrite(self, master: str, mine: Sequence[Injection]) -> Callable[[Transaction], Transaction] | None:
         if not mine:
@@ -122,7 +128,7 @@ class Lab:
     def arm(self, fault: Fault) -> Injection:
         """Put one more fault to work while the machine runs; UsageError: it cannot begin then."""
         kind = FAULTS[fault.kind]
-        if kind.TARGET == "master" or getattr(kind, _KEPT) is not getattr(Injection, _KEPT):
+        if kind.TARGET == "master" or kind.socket is not Injection.socket:
             raise UsageError(
                 f"{fault.kind} cannot begin while the machine runs; have it there from the machine's begin"
             )
@@ -160,9 +166,9 @@ class Lab:
         seams = self._seams[smmu]
         mine = [each for _, each in self._begun if each.name == smmu and not each.over and each not in self._gone]
         for seam in _SEAMS:
-            if seam != _KEPT and not any(each.asks(seam) for each in mine):
+            if not any(each.asks(seam) for each in mine):
                 setattr(seams, seam, None)
-        self._set(seams, [each for each in mine if not each.asks(_KEPT)])
+        self._set(seams, mine)
 
     def _begin(self, target: str, name: str, alone: bool) -> list[Injection]:
         begun = []
@@ -187,7 +193,7 @@ class Lab:
 
         def ask(*what: Any) -> Any:
             answer = composed(*what)
-            if seam != _KEPT and getattr(seams, seam) is ask and all(each.over for each in asked):
+            if getattr(seams, seam) is ask and all(each.over for each in asked):
                 setattr(seams, seam, None)
             return answer
 
@@ -269,14 +275,6 @@ def _stalls(asked: Sequence[Injection]) -> Order:
     return order
 
 
-def _socket(asked: Sequence[Injection]) -> Socket:
-    def socket() -> float | None:
-        found = [each.socket() for each in asked]  # each counts its own chances
-        return None if None in found else sum(each for each in found if each is not None)
-
-    return socket
-
-
 _COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
     "gate": _first("gate", Verdict.EXECUTE),
     "memory": _any("memory"),
@@ -287,5 +285,4 @@ _COMPOSED: Mapping[str, Callable[[Sequence[Injection]], Callable[..., Any]]] = {
     "wire": _first("wire", Verdict.EXECUTE),
     "room": _room,
     "stalls": _stalls,
-    "socket": _socket,
 }

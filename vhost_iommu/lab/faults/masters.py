@@ -14,6 +14,9 @@ from .injection import Injection, Seen, parameter
 _WAITS = "waits=sleep 2"
 _UNBINDS = 'unbinds=cd /sys/bus/platform/drivers/virtio-mmio; for each in *.*; do echo "$each" >unbind; done; sleep 2'
 
+#: Cases in which the engine is at work by itself.
+_OF_THE_ENGINE = ("engine0_copies_coherent_memory", "no_smmu_warnings")
+
 
 @dataclass
 class WrongStream(Injection):
@@ -41,6 +44,14 @@ class WrongStream(Injection):
             "C_BAD_SUBSTREAMID; likewise.",
             ("disk0_writes_directly", "no_smmu_warnings"),
         ),
+        Seen(
+            "ssid=1 after=3",
+            ("event 0x0a received:",),
+            "C_BAD_CD, of a PASID that nothing is attached to; the engine's command ends in an error.",
+            _OF_THE_ENGINE,
+            machine="smmuv3-pasid",
+            cases=_OF_THE_ENGINE,
+        ),
     )
 
     sid: int | None = parameter("the StreamID that it carries", None)
@@ -67,6 +78,14 @@ class WrongAddress(Injection):
             ("event 0x10 received:",),
             "F_TRANSLATION; the disk's request ends in an I/O error.",
             ("disk0_writes_directly", "no_smmu_warnings"),
+        ),
+        Seen(
+            "after=3",
+            ("event 0x10 received:",),
+            "Likewise; the engine's command ends in an error.",
+            _OF_THE_ENGINE,
+            machine="smmuv3-pasid",
+            cases=_OF_THE_ENGINE,
         ),
     )
 
@@ -163,6 +182,8 @@ class DmaAfterReset(Injection):
             self.lab.later(self.seconds, partial(self._again, self._last))
 
     def _again(self, transaction: Transaction) -> None:
+        if self._ended:
+            return
         how = self.lab.stray(self.name, transaction)
         self.strike(f"a {_said(transaction)} was made after a reset: {how}")
 
