@@ -20,8 +20,20 @@ from vhost_iommu.guest.verdict import Verdict, unstruck
 from vhost_iommu.lab.faults import FAULTS, Fault, Lab
 from vhost_iommu.machine import Machine
 from vhost_iommu.masters.port import Abort, Port
+from vhost_iommu.smmu.ats import AtsInvalidation, PageRequest, PageResponse, PrgResponse
 from vhost_iommu.smmu.v3 import commands as c
-from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, EVENTQ_PROD, GERROR, IRQ_CTRL, IRQ_CTRLACK, CommandError
+from vhost_iommu.smmu.v3.registers import (
+    CMDQ_CONS,
+    CMDQ_PROD,
+    CR0,
+    EVENTQ_PROD,
+    GERROR,
+    IRQ_CTRL,
+    IRQ_CTRLACK,
+    PRIQ_BASE,
+    PRIQ_PROD,
+    CommandError,
+)
 
 MACHINE = """
 [guest]
@@ -300,6 +312,171 @@ def test_a_random_address_is_the_seeds() -> None:
 
     assert astray(1) == astray(1)
     assert astray(1) != astray(2)
+
+
+# -- commands that are late, or in another order ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["reference", "core", "doorbell"])
+def way(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if request.param == "reference":
+        return {"pure": True}
+    request.getfixturevalue("core_is_built")
+    return {"pure": False, "pumped": request.param == "doorbell"}
+
+
+def stale(world: World, *iovas: int) -> None:
+    """These pages are cached, and mapped no more."""
+    table = world.bench.stream()
+    for iova in iovas:
+        table.map(iova, RAM_BASE)
+        assert world.bench.pa(iova) is not None
+        table.unmap(iova)
+
+
+def tlbi(iova: int) -> c.CMD_TLBI_NH_VA:
+    return c.CMD_TLBI_NH_VA.of(VMID=0, ASID=1, Address=iova)
+
+
+def test_a_late_invalidation_has_its_effect_by_the_next_sync(way: dict[str, Any]) -> None:
+    world = World("late-invalidation", **way)
+    stale(world, 0x1000)
+    world.bench.submit(tlbi(0x1000))
+    assert world.consumed
+    assert world.bench.pa(0x1000) is not None
+    world.bench.submit(sync())
+    assert world.bench.pa(0x1000) is None
+    assert world.struck == [1]
+    assert world.bench.smmu.seams.gate is None
+
+
+def test_a_late_invalidation_may_come_so_many_commands_after_others_syncs_too(way: dict[str, Any]) -> None:
+    world = World("late-invalidation of=TLBI commands=2", **way)
+    stale(world, 0x1000)
+    world.bench.submit(c.CMD_CFGI_STE.of(SID=9), tlbi(0x1000), sync(), sync())
+    assert world.bench.pa(0x1000) is not None
+    world.bench.submit(sync())
+    assert world.bench.pa(0x1000) is None
+
+
+@pytest.mark.parametrize("fault", ["late-invalidation", "reorder-commands"])
+def test_an_illegal_command_is_neither_late_nor_in_another_order(fault: str, way: dict[str, Any]) -> None:
+    world = World(f"{fault} count=0", **way)
+    world.bench.submit(tlbi(0x1000), c.CMD_TLBI_S2_IPA.of(VMID=0, Address=0))  # there is no stage 2
+    assert CommandError.CERROR_ILL == world.bench[CMDQ_CONS].ERR
+    assert world.bench[CMDQ_CONS].RD == 1
+
+
+@pytest.mark.parametrize("fault", ["late-invalidation count=0", "reorder-commands"])
+def test_what_a_fault_that_ends_has_kept_is_carried_out(fault: str, way: dict[str, Any]) -> None:
+    world = World(**way)
+    with world.lab.armed(Fault.parse(fault)):
+        stale(world, 0x1000)
+        world.bench.submit(tlbi(0x1000))
+        assert world.bench.pa(0x1000) is not None
+    assert world.bench.pa(0x1000) is None
+    assert world.bench.smmu.seams.gate is None
+
+
+def test_commands_before_a_sync_are_executed_in_an_order_of_the_seeds_and_none_after_it(
+    way: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = range(0x1000, 0x9000, 0x1000)
+
+    def order(seed: int) -> str:
+        caplog.clear()
+        world = World(f"reorder-commands seed={seed}", **way)
+        stale(world, *pages)
+        world.bench.submit(*map(tlbi, pages), sync())
+        assert [world.bench.pa(iova) for iova in pages] == [None] * 8
+        assert world.struck == [1]
+        (told,) = [record.message for record in caplog.records if "struck" in record.message]
+        return told.partition("order ")[2]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sorted(order(1)) == sorted(str(list(range(8))))
+    assert order(1) != str(list(range(8)))
+
+
+def test_what_is_no_invalidation_is_executed_in_its_place(way: dict[str, Any]) -> None:
+    world = World("reorder-commands count=0", features={"stall_model": "both"}, **way)
+    stale(world, 0x1000)
+    world.bench.submit(tlbi(0x1000), c.CMD_RESUME.of(SID=0))
+    assert world.bench.pa(0x1000) is None
+    assert world.struck == [0], "one command has no other order"
+
+
+def test_a_slow_queue_waits_after_each_few_commands_for_its_time_or_the_next_store(way: dict[str, Any]) -> None:
+    world = World("slow-queue commands=2 seconds=0.5", "slow-queue commands=3 seconds=0", **way)
+    world.bench.submit(*[sync()] * 7)
+    assert world.bench[CMDQ_CONS].RD == 2
+    world.bench.submit()  # a store, which is too early
+    assert world.bench[CMDQ_CONS].RD == 2
+    ((seconds, release),) = world.late
+    assert seconds == 0.5
+    release()
+    assert world.bench[CMDQ_CONS].RD == 3
+    world.bench.submit()
+    assert world.consumed
+    assert world.struck == [1, 1]
+    assert world.bench.smmu.seams.gate is None
+
+
+def test_only_a_sync_ends_in_a_time_out_of_its_invalidations(way: dict[str, Any]) -> None:
+    world = World("cerror error=ATC_INV_SYNC", **way)
+    world.bench.submit(tlbi(0x1000), sync())
+    assert (world.bench[CMDQ_CONS].RD, world.bench[CMDQ_CONS].ERR) == (1, CommandError.CERROR_ATC_INV_SYNC)
+
+
+def test_an_error_that_is_active_or_that_the_smmu_does_not_have_is_no_chance() -> None:
+    world = World("gerror error=EVENTQ_ABT_ERR count=2", "gerror error=PRIQ_ABT_ERR")
+    world.bench.submit(sync(), sync())
+    assert world.struck == [1, 0]
+    world.bench.acknowledge()
+    world.bench.submit(sync())
+    assert world.struck == [2, 0]
+
+
+@pytest.mark.parametrize("event", ["F_TLB_CONFLICT", "F_CFG_CONFLICT"])
+def test_the_nth_translation_meets_a_conflict(event: str, way: dict[str, Any]) -> None:
+    world = World(f"conflict event={event} after=1", **way)
+    world.bench.stream().map(0x1000, RAM_BASE)
+    port = Port("m", world.bench.ram.memory, world.bench.smmu, [0])
+    assert [isinstance(port.read(0x1000, 8), Abort) for _ in range(4)] == [False, True, False, False]
+    assert [type(each).__name__ for each in world.bench.events()] == [event]
+    assert world.bench.smmu.seams.translation is None
+
+
+def test_when_the_last_walk_has_aborted_requests_are_the_cores_again(core_is_built: None) -> None:
+    world = World("abort-access access=descriptor after=2", pure=False)
+    world.bench.stream().map(0x1000, RAM_BASE)
+    port = Port("m", world.bench.ram.memory, world.bench.smmu, [0])
+    assert [isinstance(port.read(0x1000, 8), Abort) for _ in range(3)] == [True, False, False]
+    assert world.bench.smmu.seams.walk is None
+    made = world.bench.smmu.counters.transactions_made
+    port.read(0x1000, 8)
+    assert world.bench.smmu.counters.transactions_made == made
+
+
+def test_a_full_page_request_queue_overflows_and_answers_success(way: dict[str, Any]) -> None:
+    world = World("full-page-request-queue after=1", features={"ats": "full", "pri": True}, **way)
+    bench = world.bench
+    answers: list[PrgResponse] = []
+
+    class Endpoint:
+        def invalidate(self, request: AtsInvalidation) -> None: ...
+
+        def page_response(self, response: PageResponse) -> None:
+            answers.append(response.code)
+
+    bench.smmu.endpoints[0] = Endpoint()
+    bench[PRIQ_BASE] = PRIQ_BASE.of(ADDR=bench.ram.alloc(16 << 4), LOG2SIZE=4)
+    bench.set(CR0, PRIQEN=1)
+    for _ in range(3):
+        bench.smmu.page_request(PageRequest(0, 0x1000, 0, read=True, last=True))
+    assert answers == [PrgResponse.SUCCESS] * 2  # an overflow lasts until it is acknowledged
+    assert (bench[PRIQ_PROD].WR, bench[PRIQ_PROD].OVFLG) == (1, 1)
 
 
 # -- what is said of them -------------------------------------------------------------------------------------------
