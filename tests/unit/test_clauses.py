@@ -17,6 +17,7 @@ ABSENT = "not modelled"
 #: Features that the model does not have must have a row that says so.
 WITHOUT = (
     "ATOS", "MPAM_NS", "DPT", "ECMDQ", "Secure", "Realm", "ndirect permission", "VMSAv9-128", "MTE", "Broadcast TLB",
+    "PBHA", "RAS", "Power control", "Embedded", "PTWNNC", "MTEPERM",
     "Implementation defined registers",
 )  # fmt: skip
 #: Chapters and sections that are to be covered.
