@@ -113,7 +113,7 @@ def test_a_client_is_told_of_what_it_watches(tmp_path: Path) -> None:
         with client.listener() as listener:
             await client.connect(str(tmp_path / "control.sock"))
             await client.execute("watch-on", {"kinds": "reported accessed"})
-            smmu.raise_error("SFM_ERR")
+            smmu.seams.raise_error("MSI_GERROR_ABT_ERR")
             smmu.read(IDR0.at, 4)
             for _ in range(2):
                 seen.append(await listener.get())
@@ -166,11 +166,14 @@ def test_it_is_this_users_alone(socket_path: Path) -> None:
 def test_another_user_is_hung_up_on_even_where_the_sockets_mode_lets_it_in(socket_path: Path) -> None:
     socket_path.chmod(0o666)
     socket_path.parent.chmod(0o755)
-    program = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({os.path.basename(socket_path)!r})"
     fd = os.open(socket_path.parent, os.O_PATH)
+    program = (
+        f"import os, socket; os.fchdir({fd}); os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
+        f"s.connect({socket_path.name!r}); print(s.recv(9))"
+    )
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", f"import os; os.fchdir({fd}); os.setuid(65534); {program}; print(s.recv(9))"],
+            [sys.executable, "-c", program],
             pass_fds=[fd], capture_output=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
     finally:
