@@ -112,13 +112,18 @@ def off(bench: Bench) -> None:
     bench.set(CR0, SMMUEN=0)
 
 
+def failed(bench: Bench) -> None:
+    stage1(bench)
+    bench.smmu.seams.raise_error("SFM_ERR")
+
+
 def stalling(bench: Bench) -> None:
     bench.stream(cd={"S": 1})
 
 
 SETUPS = (
     stage1, stage2, nested, unmapped, nested_without_output, table_in_nowhere, no_access_flag, read_only, unrecorded,
-    bad_cd, bad_ste, no_ste, aborting, bypassing, off, stalling,
+    bad_cd, bad_ste, no_ste, aborting, bypassing, off, stalling, failed,
 )  # fmt: skip
 
 

@@ -80,6 +80,7 @@ class State:
     reports: tuple[tuple[int, ...], ...]  #: the first of each kind
     stalls: tuple[Stalled, ...]
     tlb_capacity: int
+    failed: bool  #: it is in service failure mode
     structures: tuple[CachedStructure, ...] = ()
     translations: tuple[CachedTranslation, ...] = ()
 

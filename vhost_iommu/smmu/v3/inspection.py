@@ -81,6 +81,7 @@ COUNTED = (
 )  # fmt: skip
 
 _STRUCTURES: dict[str, type[Layout]] = {"L1STD": L1STD, "STE": STE, "L1CD": L1CD, "CD": CD, "VMS": VMS}
+_FAILED = "is in service failure mode: every transaction aborts, without a record"
 _DOES = {
     STE_CONFIG.ABORT: "aborts",
     STE_CONFIG.BYPASS: "bypasses both stages",
@@ -124,6 +125,7 @@ def state_of(smmu: Smmu, *, caches: bool) -> State:
                 for t in (each.transaction,)
             ),
             smmu.tlb.capacity,
+            smmu.reports.failed,
             tuple(
                 CachedStructure(kind, sid, key, value.words())
                 for kind, sid, key, value in (smmu.configuration.cached() if caches else ())
@@ -152,6 +154,7 @@ class _Twin:
         )  # fmt: skip
         smmu = self.smmu
         smmu.registers.restore(state.registers)
+        smmu.reports.failed = state.failed
         around = smmu.seams.around(self, "STE")
         self.configuration = _Configuration(self._walked, smmu.registers, smmu.validity, around, smmu.stages.read_ipa)
         self.transactions = Transactions(
@@ -249,7 +252,9 @@ class Inspected:
     def said(self) -> tuple[str, ...]:
         registers = self._registers
         cr0, ack, gbpa = registers[CR0], registers[CR0ACK], registers[GBPA]
-        if ack.SMMUEN:
+        if self.state.failed:
+            said = [_FAILED]
+        elif ack.SMMUEN:
             table = registers[STRTAB_BASE_CFG]
             levels = "two levels" if table.FMT == StreamTableFormat.TWO_LEVEL else "linear"
             said = [
@@ -568,6 +573,8 @@ def _told(twin: _Twin, t: Transaction, answer: Answer, steps: list[Step]) -> tup
     recorded = event is not None and smmu.reports.writable()
     pa = answer.pieces[0].pa if answer.pieces else None
     memory = answer.memory[0].text if answer.memory else ""
+    if smmu.reports.failed:
+        return End(answer.outcome.value, _FAILED), None
     if not smmu.registers[CR0ACK].SMMUEN:
         return End(answer.outcome.value, "by GBPA", pa, memory, event, recorded), None
     context = twin.configuration.lookup(t.sid, t.ssid)
