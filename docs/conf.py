@@ -29,7 +29,7 @@ copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_static", "example", "examples"]
+exclude_patterns = ["_static", "example"]
 nitpicky = True
 #: What the standard library and other packages document elsewhere: nothing here fetches their inventories.
 nitpick_ignore_regex = [("py:.*", r"(?!vhost_iommu\b).*")]
@@ -42,7 +42,9 @@ nitpick_ignore = [
         "guest.assets.Assets",
         "guest.recording.V",
         "lab.faults.injection.Bare",
+        "guest.report.Report",
         "layout.Layout",
+        "layout.Register",
         "machine.Machine",
         "trace.Trace",
         "watch.Kind",

@@ -18,7 +18,7 @@ from vhost_iommu.guest.assets import Assets
 
 pytestmark = [pytest.mark.vi_boot, pytest.mark.timeout(900)]
 
-FOLDER = DOCS / "examples" / "ci"
+FOLDER = DOCS / "example" / "ci"
 #: What begins a line that installs, which this machine has behind it.
 INSTALLS = ("sudo apt-get ", "apt-get ", "python3 -m venv ", ".venv/bin/pip install ")
 
