@@ -171,3 +171,25 @@ def test_the_end_of_a_piece_is_not_looked_for_twice() -> None:
     rig.table.map(IOVA + 0x1000, 0x9000_0000)
     assert rig.read(size=0x2000) == bytes(0x2000)
     assert rig.counts() == (1, 2, 2, 2, 1)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_stream_that_was_refused_is_the_cores_again_once_it_means_something(write: bool) -> None:
+    """The core is not asked meanwhile; of what it does, the lock is not taken."""
+    rig = Rig(2)
+    locked: list[None] = []
+
+    def access() -> object:
+        rig.lock.meanwhile = lambda: locked.append(None)
+        return rig.port.write(IOVA, bytes(8)) if write else rig.port.read(IOVA, 8)
+
+    for _ in range(3):
+        assert isinstance(access(), Abort)
+        assert rig.bench.events()
+    rig.bench.stream(2, table=rig.table)
+    rig.table.map(IOVA, PA)
+    rig.bench.invalidate(c.CMD_CFGI_STE.of(SID=2))
+    answers = [access() for _ in range(5)]
+    assert answers == [None if write else bytes(8)] * 5
+    assert len(locked) == 3 + 2
+    assert not rig.bench.events()

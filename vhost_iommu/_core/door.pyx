@@ -486,13 +486,34 @@ cdef Ended _begun(const vi_result *result, bytes data):
     return ended
 
 
-cdef _add_piece(list pieces, uint64_t pa, uint64_t size, uint8_t memory):
-    if pieces:
-        before, so_far, kind = pieces[-1]
-        if before + so_far == pa and kind == memory:
-            pieces[-1] = before, so_far + size, kind
-            return
-    pieces.append((pa, size, memory))
+cdef class Piece:
+    """Consecutive physical bytes that are reached with one memory type."""
+
+    cdef readonly uint64_t pa
+    cdef readonly uint64_t size
+    cdef readonly uint8_t memory
+
+
+cdef class Pieces:
+    """How far a request was translated: into which pieces, of how many bytes in all, and the fault at their end or None."""
+
+    cdef readonly list pieces
+    cdef readonly uint64_t done
+    cdef readonly tuple fault
+
+    def __cinit__(self):
+        self.pieces = []
+
+    cdef void add(self, const vi_piece *next):
+        cdef Piece piece
+        if self.pieces:
+            piece = self.pieces[-1]
+            if piece.pa + piece.size == next.pa and piece.memory == next.memory:
+                piece.size += next.size
+                return
+        piece = Piece.__new__(Piece)
+        piece.pa, piece.size, piece.memory = next.pa, next.size, next.memory
+        self.pieces.append(piece)
 
 
 cdef vi_request _request(uint32_t sid, uint32_t ssid, uint64_t iova, uint64_t size, uint8_t access) noexcept:
@@ -726,7 +747,7 @@ cdef class Core:
 
     def pieces(self, Held held not None, uint64_t iova, uint64_t size, uint8_t access, uint8_t incoming,
                Ended begun=None):
-        """A list of (pa, size, memory type), the bytes that are in them, and the fault at their end or None.
+        """Translate up to the first fault; Pieces.
 
         ``begun``: how ``read`` or ``write`` ended, of which this is the rest. What that found is not looked for again,
         unless a CMD_SYNC completed since or the context is another, and not counted again. The caller is whoever
@@ -737,13 +758,14 @@ cdef class Core:
         cdef vi_piece few[4]
         cdef vi_piece *pieces = few
         cdef uint32_t room = 4, count, at
-        cdef uint64_t counted = 0, done = 0
-        cdef list found = []
+        cdef uint64_t counted = 0
+        cdef Pieces found = Pieces.__new__(Pieces)
         cdef Visit visit
         if begun is not None and begun.result.end != VI_ASK:
             if (begun.result.end == VI_FAULTED and begun.result.token == held.context.token
                     and begun.result.quiesced == vi_quiesced(self.core)):
-                return [], 0, _fault(&begun.result.fault)
+                found.fault = _fault(&begun.result.fault)
+                return found
             counted = begun.result.counted
         request.iova, request.size, request.access, request.incoming = iova, size, access, incoming
         if size > 8192:
@@ -757,10 +779,12 @@ cdef class Core:
                 count = vi_pieces(visit.reader, &held.context, &request, counted, pieces, room, &result)
                 leave(visit)
                 for at in range(count):
-                    _add_piece(found, pieces[at].pa, pieces[at].size, pieces[at].memory)
-                done += result.done
+                    found.add(&pieces[at])
+                found.done += result.done
                 if result.end != VI_CROWDED:
-                    return found, done, _fault(&result.fault) if result.end == VI_FAULTED else None
+                    if result.end == VI_FAULTED:
+                        found.fault = _fault(&result.fault)
+                    return found
                 counted = result.counted
                 request.iova += result.done
                 request.size -= result.done
@@ -785,7 +809,7 @@ cdef class Core:
                 reader = vi_enter(self.core, slot)
                 vi_dma_read(reader, &request, to, &result)
                 vi_exit(reader)
-        return data if result.end == VI_DONE else _begun(&result, data[:result.done])
+        return data if result.end == VI_DONE else _begun(&result, data[:result.done] if result.done else b"")
 
     def write(self, unsigned slot, uint32_t sid, uint32_t ssid, uint64_t iova, const uint8_t[::1] data,
               uint8_t access):
@@ -993,11 +1017,15 @@ cdef class Commands:
         self.core.promised(VI_OF_A_BURST)
         return done, so_far.cons, so_far.syncs, (<const char *>so_far.command)[:16] if so_far.signals else None
 
-    def take_kept(self):
-        """The commands that invalidate configuration and that the model has still to carry out, in 16 bytes each."""
-        kept = [(<const char *>self.raw.keeps[at])[:16] for at in range(self.raw.kept)]
-        self.raw.kept = 0
-        return kept
+    def carry_kept(self, carry):
+        """Give ``carry`` the commands that invalidate configuration and that the model has still to carry out, 16 bytes
+        each.
+        """
+        if self.raw.kept:
+            kept = [(<const char *>self.raw.keeps[at])[:16] for at in range(self.raw.kept)]
+            self.raw.kept = 0
+            for command in kept:
+                carry(command)
 
     def counts(self):
         """How many commands ``consume`` and a doorbell have carried out, by opcode."""

@@ -152,6 +152,8 @@ class Port:
         #: Told of each reset of the master, under its lock: must not block.
         self.on_reset: Callable[[], None] = lambda: None
         self._bell: DiskBell | None = None
+        #: The stream of the last transaction, if it was terminated as one whose stream means nothing to the core.
+        self._refused: tuple[int, int] | None = None
         #: What was last found out of an SMMU's requests: whether it serves disks, too.
         self._asked: Requests | None = None
         self._server: DiskServer | None = None
@@ -199,8 +201,9 @@ class Port:
         ``found``: what a run has found of it.
         """
         done, parts = 0, []
-        if found is None and (requests := self._requests(attributes, iova + size)) is not None:
-            found = requests.read(self._slot, *self._stream(attributes), iova, size, _access(attributes))
+        requests = None if found is not None else self._requests(attributes, iova + size)
+        if requests is not None and (stream := self._stream(attributes)) != self._refused:
+            found = requests.read(self._slot, *stream, iova, size, _access(attributes))
         if isinstance(found, bytes):
             self._transactions += 1
             self._bytes_read += size
@@ -211,6 +214,8 @@ class Port:
             parts.append(found.data)
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, begun=found)
+            if requests is not None:
+                self._refused = stream if _is_refused(answer, found) else None
             return self._read(iova, size, done, parts, answer)
 
     def write(
@@ -221,8 +226,9 @@ class Port:
         ``begun``: what a run has begun of it.
         """
         done, size = 0, len(data)
-        if begun is None and (requests := self._requests(attributes, iova + size)) is not None:
-            begun = requests.write(self._slot, *self._stream(attributes), iova, data, _access(attributes))
+        requests = None if begun is not None else self._requests(attributes, iova + size)
+        if requests is not None and (stream := self._stream(attributes)) != self._refused:
+            begun = requests.write(self._slot, *stream, iova, data, _access(attributes))
             if begun is None:
                 self._transactions += 1
                 self._bytes_written += size
@@ -232,6 +238,8 @@ class Port:
             self._bytes_written += done
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, write=True, begun=begun)
+            if requests is not None:
+                self._refused = stream if _is_refused(answer, begun) else None
             return self._write(iova, data, done, self._late_abort, answer)
 
     def post(
@@ -486,6 +494,11 @@ class Stray:
 def _access(attributes: Attributes) -> int:
     """As ``Requests`` takes it, of a read."""
     return attributes.privileged << 1 | attributes.instruction << 2
+
+
+def _is_refused(answer: Answer, begun: Begun | None) -> bool:
+    """Whether it was terminated, and the core knew nothing of its stream."""
+    return answer.outcome is Outcome.ABORT and (begun is None or not begun.counted)
 
 
 def _why(answer: Answer) -> Why:

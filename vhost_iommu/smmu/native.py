@@ -271,12 +271,12 @@ class NativeStages(Sealed):
         self, context: Context, address: int, size: int, access: Access, incoming: MemoryType, begun: Begun | None
     ) -> Pieces:
         memory = incoming.shareability << 4 | incoming.outer << 2 | incoming.inner
-        found, done, fault = self._core.pieces(held(self._core, context), address, size, _access(access), memory, begun)
+        found = self._core.pieces(held(self._core, context), address, size, _access(access), memory, begun)
         return Pieces(
-            [Piece(pa, piece) for pa, piece, _ in found],
-            [_TYPES[packed] for _, _, packed in found],
-            done,
-            None if fault is None else _fault(fault),
+            [Piece(each.pa, each.size) for each in found.pieces],
+            [_TYPES[each.memory] for each in found.pieces],
+            found.done,
+            None if found.fault is None else _fault(found.fault),
         )
 
     def read_ipa(self, context: Context, ipa: int, size: int, kind: str) -> bytes | Fault | int:

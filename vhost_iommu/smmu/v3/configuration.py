@@ -127,7 +127,7 @@ class Configuration(Sealed):
 
     OPEN = frozenset({"_hits", "misses", "accesses", "_l1stds"})
 
-    #: Called before the caches are looked at: to invalidate what is known to be due (Execution.catch_up).
+    #: Called before the caches are looked at: to invalidate what is known to be due (Commands.carry_kept).
     catch_up: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
@@ -280,7 +280,7 @@ class Configuration(Sealed):
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return events.record(kind, sid, ssid, **values)
 
-        ste = self.valid_ste(sid, ssid)
+        ste = self._valid_ste(sid, ssid)
         if isinstance(ste, Refusal):
             return ste
         found = self._context(ste, sid, ssid, event)
@@ -305,13 +305,19 @@ class Configuration(Sealed):
 
     def valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         """The STE of a stream, if it is legal and does not abort; C_BAD_STREAMID whatever CR2.RECINVSID says."""
-        ste = self.legal_ste(sid, ssid)
+        self.catch_up()
+        return self._valid_ste(sid, ssid)
+
+    def _valid_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
+        ste = self._legal_ste(sid, ssid)
         return Refusal() if isinstance(ste, STE) and ste.Config < STE_CONFIG.BYPASS else ste
 
     def legal_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         """The STE of a stream, if it is legal, even one that aborts."""
         self.catch_up()
+        return self._legal_ste(sid, ssid)
 
+    def _legal_ste(self, sid: int, ssid: int | None) -> STE | Refusal:
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return events.record(kind, sid, ssid, **values)
 

@@ -8,6 +8,7 @@ features that are absent. Not modelled: the commands of the DPT.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...register_file import RegisterFile
@@ -88,7 +89,7 @@ class Execution(Sealed):
         self.core = core
         self.compiled = compiled
         if compiled is not None:
-            configuration.catch_up = self.catch_up
+            configuration.catch_up = partial(compiled.carry_kept, self._carry_kept)
         self._handlers: dict[int, tuple[type[commands.Command], Callable[[Any], CommandError]]] = {
             opcode: (kind, getattr(self, kind.__name__))
             for opcode, kind in commands.COMMANDS.items()
@@ -113,11 +114,9 @@ class Execution(Sealed):
         over_nothing = (nothing,) * 5
         return Execution(self.registers, self.validity, *over_nothing, None, None).execute(command)
 
-    def catch_up(self) -> None:
-        """Carry out what is kept for the model."""
-        assert self.compiled is not None
-        for kept in self.compiled.take_kept():
-            self.execute(commands.decode(kept))
+    def _carry_kept(self, command: bytes) -> None:
+        """Carry out a command that was kept for the model."""
+        self.execute(commands.decode(command))
 
     def CMD_PREFETCH_CONFIG(self, command: commands.CMD_PREFETCH_CONFIG) -> CommandError:
         if self.registers[CR0ACK].SMMUEN:
