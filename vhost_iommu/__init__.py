@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from vhost_iommu.guest.live import Guest as Guest
     from vhost_iommu.guest.live import GuestError as GuestError
     from vhost_iommu.guest.live import boot as boot
+    from vhost_iommu.guest.recording import Difference as Difference
     from vhost_iommu.lab.faults import Fault as Fault
 
 #: The public names, and where each is.
 _PUBLIC = {
     "Cpu": "guest.cpu",
+    "Difference": "guest.recording",
     "Fault": "lab.faults",
     "Guest": "guest.live",
     "GuestError": "guest.live",
@@ -32,7 +34,7 @@ _PUBLIC = {
     "run": "guest.launch",
     "without_guest": "guest.cpu",
 }
-__all__ = ["Cpu", "Fault", "Guest", "GuestError", "UsageError", "boot", "run", "without_guest"]
+__all__ = ["Cpu", "Difference", "Fault", "Guest", "GuestError", "UsageError", "boot", "run", "without_guest"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.ktap import Result
 from vhost_iommu.guest.launch import cases_of, run
 from vhost_iommu.guest.live import Guest, GuestError, boot
+from vhost_iommu.guest.recording import Found
 from vhost_iommu.guest.report import Report
 
 _MARKERS = (
@@ -160,11 +162,12 @@ class Bench:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """Of a test that failed: its guests."""
-        for guest in self.failed:
-            yield _section(guest)
         for guest in self.guests:
             guest.keep()
+        for guest in (*self.failed, *self.guests):
             yield _section(guest)
+            if guest.recorded is not None:
+                yield f"last recording of {guest.name}", "\n".join(guest.recorded.summary())
 
 
 def judge(result: Result, report: Report) -> None:
@@ -221,6 +224,23 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     for bench in item.config.stash[_BENCHES]:
         for guest in bench.guests:
             guest.check()
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """What was found, held against other values or their names, line by line."""
+    if op != "==" or not (isinstance(left, Found) or isinstance(right, Found)):
+        return None
+    both = [_lines(left), _lines(right)]
+    return [
+        "what was found is not what was expected:",
+        *list(unified_diff(both[1], both[0], "expected", "found", lineterm="")),
+    ]
+
+
+def _lines(of: object) -> list[str]:
+    if isinstance(of, Found):
+        return [each.partition(" ")[2] for each in map(str.lstrip, of.text.splitlines())]
+    return [str(each) for each in of] if isinstance(of, Iterable) else [repr(of)]
 
 
 @pytest.hookimpl(wrapper=True)

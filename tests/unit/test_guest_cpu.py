@@ -69,3 +69,10 @@ def test_an_address_at_which_nothing_is_is_told_of(cpu: Cpu) -> None:
         cpu.address("smmu7")
     with pytest.raises(UsageError, match="leaves memory"):
         cpu.store(cpu.ram.stop - 2, 0)
+
+
+def test_what_is_inside_can_be_asked_for(cpu: Cpu) -> None:
+    names = [type(each).__name__ for each in cpu.inside.query_registers(instance="smmu0")]
+    assert "CMDQ_BASE" in names
+    (entry, *_) = cpu.inside.query_instances()
+    assert entry.name == "smmu0"

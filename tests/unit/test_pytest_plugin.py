@@ -15,6 +15,7 @@ from vhost_iommu import pytest_plugin
 from vhost_iommu.config import MachineConfig
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.live import CommandError, ComplaintError, Ran
+from vhost_iommu.guest.recording import Recording
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.verdict import Verdict
 
@@ -30,6 +31,7 @@ class Double:
     complaints: list[str] = field(default_factory=list)
     allowed: tuple[str, ...] = ()
     kept: bool = False
+    recorded: Recording | None = None
 
     def allow_now(self, patterns: tuple[str, ...]) -> None:
         self.allowed = patterns
@@ -204,3 +206,29 @@ def test_cases_known_at_run_time_are_subtests(
     result = outcomes(pytester, source, "-v")
     result.stdout.fnmatch_lines(["*SUBFAILED*two*", "*two is wrong*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_comparison_of_what_was_found_shows_the_lines_that_differ(
+    pytester: pytest.Pytester, doubles: list[Double]
+) -> None:
+    source = """
+        import vhost_iommu
+        from vhost_iommu.smmu.v3.commands import CMD_SYNC, CMD_TLBI_NSNH_ALL
+        from vhost_iommu.smmu.v3.registers import CMDQ_BASE, CMDQ_PROD, CR0
+
+        def commanded(*commands):
+            with vhost_iommu.without_guest("smmuv3-bare") as cpu:
+                cpu.write("smmu0", CMDQ_BASE, CMDQ_BASE.of(ADDR=cpu.ram.start, LOG2SIZE=4))
+                cpu.write("smmu0", CR0, CR0.of(CMDQEN=1))
+                for n, each in enumerate(commands):
+                    cpu.store(cpu.ram.start + 16 * n, each.of())
+                with cpu.recording() as seen:
+                    cpu.write("smmu0", CMDQ_PROD, len(commands))
+                return seen.commands()
+
+        def test_differs():
+            assert commanded(CMD_TLBI_NSNH_ALL, CMD_SYNC) == commanded(CMD_SYNC)
+    """
+    result = outcomes(pytester, source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*what was found is not what was expected*", "*+smmu0 command CMD_TLBI_NSNH_ALL *"])

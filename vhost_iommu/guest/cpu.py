@@ -13,12 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vhost_iommu.bench import MachineBench
 from vhost_iommu.config import MachineConfig, load_machine, with_faults
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.live import NeverStruckError
 from vhost_iommu.guest.mapping import platform_of
 from vhost_iommu.guest.platform import COMMAND_MASTER, COMMAND_MEMORY, PCI_COMMAND, RAM
 from vhost_iommu.guest.recording import Recording
+from vhost_iommu.lab.control import Queries
 from vhost_iommu.lab.faults import Fault, Injection
 from vhost_iommu.layout import Layout, Register
 from vhost_iommu.machine import Machine
@@ -35,6 +37,8 @@ class Cpu:
     def __init__(self, config: MachineConfig) -> None:
         self.machine = Machine(config, clock=time.monotonic)
         self._platform = platform_of(config)
+        #: As of a Guest: the context of a stream, its tables, TLBs, queues, ``explain``.
+        self.inside = Queries(MachineBench(self.machine, lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z")))
         ram = bytearray(config.guest.memory)
         self._ram = Memory((RAM, ram))
         #: Where it begins, in memory that all share.
@@ -131,5 +135,6 @@ def without_guest(machine: str | Path | MachineConfig, *, faults: Sequence[str |
     try:
         yield cpu
     finally:
+        cpu.inside.close()
         cpu.machine.stop()
         cpu.machine.close()

@@ -33,6 +33,7 @@ from vhost_iommu.guest.recording import TRACEPOINTS, Recording, in_step, tracepo
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import Prepared
 from vhost_iommu.guest.verdict import Verdict
+from vhost_iommu.lab.control import Queries
 from vhost_iommu.lab.faults import Fault, Injection
 from vhost_iommu.machine import Machine
 from vhost_iommu.terminal import plain
@@ -128,6 +129,9 @@ class Guest:
         #: What its machine consists of: SMMUs and masters by name.
         self.machine: Machine = _machine(launch)
         self.name = launch.config.name
+        assert launch.daemon is not None
+        #: What the control socket answers, as values: the context of a stream, its tables, TLBs, queues, ``explain``.
+        self.inside: Queries = launch.daemon.control()
         #: Where console.log, qemu.cmd and all else of it are.
         self.folder: Path = prepared.folder.path
 
@@ -305,9 +309,9 @@ class Guest:
         self._process.kill()
 
     @property
-    def recorded(self) -> str:
-        """The last recording, as a text trace; of none, nothing."""
-        return "" if self._recorded is None else self._recorded.text
+    def recorded(self) -> Recording | None:
+        """The last recording."""
+        return self._recorded
 
     @property
     def seconds(self) -> float:
@@ -653,6 +657,7 @@ def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None
         for hears in hearing:
             hears()
         guest = Guest(launch, prepared, process, (lines[0], lines[1]), ear)
+        stack.callback(guest.inside.close)
         try:
             yield guest
             prepared.failed = guest.kept
@@ -678,7 +683,7 @@ def _leave(launch: Launch, prepared: Prepared, process: Running, guest: Guest, e
         prepared.folder.path, tuple(run.notes), launch.account(Ktap()), run.kernel,
     )  # fmt: skip
     prepared.folder.file("result.txt").write_text(f"{report.verdict.name}: {why}\nthe fault is {whose}\n")
-    prepared.folder.file("trace.txt").write_text(guest.recorded)
+    prepared.folder.file("trace.txt").write_text("" if guest.recorded is None else guest.recorded.text)
     launch.write_page(report, prepared.folder.path)
 
 

@@ -161,6 +161,14 @@ class Recording:
         """Each unmapping and what was commanded for it. Without the kernel's tracepoints: what each CMD_SYNC ends."""
         return operations(self.commands(), self.kernel("unmap"))
 
+    def summary(self) -> list[str]:
+        """For people: commands by kind, events decoded, what was lost."""
+        kinds = ", ".join(f"{name} {count}" for name, count in Counter(self.commands().names).most_common())
+        said = [f"commands: {kinds or 'none'}", f"transfers: {len(self.dma)}"]
+        if self.events:
+            said += ["events:", *(f"  {line}" for line in repr(self.events).splitlines())]
+        return said + [f"lost: {each.lost}" for each in self.gaps]
+
     @property
     def text(self) -> str:
         """All of it, as a text trace."""
