@@ -223,3 +223,30 @@ def test_a_dump_that_was_tampered_with_is_answered_from_or_refused(kept: Path) -
         except UsageError:
             pass
     assert answered > 20
+
+
+class Counting:
+    """Memory that is otherwise at each read, and begins and ends within a page."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def read(self, pa: int, size: int) -> bytes | None:
+        self.count += 1
+        return bytes([self.count]) * size if pa >= 0x1800 else None
+
+    def lacks(self, pa: int) -> bool:
+        return False
+
+
+def test_a_page_is_read_once_for_a_dump_and_answers_are_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    collecting = dump.Collecting(Counting())
+    first = collecting.read(0x2000, 8)
+    assert first is not None
+    assert collecting.read(0x2FF8, 8) == first
+    assert collecting.pages == {0x2000: first[:1] * 4096}
+    assert collecting.read(0x1800, 8) is not None, "where memory begins within a page, it is read and not kept"
+    assert list(collecting.pages) == [0x2000]
+    monkeypatch.setattr(dump, "MOST_PAGES", 1)
+    assert collecting.read(0x3000, 8) is not None
+    assert (list(collecting.pages), collecting.full) == ([0x2000], True)

@@ -27,7 +27,7 @@ _COUNTED_SO = (
     "after a result may stand with that."
 )
 #: Kinds of commands and counts that are a column, those most counted first.
-_COLUMNS = 8
+_COLUMNS = 7
 _STYLE = """
 .page .passed { color: #2e7d4f; } .page .failed, .page .died, .page .interrupted { color: #b3362f; }
 .page .skipped { color: #8a6d1d; } .wide { overflow-x: auto; }
