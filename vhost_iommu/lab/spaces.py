@@ -103,7 +103,8 @@ _LEFT, _RIGHT = (190, 400), (580, 790)
 _STYLE = """
 .page { font: 14px/1.45 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 1000px; margin: 2em auto; }
 h1 { font-size: 1.4em; } h2 { font-size: 1.1em; margin: 1.6em 0 .2em; } .page p { margin: .2em 0 .6em; color: #5a6270; }
-svg { background: #fff; } svg text { font: 12px ui-monospace, monospace; fill: #1f2430; } svg .head { font: 600 13px system-ui, sans-serif; }
+svg { background: #fff; }
+svg text { font: 12px ui-monospace, monospace; fill: #1f2430; } svg .head { font: 600 13px system-ui, sans-serif; }
 svg .faint { fill: #5a6270; } svg .gap { fill: #9aa2b1; text-anchor: middle; } svg .at { text-anchor: end; }
 .box { stroke: #fff; stroke-width: 1; } .band { opacity: .28; }
 .rw { fill: #7aa6d8; } .ro { fill: #8fc79a; } .wo { fill: #f0b36b; } .none { fill: #c9ced8; } .broken { fill: #e58b88; }
