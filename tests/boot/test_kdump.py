@@ -104,9 +104,10 @@ def test_dma_goes_on_by_the_tables_of_the_kernel_that_crashed_until_the_capture_
 def test_from_then_on_each_access_is_aborted_and_no_event_is_recorded(run: tuple[Run, list[Seen]]) -> None:
     booted, lines = run
     here, done = at(lines, kdump.BEGINS), at(lines, kdump.ENDS)
-    made = done.transactions - here.transactions
+    made, aborted = done.transactions - here.transactions, done.aborts - here.aborts
     assert made > 10
     assert here.gbpa_aborts == 1, "nothing passed between the two tables, either"
-    assert (done.moved, done.aborts - here.aborts) == (here.moved, made), "no byte moves"
+    assert done.moved == here.moved, "no byte moves"
+    assert abs(aborted - made) <= 1, "one may be under way when a line comes"
     assert (done.recording, done.events, done.event_prod) == (0, here.events, 0)
     assert [fault.struck > 10 for fault in booted.report.account.faults] == [True]

@@ -29,7 +29,7 @@ class SlowDaemon(Injection):
             "It waits, and all else of the guest with it: whatever takes a second, by its clock, may time out.",
         ),
         Seen(
-            "seconds=3 after=420",
+            "seconds=1.2 after=420 count=5",
             ("CMD_SYNC timeout at",),
             "The clock goes on while the access waits, so that the driver takes a command that is done for lost.",
             ("no_smmu_warnings",),
