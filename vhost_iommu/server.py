@@ -30,7 +30,7 @@ from typing import Protocol
 from . import _core
 from .errors import UsageError
 from .mmio import Mirrored
-from .vfio.connection import LOST, REGION_READ_SIZE, Connection, close_fds
+from .vfio.connection import LOST, Connection, close_fds
 from .vfio.pci import PciFunction
 from .vfio.session import Session
 from .vfio.wire import MAX_MSG_FDS
@@ -161,12 +161,9 @@ class Channel:
 
     def converse(self, function: PciFunction, connection: Connection) -> None:
         """Serve the client until it goes."""
-        feed, read_register = connection.feed, connection.read_register
-        receive, buffer, view = self.receive, self.buffer, memoryview(self.buffer)
+        feed, receive, view = connection.feed, self.receive, memoryview(self.buffer)
         while True:
             size, fds = receive()
-            if size == REGION_READ_SIZE and not fds and read_register(buffer):
-                continue
             if not size or not feed(view[:size], fds):
                 return
 

@@ -23,7 +23,6 @@ from tests.protocol.client import (
 from vhost_iommu import _core, shared
 from vhost_iommu.vfio import wire
 from vhost_iommu.vfio.pci import BarMap, PciFunction
-from vhost_iommu.vfio.session import Session
 from vhost_iommu.vfio.wire import Command, DmaFlags, Flags, Irq, IrqSetFlags, Region
 
 MiB = 1 << 20
@@ -569,51 +568,3 @@ def test_the_whole_start_of_qemu_passes_without_a_complaint(function: PciFunctio
     assert complaints(client) == []
     client.close()
     os.close(event)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0x20, 0, 4), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0x21, 0, 8), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 7, 64), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 0, 0), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0xFFD, 0, 4), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 99, 4), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 0, MiB + 1), msg_id=5),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 0, 4), flags=Flags.NO_REPLY),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 0, 4), flags=Flags.REPLY),
-        message(Command.REGION_READ, wire.REGION_ACCESS.pack(0, 0, 4), size=31),
-        message(Command.REGION_WRITE, wire.REGION_ACCESS.pack(0, 0, 0), msg_id=5),
-        message(Command.DEVICE_GET_INFO, b"\x10" + bytes(15), msg_id=5),
-    ],
-)
-@pytest.mark.parametrize("before", ["nothing", "a version", "half a message"])
-def test_the_short_way_of_a_register_read_ends_where_the_long_one_does(
-    block: Scratch, data: bytes, before: str
-) -> None:
-    assert played(block, data, before, short=True) == played(block, data, before, short=False)
-
-
-def played(block: Scratch, data: bytes, before: str, *, short: bool) -> tuple[object, ...]:
-    """What a session said and did about ``data``."""
-    block.storage[0x20:0x30] = bytes(range(16))
-    block.accesses.clear()
-    sent: list[bytes] = []
-    complained: list[str] = []
-
-    def send(reply: bytes) -> bool:
-        sent.append(reply)
-        return True
-
-    session = Session(PciFunction("test", {0: BarMap([(0, block)])}), send, complained.append)
-    connection = session.connection
-    if before != "nothing":
-        version = message(Command.VERSION, wire.Version.build({"major": 0, "minor": 0}))
-        connection.feed(memoryview(version), [])
-    if before == "half a message":
-        connection.feed(memoryview(message(Command.REGION_WRITE, bytes(48))[:32]), [])
-    done = short and connection.read_register(bytearray(data + b"left over"))
-    over = not done and not connection.feed(memoryview(data), [])
-    session.end()
-    return sent, complained, over, list(block.accesses)

@@ -38,7 +38,7 @@ _ERROR = int(Flags.ERROR)
 _ERROR_REPLY = _REPLY | _ERROR
 
 #: A whole REGION_READ; REGION_WRITE has its data behind as much.
-REGION_READ_SIZE = ACCESS.size
+_READ_SIZE = ACCESS.size
 
 #: Of our commands to which no reply is wanted (and of the pump's); no other has it.
 _NOBODYS_ID = 0xFFFF
@@ -155,23 +155,6 @@ class Connection:
         """Whether a message has begun and not ended."""
         return bool(self._tail)
 
-    def read_register(self, buffer: bytearray) -> bool:
-        """What ``feed`` does with the first REGION_READ_SIZE bytes of ``buffer`` when they are all that came and
-        a REGION_READ: the guest's CPU waits for it, so here is all that it takes, in a row. False: ``feed`` them.
-        """
-        if self.regions is None or self._tail or self.heed is not None:
-            return False
-        msg_id, command, size, flags, _, offset, region, count = ACCESS.unpack_from(buffer)
-        if command != _READ or size != REGION_READ_SIZE or flags or count > MAX_DATA_XFER_SIZE:
-            return False
-        try:
-            value = self.regions.read(region, offset, count)
-        except ClientError as problem:
-            self._refuse(msg_id, command, flags, problem)
-        else:
-            self._send(ACCESS.pack(msg_id, _READ, size + count, _REPLY, 0, offset, region, count) + value)
-        return True
-
     def _keep(self, fds: list[int]) -> bool:
         """Hold descriptors whose message is not complete."""
         self._tail_fds += fds
@@ -186,23 +169,23 @@ class Connection:
 
         False: it is not a plain one, and left to ``commands``.
         """
-        if stop - at < REGION_READ_SIZE or flags & ~_NO_REPLY or self.regions is None:
+        if stop - at < _READ_SIZE or flags & ~_NO_REPLY or self.regions is None:
             return False
         _, command, size, _, _, offset, region, count = ACCESS.unpack_from(data, at)
         try:
             if command == _READ:
-                if size != REGION_READ_SIZE or count > MAX_DATA_XFER_SIZE:
+                if size != _READ_SIZE or count > MAX_DATA_XFER_SIZE:
                     return False
                 value = self.regions.read(region, offset, count)
                 if not flags:
                     size += count
                     self._send(ACCESS.pack(msg_id, command, size, _REPLY, 0, offset, region, count) + value)
             else:
-                if size != REGION_READ_SIZE + count:
+                if size != _READ_SIZE + count:
                     return False
-                self.regions.write(region, offset, data[at + REGION_READ_SIZE : stop])
+                self.regions.write(region, offset, data[at + _READ_SIZE : stop])
                 if not flags:
-                    self._send(ACCESS.pack(msg_id, command, REGION_READ_SIZE, _REPLY, 0, offset, region, count))
+                    self._send(ACCESS.pack(msg_id, command, _READ_SIZE, _REPLY, 0, offset, region, count))
         except ClientError as problem:
             self._refuse(msg_id, command, flags, problem)
         return True

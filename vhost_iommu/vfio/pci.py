@@ -151,10 +151,6 @@ class BarMap:
             device.write(offset - base, size, int.from_bytes(data, "little"))
 
 
-def _nothing(offset: int, size: int) -> int:
-    return 0
-
-
 def _natural(offset: int, size: int) -> Iterable[tuple[int, int]]:
     """[offset, offset + size) as naturally aligned pieces of 1, 2, 4 and 8 bytes."""
     while size:
@@ -283,8 +279,6 @@ class PciFunction:
         self._config = config
         self._sizes = [self.bars[index].size if index in self.bars else 0 for index in range(NUM_REGIONS)]
         self._sizes[_CONFIG] = len(config)
-        #: (region, start, end, read) of the block read last: drivers poll.
-        self._last: tuple[int, int, int, Callable[[int, int], int]] = (-1, 0, 0, _nothing)
 
     @property
     def socket(self) -> Callable[[], float | None] | None:
@@ -337,17 +331,10 @@ class PciFunction:
 
     def read(self, region: int, offset: int, size: int) -> bytes:
         """Read ``size`` bytes of a region; ClientError(EINVAL) outside of it."""
-        of, base, end, load = self._last
-        if region == of and base <= offset < end and size in _NATURAL and not offset & (size - 1):
-            return load(offset - base, size).to_bytes(size, "little")
         if region >= NUM_REGIONS or offset + size > self._sizes[region]:
             raise ClientError(f"read of {offset:#x}+{size:#x} leaves region {region}")
         bar = self.bars.get(region)
         if bar is not None:
-            found = bar.find(offset)
-            if found is not None:
-                base, end, device = found
-                self._last = region, base, end, device.read
             return bar.read(offset, size)
         data = bytearray(self._config[offset : offset + size])
         if self.interrupts.level and offset <= STATUS < offset + size:
