@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pexpect
@@ -14,7 +15,7 @@ import pytest
 
 from tests.conftest import need_kernel
 from vhost_iommu.guest.assets import Assets
-from vhost_iommu.guest.live import CommandError, GuestDiedError, GuestTimeoutError
+from vhost_iommu.guest.live import CommandError, ComplaintError, GuestDiedError, GuestTimeoutError
 from vhost_iommu.guest.recording import name_of
 from vhost_iommu.pytest_plugin import Bench
 from vhost_iommu.watch import Commanded, Moved, Noted, Value
@@ -93,6 +94,44 @@ def touches(it: Value, page: int) -> bool:
         case Commanded():
             return it.command.values().get("Address") == page
     return False
+
+
+def test_what_a_kernel_complains_of_fails_unless_it_was_asked_for(vhost_iommu: Bench) -> None:
+    def complains(text: str, *allowed: str) -> None:
+        with vhost_iommu.boot("smmuv3-linux", kernel="6.12", allow=allowed) as guest:
+            guest.run(f"echo '<4>{text}' >/dev/kmsg")
+
+    complains("WARNING: CPU: 0 at will", "at will$")
+    with pytest.raises(ComplaintError, match=r"nobody asked for: .*WARNING: CPU: 0 at nowhere"):
+        complains("WARNING: CPU: 0 at nowhere")
+
+
+def test_a_guest_that_is_paused_at_its_begin_can_be_prepared_and_watched(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12", paused=True) as guest:
+        with guest.recording() as seen, guest.fault("drop-cfgi", count=1):
+            guest.resume()
+        assert seen.commands().names[:2] == ["CMD_CFGI_STE_RANGE", "CMD_SYNC"]
+        # What the driver made of the stream, decoded.
+        context = guest.inside.query_context(stream=0x100)
+        assert context is not None
+
+
+def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text(
+        "import time, vhost_iommu\n"
+        "with vhost_iommu.boot('smmuv3-linux', kernel='6.12') as guest:\n"
+        "    print(guest._process.pid, flush=True)\n"
+        "    time.sleep(1000)\n"
+    )
+    test = subprocess.Popen([sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, text=True)
+    assert test.stdout is not None
+    pid = int(test.stdout.readline())
+    test.kill()
+    test.wait()
+    until = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> None:

@@ -7,8 +7,12 @@ to a bound. When the guest is no more, who waits is told why.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import socket
+import termios
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +39,7 @@ class Line(SpawnBase):  # type: ignore[misc]
         self._socket.settimeout(TICK)
         self._out.settimeout(_PATIENCE)
         self._heard = heard
+        self._turn = threading.Lock()  # held from taking what came until it is heard
         self._came = threading.Condition()
         self._waiting = bytearray()
         self._over = False
@@ -45,18 +50,34 @@ class Line(SpawnBase):  # type: ignore[misc]
     def listen(self) -> bool:
         """Hear what comes within a moment; whether there may be more."""
         try:
-            data = self._socket.recv(1 << 16)
+            self._socket.recv(1, socket.MSG_PEEK)
         except TimeoutError:
             return True
         except OSError:
-            data = b""
-        self._heard(data)
+            pass
+        with self._turn:
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError:
+                data = b""
+            self._heard(data)
         with self._came:
             self._waiting += data
             del self._waiting[: max(0, len(self._waiting) - ROOM)]
             self._over = self._over or not data
             self._came.notify_all()
         return bool(data)
+
+    def catch_up(self, seconds: float = 5.0) -> None:
+        """Wait until all that was said is heard; of a guest that does not cease to speak, for so long."""
+        until = time.monotonic() + seconds
+        left = bytearray(4)
+        while time.monotonic() < until:
+            with self._turn, contextlib.suppress(OSError, ValueError):
+                fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, left)
+                if not any(left):
+                    return
+            time.sleep(TICK / 200)
 
     def end(self, why: Exception) -> None:
         """From now on who waits for what does not come gets ``why``; of several the first."""

@@ -376,6 +376,7 @@ class Guest:
                 self._monitor("human-monitor-command", **{"command-line": f"xp /1wx {window.base:#x}"})
         assert self._launch.daemon is not None
         self._launch.daemon.settle()
+        self._console.catch_up()
 
     @contextlib.contextmanager
     def fault(self, fault: str | Fault, *, may_miss: bool = False, **parameters: Any) -> Iterator[Injection]:
@@ -390,6 +391,7 @@ class Guest:
             yield injection
             if self.running:
                 self.settle()
+        self._console.catch_up()
         self._seen()
         if not injection.struck and not may_miss:
             raise NeverStruckError(f"the fault '{asked}' never struck; have it strike, or say may_miss=True")
@@ -408,6 +410,7 @@ class Guest:
 
     def check(self) -> None:
         """ComplaintError: since the last look a kernel complained, or there was an event, and nobody allowed it."""
+        self._console.catch_up()
         lines, events = self._seen()
         found = [line for line in lines if not self._allows(line)]
         found += [
