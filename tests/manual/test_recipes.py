@@ -39,11 +39,11 @@ def _kernels(assets: Assets, request: pytest.FixtureRequest) -> None:
 PYTHON = [(block, ast.parse(block.text)) for page in RUN for block in blocks(page, "python")]
 
 
-def tests_of(tree: ast.Module) -> list[str]:
+def names_of_tests(tree: ast.Module) -> list[str]:
     return [each.name for each in tree.body if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")]
 
 
-PROGRAMS = SHELL + [block for block, tree in PYTHON if not tests_of(tree)]
+PROGRAMS = SHELL + [block for block, tree in PYTHON if not names_of_tests(tree)]
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=[f"{block.name}-{block.line}" for block in PROGRAMS])
@@ -64,7 +64,7 @@ def test_what_is_typed_ends_well(block: Block, tmp_path: Path) -> None:
 
 # The pages' tests are tests of this module, under the names that they have there.
 for _block, _tree in PYTHON:
-    if _names := tests_of(_tree):
+    if _names := names_of_tests(_tree):
         _space: dict[str, Any] = {"__name__": __name__}
         ast.increment_lineno(_tree, _block.line - 1)
         exec(compile(_tree, str(DOCS / _block.page), "exec"), _space)

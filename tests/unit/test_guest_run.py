@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import bare, folder, linux, qemu, shim
 from vhost_iommu.guest.platform import GuestMaster, GuestSmmu, Platform
+from vhost_iommu.server import MAX_PATH
 
 TOP = Path(__file__).resolve().parents[2]
 MACHINE = Platform(
@@ -304,3 +306,13 @@ def test_a_folder_that_is_to_be_kept_serves_one_run_at_a_time(tmp_path: Path) ->
         folder.RunFolder(tmp_path / "kept")
     assert run.close(failed=False) == tmp_path / "kept"
     assert folder.RunFolder(tmp_path / "kept").close(failed=False) == tmp_path / "kept"
+
+
+def test_sockets_are_elsewhere_where_a_folder_to_keep_has_too_long_a_path(tmp_path: Path) -> None:
+    far = folder.RunFolder(tmp_path / ("x" * 100))
+    with contextlib.ExitStack() as stack:
+        short = far.for_sockets(stack)
+        assert len(str(short / "smmu0.sock")) <= MAX_PATH
+        assert short.is_dir()
+    assert not short.exists()
+    assert far.close(failed=False) == far.path

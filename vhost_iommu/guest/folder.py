@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.server import MAX_PATH
 
 #: Folders of runs that went wrong: the newest KEPT stay, and others for a day while they have no more than ROOM bytes.
 KEPT = 5
@@ -31,6 +32,8 @@ _GRAIN = 1 << 20
 #: What of a failed run is worth keeping: the rest is large, or can be made again.
 ARTEFACTS = ("console.log", "domain.xml", "dump", "libvirt.log", "qemu.cmd", "qemu.log", "report.html", "result.txt",
              "trace.json", "trace.txt")  # fmt: skip
+#: Bytes of a socket's path that its own name may take.
+_SOCKETS = 32
 _LOCK = "lock"
 _CONTROLS = ".control"  #: no run's, whose names have letters and digits alone
 _WHOLE = "whole"  #: marks a folder that stays as it is
@@ -98,6 +101,16 @@ class RunFolder:
 
     def file(self, name: str) -> Path:
         return self.path / name
+
+    def for_sockets(self, stack: contextlib.ExitStack) -> Path:
+        """Where its sockets are: in it, but where a folder to keep has too long a path, as a CI's may; then elsewhere
+        until ``stack`` ends.
+        """
+        if self.keep is None or len(os.fsencode(self.path)) + _SOCKETS <= MAX_PATH:
+            return self.path
+        short = RunFolder()
+        stack.callback(short.close, failed=False)
+        return short.path
 
     def leave(self) -> None:
         """Let it be, with all that is in it, until it is no longer among the newest."""

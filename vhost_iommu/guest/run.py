@@ -163,7 +163,7 @@ class GuestRun:
         """Who serves the functions, not started yet; ``stack`` stops it."""
         if self._serve is None or not self.platform.functions:
             return None
-        served = self._serve(folder.path)
+        served = self._serve(folder.for_sockets(stack))
         stack.callback(served.stop)
         if len(served.sockets) != len(self.platform.functions):
             raise ValueError(f"{len(served.sockets)} sockets for {len(self.platform.functions)} functions")
