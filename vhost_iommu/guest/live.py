@@ -138,13 +138,6 @@ class Guest:
     def __repr__(self) -> str:
         return f"<Guest {self.name} in {self.folder}>"
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """What a command of the control socket answers, as values: ``guest.ask("explain", stream=0x100, address=0)``
-        (docs/reference/control.md). UsageError says what is wrong with it.
-        """
-        assert self._launch.daemon is not None
-        return self._launch.daemon.control().execute(command, arguments)
-
     # -- what it says and is told ----------------------------------------------------------------------------------
 
     def run(
