@@ -14,6 +14,8 @@ import pexpect
 import pytest
 
 from tests.conftest import need_kernel
+from vhost_iommu.errors import UsageError
+from vhost_iommu.guest import kmod
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.live import CommandError, ComplaintError, GuestDiedError, GuestTimeoutError
 from vhost_iommu.guest.recording import name_of
@@ -94,6 +96,19 @@ def touches(it: Value, page: int) -> bool:
         case Commanded():
             return it.command.values().get("Address") == page
     return False
+
+
+def test_a_module_of_the_hosts_is_inserted_and_what_it_does_is_recorded(vhost_iommu: Bench, assets: Assets) -> None:
+    module = kmod.Modules(assets, assets.headers("6.12")).module(kmod.ENGINE)
+    with vhost_iommu.boot("smmuv3-pasid", kernel="6.12") as guest:
+        device = guest.run("ls /sys/bus/platform/devices | grep smmute").output.strip()
+        with guest.recording() as seen:
+            guest.insmod(module, f"device={device}", "tests=copies_coherent_memory")
+        assert "ok 1 copies_coherent_memory" in guest.dmesg()
+        assert [each.write for each in seen.dma if each.who == "engine0"].count(True) > 0
+        assert seen.commands("CMD_CFGI_CD")
+        with pytest.raises(UsageError, match="is not a kernel module"):
+            guest.insmod(__file__)
 
 
 def test_what_a_kernel_complains_of_fails_unless_it_was_asked_for(vhost_iommu: Bench) -> None:
