@@ -43,6 +43,7 @@ DATA = RAM_BASE + (1 << 20)
 class Watched(Port):
     """A port that keeps account of its runs, or makes none."""
 
+    OPEN = Port.OPEN | {"runs", "moved"}
     runs: bool
     moved = 0
 

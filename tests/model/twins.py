@@ -105,6 +105,8 @@ def _difference(ours: Any, theirs: Any) -> str:
 class WatchedPort(Port):
     """A port that keeps the requests that wait, and shows what became of each."""
 
+    OPEN = Port.OPEN | {"waiting"}
+
     def __init__(self, name: str, memory: Memory, smmu: Smmu, sids: Sequence[int]) -> None:
         super().__init__(name, memory, smmu, sids)
         self.waiting: list[Waiting[Any]] = []

@@ -53,7 +53,7 @@ class Rig:
         if known and sid == SID:
             self.table.map(FIRST, PA)
             assert self.port.read(FIRST, 8) == bytes(8)
-            self.before, self.port._bytes_read = self.counts(), 0
+            self.before, self.port._done.bytes_read = self.counts(), 0
 
     def read(self, meanwhile: Callable[[], None] = lambda: None, size: int = 8) -> bytes | Abort | Waiting[bytes]:
         self.lock.meanwhile = meanwhile

@@ -12,6 +12,8 @@ from tests.smmu_builder import IPA_OFFSET, RAM_BASE, Bench, PageTable
 from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 from vhost_iommu.layout import Layout
+from vhost_iommu.masters.engine import TestEngine
+from vhost_iommu.masters.master import Master
 from vhost_iommu.masters.port import Abort, Port
 from vhost_iommu.memory import Memory
 from vhost_iommu.smmu.seams import Refuse, Seams, Verdict
@@ -32,7 +34,9 @@ from vhost_iommu.smmu.v3.registers import (
     STRTAB_BASE_CFG,
     CommandError,
 )
+from vhost_iommu.smmu.v3.reports import Reports
 from vhost_iommu.smmu.v3.structures import CD, L1CD, L1STD, STE, STE_CONFIG, S1Fmt
+from vhost_iommu.smmu.walk import LongTable
 
 IOVA, PA = 0x1000, RAM_BASE + 0x10_0000
 
@@ -427,14 +431,50 @@ def test_there_is_no_other_seam_and_each_smmu_has_its_own(bench: Bench) -> None:
         Smmu(Memory(), seams=seams)
 
 
+@pytest.mark.parametrize("name", ["read", "write", "_ask", "smmu", "memory", "copy", "serve"])
+def test_of_a_port_behind_an_smmu_its_seam_alone_is_assigned(bench: Bench, name: str) -> None:
+    port = Port("m", bench.ram.memory, bench.smmu, [0])
+    with pytest.raises(UsageError, match=rf"Port\.{name} is no seam.*a port's 'rewrite'.*docs/faults\.md"):
+        setattr(port, name, None)
+    port.rewrite = lambda transaction: transaction
+
+
+@pytest.mark.parametrize("name", ["port", "work", "pending_work", "read", "write", "renew"])
+def test_of_a_master_no_method_is_assigned_and_no_other_port(bench: Bench, name: str) -> None:
+    engine = TestEngine("m", Port("m", bench.ram.memory, bench.smmu, [0]))
+    with pytest.raises(UsageError, match=rf"TestEngine\.{name} is no seam.*a port's 'rewrite'"):
+        setattr(engine, name, None)
+    engine.wake = lambda: None
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Port, "read"), (TestEngine, "pending_work"), (Master, "work")])
+def test_a_master_whose_class_was_patched_is_refused_where_the_core_would_go_past_it(
+    monkeypatch: pytest.MonkeyPatch, core_is_built: None, owner: type, name: str
+) -> None:
+    core, pure = Bench(pure=False), Bench(pure=True)
+    monkeypatch.setattr(owner, name, lambda self, *given: None)
+    with pytest.raises(UsageError, match=rf"{owner.__name__}\.{name} was replaced.*pure=True"):
+        TestEngine("m", Port("m", core.ram.memory, core.smmu, [0]))
+    TestEngine("m", Port("m", pure.ram.memory, pure.smmu, [0]))
+
+
 @pytest.mark.skipif(_core.built() is None, reason="no core")
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Execution, "CMD_TLBI_NH_VA"), (Execution, "CMD_TLBI_NH_ALL"), (CommandQueue, "consume")]
+    ("owner", "name"),
+    [
+        (Execution, "CMD_TLBI_NH_VA"),
+        (Execution, "CMD_TLBI_NH_ALL"),
+        (CommandQueue, "consume"),
+        (Reports, "send_msi"),
+        (Memory, "read"),
+        (LongTable, "walk"),
+        (Smmu, "translate"),
+    ],
 )
 def test_a_class_that_was_patched_is_refused_where_the_core_would_go_past_it(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
-    monkeypatch.setattr(owner, name, lambda self, command: CommandError.CERROR_NONE)
+    monkeypatch.setattr(owner, name, lambda self, *given: CommandError.CERROR_NONE)
     with pytest.raises(UsageError, match=rf"{owner.__name__}\.{name} was replaced.*seam 'gate'.*pure=True"):
         Smmu(Memory(), pure=False)
     Smmu(Memory(), pure=True)

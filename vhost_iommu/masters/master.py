@@ -11,19 +11,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
+from ..smmu.seams import declared, no_seam, refuse_replaced
 from .gate import Gate, Turns
 from .port import Port
 from .tasks import Tasks
 
 
+@declared
 class Master(ABC):
-    """Makes DMA through its ``port``.
+    """Makes DMA through its ``port``. Neither that nor a method can be replaced, for the core would go past it.
 
     ``wake`` has ``work`` called, by default at once; a server passes one that wakes the thread in which it calls
     ``work``, and a ``threading.RLock`` as ``lock``. Where several threads use one SMMU, ``wake`` must be given: the
     end of a stall calls it under that SMMU's lock.
     """
+
+    _sealed: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        declared(cls)
+        names = {name for each in cls.__mro__[:-1] for name, method in vars(each).items() if callable(method)}
+        cls._sealed = frozenset(names)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._sealed or (name == "port" and "port" in self.__dict__):
+            raise no_seam(self, name)
+        object.__setattr__(self, name, value)
 
     def __init__(
         self,
@@ -35,6 +50,8 @@ class Master(ABC):
     ) -> None:
         self.name = name
         self.port = port
+        if port.smmu is not None and port.smmu.direct is not None:
+            refuse_replaced(*(each for each in type(self).__mro__ if "_declared" in vars(each)))
         self.wake: Callable[[], None] = self.work if wake is None else wake
         #: Register accesses hold it; the worker goes through ``gate``.
         self.turns = Turns(nullcontext() if lock is None else lock)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ..errors import UsageError
 from ..memory import MemoryLike
 from ..mmio import Mirror
+from ..smmu.seams import Sealed, declared, refuse_replaced
 from ..smmu.transaction import (
     NO_SSID,
     Answer,
@@ -122,8 +123,23 @@ class Waiting(Generic[T]):
 Steps: TypeAlias = Generator[Sequence[Awaited], None, T]
 
 
-class Port:
+@dataclass(slots=True)
+class Done:
+    """What a port has done by itself."""
+
+    transactions: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    stalls: int = 0
+    aborts: int = 0
+
+
+@declared
+class Port(Sealed):
     """``sids``: the StreamIDs that this master may use, the first by default; ``smmu`` None: addresses are physical."""
+
+    #: Its seam, and what is wired and found out later.
+    OPEN = frozenset({"rewrite", "_rewrite", "on_reset", "atc", "_bell", "_asked", "_server", "_refused"})
 
     def __init__(
         self,
@@ -157,12 +173,21 @@ class Port:
         #: What was last found out of an SMMU's requests: whether it serves disks, too.
         self._asked: Requests | None = None
         self._server: DiskServer | None = None
-        #: Transactions that stalled (each time anew) and that aborted; those started, and bytes, see below.
-        self._transactions = 0
-        self._bytes_read = 0
-        self._bytes_written = 0
-        self.stalls = 0
-        self.aborts = 0
+        self._done = Done()
+        if smmu is not None:
+            self.seal()
+            if smmu.direct is not None:
+                refuse_replaced(Port)
+
+    @property
+    def stalls(self) -> int:
+        """Transactions that stalled, each time anew."""
+        return self._done.stalls
+
+    @property
+    def aborts(self) -> int:
+        """Transactions that aborted."""
+        return self._done.aborts
 
     @property
     def rewrite(self) -> Callable[[Transaction], Transaction] | None:
@@ -181,17 +206,17 @@ class Port:
     @property
     def transactions(self) -> int:
         """Transactions started."""
-        return self._transactions + (0 if self._bell is None else self._bell.transactions)
+        return self._done.transactions + (0 if self._bell is None else self._bell.transactions)
 
     @property
     def bytes_read(self) -> int:
         """Bytes that reached the master."""
-        return self._bytes_read + (0 if self._bell is None else self._bell.bytes_read)
+        return self._done.bytes_read + (0 if self._bell is None else self._bell.bytes_read)
 
     @property
     def bytes_written(self) -> int:
         """Bytes that reached memory."""
-        return self._bytes_written + (0 if self._bell is None else self._bell.bytes_written)
+        return self._done.bytes_written + (0 if self._bell is None else self._bell.bytes_written)
 
     def read(
         self, iova: int, size: int, attributes: Attributes = PLAIN, found: bytes | Begun | None = None
@@ -205,12 +230,12 @@ class Port:
         if requests is not None and (stream := self._stream(attributes)) != self._refused:
             found = requests.read(self._slot, *stream, iova, size, _access(attributes))
         if isinstance(found, bytes):
-            self._transactions += 1
-            self._bytes_read += size
+            self._done.transactions += 1
+            self._done.bytes_read += size
             return found
         if found is not None:
             done = found.done
-            self._bytes_read += done
+            self._done.bytes_read += done
             parts.append(found.data)
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, begun=found)
@@ -230,12 +255,12 @@ class Port:
         if requests is not None and (stream := self._stream(attributes)) != self._refused:
             begun = requests.write(self._slot, *stream, iova, data, _access(attributes))
             if begun is None:
-                self._transactions += 1
-                self._bytes_written += size
+                self._done.transactions += 1
+                self._done.bytes_written += size
                 return None
         if begun is not None:
             done = begun.done
-            self._bytes_written += done
+            self._done.bytes_written += done
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, write=True, begun=begun)
             if requests is not None:
@@ -280,9 +305,9 @@ class Port:
         stream = self._stream(reads)
         assert stream == self._stream(writes)
         run = requests.run_copy(self._slot, *stream, source, target, size, _access(reads), _access(writes), burst)
-        self._transactions += 2 * transactions(source, run.done, burst)
-        self._bytes_read += run.done
-        self._bytes_written += run.done
+        self._done.transactions += 2 * transactions(source, run.done, burst)
+        self._done.bytes_read += run.done
+        self._done.bytes_written += run.done
         return run
 
     def sum64(self, iova: int, size: int, burst: int, attributes: Attributes = PLAIN) -> Run | None:
@@ -290,8 +315,8 @@ class Port:
         if (requests := self._requests(attributes, iova + size)) is None:
             return None
         run = requests.run_sum64(self._slot, *self._stream(attributes), iova, size, _access(attributes), burst)
-        self._transactions += transactions(iova, run.done, burst)
-        self._bytes_read += run.done
+        self._done.transactions += transactions(iova, run.done, burst)
+        self._done.bytes_read += run.done
         return run
 
     def fill(
@@ -301,8 +326,8 @@ class Port:
         if (requests := self._requests(attributes, iova + size)) is None:
             return None
         run = requests.run_write(self._slot, *self._stream(attributes), iova, data(), _access(attributes), burst)
-        self._transactions += transactions(iova, run.done, burst)
-        self._bytes_written += run.done
+        self._done.transactions += transactions(iova, run.done, burst)
+        self._done.bytes_written += run.done
         return run
 
     def serve(self, ring: Ring, disk: Disk, last_avail: int, used_idx: int, batch: Batch) -> Served | None:
@@ -310,9 +335,9 @@ class Port:
         if (server := self._disk_server()) is None:
             return None
         served = server.serve(self._slot, self.sids[0], ring, disk, last_avail, used_idx, batch)
-        self._transactions += served.transactions
-        self._bytes_read += served.bytes_read
-        self._bytes_written += served.bytes_written
+        self._done.transactions += served.transactions
+        self._done.bytes_read += served.bytes_read
+        self._done.bytes_written += served.bytes_written
         return served
 
     def bell(
@@ -355,7 +380,7 @@ class Port:
         self, iova: int, size: int, attributes: Attributes, *, write: bool = False, begun: Begun | None = None
     ) -> Answer:
         """What becomes of a transaction: the one place where a master's addresses are translated."""
-        self._transactions += 1
+        self._done.transactions += 1
         if iova + size > _SPACE:
             return Answer(Outcome.ABORT)
         if self.smmu is None:
@@ -380,11 +405,11 @@ class Port:
         for piece in answer.pieces:
             part = self.memory.read(piece.pa, piece.size)
             if part is None:
-                self._bytes_read += done - before
+                self._done.bytes_read += done - before
                 return self._aborted(iova, size, done, False, Why.EXTERNAL)
             parts.append(part)
             done += piece.size
-        self._bytes_read += done - before
+        self._done.bytes_read += done - before
         if answer.outcome is Outcome.ABORT:
             return self._aborted(iova, size, done, False, _why(answer))
         if (stall := _stall(answer)) is not None:
@@ -410,10 +435,10 @@ class Port:
         for piece in answer.pieces:
             part = data if piece.size == size else data[done : done + piece.size]
             if not self.memory.write(piece.pa, part) and not self._post(piece.pa, part, late):
-                self._bytes_written += done - before
+                self._done.bytes_written += done - before
                 return self._aborted(iova, size, done, True, Why.EXTERNAL)
             done += piece.size
-        self._bytes_written += done - before
+        self._done.bytes_written += done - before
         if answer.outcome is Outcome.ABORT:
             return self._aborted(iova, size, done, True, _why(answer))
         if (stall := _stall(answer)) is not None:
@@ -441,7 +466,7 @@ class Port:
     def _stalled(self, stall: Awaited) -> None:
         if isinstance(stall, PageWait):
             return
-        self.stalls += 1
+        self._done.stalls += 1
 
     def _post(self, pa: int, data: bytes, late: Callable[[], None]) -> bool:
         """Whether it was not refused at once; ``late`` is called when it is later."""
@@ -458,10 +483,10 @@ class Port:
         return not refused
 
     def _late_abort(self) -> None:
-        self.aborts += 1
+        self._done.aborts += 1
 
     def _aborted(self, iova: int, size: int, done: int, write: bool, why: Why) -> Abort:
-        self.aborts += 1
+        self._done.aborts += 1
         if self.watch.on:
             self.watch.moved(self.name, iova, size, done, why.value, write=write)
         return Abort(iova + done, done, why)

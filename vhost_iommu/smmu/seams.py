@@ -210,6 +210,14 @@ def fetch(memory: MemoryLike, kind: str, pa: int, size: int) -> bytes | None:
 # -- what is sealed ----------------------------------------------------------------------------------------------
 
 
+def no_seam(owner: object, name: str) -> UsageError:
+    """What to say of an assignment that might have no effect."""
+    return UsageError(
+        f"{type(owner).__name__}.{name} is no seam, and the compiled core would go past it; "
+        f"set one of smmu.seams instead: {', '.join(NAMES)}, or a port's 'rewrite' (docs/faults.md)"
+    )
+
+
 class Sealed:
     """A part of which nothing but ``OPEN`` is assigned once it is sealed; so no method of it can be replaced."""
 
@@ -218,10 +226,7 @@ class Sealed:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_sealed" in self.__dict__ and name not in self.OPEN:
-            raise UsageError(
-                f"{type(self).__name__}.{name} is no seam, and the compiled core would go past it; "
-                f"set one of smmu.seams instead: {', '.join(NAMES)}, or a port's 'rewrite' (docs/faults.md)"
-            )
+            raise no_seam(self, name)
         object.__setattr__(self, name, value)
 
     def seal(self) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 from . import memory_type
 from .descriptors import S1LeafDescriptor, S2LeafDescriptor, TableDescriptor
 from .memory_type import MemoryType
+from .seams import declared
 
 
 class FaultKind(Enum):
@@ -142,6 +143,7 @@ def aligned_base(base: int, granule_bits: int, input_bits: int, level: int, outp
     return base & ~((1 << max(bits, 6 if output_bits > 48 else 4)) - 1)
 
 
+@declared
 @dataclass(frozen=True, slots=True)
 class LongTable:
     """A table of long descriptors, as configuration describes it (CD.TTBx, TxSZ, TGx …; STE.S2TTB, S2T0SZ …)."""

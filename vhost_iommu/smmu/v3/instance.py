@@ -18,7 +18,7 @@ from ...mmio import Mirror, MmioDevice
 from ...register_file import RegisterFile, on_store
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..seams import Sealed, Seams
+from ..seams import Sealed, Seams, declared, refuse_replaced
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .activity import Ledger
@@ -71,6 +71,7 @@ PARAMETERS = (IDR0, IDR3, IDR5, CR2, CR0ACK, GBPA)
 COMMAND_BURST = 128
 
 
+@declared
 class Smmu(Sealed):
     """An SMMUv3 over ``memory``, made from named ``features`` or from raw ID-register values.
 
@@ -166,6 +167,8 @@ class Smmu(Sealed):
         registers.attach(self.enables)
         registers.attach(self)
         self._compiled = compiled
+        if core is not None:
+            refuse_replaced(Smmu)
         registers.watch(PARAMETERS, self._parameters_changed)
         seams.bind(
             Provoked(

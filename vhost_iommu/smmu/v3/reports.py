@@ -17,7 +17,7 @@ from ...memory import MemoryLike
 from ...register_file import RegisterFile
 from ...watch import Watch
 from ..queue import Ring
-from ..seams import Sealed, Seams, Verdict
+from ..seams import Sealed, Seams, Verdict, declared
 from . import events
 from .counters import Counters
 from .registers import (
@@ -39,6 +39,7 @@ from .registers import (
 from .validity import Validity
 
 
+@declared
 class Reports(Sealed):
     """The event queue, global errors and interrupts of one SMMU."""
 

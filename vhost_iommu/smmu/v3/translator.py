@@ -11,16 +11,20 @@ from ...register_file import RegisterFile
 from ...watch import Watch
 from ..handover import SharedStages
 from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
-from ..seams import DESCRIPTOR, Seams, refuse_replaced
+from ..seams import DESCRIPTOR, Seams, declared, refuse_replaced
 from ..stages import PlainStages, Stages
 from ..tlb import Tlb
+from ..walk import LongTable
 from .command_queue import CommandQueue
 from .configuration import Configuration, StrictConfiguration
 from .counters import CoreCounts, Counters
 from .execution import Execution
 from .registers import IDR3
+from .reports import Reports
 from .transactions import Transactions
 from .validity import Validity
+
+declared(Memory)
 
 if TYPE_CHECKING:
     from ..._core.door import Commands, Core
@@ -61,7 +65,7 @@ def choose(
     if door is None or any(strict) or type(memory) is not Memory:
         lookup = StrictConfiguration if strict.configuration_conflicts else Configuration
         return Translator(None, None, plain, lookup(registers, validity, structures, plain.read_ipa, watch=watch))
-    refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb)
+    refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb, LongTable, Reports, Memory)
     core = door.Core(tlb_entries, CONTEXTS)
     published = NativePublished(core)
     stages = SharedStages(NativeStages(core), plain, published, seams)
