@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.client import Scratch, SocketTransport, TestClient, open_fds
+from tests.protocol.test_server import eventually
 from vhost_iommu.errors import UsageError
 from vhost_iommu.lab.faults import Fault, Lab
 from vhost_iommu.server import Server
 from vhost_iommu.vfio.pci import BarMap, PciFunction
-from vhost_iommu.vfio.wire import Command
+from vhost_iommu.vfio.wire import Command, Region
 
 #: Longer than any test: who waits for so long has waited for its end.
 LONG = 3600
@@ -105,11 +106,14 @@ def test_a_dead_daemon_closes_the_connection_before_it_carries_a_message_out(pai
 
 
 def test_a_silent_daemon_neither_answers_nor_sends(pair: Callable[[str], Pair]) -> None:
-    two = pair("dead-daemon how=silent after=1")
+    two = pair("dead-daemon how=silent after=2")
     two.bad.version()
+    two.bad.write_int(Region.CONFIG, 4, 2, 4)  # it may send interrupts
     two.bad.send(Command.DEVICE_GET_INFO)
     two.bad.send(Command.DEVICE_GET_INFO)
     two.check()
+    assert eventually(lambda: any(channel._mute for channel in two.server._channels.values()))
+    two.functions[0].memory.post(0x0808_0040, bytes(4), lambda aborted: None)
     transport = two.bad.transport
     assert isinstance(transport, SocketTransport)
     transport.socket.settimeout(0.2)

@@ -84,6 +84,13 @@ def test_a_sync_ends_what_was_resumed_before_it(way: dict[str, Any]) -> None:
     assert world.ended == [1, 0, 2]
 
 
+def test_what_is_resumed_goes_on_without_a_sync_too(way: dict[str, Any]) -> None:
+    _, seams = wrong("stall-order of=resume")
+    world = World(way, seams)
+    world.bench.submit(*(c.CMD_RESUME.of(SID=0, STAG=stag, Ab=1) for stag in (0, 2)))
+    assert world.ended == [2, 0]
+
+
 def test_the_order_of_one_is_no_chance(way: dict[str, Any]) -> None:
     lab, seams = wrong("stall-order of=resume")
     world = World(way, seams)
