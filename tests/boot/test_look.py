@@ -82,7 +82,7 @@ def test_a_dump_of_an_address_that_is_not_mapped_names_the_descriptor(
 ) -> None:
     dump = failed_run(capsys, tmp_path, "smmuv3-bare", "--fault", "wrong-address")
     shown = json.loads(said(capsys, "show", dump, "--json"))
-    (event,) = [each for each in shown["instances"][0]["events"] if each["kind"] == "F_TRANSLATION"]
+    event = next(each for each in shown["instances"][0]["events"] if each["kind"] == "F_TRANSLATION")
     address = hex(event["fields"]["InputAddr"])
     why = said(capsys, "explain", dump, hex(event["fields"].get("SID", 0)), address, code=1)
     assert "no valid descriptor (stage 1 level" in why

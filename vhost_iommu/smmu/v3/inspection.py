@@ -335,7 +335,7 @@ class Inspected:
         for _ in range(MOST_LOOKED_AT):
             if sid >= end or not self.enabled:
                 return Streams(tuple(found), None)
-            steps, ste = self._looked_up(lambda sid=sid: self._twin.configuration.ste(sid))  # type: ignore[misc]
+            steps, ste = self._looked_up(self._twin.configuration.ste, sid)
             if isinstance(ste, STE):
                 if ste.raw:
                     if len(found) >= limit:
@@ -346,11 +346,11 @@ class Inspected:
                 sid = (sid // step + 1) * step  # the first level has no, or no more, STEs here
         return Streams(tuple(found), sid if sid < end else None)
 
-    def _looked_up(self, look: Callable[[], Any]) -> tuple[list[Step], Any]:
+    def _looked_up(self, look: Callable[..., Any], *arguments: Any) -> tuple[list[Step], Any]:
         """What a look at memory came by, and found; nothing is cached."""
         self._twin.steps.clear()
         self._twin.configuration.invalidate_all()
-        found = look()
+        found = look(*arguments)
         return list(self._twin.steps), found
 
     def _stream(self, sid: int, at: int, ste: STE) -> Stream:
@@ -364,7 +364,7 @@ class Inspected:
         return Stream(sid, at, ste, does, _wrong(ste, self._smmu.validity.ste_illegal))
 
     def _ste(self, sid: int) -> STE | None:
-        _, found = self._looked_up(lambda: self._twin.configuration.ste(sid))
+        _, found = self._looked_up(self._twin.configuration.ste, sid)
         return found if isinstance(found, STE) else None
 
     def substreams(self, sid: int, first: int, limit: int) -> Streams:
@@ -379,7 +379,7 @@ class Inspected:
         for _ in range(MOST_LOOKED_AT):
             if ssid >> bits:
                 return Streams(tuple(found), None)
-            steps, cd = self._looked_up(lambda ssid=ssid: self._twin.configuration.cd(ste, sid, ssid))  # type: ignore[misc]
+            steps, cd = self._looked_up(self._twin.configuration.cd, ste, sid, ssid)
             if isinstance(cd, CD):
                 if cd.raw:
                     if len(found) >= limit:
@@ -402,7 +402,7 @@ class Inspected:
     # -- tables ----------------------------------------------------------------------------------------------
 
     def context(self, sid: int, ssid: int | None) -> Context | None:
-        _, found = self._looked_up(lambda: self._smmu.configuration.lookup(sid, ssid))
+        _, found = self._looked_up(self._smmu.configuration.lookup, sid, ssid)
         self._smmu.configuration.invalidate_all()
         return found if isinstance(found, Context) else None
 
