@@ -41,6 +41,7 @@ nitpick_ignore = [
         "config.MachineConfig",
         "guest.assets.Assets",
         "guest.recording.V",
+        "lab.control.Queries",
         "lab.faults.injection.Bare",
         "guest.report.Report",
         "layout.Layout",
