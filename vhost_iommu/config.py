@@ -53,6 +53,8 @@ class GuestConfig:
     smp: int = 1
     #: The CPUs have EL2, and the guest begins there.
     virtualization: bool = False
+    #: The version of the interrupt controller: 2, or 3, which has more than eight CPUs.
+    gic: int = 2
     #: Added to the kernel's command line.
     append: str = ""
     #: Name of a program in guest/bare, or a path.
@@ -256,6 +258,8 @@ def _guest(where: _Where, table: object) -> GuestConfig:
         raise where.error("'memory' is no memory at all; give the guest some, such as \"512M\"")
     if guest.memory % _1M:
         raise where.error("'memory' is not in whole MiB; round it, as in \"64M\"")
+    if guest.gic not in (2, 3):
+        raise where.error("'gic' is the version of the interrupt controller; make it 2 or 3")
     if guest.smp <= 0:
         raise where.error("'smp' is the number of CPUs; make it 1 or more")
     if guest.timeout <= 0:

@@ -129,3 +129,18 @@ def test_the_source_refers_by_labels() -> None:
     assert "\t\tiommus = <&smmu0 0x20 &smmu0 0x21>;" in lines
     assert "\tinterrupt-parent = <&virt_gic>;" in lines
     assert not any("phandle" in line for line in lines)
+
+
+def test_beside_a_gicv3_the_redistributors_are_where_they_are_expected() -> None:
+    tree = fdt.parse_dtb(virt())
+    tree.set_property("compatible", "arm,gic-v3", "/intc@8000000")
+    with pytest.raises(devicetree.UnknownMachineError, match="redistributors is at 0x8010000, not 0x80a0000"):
+        devicetree.add_machine(tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0), MACHINE)
+    tree.set_property("reg", [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080A_0000, 0, 0xF6_0000], "/intc@8000000")
+    devicetree.add_machine(tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0), MACHINE)
+
+
+def test_the_source_names_the_gic_that_the_machine_has() -> None:
+    assert '"arm,cortex-a15-gic"' in devicetree.source(MACHINE)
+    assert '"arm,gic-v3"' in (text := devicetree.source(MACHINE, 3))
+    assert "0x80a0000" in text

@@ -71,3 +71,11 @@ def test_a_guest_that_is_started_by_hand_has_a_terminal() -> None:
     root = domain()
     assert [each.attrib for each in root.iterfind("devices/serial")] == [{"type": "pty"}]
     assert "-qmp" not in arguments(root)
+
+
+def test_gic_and_accelerator_are_in_libvirts_words() -> None:
+    root = domain(qemu.Command(("qemu",), qemu.Hardware(gic=3, accelerator="kvm", cpu="host"), Path("/k")))
+    gic = root.find("features/gic")
+    assert gic is not None
+    assert (root.get("type"), gic.get("version")) == ("kvm", "3")
+    assert "dtb-randomness=off,msi=gicv2m" in arguments(root)

@@ -41,3 +41,11 @@ def test_an_smmu_with_page_requests_has_a_wire_for_them() -> None:
 
     assert wires("") == ("eventq", "gerror", "cmdq-sync")
     assert wires('ats = "full"\npri = true') == ("eventq", "gerror", "priq", "cmdq-sync")
+
+
+def test_beside_a_gicv3_an_smmus_interrupts_are_wires() -> None:
+    (found, _, function), *_ = platform_of(
+        parse_machine(MACHINE.replace('kind = "linux"', 'kind = "linux"\ngic = 3'))
+    ).smmus
+    assert not found.msi
+    assert {"eventq", "gerror"} <= set(function.intids)

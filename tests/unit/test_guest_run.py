@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -316,3 +317,24 @@ def test_sockets_are_elsewhere_where_a_folder_to_keep_has_too_long_a_path(tmp_pa
         assert short.is_dir()
     assert not short.exists()
     assert far.close(failed=False) == far.path
+
+
+def test_a_gicv3_has_the_frame_that_our_wires_write_to() -> None:
+    machine = qemu.Hardware(gic=3).arguments()[1].split(",")
+    assert {"gic-version=3", "msi=gicv2m"} <= set(machine)
+    assert "msi=gicv2m" not in qemu.Hardware().arguments()[1]
+
+
+def test_kvm_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu.os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    with pytest.raises(UsageError, match="KVM takes an arm64 machine"):
+        qemu.Hardware().accelerated()
+
+
+def test_by_kvm_the_cpus_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu.os, "uname", lambda: SimpleNamespace(machine="aarch64"))
+    monkeypatch.setattr(qemu.os, "access", lambda path, mode: str(path) == "/dev/kvm")
+    arguments = qemu.Hardware(gic=3).accelerated().arguments()
+    assert arguments[arguments.index("-cpu") + 1] == "host"
+    assert arguments[arguments.index("-accel") + 1] == "kvm"
+    assert "-accel" not in qemu.Hardware().arguments()

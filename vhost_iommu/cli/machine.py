@@ -61,7 +61,7 @@ def _map(args: argparse.Namespace) -> int:
 
     config = load_machine(args.machine)
     if args.dts:
-        print(devicetree.source(platform_of(config)), end="")
+        print(devicetree.source(platform_of(config), config.guest.gic), end="")
         return EXIT_OK
     form = addresses.as_json if args.json else addresses.as_header if args.c_header else addresses.as_text
     print(form(addresses.address_map(config)))

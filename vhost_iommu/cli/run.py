@@ -103,6 +103,20 @@ def add(command: Add) -> None:
     guest.add_argument("--elf", metavar="F", help="another program (bare)")
     guest.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
     guest.add_argument(
+        "--accel",
+        choices=("tcg", "kvm"),
+        default="tcg",
+        metavar="A",
+        help="tcg (default), or kvm: the CPUs are this machine's, which is an arm64",
+    )
+    guest.add_argument(
+        "--gic",
+        type=int,
+        choices=(2, 3),
+        metavar="N",
+        help="version of the interrupt controller; else the machine file's",
+    )
+    guest.add_argument(
         "--launcher",
         choices=("qemu", "libvirt"),
         default="qemu",
@@ -247,6 +261,8 @@ def _launch(
             elf=args.elf,
             qemu=args.qemu,
             launcher=args.launcher,
+            gic=args.gic,
+            kvm=args.accel == "kvm",
             timeout=math.inf if args.gdb is not None else args.timeout,
             success=args.success,
             failure=args.failure,

@@ -28,7 +28,11 @@ def address_map(config: MachineConfig) -> dict[str, Any]:
         "machine": config.name,
         "ram": {"base": at.RAM, "size": config.guest.memory},
         "uart": at.UART,
-        "gic": {"distributor": at.GICD, "cpu_interface": at.GICC},
+        "gic": {
+            "version": config.guest.gic,
+            "distributor": at.GICD,
+            **({"redistributors": at.GICR} if config.guest.gic == 3 else {"cpu_interface": at.GICC}),
+        },
         "msi": {
             "doorbell": at.V2M_DOORBELL,
             "first_intid": platform.msi_intids.start,
@@ -111,8 +115,12 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     msi = found["msi"]
     yield "virt", "ram", *span(found["ram"])
     yield "virt", "uart", f"{found['uart']:#x}", "PL011"
-    yield "virt", "gicd", f"{found['gic']['distributor']:#x}", "GICv2, distributor"
-    yield "virt", "gicc", f"{found['gic']['cpu_interface']:#x}", "GICv2, CPU interface"
+    gic = found["gic"]
+    yield "virt", "gicd", f"{gic['distributor']:#x}", f"GICv{gic['version']}, distributor"
+    if "redistributors" in gic:
+        yield "virt", "gicr", f"{gic['redistributors']:#x}", "GICv3, redistributors"
+    else:
+        yield "virt", "gicc", f"{gic['cpu_interface']:#x}", "GICv2, CPU interface"
     yield "virt", "ecam", f"{found['ecam']:#x}", "configuration space of PCI bus 0"
     yield (
         "virt", "msi", f"{msi['doorbell']:#x}",
@@ -161,7 +169,10 @@ def as_header(found: dict[str, Any]) -> str:
     window("VIRT_RAM", found["ram"])
     number("VIRT_UART", found["uart"])
     number("VIRT_GICD", found["gic"]["distributor"])
-    number("VIRT_GICC", found["gic"]["cpu_interface"])
+    if "redistributors" in found["gic"]:
+        number("VIRT_GICR", found["gic"]["redistributors"])
+    else:
+        number("VIRT_GICC", found["gic"]["cpu_interface"])
     number("VIRT_ECAM", found["ecam"])
     number("VIRT_MSI_DOORBELL", found["msi"]["doorbell"])
     number("VIRT_MSI_FIRST_INTID", found["msi"]["first_intid"], "d")

@@ -19,6 +19,8 @@ from vhost_iommu.smmu.model import Companion
 
 IRQ_EDGE_RISING = 1
 GIC_SPI = 0
+#: Bytes of a GICv3's redistributors, of all CPUs that QEMU's machine could have there.
+_REDISTRIBUTORS = 0xF6_0000
 #: Properties that refer to nodes, and by how many cells each time.
 _REFERENCES = {"interrupt-parent": 1, "msi-parent": 1, "iommus": 2}
 _NODES = {"virtio,mmio": "virtio_mmio", "arm,smmute": "smmute"}
@@ -45,7 +47,7 @@ def add_machine(dtb: bytes, platform: Platform) -> bytes:
     return written
 
 
-def source(platform: Platform) -> str:
+def source(platform: Platform, gic_version: int = 2) -> str:
     """What add_machine adds, as text for dtc with labels; the GIC, to which it refers, is there as QEMU has it.
 
     Nodes of the same path are one to dtc: behind the source of QEMU's own tree it adds to that.
@@ -56,8 +58,13 @@ def source(platform: Platform) -> str:
     _set(root, "#address-cells", 2)
     _set(root, "#size-cells", 2)
     _set(root, "interrupt-parent", gic)
-    _set(controller, "compatible", "arm,cortex-a15-gic")
-    _set(controller, "reg", [*_cells(at.GICD, 0x1_0000), *_cells(at.GICC, 0x1_0000)])
+    third = gic_version == 3
+    _set(controller, "compatible", "arm,gic-v3" if third else "arm,cortex-a15-gic")
+    _set(
+        controller, "reg", [*_cells(at.GICD, 0x1_0000), *_cells(_second(third), _REDISTRIBUTORS if third else 0x1_0000)]
+    )
+    if third:
+        _set(controller, "#redistributor-regions", 1)
     _set(controller, "#interrupt-cells", 3)
     _set(controller, "interrupt-controller", None)
     _set(controller, "#address-cells", 2)
@@ -210,9 +217,10 @@ def _checked(tree: Any) -> str:
     frame = next((node for node in gic.nodes if node.name.startswith("v2m@")), None) if gic is not None else None
     if gic is None or frame is None:
         raise UnknownMachineError("there is no GICv2m frame")
+    third = "arm,gic-v3" in (gic.get_property("compatible").data if gic.exist_property("compatible") else ())
     for node, where, expected in (
         ("the GIC's distributor", gic.get_property("reg")[1], at.GICD),
-        ("its CPU interface", gic.get_property("reg")[5], at.GICC),
+        ("its redistributors" if third else "its CPU interface", gic.get_property("reg")[5], _second(third)),
         ("the GICv2m frame", frame.get_property("reg")[1], at.V2M),
         ("the console", _reg(tree, f"pl011@{at.UART:x}"), at.UART),
     ):
@@ -221,6 +229,11 @@ def _checked(tree: Any) -> str:
     if tree.root.get_property("#address-cells").value != 2 or tree.root.get_property("#size-cells").value != 2:
         raise UnknownMachineError("addresses of the device tree do not have two cells")
     return f"/{gic.name}/{frame.name}"
+
+
+def _second(third: bool) -> int:
+    """The second of the GIC's windows."""
+    return at.GICR if third else at.GICC
 
 
 def _reg(tree: Any, name: str) -> int:

@@ -57,6 +57,8 @@ class Wishes:
     faults: tuple[Fault, ...] = ()  #: beside the machine file's
     cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
     launcher: str = "qemu"  #: who starts QEMU
+    gic: int | None = None  #: version of the interrupt controller
+    kvm: bool = False  #: the guest runs on this machine's CPUs
     live: bool = False  #: Linux runs no cases: it does what it is asked while it runs
 
 
@@ -76,6 +78,8 @@ class Launch:
         """UsageError: a wish does not fit the machine."""
         wishes = wishes or Wishes()
         config = with_faults(config, wishes.faults)
+        if wishes.gic is not None:
+            config = replace(config, guest=replace(config.guest, gic=wishes.gic))
         self.config = config
         self.platform = platform_of(config)
         self.daemon: Daemon | None = None
@@ -92,7 +96,7 @@ class Launch:
             self.platform,
             self._serve,
             options=Options(
-                hardware=replace(hardware_of(config), agent=wishes.live),
+                hardware=_hardware(config, wishes),
                 timeout=wishes.timeout or config.guest.timeout,
                 contract=_contract(config, wishes),
                 keep=wishes.keep,
@@ -199,7 +203,12 @@ def _text(given: str | Path | None) -> str | None:
 def hardware_of(config: MachineConfig) -> qemu.Hardware:
     """What QEMU itself emulates of the machine."""
     guest = config.guest
-    return qemu.Hardware(guest.memory >> 20, guest.cpu, guest.smp, guest.virtualization)
+    return qemu.Hardware(guest.memory >> 20, guest.cpu, guest.smp, guest.virtualization, guest.gic)
+
+
+def _hardware(config: MachineConfig, wishes: Wishes) -> qemu.Hardware:
+    hardware = replace(hardware_of(config), agent=wishes.live)
+    return hardware.accelerated() if wishes.kvm else hardware
 
 
 def device_tree(config: MachineConfig, assets: Assets, named_qemu: Path | None = None) -> bytes:

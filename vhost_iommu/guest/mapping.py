@@ -16,7 +16,8 @@ def platform_of(config: MachineConfig) -> Platform:
     """UsageError when the machine has no room in a guest."""
     smmus, masters = [], []
     for smmu in config.smmus:
-        wired = smmu.interrupts == "wired"
+        # Beside a GICv3 that has LPIs, as QEMU's has, Linux looks for no v2m frame, and has no MSIs of it.
+        wired = smmu.interrupts == "wired" or config.guest.gic == 3
         smmus.append(
             GuestSmmu(
                 smmu.name,

@@ -2,7 +2,7 @@
 """Where everything of a machine lies in its guest: PCI slots, BAR addresses, configuration space, interrupts.
 
 Law: pure data computed from the description alone, so that whoever needs an address computes the same one; no I/O.
-The fixed numbers are QEMU's ``virt`` machine with gic-version=2; devicetree.py compares them with its device tree.
+The fixed numbers are QEMU's ``virt`` machine with a GICv2m frame; devicetree.py compares them with its device tree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from vhost_iommu.models import DEFAULT, MODELS
 from vhost_iommu.smmu.model import Binding, Companion
 
 RAM = 0x4000_0000
-GICD, GICC = 0x0800_0000, 0x0801_0000  #: distributor and CPU interface of the GICv2
+GICD = 0x0800_0000  #: distributor of the interrupt controller, of either version
+GICC = 0x0801_0000  #: CPU interface of the GICv2
+GICR = 0x080A_0000  #: redistributors of the GICv3
 UART = 0x0900_0000  #: a PL011, the console
 ECAM = 0x40_1000_0000  #: configuration space of bus 0, with highmem
 PCI_MEMORY = range(0x1000_0000, 0x3EFF_0000)  #: the 32-bit window, addresses as the CPU sees them

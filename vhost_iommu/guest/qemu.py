@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
@@ -49,19 +49,32 @@ class Hardware:
     cpu: str = CPU
     smp: int = 1
     virtualization: bool = False  #: the CPUs have EL2, and begin there
+    gic: int = 2  #: version of the interrupt controller
+    accelerator: str = "tcg"  #: or "kvm"
     agent: bool = False  #: a second serial port, on which a live guest is asked for things
 
     def options(self) -> list[str]:
         """Of the machine, beside its interrupt controller and its memory."""
-        return ["dtb-randomness=off", *["virtualization=on"] * self.virtualization]
+        # A GICv3 would have an ITS in the place of the frame whose doorbell our wires write to.
+        frame = ["msi=gicv2m"] * (self.gic == 3)
+        return ["dtb-randomness=off", *frame, *["virtualization=on"] * self.virtualization]
 
     def arguments(self, *machine_options: str) -> list[str]:
-        machine = ["virt", "gic-version=2", "memory-backend=ram", *self.options(), *machine_options]
+        machine = ["virt", f"gic-version={self.gic}", "memory-backend=ram", *self.options(), *machine_options]
         return [
             "-M", ",".join(machine), "-cpu", self.cpu, "-smp", str(self.smp), "-m", f"{self.memory}M",
             "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            *(["-accel", self.accelerator] if self.accelerator != "tcg" else []),
         ]  # fmt: skip
+
+    def accelerated(self) -> Hardware:
+        """The same by KVM, whose CPUs are this machine's; UsageError: it has none for such a guest."""
+        if os.uname().machine != "aarch64" or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            raise UsageError(
+                "KVM takes an arm64 machine whose /dev/kvm is yours to write; be that user, or leave '--accel kvm' out"
+            )
+        return replace(self, accelerator="kvm", cpu="host")
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ def dump_device_tree(qemu: Qemu, hardware: Hardware, cache: Path) -> bytes:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not made.exists():
             said = (done.stderr.splitlines() or ["nothing"])[-1]
-            raise UsageError(f"QEMU makes no such machine and says: {said}; correct memory, cpu or smp")
+            raise UsageError(f"QEMU makes no such machine and says: {said}; correct memory, cpu, smp or gic")
         os.replace(made, final)
     return final.read_bytes()
 

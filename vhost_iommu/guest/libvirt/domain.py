@@ -27,6 +27,8 @@ def xml(command: Command, emulator: Path, sockets: Mapping[str, Path] | None = N
     """
     hardware = command.hardware
     text = Template((machines_folder() / "domain.xml").read_text()).substitute(
+        accelerator="qemu" if hardware.accelerator == "tcg" else hardware.accelerator,
+        gic=hardware.gic,
         name=escape(command.name),
         memory=hardware.memory,
         smp=hardware.smp,
