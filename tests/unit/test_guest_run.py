@@ -326,14 +326,14 @@ def test_a_gicv3_has_the_frame_that_our_wires_write_to() -> None:
 
 
 def test_kvm_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu.os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
     with pytest.raises(UsageError, match="KVM takes an arm64 machine"):
         qemu.Hardware().accelerated()
 
 
 def test_by_kvm_the_cpus_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu.os, "uname", lambda: SimpleNamespace(machine="aarch64"))
-    monkeypatch.setattr(qemu.os, "access", lambda path, mode: str(path) == "/dev/kvm")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64"))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) == "/dev/kvm")
     arguments = qemu.Hardware(gic=3).accelerated().arguments()
     assert arguments[arguments.index("-cpu") + 1] == "host"
     assert arguments[arguments.index("-accel") + 1] == "kvm"
