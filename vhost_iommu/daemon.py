@@ -126,6 +126,7 @@ class Daemon:
         fds: Sequence[int] = (),
         wires: Wires | None = None,
         trace: Trace | None = None,
+        watchers: Sequence[Watcher] = (),
         keep_disks: bool = False,
         control: Path | None = None,
         live: bool = False,
@@ -147,6 +148,7 @@ class Daemon:
         #: Whether somebody has asked for the end of it.
         self.ended = False
         self.trace = trace
+        self._watchers = watchers if trace is None else (*watchers, trace)
         self._keep_disks = keep_disks
         self._workers: list[Worker] = []  # of SMMUs and masters
         if trace is not None:
@@ -176,7 +178,7 @@ class Daemon:
             pause=lambda: time.sleep(PAUSE),
             clock=time.monotonic,
             later=self.server.alarm("later").after if late else None,
-            watchers=() if self.trace is None else (self.trace,),
+            watchers=self._watchers,
         )
 
     def _look_on(self) -> None:

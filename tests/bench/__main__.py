@@ -268,6 +268,7 @@ def guest_rows() -> list[Measurement]:
         Measurement(("bare launch to verdict",), with_assets(lambda _: [bare_launch()])),
         Measurement(("Linux to first I/O",), with_assets(lambda found: [linux_first_io(found)])),
         Measurement(guests.ROWS, with_assets(guests.compare)),
+        Measurement(guests.WATCHED, with_assets(guests.watched)),
         Measurement(("two runs at once",), with_assets(lambda found: [guests.two_at_once(found)])),
     ]
 

@@ -24,6 +24,8 @@ from vhost_iommu.guest.launch import Launch, Wishes, hardware_of
 from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import GuestRun, Options
+from vhost_iommu.trace import Trace
+from vhost_iommu.watch import Recording
 
 MACHINE = Path(__file__).with_name("guest.toml")
 MODULE = "vt_maps"
@@ -32,6 +34,8 @@ EDU, DISK = 3, 4
 #: Of a read, and how many in a round.
 READS = {"1 MiB": (1 << 20, 256), "4 KiB": (4096, 4096)}
 READ_ROUNDS = 3
+#: Pairs of boots, with and without somebody who looks on.
+WATCHED_ROUNDS = 3
 KINDS = {"strict": "iommu.strict=1", "lazy": "iommu.strict=0"}
 #: Lazily nothing is invalidated, so of pairs only those have a limit that are strict.
 PAIR_LIMITS = {"strict": 1.5, "lazy": None}
@@ -115,6 +119,59 @@ def _decided(kind: str, rounds: Sequence[Round]) -> bool:
 
 def _rows(kind: str, rounds: Sequence[Round]) -> list[Figure]:
     return [_pairs(rounds, kind, PAIR_LIMITS[kind]), *(_reads(rounds, kind, name) for name in READS)]
+
+
+# -- looked at ---------------------------------------------------------------------------------------------------------
+
+#: Of unwatched reads' speed, what those have that a recording of all kinds, kept raw, is told of.
+WATCHED_LIMIT = 0.7
+WATCHED = (
+    *(f"virtio-blk reads {size}, recorded" for size in READS),
+    *(f"virtio-blk reads {size}, {how}" for how in ("text trace", "Chrome trace") for size in READS),
+)
+
+
+def watched(assets: Assets) -> list[Figure]:
+    """A guest's strict reads while somebody looks on at all of it, over those that nobody looks on at."""
+    config = load_machine(str(MACHINE))
+    cases = (
+        linux.Case("modules_load", "modules_load"),
+        *(
+            linux.Case(f"reads_{size}", "times_reads", ("disk0", str(size), str(count), str(READ_ROUNDS)))
+            for size, count in READS.values()
+        ),
+    )
+
+    def once(how: str, folder: Path) -> dict[str, float]:
+        recording = Recording()
+        path = {"text trace": folder / "t.txt", "Chrome trace": folder / "t.json"}.get(how)
+        trace = None if path is None else Trace.file(path, limit=4 << 30)
+        watchers = (recording,) if how == "recorded" else ()
+        launch = Launch(config, Wishes(append=KINDS["strict"]), trace=trace, watchers=watchers, assets=assets)
+        launch.guest_run.guest = LinuxGuest(config.guest.kernel, cases, KINDS["strict"])
+        try:
+            report = launch.run()
+        finally:
+            launch.close()
+            if trace is not None:
+                trace.close()
+        found = {}
+        for name, (size, count) in READS.items():
+            times = [int(each["ns"]) for each in report.ktap.facts("reads") if int(each["bytes"]) == size]
+            found[name] = min(times) / count / 1e9
+        return found
+
+    figures = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for how, limit in (("recorded", WATCHED_LIMIT), ("text trace", None), ("Chrome trace", None)):
+            rounds = [(once("", folder), once(how, folder)) for _ in range(WATCHED_ROUNDS)]
+            for size in READS:
+                values = [off[size] / on[size] for off, on in rounds]
+                least = min(on[size] for _, on in rounds)
+                note = f"of unwatched reads' speed, strict; {least * 1e6:.0f} µs a read"
+                figures.append(figure(f"virtio-blk reads {size}, {how}", "×", values, limit, note, at_least=True))
+    return figures
 
 
 def two_at_once(assets: Assets) -> Figure:

@@ -33,6 +33,7 @@ from vhost_iommu.guest.timeline import Timeline
 from vhost_iommu.guest.verdict import Contract
 from vhost_iommu.lab.faults import Fault
 from vhost_iommu.trace import Trace
+from vhost_iommu.watch import Watcher
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Launch:
         wishes: Wishes | None = None,
         *,
         trace: Trace | None = None,
+        watchers: Sequence[Watcher] = (),
         assets: Assets | None = None,
         on_line: Callable[[str], None] = lambda line: None,
         on_note: Callable[[str], None] = lambda text: None,
@@ -84,6 +86,7 @@ class Launch:
         self.platform = platform_of(config)
         self.daemon: Daemon | None = None
         self._trace = trace
+        self._watchers = watchers
         self._live = wishes.live
         self._timeline = Timeline(self._counters)
 
@@ -133,6 +136,7 @@ class Launch:
             folder,
             wires=wires_of(self.platform),
             trace=self._trace,
+            watchers=self._watchers,
             keep_disks=True,
             control=control_socket(self.config.name),
             live=self._live,
