@@ -114,6 +114,64 @@ static void test_an_entry_that_comes_late_is_invalidated_again(struct test *test
     vi_exit(inside);
 }
 
+/* ---- checks --------------------------------------------------------------------------------------------------------- */
+
+struct evidence {
+    unsigned calls, stale;
+    struct vi_hit last;
+    const uint8_t *bytes; /* where the request's go */
+    bool moved;
+};
+
+static void remember(void *of, struct vi_reader *reader, const struct vi_hit *hit)
+{
+    struct evidence *evidence = of;
+    (void)reader;
+    evidence->calls++;
+    evidence->stale += hit->found && hit->read && hit->entry.descriptor != hit->now;
+    evidence->last = *hit;
+    evidence->moved |= evidence->bytes[0] != 0;
+}
+
+static void read_8(struct test *test, uint8_t *bytes)
+{
+    struct vi_request request = {.sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .iova = IOVA + 16, .size = 8, .incoming = VI_INCOMING};
+    struct vi_result result;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_dma_read(inside, &request, bytes, &result) == VI_DONE);
+    vi_exit(inside);
+}
+
+/* An entry that software changed without an invalidation is found at its next use, before bytes of it move. */
+static void test_a_check_sees_each_page_before_its_bytes_move(struct test *test)
+{
+    uint64_t old = RAM_BASE + PAGES, new = old + 0x1000;
+    uint8_t bytes[8] = {0};
+    struct evidence evidence = {.bytes = bytes};
+    struct vi_check check = {remember, &evidence};
+    memset(test->ram + PAGES, 0x11, 0x1000);
+    put64(test->ram, stage1_at(0), page_descriptor(old));
+    invalidate_tlbs(test->core);
+    vi_quiesce(test->core);
+    read_8(test, bytes);
+    memset(bytes, 0, sizeof bytes);
+    vi_set_check(test->core, &check);
+    read_8(test, bytes);
+    REQUIRE(evidence.calls == 1 && !evidence.stale && !evidence.moved && bytes[0] == 0x11);
+    REQUIRE(evidence.last.iova == IOVA + 16 && evidence.last.pa == old + 16 && evidence.last.entry.output == old);
+    put64(test->ram, stage1_at(0), page_descriptor(new));
+    memset(bytes, 0, sizeof bytes);
+    read_8(test, bytes);
+    REQUIRE(evidence.calls == 2 && evidence.stale == 1 && !evidence.moved);
+    REQUIRE(evidence.last.now == page_descriptor(new) && evidence.last.entry.descriptor == page_descriptor(old));
+    vi_set_check(test->core, NULL);
+    read_8(test, bytes);
+    REQUIRE(evidence.calls == 2);
+    put64(test->ram, stage1_at(0), page_descriptor(old));
+    memset(test->ram + PAGES, 0, 0x1000);
+    invalidate_tlbs(test->core);
+}
+
 static void publish_all(struct test *test)
 {
     for (unsigned sid = 0; sid < STREAMS; sid++)
@@ -445,6 +503,7 @@ int main(void)
     test_a_copy_may_overlap_itself(&test, 0, 64, 4000);
     test_a_copy_may_overlap_itself(&test, 64, 0, 4000);
     test_a_page_is_not_taken_for_one_below_another_table(&test);
+    test_a_check_sees_each_page_before_its_bytes_move(&test);
     test_pages_beside_each_other_have_their_own_tables(&test);
     vi_core_free(test.core);
     free(test.ram);

@@ -132,6 +132,11 @@ def test_examples_are_shown_as_they_are_to_be_typed(
         (["run", "smmuv3-bare", "--timeout", "0"], "is no number of seconds above 0"),
         (["run", "smmuv3-bare", "--timeout", "soon"], "is no number of seconds above 0"),
         (["run", "smmuv3-bare", "--trace", "no/such/folder/t.json"], "name another file with --trace"),
+        (["run", "smmuv3-bare", "--trace-only", "fault"], "give that, too"),
+        (
+            ["run", "smmuv3-bare", "--trace", "t.txt", "--trace-only", "faults"],
+            "there is no kind 'faults'; they are mmio",
+        ),
         (["serve", "two-smmus", "--socket-path", "x.sock"], "needs a socket for each"),
         (["run", "smmuv3-bare", "--kernal", "x"], "did you mean '--kernel'?"),
         (["run", "smmuv3-bare", "-s", "-S"], "what is QEMU's goes behind '--': -- -s -S"),

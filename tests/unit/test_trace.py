@@ -20,6 +20,7 @@ import pytest
 
 from vhost_iommu.cli.common import tracing
 from vhost_iommu.trace import Trace, load_chrome
+from vhost_iommu.watch import Kind, Watch
 
 
 def ticking(*seconds: float) -> Callable[[], float]:
@@ -324,3 +325,16 @@ def test_a_memory_trace_keeps_what_was_reported() -> None:
     trace.emit("smmu0", "command", "CMD_SYNC", CS=1)
     (record,) = trace.records
     assert (record.track, record.kind, record.name, record.args) == ("smmu0", "command", "CMD_SYNC", {"CS": 1})
+
+
+def test_only_the_kinds_that_are_named_are_written_and_wanted(tmp_path: Path) -> None:
+    trace = Trace.memory()
+    trace.only(["command", "use"])
+    watch = Watch("smmu0")
+    watch.attach(trace)
+    watch.of_stream(1, None)
+    watch.used(0x1000, 8, 0x2000, write=False)
+    watch.accessed("CR0", 0x20, 4, 1, write=True)
+    watch.noted("smmu0", "fault", "drop-sync")
+    assert [(record.kind, record.args.get("pa")) for record in trace.records] == [("use", 0x2000)]
+    assert not watch.kinds & Kind.ACCESSED

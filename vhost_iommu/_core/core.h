@@ -344,6 +344,31 @@ void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint
 void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
                   struct vi_run *run);
 
+/* ---- checks (tell.c) --------------------------------------------------------------------------------------------- */
+
+/* What a request is about to use, with the evidence of who checks it; before bytes move. */
+struct vi_hit {
+    const struct vi_context *context;
+    uint64_t iova, size, pa;
+    unsigned access;
+    /* The entry of stage 1 by which it was found, and its descriptor as it is now in memory, where they can be told. */
+    bool found, read;
+    struct vi_mapping entry;
+    uint64_t now;
+    uint64_t synced; /* the number of the last CMD_SYNC that has completed while somebody looked on */
+};
+
+/*
+ * The place for checks that act at a hit, in the reader, who waits for nobody: `check` is called for each page of a whole
+ * request, from any thread, inside of the request; it may read memory, and must not wait. Outlives the core, or its end.
+ */
+struct vi_check {
+    void (*check)(void *of, struct vi_reader *reader, const struct vi_hit *hit);
+    void *of;
+};
+/* Writers. NULL: nobody checks, once this returns; it quiesces. */
+void vi_set_check(struct vi_core *core, const struct vi_check *check);
+
 /* ---- TLB invalidation (tlb.c) ---------------------------------------------------------------------------------- */
 
 enum { VI_ANY = -1 };

@@ -102,7 +102,7 @@ static bool begin(struct transfer *transfer, struct vi_reader *reader, const str
         result->counted = 0;
         return false;
     }
-    if (VI_UNLIKELY(reader->watch)) {
+    if (VI_UNLIKELY(reader->looked)) {
         vi_telling(reader, request->sid, request->ssid);
         if (!vi_may_tell(reader)) {
             if (context)
@@ -141,7 +141,7 @@ VI_HOT bool next(struct transfer *transfer, bool ahead, bool watched, struct vi_
         place->pa = transfer->iova;
         place->size = transfer->left;
         if (watched)
-            vi_tell_use(transfer->reader, transfer->iova, place->size, place->pa, transfer->access);
+            vi_tell_use(transfer->reader, transfer->context, transfer->iova, place->size, place->pa, transfer->access);
         return true;
     }
     if (VI_UNLIKELY(transfer->counted)) { /* and nothing is ahead */
@@ -157,7 +157,7 @@ VI_HOT bool next(struct transfer *transfer, bool ahead, bool watched, struct vi_
     if (place->size > transfer->left)
         place->size = transfer->left;
     if (watched)
-        vi_tell_use(transfer->reader, transfer->iova, place->size, place->pa, transfer->access);
+        vi_tell_use(transfer->reader, transfer->context, transfer->iova, place->size, place->pa, transfer->access);
     return true;
 }
 
@@ -238,7 +238,7 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
     struct transfer transfer;
     struct vi_place place;
     uint32_t count = 0;
-    bool watched = reader->watch != NULL;
+    bool watched = reader->looked;
     begin_in(&transfer, reader, context, request, counted, result);
     while (next(&transfer, false, watched, &place)) {
         vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
@@ -291,7 +291,7 @@ static __attribute__((noinline)) void read_watched(struct vi_reader *reader, con
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
 {
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         read_watched(reader, request, to, result);
     else
         read_in(reader, request, to, result, false);
@@ -326,7 +326,7 @@ static __attribute__((noinline)) void write_watched(struct vi_reader *reader, co
 enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
                          struct vi_result *result)
 {
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         write_watched(reader, request, from, result);
     else
         write_in(reader, request, from, result, false);
@@ -513,9 +513,9 @@ static __attribute__((noinline)) void tell_pages(const struct side *source, cons
     struct vi_reader *reader = source->reader;
     for (unsigned at = 0; at < count; at++, done += VI_MOST_BURST) {
         vi_may_tell(reader); /* else all of it may be lost */
-        vi_tell_use(reader, source->request->iova + done, VI_MOST_BURST, from->pa[at], source->request->access);
+        vi_tell_use(reader, source->transfer.context, source->request->iova + done, VI_MOST_BURST, from->pa[at], source->request->access);
         tell_transfer(source, done, VI_MOST_BURST);
-        vi_tell_use(reader, target->request->iova + done, VI_MOST_BURST, to->pa[at], target->request->access);
+        vi_tell_use(reader, target->transfer.context, target->request->iova + done, VI_MOST_BURST, to->pa[at], target->request->access);
         tell_transfer(target, done, VI_MOST_BURST);
     }
 }
@@ -544,7 +544,7 @@ static __attribute__((noinline)) uint64_t copy_pages(struct side *source, struct
     VI_ADD(counters->tlb_hits, 2 * copied);
     source->more += copied;
     target->more += copied;
-    if (VI_UNLIKELY(source->reader->watch))
+    if (VI_UNLIKELY(source->reader->looked))
         tell_pages(source, target, &from, &to, done, copied);
     return (uint64_t)copied * VI_MOST_BURST;
 }
@@ -669,7 +669,7 @@ static __attribute__((noinline)) void copy_watched(struct vi_reader *reader, con
 void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
                  struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         copy_watched(reader, from, to, burst, run);
     else
         copy_in(reader, from, to, burst, run, false);
@@ -685,7 +685,7 @@ static __attribute__((noinline)) void sum_watched(struct vi_reader *reader, cons
 void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
                 struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         sum_watched(reader, request, burst, sum, run);
     else
         sum_in(reader, request, burst, sum, run, false);
@@ -701,7 +701,7 @@ static __attribute__((noinline)) void run_write_watched(struct vi_reader *reader
 void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
                   struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         run_write_watched(reader, request, burst, from, run);
     else
         run_write_in(reader, request, burst, from, run, false);

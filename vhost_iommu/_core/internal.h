@@ -124,6 +124,8 @@ struct vi_reader {
     } seen[2];
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
     struct vi_watch *watch;       /* NULL: nobody looks on */
+    const struct vi_check *check; /* NULL: nobody checks */
+    bool looked;                  /* somebody does either */
     uint64_t room, promised;      /* records that it may still tell, of how many (tell.h) */
     uint32_t sid, ssid;           /* of whom it tells, … */
     uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
@@ -196,6 +198,7 @@ struct vi_core {
     struct vi_spaces *spaces;
     struct vi_contexts *contexts;
     _Atomic(struct vi_watch *) watching; /* NULL: nobody looks on */
+    _Atomic(const struct vi_check *) checking; /* likewise */
     _Atomic(struct vi_retired *) retired;
     _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
     _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tell.h"
+#include "translate.h"
+
+void vi_set_check(struct vi_core *core, const struct vi_check *check)
+{
+    atomic_store(&core->checking, check);
+    vi_quiesce(core);
+}
 
 void vi_watch_core(struct vi_core *core, struct vi_watch *watch) { atomic_store(&core->watching, watch); }
 
@@ -13,6 +20,8 @@ bool vi_get_room_for(struct vi_reader *reader, unsigned fills)
 bool vi_get_room(struct vi_reader *reader)
 {
     struct vi_watch *watch = reader->watch;
+    if (!watch) /* who checks alone needs none */
+        return true;
     if (!vi_promise(watch, VI_PROMISE))
         return false;
     reader->room += VI_PROMISE;
@@ -48,7 +57,7 @@ static struct vi_record *begin(struct vi_reader *reader, uint64_t *number)
 /* The same for what may be lost; NULL: it is not wanted, or was. */
 static struct vi_record *begin_losable(struct vi_reader *reader, enum vi_kind kind, enum vi_losable as, uint64_t *number)
 {
-    if (!vi_wanted(reader->watch, kind))
+    if (!reader->watch || !vi_wanted(reader->watch, kind))
         return NULL;
     if (reader->quiet || !reader->room) {
         vi_lose(reader->watch, as);
@@ -85,9 +94,32 @@ bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_spac
     return true;
 }
 
-void vi_tell_use(struct vi_reader *reader, uint64_t iova, uint64_t size, uint64_t pa, unsigned access)
+static void check(struct vi_reader *reader, struct vi_hit *hit)
+{
+    const struct vi_context *c = hit->context;
+    const struct vi_window *last = reader->last;
+    struct vi_leaf leaf;
+    if (c && c->stage1) {
+        hit->found = vi_tlb_find(reader->core->tlb1, atomic_load(&c->own->state), hit->iova, &leaf) ||
+                     vi_tlb_find(reader->core->tlb1, atomic_load(&c->global->state), hit->iova, &leaf);
+        if (hit->found)
+            vi_unpack(&leaf, &hit->entry);
+        /* Through stage 2 it is somewhere else, which a check finds out by vi_translate. */
+        hit->read = hit->found && !c->stage2 && vi_load64(reader, leaf.descriptor_at, &hit->now);
+    }
+    hit->synced = reader->watch ? atomic_load(&reader->watch->synced) : 0;
+    reader->check->check(reader->check->of, reader, hit);
+    reader->last = last;
+}
+
+void vi_tell_use(struct vi_reader *reader, const struct vi_context *context, uint64_t iova, uint64_t size, uint64_t pa,
+                 unsigned access)
 {
     uint64_t number;
+    if (reader->check) {
+        struct vi_hit hit = {.context = context, .iova = iova, .size = size, .pa = pa, .access = access};
+        check(reader, &hit);
+    }
     if (reader->first_pa == UINT64_MAX)
         reader->first_pa = pa;
     struct vi_record *record = begin_losable(reader, VI_USED, VI_LOSE_USED, &number);
@@ -123,7 +155,7 @@ void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size,
 void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, uint64_t size, uint64_t begun)
 {
     uint64_t number;
-    if (!vi_wanted(reader->watch, VI_REQUEST))
+    if (!reader->watch || !vi_wanted(reader->watch, VI_REQUEST))
         return;
     if (reader->room) {
         reader->room--;

@@ -87,7 +87,7 @@ static void count(struct serving *s, struct direction *direction, uint64_t size)
 
 static void done(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
 {
-    if (VI_UNLIKELY(s->reader->watch))
+    if (VI_UNLIKELY(s->reader->looked))
         vi_tell_transaction(s->reader, iova, size, direction->access);
 }
 
@@ -107,14 +107,14 @@ VI_HOT uint8_t *reach(struct serving *s, struct direction *direction, uint64_t i
     if (place.size < *size)
         *size = place.size;
     if (watched)
-        vi_tell_use(s->reader, iova, *size, place.pa, direction->access);
+        vi_tell_use(s->reader, s->context, iova, *size, place.pa, direction->access);
     return vi_find(s->reader, place.pa, *size, direction->may);
 }
 
 /* The same, where one test is for a transaction. */
 static uint8_t *reach_first(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size)
 {
-    return VI_UNLIKELY(s->reader->watch) ? reach(s, direction, iova, size, true) : reach(s, direction, iova, size, false);
+    return VI_UNLIKELY(s->reader->looked) ? reach(s, direction, iova, size, true) : reach(s, direction, iova, size, false);
 }
 
 /* As reach, all of `size` bytes or none. */
@@ -270,7 +270,7 @@ VI_HOT int pieces_in(struct serving *s, struct direction *direction, const struc
 static int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
                      uint64_t size, struct iovec pieces[MOST_PIECES])
 {
-    return VI_UNLIKELY(s->reader->watch) ? pieces_in(s, direction, buffer, skipped, size, pieces, true)
+    return VI_UNLIKELY(s->reader->looked) ? pieces_in(s, direction, buffer, skipped, size, pieces, true)
                                          : pieces_in(s, direction, buffer, skipped, size, pieces, false);
 }
 
@@ -293,7 +293,7 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
 {
     struct buffer readable, writable;
     struct iovec pieces[MOST_PIECES];
-    uint64_t begun = VI_UNLIKELY(s->reader->watch) ? vi_watch_now() : 0;
+    uint64_t begun = VI_UNLIKELY(s->reader->looked) ? vi_watch_now() : 0;
     struct {
         uint32_t type, reserved;
         uint64_t sector;
@@ -320,7 +320,7 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
                       : pwritev2(disk->fd, pieces, have, offset, 0);
     if (moved_now != (ssize_t)size)
         return false;
-    if (VI_UNLIKELY(s->reader->watch))
+    if (VI_UNLIKELY(s->reader->looked))
         vi_tell_served(s->reader, header.type, header.sector, size, begun);
     *status = VI_RequestStatus_OK;
     *element = (struct used_element){head, in ? (uint32_t)size + 1 : 1};
@@ -357,7 +357,7 @@ static int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi
     memset(served, 0, sizeof *served);
     if (!prepare(&s, reader, ring->sid))
         return VI_NOT_SERVED;
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         vi_telling(reader, ring->sid, VI_NO_SSID);
     if (!reach16(&s, &s.read, ring->avail + 2, &avail_idx) || !reach16(&s, &s.write, ring->used + 2, &used_idx) ||
         !reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail, &wants) ||
@@ -405,7 +405,7 @@ int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_dis
              struct vi_served *served)
 {
     int end = serve(reader, ring, disk, chains, bytes, served);
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(reader->looked))
         vi_told_all(reader);
     return end;
 }

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -97,6 +97,13 @@ def trace_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trace", type=Path, metavar="F", help="each access, command, translation: F.json for ui.perfetto.dev, or text"
     )
+    parser.add_argument(
+        "--trace-only",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="trace this kind alone, such as command or fault; can be repeated",
+    )
 
 
 def fault_option(parser: argparse._ActionsContainer) -> None:
@@ -132,17 +139,24 @@ def seconds(text: str) -> float:
 
 
 @contextmanager
-def tracing(path: Path | None) -> Iterator[Trace | None]:
+def tracing(path: Path | None, only: Sequence[str] = ()) -> Iterator[Trace | None]:
     """The trace that the operator asked for; afterwards it is on disk, and where it is not whole that is told."""
     if path is None:
+        if only:
+            raise UsageError("--trace-only chooses what --trace writes; give that, too")
         yield None
         return
-    from vhost_iommu.trace import Trace
+    from vhost_iommu.trace import KINDS, Trace
 
+    for kind in only:
+        if kind not in KINDS:
+            raise UsageError(f"--trace-only: there is no kind {kind!r:.40}; they are {', '.join(KINDS)}")
     try:
         trace = Trace.file(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); name another file with --trace") from error
+    if only:
+        trace.only(only)
     try:
         with trace:
             yield trace

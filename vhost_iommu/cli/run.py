@@ -310,7 +310,7 @@ def _once(args: argparse.Namespace, progress: Progress, keep: Path | None, *, no
     from vhost_iommu.guest.run import Interrupted
 
     with (
-        tracing(args.trace) as trace,
+        tracing(args.trace, args.trace_only) as trace,
         closing(_launch(args, progress, keep=keep, trace=trace, noted=noted)) as launch,
     ):
         try:

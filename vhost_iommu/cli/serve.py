@@ -69,7 +69,7 @@ def _serve(args: argparse.Namespace) -> int:
             args.socket_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{args.socket_dir}: {error.strerror}; name another folder") from error
-    with tracing(args.trace) as trace:
+    with tracing(args.trace, args.trace_only) as trace:
         daemon = Daemon(
             config,
             args.socket_dir,
