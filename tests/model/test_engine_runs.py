@@ -244,6 +244,20 @@ def test_a_fault_in_the_middle_is_told_to_the_byte(cmd: Cmd) -> None:
     assert machine.port.moved == 20 << 12
 
 
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("offset", [0, 0x80])
+def test_a_write_that_faults_in_the_middle_is_told_once(warm: bool, offset: int) -> None:
+    world = World(tuple((None if page == 25 else page, False) for page in range(PAGES)))
+
+    def start(machine: Machine) -> None:
+        if warm:
+            machine.warm()
+        machine.start(Cmd.MEMCPY, IOVA, IOVA + (16 << 12) - 1, IOVA + (20 << 12) + offset)
+
+    machine = twins(world, start)
+    assert machine.load(UserFrame.cmd) == Cmd.ERROR
+
+
 @pytest.mark.parametrize("outside", [3, 4, 25, 26])
 def test_pages_that_the_tlb_has_are_copied_up_to_one_that_is_outside_of_ram(outside: int) -> None:
     world = World(tuple((1 << 20 if page == outside else page, False) for page in range(PAGES)))

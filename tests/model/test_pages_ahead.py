@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.smmu_builder import RAM_BASE, Bench, PageTable, Ram
-from vhost_iommu.masters.port import Abort, Attributes, Port
+from vhost_iommu.masters.port import Abort, Attributes, Port, Why
 from vhost_iommu.smmu.v3 import commands as c
 
 pytestmark = pytest.mark.usefixtures("core_is_built")
@@ -200,6 +200,21 @@ def test_pages_beyond_the_range_of_a_stream_fault_though_another_of_its_asid_has
         found.append(past)
     assert found[0] == found[1]
     assert all(isinstance(answer, Abort) for answer, _ in found[0][1:])
+
+
+@pytest.mark.parametrize("bits", range(32, 40))
+def test_a_range_ends_where_it_does_in_a_tlb_of_two_sets_too(bits: int) -> None:
+    """Where pages that are no neighbours may be one behind the other."""
+    machine = Machine(False, True, 16, {})
+    narrow, end = machine.beside(PageTable(machine.bench.ram, input_bits=bits)), 1 << bits
+    for page in range(-4, 4):
+        machine.table.map(end + (page << 12), DATA + (4 + page << 12))
+        if page < 0:
+            narrow.map(end + (page << 12), DATA + (4 + page << 12))
+    for first in (-4, -3):
+        machine.read(end - (4 << 12), 8 << 12)
+        found, _ = machine.read(end + (first << 12), 8 << 12, OTHER)
+        assert found == Abort(end, -first << 12, Why.TERMINATED)
 
 
 def test_a_larger_page_of_another_table_of_the_asid_is_met_among_pages_that_are_walked_for() -> None:
