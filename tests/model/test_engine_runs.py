@@ -258,7 +258,7 @@ def test_a_write_that_faults_in_the_middle_is_told_once(warm: bool, offset: int)
     assert machine.load(UserFrame.cmd) == Cmd.ERROR
 
 
-@pytest.mark.parametrize("outside", [3, 4, 25, 26])
+@pytest.mark.parametrize("outside", [3, 4, 23, 24, 25, 26])
 def test_pages_that_the_tlb_has_are_copied_up_to_one_that_is_outside_of_ram(outside: int) -> None:
     world = World(tuple((1 << 20 if page == outside else page, False) for page in range(PAGES)))
 
