@@ -66,7 +66,7 @@ check: $(READY) $(WRITER)  ## style, types, generated tables, the manual, who im
 	@$(IN_C) check
 
 manual: $(READY) $(WRITER)  ## the manual, in build/manual; a link that leads nowhere is an error
-	@$(BIN)/sphinx-build -q -n -W --keep-going -d build/manual.cache docs build/manual
+	@$(BIN)/sphinx-build -q -a -n -W --keep-going -d build/manual.cache docs build/manual
 
 man: $(READY)  ## man pages and completion for shells, below build/share as below a prefix's share
 	@$(BIN)/python -m tools.man build
