@@ -71,7 +71,7 @@ class Place:
     def is_tidy(self) -> None:
         """No folder has a socket or an image."""
         (runs,) = self.path.iterdir()
-        kept = {".log", ".cmd", ".xml", ".txt", ""}
+        kept = {".log", ".cmd", ".xml", ".html", ".txt", ""}
         left = [str(file) for folder in runs.iterdir() for file in folder.iterdir() if file.suffix not in kept]
         assert not left, left
 
