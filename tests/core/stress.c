@@ -210,8 +210,10 @@ static void *own(void *argument)
     while (!atomic_load_explicit(&test->over, memory_order_relaxed)) {
         pthread_mutex_lock(&test->lock);
         if (atomic_load(&test->bell.rung)) {
-            REQUIRE(test->bell.queue.prod == test->bell.queue.cons && test->bell.armed);
-            atomic_store(&test->bell.rung, false);
+            REQUIRE(test->bell.armed);
+            /* A doorbell that declined half way has left the rest to who rang it, who may not have the lock yet. */
+            if (test->bell.queue.prod == test->bell.queue.cons)
+                atomic_store(&test->bell.rung, false);
         }
         pthread_mutex_unlock(&test->lock);
         sched_yield();
