@@ -492,13 +492,20 @@ def test_a_disk_that_cannot_be_opened_leaves_nothing_open(folder: Path) -> None:
 # -- a client that cuts its own memory short -----------------------------------------------------------------
 
 CUT_SHORT = """
-import os, sys
+import faulthandler, os, sys
 from pathlib import Path
 from tests.protocol import test_daemon as t
 from vhost_iommu.config import parse_machine
 from vhost_iommu.daemon import Daemon
 daemon = Daemon(parse_machine(t.MACHINE), Path(sys.argv[1]))
 daemon.start()
+if sys.argv[2] == "replaced":
+    # Who was there before us goes, and takes our handler along, as pytest within pytest does.
+    faulthandler.enable()
+    first = t.Guest(Path(daemon.sockets[0]), t.GuestRam(sealable=False))
+    first.mapped()
+    first.client.close()
+    faulthandler.disable()
 ram = t.GuestRam(sealable=sys.argv[2] == "sealable")
 guest = t.Guest(Path(daemon.sockets[0]), ram)
 pa = guest.mapped()
@@ -541,6 +548,13 @@ def test_a_file_that_is_cut_short_ends_the_dma_and_not_the_daemon(folder: Path, 
     done = cut_short(folder, "unsealable", VHOST_IOMMU_PURE=pure)
     assert (done.returncode, done.stdout) == (0, "ended False\n"), done.stderr
     assert "SIGBUS" not in done.stderr
+
+
+def test_memory_is_guarded_even_if_somebody_has_replaced_the_handler(folder: Path) -> None:
+    if _core.chosen() is None:
+        missing("the compiled core")
+    done = cut_short(folder, "replaced")
+    assert (done.returncode, done.stdout) == (0, "ended False\n"), done.stderr
 
 
 # -- what all clients have in common --------------------------------------------------------------------------

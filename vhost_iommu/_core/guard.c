@@ -30,8 +30,10 @@ struct guarded {
 static _Atomic(struct guarded *) all;
 static struct guarded *unused; /* with `lock` held */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct sigaction before;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+/* Whose handler ours has replaced; with `lock` held it becomes another. */
+static struct sigaction replaced[2];
+static _Atomic unsigned latest;
+static _Atomic bool passing; /* a fault that is none of ours is being passed on */
 
 /* Whoever faults is using its mapping, which is guarded until nobody does; so what changes meanwhile is another one. */
 static bool holds(struct guarded *each, uintptr_t at, uintptr_t *begin, size_t *size)
@@ -53,19 +55,29 @@ static void handle(int number, siginfo_t *info, void *context)
             atomic_store(&each->broken, true);
             return;
         }
-    if (before.sa_flags & SA_SIGINFO)
-        before.sa_sigaction(number, info, context);
-    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
-        before.sa_handler(number);
+    /* Who replaced ours may have remembered it, and pass the same fault back. */
+    const struct sigaction *before = &replaced[atomic_load(&latest) & 1];
+    bool handled = !atomic_exchange(&passing, true);
+    if (handled && before->sa_flags & SA_SIGINFO)
+        before->sa_sigaction(number, info, context);
+    else if (handled && before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
+        before->sa_handler(number);
     else
-        sigaction(SIGBUS, &before, NULL); /* the access is tried again, and ends the process */
+        signal(SIGBUS, SIG_DFL); /* the access is tried again, and ends the process */
+    atomic_store(&passing, false);
 }
 
+/* Ours is the handler, even if somebody has put his own, or an old one, in its place. With `lock` held. */
 static void install(void)
 {
-    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER}, now;
+    if (sigaction(SIGBUS, NULL, &now) || (now.sa_flags & SA_SIGINFO && now.sa_sigaction == handle))
+        return;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, &before);
+    unsigned next = atomic_load(&latest) + 1;
+    replaced[next & 1] = now;
+    atomic_store(&latest, next);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 static void set(struct guarded *each, uintptr_t begin, size_t size)
@@ -78,8 +90,8 @@ static void set(struct guarded *each, uintptr_t begin, size_t size)
 
 _Atomic bool *vi_guard(void *begin, size_t size)
 {
-    pthread_once(&once, install);
     pthread_mutex_lock(&lock);
+    install();
     struct guarded *found = unused;
     if (found) {
         unused = found->next_free;
