@@ -41,10 +41,13 @@ class Bench:
         wanted: int = -1,
         wake: Callable[[], None] | None = None,
         lock: AbstractContextManager[object] | None = None,
+        memory: Callable[[bytearray], Memory] = lambda ram: Memory((RAM, ram)),
+        translated: bool = True,
     ) -> None:
         self.ram = bytearray(ram)
         self.smmu = FakeSmmu(IOVA, ram, RAM)
-        self.port = Port("disk", Memory((RAM, self.ram)), self.smmu, (9,))
+        self.memory = memory(self.ram)
+        self.port = Port("disk", self.memory, self.smmu if translated else None, (9,))
         self.storage = MemoryStorage(DISK)
         self.noise = Random(2).randbytes(DISK)
         self.storage.write(0, self.noise)
@@ -106,7 +109,7 @@ def test_writes_reach_the_disk_and_nothing_beside(bench: Bench, indirect: bool, 
     assert bench.storage.read(0, DISK) == expected
 
 
-def test_every_byte_goes_through_translation_by_the_disks_stream(bench: Bench) -> None:
+def test_every_byte_goes_through_translation_by_the_disks_stream() -> None:
     class Watched(Memory):
         """Allows what the last answer translated to, and nothing else."""
 
@@ -127,12 +130,17 @@ def test_every_byte_goes_through_translation_by_the_disks_stream(bench: Bench) -
             assert bench.smmu.asked[-1].write
             return super().write(pa, data)
 
-    memory = bench.port.memory = Watched((RAM, bench.ram))
+    bench = Bench(probe=False, memory=lambda ram: Watched((RAM, ram)))
+    bench.driver.probe()
+    bench.smmu.asked.clear()
+    made, memory = bench.port.transactions, bench.memory
+    assert isinstance(memory, Watched)
+    memory.accesses = 0
     assert bench.driver.request(v.IN, 0, room=4096, indirect=True)[0] == v.OK
     assert bench.driver.request(v.OUT, 0, bytes(4096), pieces=2)[0] == v.OK
     assert memory.accesses >= len(bench.smmu.asked) > 20
     assert {(asked.sid, asked.ssid) for asked in bench.smmu.asked} == {(9, None)}
-    assert bench.port.transactions == len(bench.smmu.asked)
+    assert bench.port.transactions == made + len(bench.smmu.asked)
 
 
 def test_a_request_takes_few_transactions(bench: Bench) -> None:
@@ -596,10 +604,9 @@ def test_whatever_lies_in_the_rings_nothing_raises_and_nothing_outside_is_touche
     idx: int,
     header: bytes,
 ) -> None:
-    bench = Bench(queue_size=8, ram=0x8000)
-    driver, ring = bench.driver, bench.driver.queues[0]
     behind = bytearray(b"\xa5" * 0x8000)
-    bench.port.memory = Memory((RAM, bench.ram), (RAM + 0x8000, behind))
+    bench = Bench(queue_size=8, ram=0x8000, memory=lambda ram: Memory((RAM, ram), (RAM + 0x8000, behind)))
+    driver, ring = bench.driver, bench.driver.queues[0]
     at = driver.alloc(16 * 8)
     for n, each in enumerate(table):
         driver.write_desc(at + 16 * n, *each)
@@ -639,8 +646,7 @@ def test_a_driver_without_version_1_or_the_iommu_is_refused(wanted: int) -> None
 
 
 def test_a_master_without_an_smmu_does_without_access_platform() -> None:
-    bench = Bench(probe=False)
-    bench.port.smmu = None
+    bench = Bench(probe=False, translated=False)
     bench.driver.iova = RAM
     bench.driver.probe(v.VERSION_1)
     assert bench.driver.request(v.IN, 0, room=512)[0] == v.OK

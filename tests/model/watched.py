@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,27 +38,27 @@ def watched() -> Iterator[list[tuple[Watch, Looker]]]:
     """Each Smmu that is made meanwhile is watched from its beginning on; who looked at whom."""
     patch = pytest.MonkeyPatch()
     lookers: list[tuple[Watch, Looker]] = []
-    made, translate = Smmu.__init__, Smmu.translate
-
-    def make(self: Smmu, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
-        looker = Looker()
-        self.watch.attach(looker)
-        lookers.append((self.watch, looker))
-        if len(lookers) > EVERY:
-            lookers.pop(0)[0].flush()
-
     calls = 0
 
-    def translated(self: Smmu, *args: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls % EVERY == 0:
-            self.watch.flush()
-        return translate(self, *args, **options)
+    class Watched(Smmu):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            looker = Looker()
+            self.watch.attach(looker)
+            lookers.append((self.watch, looker))
+            if len(lookers) > EVERY:
+                lookers.pop(0)[0].flush()
 
-    patch.setattr(Smmu, "__init__", make)
-    patch.setattr(Smmu, "translate", translated)
+        def translate(self, *args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % EVERY == 0:
+                self.watch.flush()
+            return super().translate(*args, **options)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tests.") and name != __name__ and getattr(module, "Smmu", None) is Smmu:
+            patch.setattr(module, "Smmu", Watched)
     try:
         yield lookers
         for watch, _ in lookers:

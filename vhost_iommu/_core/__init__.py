@@ -45,9 +45,12 @@ def stale(folder: Path = Path(__file__).parent) -> bool:
     return any(path.stat().st_mtime < changed for path in folder.glob("*.so"))
 
 
-def ring() -> Any:
-    """Where an instance's records are numbered, in the core's own memory if it is chosen; None: by the model alone."""
-    door = chosen()
+def ring(pure: bool | None = None) -> Any:
+    """Where an instance's records are numbered, in the core's own memory; None: by the model alone.
+
+    ``pure``: what the instance was told; None: as the environment says.
+    """
+    door = chosen() if pure is None else built()
     return None if door is None else door.Ring()
 
 

@@ -113,7 +113,7 @@ class Smmu(Sealed):
         self.name = name
         self.memory = memory
         #: Where it tells what it does, to whoever looks on.
-        self.watch = watch = Watch(name, _core.ring()) if watch is None else watch
+        self.watch = watch = Watch(name, _core.ring(pure)) if watch is None else watch
         watch.register_named = lambda offset: self.registers.named(offset)
         watch.command_of = decode
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
