@@ -110,6 +110,8 @@ def test_writes_reach_the_disk_and_nothing_beside(bench: Bench, indirect: bool, 
 
 
 def test_every_byte_goes_through_translation_by_the_disks_stream() -> None:
+    bench: Bench
+
     class Watched(Memory):
         """Allows what the last answer translated to, and nothing else."""
 
