@@ -58,7 +58,7 @@ class Console:
     def __init__(self, connected: socket.socket, log: TextIO, deaths: Sequence[str] = DEATHS) -> None:
         self._socket = connected
         self._spawn: Any = pexpect.fdpexpect.fdspawn(
-            connected.fileno(), encoding="utf-8", codec_errors="replace", maxread=1 << 16
+            connected.fileno(), encoding="utf-8", codec_errors="replace", maxread=1 << 16, use_poll=True
         )
         self._spawn.logfile_read = log
         self._line = self._spawn.compile_pattern_list([r"[^\n]*\n|[^\n]{4096}", pexpect.EOF, pexpect.TIMEOUT])
