@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import stat
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -72,6 +73,7 @@ class _Descriptor:
         """``name`` is what the log calls it."""
         self.name = name
         self.fd = fd
+        self._close = weakref.finalize(self, os.close, fd)  # also of one that nobody closes
         self.size = size
         self.readonly = readonly
         #: The host tells of a write-back that failed once, whoever asks next.
@@ -129,9 +131,8 @@ class _Descriptor:
         return True
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._close()
+        self.fd = -1
 
     def _punch(self, offset: int, size: int) -> bool:
         mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
