@@ -40,13 +40,13 @@ class LoseInterrupt(Injection):
             machine="smmuv3-pasid",
         ),
         Seen(
-            "source=eventq after=1",
+            "source=eventq",
             (),
             "Likewise, of a wire.",
             ("no_other_warnings",),
             machine="smmuv3-pasid",
             features=WIRED,
-            boot="wires",
+            boot="lost wires",
         ),
         Seen(
             "source=gerror",
@@ -59,6 +59,7 @@ class LoseInterrupt(Injection):
             "source=gerror",
             ("unexpected global error reported (0x00000005)",),
             "Likewise, of a wire.",
+            ("no_other_warnings",),
             machine="smmuv3-pasid",
             features=WIRED,
             boot="wires",
