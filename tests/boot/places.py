@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -36,7 +38,11 @@ class Place:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        return subprocess.Popen([*CLI, *arguments], stdout=pipe, stderr=pipe, text=True, env=self.environment)
+        # Whoever runs us in the background of a shell has SIGINT ignored.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            [*CLI, *arguments], stdout=pipe, stderr=pipe, text=True, env=self.environment, preexec_fn=heard
+        )
 
     def passes(self) -> None:
         """The next run is as though nothing had been."""

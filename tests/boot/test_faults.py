@@ -88,6 +88,10 @@ def test_linux_does_with_a_fault_what_the_page_says(assets: Assets, monkeypatch:
     failed = {result.name for result in report.results if not result.passed}
     assert failed == {name for seen in met for name in seen.fails}, report.folder
     dies = any(seen.dies for seen in met)
+    if "dead-daemon" in boot and report.verdict is Verdict.DIED:
+        # By the moment of it, a kernel may also wait for a register for so long that its watchdog barks.
+        assert "soft lockup" in report.why
+        return
     assert report.verdict is (Verdict.DIED if dies else Verdict.FAILED if failed else Verdict.PASSED), report.why
 
 

@@ -210,9 +210,10 @@ def test_a_stall_that_a_stock_kernel_never_answers_is_told_of_and_ends_with_the_
     assert (boot.smmu.counters.stalls, boot.smmu.counters.events) == (1, 1)
     assert boot.report.ktap.facts("events") == [{"": "0x10"}]
     if way is Way.TRACED:
-        stalled, told = boot.faults()
-        assert (stalled.name, stalled.args["STALL"], stalled.args["InputAddr"]) == ("F_TRANSLATION", 1, fact["iova"])
-        assert (told.name, told.args["STAG"]) == ("not resumed", stalled.args["STAG"])
+        faults = {each.name: each for each in boot.faults()}
+        stalled, told = faults["F_TRANSLATION"], faults["not resumed"]
+        assert (stalled.args["STALL"], stalled.args["InputAddr"]) == (1, fact["iova"])
+        assert told.args["STAG"] == stalled.args["STAG"]
         assert not [each for each in boot.commands() if each.name in ("CMD_RESUME", "CMD_STALL_TERM")]
 
 

@@ -323,7 +323,10 @@ class GuestRun:
         """
         if made.served is None or not running.running:
             return
-        stopped = running.monitor.execute("stop", _PAUSE)
+        status = running.monitor.ask("query-status", _PAUSE)
+        # One that stands still already, for its own debugger's sake, goes on doing so.
+        went = isinstance(status, dict) and bool(status.get("running"))
+        stopped = went and running.monitor.execute("stop", _PAUSE)
         try:
             made.served.dump(made.folder.file("dump"))
         except Exception as problem:
