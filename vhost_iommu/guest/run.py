@@ -323,16 +323,13 @@ class GuestRun:
         """
         if made.served is None or not running.running:
             return
-        status = running.monitor.ask("query-status", _PAUSE)
-        # One that stands still already, for its own debugger's sake, goes on doing so.
-        went = isinstance(status, dict) and bool(status.get("running"))
-        stopped = went and running.monitor.execute("stop", _PAUSE)
+        stopped = running.monitor.execute("stop", _PAUSE)
         try:
             made.served.dump(made.folder.file("dump"))
         except Exception as problem:
             self.note(f"the machine could not be kept in a dump: {problem}")
         finally:
-            if stopped:
+            if stopped and not made.command.paused:  # that one is its user's debugger's to let go on
                 running.monitor.execute("cont", _PAUSE)
 
     def _watch(self, made: Prepared) -> Report:
