@@ -7,21 +7,19 @@ Law: nothing is fetched, and whatever Sphinx warns of is an error ('make manual'
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphinx.util.docutils import SphinxDirective
 
-TOP = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOP))
-
-from vhost_iommu import __version__  # noqa: E402
-from vhost_iommu.cli import parser, verbs  # noqa: E402
+from vhost_iommu import __version__
+from vhost_iommu.cli import parser, verbs
 
 if TYPE_CHECKING:
     from docutils import nodes
     from sphinx.application import Sphinx
+
+TOP = Path(__file__).resolve().parents[1]
 
 project = "vhost_iommu"
 author = "the authors of vhost_iommu"

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,8 @@ def libvirt_is_here(assets: Assets) -> None:
         missing("libvirt; 'make libvirt' installs it")
 
 
-def run(assets: Assets, launcher: str, machine: str, folder: Path, **wishes: object) -> Report:
-    launch = Launch(load_machine(machine), Wishes(launcher=launcher, keep=folder, **wishes), assets=assets)  # type: ignore[arg-type]
+def run(assets: Assets, launcher: str, machine: str, folder: Path, **wishes: Any) -> Report:
+    launch = Launch(load_machine(machine), Wishes(launcher=launcher, keep=folder, **wishes), assets=assets)
     try:
         return launch.run()
     finally:

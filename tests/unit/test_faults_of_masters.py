@@ -16,6 +16,7 @@ from vhost_iommu.lab.faults import Fault, Lab
 from vhost_iommu.masters.atc import Atc, AtsUser
 from vhost_iommu.masters.engine import TestEngine
 from vhost_iommu.masters.port import Abort, Attributes, Port, Stray
+from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, GERROR, CommandError
 
@@ -183,13 +184,22 @@ def test_no_more_invalidations_are_held_than_a_queue_takes(pure: bool) -> None:
 
 def test_a_transaction_carries_all_else_that_it_had(pure: bool) -> None:
     world = World("stale-dma least=1", pure)
-    asked = []
+    asked: list[Transaction] = []
+    seen: list[Transaction] = []
     rewrite = world.wrong.rewrite
     assert rewrite is not None
-    world.port.rewrite = lambda transaction: asked.append(transaction) or rewrite(transaction)  # type: ignore[func-returns-value]
+
+    def noted(transaction: Transaction) -> Transaction:
+        asked.append(transaction)
+        return rewrite(transaction)
+
+    def strayed(transaction: Transaction) -> Transaction:
+        seen.append(transaction)
+        return transaction
+
+    world.port.rewrite = noted
     world.port.read(IOVA, 8, Attributes(privileged=True))
-    seen = []
-    world.stray.port.rewrite = lambda transaction: seen.append(transaction) or transaction  # type: ignore[func-returns-value]
+    world.stray.port.rewrite = strayed
     world.pass_time()
     assert seen == [dataclasses.replace(asked[0])]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vhost_iommu.guest.recording import Difference, Recording, in_step, operations, tracepoints
+from vhost_iommu.layout import Layout
 from vhost_iommu.smmu.v3 import events
 from vhost_iommu.smmu.v3.commands import CMD_CFGI_STE, CMD_SYNC, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA
 from vhost_iommu.watch import Commanded, Noted, Reported, Value
@@ -22,8 +23,8 @@ TRACE = """\
 """  # noqa: E501
 
 
-def commanded(time: int, command: object) -> Commanded:
-    return Commanded(0, time, "smmu0", command, "CERROR_NONE")  # type: ignore[arg-type]
+def commanded(time: int, command: Layout) -> Commanded:
+    return Commanded(0, time, "smmu0", command, "CERROR_NONE")
 
 
 def unmapped(time: int, iova: int, size: int = 0x1000) -> Noted:

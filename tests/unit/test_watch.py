@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import missing
 from tests.smmu_builder import Bench
 from vhost_iommu import _core
 from vhost_iommu.masters.port import Abort, Port
@@ -41,7 +42,7 @@ IOVA = 0x40_0000
 def pure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param == "core":
         if _core.built() is None:
-            pytest.skip("the compiled core is not built")
+            missing("the compiled core")
         monkeypatch.delenv(_core.PURE, raising=False)
     else:
         monkeypatch.setenv(_core.PURE, "1")
@@ -70,7 +71,7 @@ def world(pure: bool) -> World:
 def pumped(monkeypatch: pytest.MonkeyPatch) -> World:
     """With a doorbell that is armed."""
     if _core.built() is None:
-        pytest.skip("the compiled core is not built")
+        missing("the compiled core")
     monkeypatch.delenv(_core.PURE, raising=False)
     made = World(pumped=True, interrupt=None)
     made.bench.invalidate()
@@ -404,3 +405,24 @@ def test_numbers_are_taken_once_each(world: World) -> None:
 
     numbers = [value.number for value in told()]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.timeout(60)
+def test_who_takes_records_and_fails_is_heard_of_where_room_is_wanted() -> None:
+    if _core.built() is None:
+        missing("the compiled core")
+    bench = Bench(pure=False)
+
+    def fails() -> None:
+        raise RuntimeError("nothing is taken")
+
+    def fill() -> None:
+        for _ in range(1 << 16):
+            bench.smmu.tlb.clear()
+
+    with bench.smmu.watch.recording():
+        taken = bench.smmu.watch.ring.gather
+        bench.smmu.watch.ring.gather = fails
+        with pytest.raises(RuntimeError, match="nothing is taken"):
+            fill()
+        bench.smmu.watch.ring.gather = taken

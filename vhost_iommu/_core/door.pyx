@@ -383,19 +383,20 @@ cdef class Ring:
         """Whether it is time to take."""
         return vi_watch_room(&self.raw) < RING / 2
 
-    cdef void relieve(self) noexcept:
+    cdef int relieve(self) except -1:
         """Somebody of the interpreter's wants room: take, and let others tell what they are at."""
         if self.gather is not None:
             self.gather()
         with nogil:
             sched_yield()
+        return 0
 
 
 #: The place of a record's kind in it.
 cdef enum: KIND_AT = 24
 
 
-cdef Visit enter_own(Core core) noexcept:
+cdef Visit enter_own(Core core) except *:
     """The same for who holds the instance's lock and cannot do without: what it does is told."""
     cdef Visit visit = enter(core, OWN_SLOT)
     while not vi_begin_telling(visit.reader, core.sid, core.ssid):
@@ -659,9 +660,10 @@ cdef class Core:
         """Of whom is told what is done from now on under the instance's lock."""
         self.sid, self.ssid = sid, VI_NO_SSID if ssid is None else ssid
 
-    cdef void promise(self, uint64_t count) noexcept:
+    cdef int promise(self, uint64_t count) except -1:
         while self.ring is not None and not vi_promise(&self.ring.raw, count):
             self.ring.relieve()
+        return 0
 
     cdef void promised(self, uint64_t count) noexcept:
         if self.ring is not None:
