@@ -97,7 +97,7 @@ def faults() -> list[Figure]:
     for what, sid in (("stream", NO_STREAM), ("page", 1)):
         title = f"fault, {what}, core / reference"
         if _core.built() is None:
-            found.append(missing(title, 1.1, "the core is not compiled"))
+            found.append(missing(title, 1.0, "the core is not compiled"))
             continue
         made = [_faults(pure, sid, 200) for pure in (False, True)]
         rounds = []
@@ -106,7 +106,7 @@ def faults() -> list[Figure]:
             rounds.append([min(column) * 1e6 for column in zip(*turns, strict=True)])
         core, reference = (min(column) for column in zip(*rounds, strict=True))
         note = f"a master's read: {core:.1f} µs, by the reference {reference:.1f}; CPUs {_cpus()}"
-        found.append(figure(title, "×", [a / b for a, b in rounds], 1.1, note))
+        found.append(figure(title, "×", [a / b for a, b in rounds], 1.0, note))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,9 @@ from tests.smmu_builder import RAM_BASE, Bench, Ram
 from vhost_iommu.masters.port import Abort, Port, Waiting, Why
 from vhost_iommu.memory import Memory, Window
 from vhost_iommu.smmu.v3 import commands as c
-from vhost_iommu.smmu.v3.events import C_BAD_STREAMID, F_TRANSLATION, F_WALK_EABT
-from vhost_iommu.smmu.v3.registers import CR0
+from vhost_iommu.smmu.v3.configuration import Configuration
+from vhost_iommu.smmu.v3.events import C_BAD_STE, C_BAD_STREAMID, F_TRANSLATION, F_WALK_EABT
+from vhost_iommu.smmu.v3.registers import CR0, STRTAB_BASE_CFG
 
 pytestmark = pytest.mark.usefixtures("core_is_built")
 
@@ -193,3 +195,73 @@ def test_a_stream_that_was_refused_is_the_cores_again_once_it_means_something(wr
     assert answers == [None if write else bytes(8)] * 5
     assert len(locked) == 3 + 2
     assert not rig.bench.events()
+
+
+# -- why a stream has no context is found out once, too ------------------------------------------------------------
+
+
+def refused_three_times(bench: Bench, sid: int) -> Port:
+    """A port of a stream of which all that there is to know is known: the third time is the first that goes by it."""
+    port = Port("master", bench.ram.memory, bench.smmu, [sid])
+    for _ in range(3):
+        assert port.read(IOVA, 8) == Abort(IOVA, 0, Why.TERMINATED)
+    return port
+
+
+def found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The streams whose STE is looked for from now on."""
+    asked: list[int] = []
+    found = type(bench.smmu.configuration)._ste
+
+    def looked_for(self: Configuration, sid: int, event: Any) -> Any:
+        asked.append(sid)
+        return found(self, sid, event)
+
+    monkeypatch.setattr(type(bench.smmu.configuration), "_ste", looked_for)
+    return asked
+
+
+@pytest.mark.parametrize("sid", [NO_STREAM, SID], ids=["no stream", "a bad STE"])
+def test_a_refusal_is_found_out_once_and_told_and_counted_each_time(sid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(pure=False, event_bits=4)
+    port = refused_three_times(bench, sid)
+    asked = found_out(bench, monkeypatch)
+    assert port.read(IOVA, 8) == Abort(IOVA, 0, Why.TERMINATED)
+    kind = C_BAD_STREAMID if sid == NO_STREAM else C_BAD_STE
+    assert bench.events() == [kind.of(SID=sid)] * 4
+    assert (asked, bench.smmu.configuration.misses, bench.smmu.counters.transactions) == ([], 4, 4)
+
+
+@pytest.mark.parametrize("pumped", [False, True])
+def test_a_bad_ste_counts_until_its_invalidation_and_not_after_it(pumped: bool) -> None:
+    bench = Bench(pure=False, pumped=pumped, ram=Ram(size=8 << 20), event_bits=4)
+    port = refused_three_times(bench, SID)
+    bench.stream(SID).map(IOVA, PA)
+    assert port.read(IOVA, 8) == Abort(IOVA, 0, Why.TERMINATED)
+    bench.invalidate(c.CMD_CFGI_STE.of(SID=SID, Leaf=1))
+    assert port.read(IOVA, 8) == bytes(8)
+
+
+def test_a_larger_stream_table_has_streams_that_were_refused() -> None:
+    bench = Bench(pure=False, ram=Ram(size=8 << 20), sid_bits=7, start=False)
+    bench.sid_bits = 6
+    bench.start()
+    port = refused_three_times(bench, NO_STREAM)
+    bench.stream(NO_STREAM).map(IOVA, PA)
+    bench.set(CR0, SMMUEN=0)
+    bench.set(STRTAB_BASE_CFG, LOG2SIZE=7)
+    bench.set(CR0, SMMUEN=1)
+    assert port.read(IOVA, 8) == bytes(8)
+
+
+def test_an_aborted_read_of_an_ste_is_tried_again() -> None:
+    bench = Bench(pure=False, ram=Ram(size=8 << 20))
+    aborted: list[str] = []
+
+    def aborts(kind: str, pa: int) -> bool:
+        aborted.append(kind)
+        return kind == "STE"
+
+    bench.smmu.seams.memory = aborts
+    refused_three_times(bench, SID)
+    assert aborted.count("STE") == 3

@@ -240,7 +240,7 @@ class Port(Sealed):
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, begun=found)
             if requests is not None:
-                self._refused = stream if _is_refused(answer, found) else None
+                self._remember(stream, answer, found)
             return self._read(iova, size, done, parts, answer)
 
     def write(
@@ -264,7 +264,7 @@ class Port(Sealed):
         with self._hold:
             answer = self._ask(iova + done, size - done, attributes, write=True, begun=begun)
             if requests is not None:
-                self._refused = stream if _is_refused(answer, begun) else None
+                self._remember(stream, answer, begun)
             return self._write(iova, data, done, self._late_abort, answer)
 
     def post(
@@ -359,6 +359,13 @@ class Port(Sealed):
     def _stream(self, attributes: Attributes) -> tuple[int, int]:
         """StreamID and SubstreamID as ``Requests`` takes them."""
         return self._sid(attributes), NO_SSID if attributes.ssid is None else attributes.ssid
+
+    def _remember(self, stream: tuple[int, int], answer: Answer, begun: Begun | None) -> None:
+        """Whether the core is to be asked about this stream next time: not where it knew nothing, and that is all."""
+        if answer.outcome is Outcome.ABORT and (begun is None or not begun.counted):
+            self._refused = stream
+        elif self._refused is not None:
+            self._refused = None
 
     def _prompt(self) -> Requests | None:
         """The SMMU's way to whole requests."""
@@ -519,11 +526,6 @@ class Stray:
 def _access(attributes: Attributes) -> int:
     """As ``Requests`` takes it, of a read."""
     return attributes.privileged << 1 | attributes.instruction << 2
-
-
-def _is_refused(answer: Answer, begun: Begun | None) -> bool:
-    """Whether it was terminated, and the core knew nothing of its stream."""
-    return answer.outcome is Outcome.ABORT and (begun is None or not begun.counted)
 
 
 def _why(answer: Answer) -> Why:

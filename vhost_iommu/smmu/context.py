@@ -82,7 +82,11 @@ class Context:
 
 
 class Published(Protocol):
-    """Where requests find contexts without asking a model; all of it is for who holds the instance's lock."""
+    """Where requests find contexts without asking a model; all of it is for who holds the instance's lock.
+
+    The model finds there too why a stream has none, as long as that needs no look at anything that software may have
+    changed: it goes with whatever is withdrawn.
+    """
 
     @property
     def found(self) -> int:
@@ -93,3 +97,11 @@ class Published(Protocol):
     def withdraw(self, sid: int, ssid: int | None) -> None: ...
 
     def withdraw_streams(self, first: int, last: int) -> None: ...
+
+    def refuse(self, sid: int, ssid: int | None, why: Any) -> None:
+        """``refusal`` is ``why``, until anything is withdrawn."""
+
+    def refusal(self, sid: int, ssid: int | None) -> Any:
+        """As ``refuse`` was told; None: it was not."""
+
+    def forget_refusals(self) -> None: ...

@@ -8,7 +8,7 @@ what the core answers becomes the reference's own values, so everything around a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..memory import Buffer, Window
 from .context import Context, HalfContext, Stage1, Stage2
@@ -22,7 +22,7 @@ from .walk import Access, Cause, Fault, FaultKind, LongTable, Mapping, Table
 if TYPE_CHECKING:
     from .._core.door import Core, Held, RawFault, RawMapping, RawStage1, RawStage2, RawTable
 
-#: Contexts that are published at a time.
+#: Contexts that are published at a time, and refusals that are remembered.
 CONTEXTS = 4096
 
 #: By enum vi_fault_kind and by vi_memory_type (core.h).
@@ -107,11 +107,12 @@ def _table(t: Table, top_byte_ignored: bool = False, no_unprivileged: bool = Fal
 
 
 class NativePublished:
-    """Contexts that requests of masters find in the core, unless they are withheld."""
+    """Contexts that requests of masters find in the core, unless they are withheld; refusals, which Python asks for."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._withheld = False
+        self._refusals: dict[tuple[int, int | None], Any] = {}
 
     def withhold(self, withheld: bool) -> None:
         """``withheld``: each request asks the model, whoever began it; none that did not is under way."""
@@ -129,10 +130,23 @@ class NativePublished:
             self._core.publish(sid, ssid, held(self._core, context))
 
     def withdraw(self, sid: int, ssid: int | None) -> None:
+        self.forget_refusals()
         self._core.withdraw(sid, ssid)
 
     def withdraw_streams(self, first: int, last: int) -> None:
+        self.forget_refusals()
         self._core.withdraw_streams(first, last)
+
+    def refuse(self, sid: int, ssid: int | None, why: Any) -> None:
+        if len(self._refusals) == CONTEXTS:
+            self.forget_refusals()
+        self._refusals[sid, ssid] = why
+
+    def refusal(self, sid: int, ssid: int | None) -> Any:
+        return self._refusals.get((sid, ssid))
+
+    def forget_refusals(self) -> None:
+        self._refusals.clear()
 
 
 # -- what the core answers ------------------------------------------------------------------------------------------

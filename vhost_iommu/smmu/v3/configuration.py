@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ...layout import Layout
 from ...memory import MemoryLike
@@ -22,6 +22,7 @@ from ..transaction import Mpam
 from ..walk import Fault, LongTable, Regime, Wide, aligned_base, start_level
 from . import events
 from .registers import (
+    CR2,
     HTTU,
     STRTAB_BASE,
     STRTAB_BASE_CFG,
@@ -156,6 +157,9 @@ class Configuration(Sealed):
         self._partids: OfStreams[None, tuple[int, ...]] = OfStreams()
         self._vm_partids: dict[int, tuple[int, ...]] = {}  # by VMID
         self._contexts: OfStreams[int | None, Context] = OfStreams()
+        if published is not None:
+            # Registers from which refusals follow; only while the SMMU is disabled are they changed.
+            registers.watch((STRTAB_BASE, STRTAB_BASE_CFG, CR2), published.forget_refusals)
 
     @property
     def hits(self) -> int:
@@ -232,6 +236,8 @@ class Configuration(Sealed):
         """Drop the PARTIDs cached by VMID; what streams have made of them stays (§4.3.5, §5.6.2)."""
         self.catch_up()
         self._vm_partids.pop(vmid, None)
+        if self._published is not None:
+            self._published.forget_refusals()
 
     # -- for who looks on ------------------------------------------------------------------------------------
 
@@ -276,17 +282,22 @@ class Configuration(Sealed):
             self._hits += 1
             return context
         self.misses += 1
+        published, accesses = self._published, self.accesses
+        if published is not None and (refused := published.refusal(sid, ssid)) is not None:
+            return cast(Refusal, refused)
+        found = self._found(sid, ssid)
+        if isinstance(found, Context):
+            self._contexts.keep(sid, ssid, found)
+        elif published is not None and isinstance(found, Refusal) and accesses == self.accesses:
+            published.refuse(sid, ssid, found)  # which follows from registers and from what is cached
+        return found
 
+    def _found(self, sid: int, ssid: int | None) -> Context | Refusal | CdFault:
         def event(kind: type[events.Event], **values: int) -> events.Event:
             return events.record(kind, sid, ssid, **values)
 
         ste = self._valid_ste(sid, ssid)
-        if isinstance(ste, Refusal):
-            return ste
-        found = self._context(ste, sid, ssid, event)
-        if isinstance(found, Context):
-            self._contexts.keep(sid, ssid, found)
-        return found
+        return ste if isinstance(ste, Refusal) else self._context(ste, sid, ssid, event)
 
     def kept(self, sid: int, ssid: int | None) -> Context | None:
         """The context if it is cached, for who has looked it up before."""
