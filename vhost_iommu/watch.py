@@ -7,7 +7,9 @@ time, in the order of numbers, with no lock of a model held, and what they are t
 
 from __future__ import annotations
 
+import functools
 import heapq
+import re
 import struct
 import threading
 import time
@@ -325,9 +327,8 @@ class Watcher:
 
     def batch(self, batches: Sequence[Batch]) -> None:
         """All of the above, in bulk: of each instance what comes next."""
-        for value in in_order(batches):
-            if _KINDS[type(value)][0] & (self.wants | _ALWAYS):
-                self.tell(value)
+        for value in in_order(batches, int(self.wants)):
+            self.tell(value)
 
     def tell(self, value: Value) -> None:
         """One of the above, whichever it is."""
@@ -337,7 +338,8 @@ class Watcher:
         """It is told of ``watch`` from now on."""
 
 
-_ALWAYS = Kind.GAP | Kind.SNAPSHOT
+_ALWAYS = int(Kind.GAP | Kind.SNAPSHOT)
+_NUMBERS: dict[type[Any], int] = {value: int(kind) for value, (kind, _) in _KINDS.items()}
 # As plain numbers: to combine flags takes longer than to tell.
 _ACCESSED, _FETCHED, _FILLED, _USED = (int(kind) for kind in (Kind.ACCESSED, Kind.FETCHED, Kind.FILLED, Kind.USED))
 _TRANSLATED, _INTERRUPTED, _MOVED = int(Kind.TRANSLATED), int(Kind.INTERRUPTED), int(Kind.MOVED)
@@ -364,9 +366,8 @@ class Recording(Watcher):
         streams: dict[Watch, list[Batch]] = {}
         for batch in tuple(self._batches):
             streams.setdefault(batch.watch, []).append(batch)
-        for value in heapq.merge(*map(_chain, streams.values()), key=_time):
-            if _KINDS[type(value)][0] & (self.wants | _ALWAYS):
-                yield value
+        wants = int(self.wants)
+        return heapq.merge(*(_chain(stream, wants) for stream in streams.values()), key=_time)
 
     def of(self, kind: type[V], who: str | None = None) -> list[V]:
         """All values of one type, of one device or of all."""
@@ -441,6 +442,7 @@ class Ring(Protocol):
 
 #: A record of the core (struct vi_record): number + 1, time, StreamID, SubstreamID, kind, flags, small, size, words.
 RECORD = struct.Struct("<QQIIBBHI4Q")
+_KIND_AT = 24  #: where in a record its kind is
 _NOBODY = 0xFFFF_FFFF
 
 
@@ -491,37 +493,49 @@ class Batch:
         self.told = told
         self.values = values
 
-    def __iter__(self) -> Iterator[Value]:
-        if not self.raw:
-            yield from (self.values[number] for number in self.told if number in self.values)
+    def of(self, kinds: int) -> Iterator[Value]:
+        """Those of these kinds, and of those that all are told; no other is made."""
+        kinds |= _ALWAYS
+        watch, values, first, raw = self.watch, self.values, self.first, self.raw
+        if not raw:
+            found = (values[number] for number in self.told if number in values)
+            yield from (value for value in found if _NUMBERS[type(value)] & kinds)
             return
-        decoders, watch, values = _DECODERS, self.watch, self.values
-        number = self.first
-        for record in RECORD.iter_unpack(self.raw):
-            decode = decoders.get(record[4])
-            value = values.get(number) if decode is None else decode(watch, number, record)
-            if value is not None:
-                yield value
-            number += 1
+        for match in _places(kinds).finditer(raw[_KIND_AT :: RECORD.size]):
+            at = match.start()
+            decode = _DECODERS.get(raw[at * RECORD.size + _KIND_AT])
+            if decode is not None:
+                yield decode(watch, first + at, RECORD.unpack_from(raw, at * RECORD.size))
+            else:
+                value = values.get(first + at)
+                if value is not None and _NUMBERS[type(value)] & kinds:
+                    yield value
 
 
-def _chain(batches: Iterable[Batch]) -> Iterator[Value]:
+@functools.cache
+def _places(kinds: int) -> re.Pattern[bytes]:
+    """Finds in the kinds of records those that are wanted, and the places of what Python tells."""
+    kinds |= Kind.TOLD
+    return re.compile(b"[" + b"".join(re.escape(bytes([bit])) for bit in range(16) if kinds >> bit & 1) + b"]")
+
+
+def _chain(batches: Iterable[Batch], kinds: int) -> Iterator[Value]:
     for batch in batches:
-        yield from batch
+        yield from batch.of(kinds)
 
 
 def _time(value: Value) -> int:
     return value.time
 
 
-def in_order(batches: Sequence[Batch]) -> Iterator[Value]:
-    """Of one instance in the order of numbers; what several told, as their clock says."""
+def in_order(batches: Sequence[Batch], kinds: int) -> Iterator[Value]:
+    """What is of these kinds: of one instance in the order of numbers; what several told, as their clock says."""
     streams: dict[Watch, list[Batch]] = {}
     for batch in batches:
         streams.setdefault(batch.watch, []).append(batch)
     if len(streams) == 1:
-        return _chain(batches)
-    return heapq.merge(*map(_chain, streams.values()), key=_time)
+        return _chain(batches, kinds)
+    return heapq.merge(*(_chain(stream, kinds) for stream in streams.values()), key=_time)
 
 
 class _Joins(NamedTuple):

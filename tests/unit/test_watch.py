@@ -342,6 +342,31 @@ def test_a_watcher_is_told_the_kinds_that_it_wants(world: World) -> None:
     assert kinds(seen) == ["Snapshot", "Reported"]
 
 
+class Few(Watcher):
+    wants = Kind.STALLED
+
+
+def test_what_no_watcher_wants_is_made_for_none(pumped: World) -> None:
+    """A recording of everything beside a watchdog: each record as a value, for nobody, took most of a guest's time."""
+    made: list[bytes] = []
+    watch = pumped.bench.smmu.watch
+    command_of = watch.command_of
+
+    def counted(data: bytes) -> Any:
+        made.append(data)
+        return command_of(data)
+
+    watch.command_of = counted
+    everything = Recording()
+    watch.attach(Few())
+    watch.attach(everything)
+    pumped.bench.submit(c.CMD_TLBI_NH_ALL.of(), c.CMD_SYNC.of())
+    watch.flush()
+    assert not made
+    assert [type(each.command).__name__ for each in everything.commands] == ["CMD_TLBI_NH_ALL", "CMD_SYNC"]
+    assert len(made) == 2
+
+
 def test_nothing_is_told_once_it_has_ended(world: World) -> None:
     with world.watch.recording() as seen:
         world.bench[CR0]
