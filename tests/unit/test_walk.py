@@ -60,7 +60,7 @@ class Walker:
         self.fetched: list[int] = []
         self.aborting: set[int] = set()
 
-    def fetch(self, at: int) -> int | None:
+    def fetch(self, at: int, size: int = 8) -> int | None:
         self.fetched.append(at)
         return None if at in self.aborting else self.ram.get_u64(at)
 
@@ -177,7 +177,7 @@ def test_a_walk_ends_within_its_levels_whatever_the_guest_wrote(
     fetched: list[int] = []
 
     class Hostile:
-        def fetch(self, at: int) -> int:
+        def fetch(self, at: int, size: int = 8) -> int:
             fetched.append(at)
             assert at % 8 == 0
             assert at >> 48 == 0

@@ -15,12 +15,14 @@ from ..layout import Layout
 from .context import Context
 from .tlb import Space
 from .transaction import Transaction
-from .walk import Descriptors, Fault, FaultKind, LongTable, Table
+from .walk import Descriptors, Fault, FaultKind, Table
 from .walk import Mapping as Leaf
 
 #: Walks of one answer about a table, and the runs it may have.
 MOST_WALKS, MOST_RUNS = 8192, 1024
 _PAGE = 4096
+#: Bytes of a table of short descriptors, which several may share a page.
+_SHORTEST = 1024
 
 
 class Reader(Protocol):
@@ -262,7 +264,7 @@ class DescriptorRead:
 class Observed:
     """A table that tells of each descriptor that its walks read."""
 
-    table: LongTable
+    table: Table
     note: Callable[[DescriptorRead], None]
 
     @property
@@ -273,6 +275,21 @@ class Observed:
     def start_level(self) -> int:
         return self.table.start_level
 
+    @property
+    def stage(self) -> int:
+        return self.table.stage
+
+    @property
+    def big_endian(self) -> bool:
+        return self.table.big_endian
+
+    @property
+    def descriptor_size(self) -> int:
+        return self.table.descriptor_size
+
+    def shift(self, level: int) -> int:
+        return self.table.shift(level)
+
     def walk(self, address: int, descriptors: Descriptors) -> Leaf | Fault:
         return self.table.walk(address, _Noted(self, descriptors, self.table.start_level))
 
@@ -281,7 +298,7 @@ class Observed:
 
 
 def observed(table: Table, note: Callable[[DescriptorRead], None]) -> Table:
-    return Observed(table, note) if isinstance(table, LongTable) else table
+    return Observed(table, note)
 
 
 class _Noted:
@@ -290,8 +307,8 @@ class _Noted:
         self._descriptors = descriptors
         self._level = level
 
-    def fetch(self, address: int) -> int | Fault | None:
-        found = self._descriptors.fetch(address)
+    def fetch(self, address: int, size: int = 8) -> int | Fault | None:
+        found = self._descriptors.fetch(address, size)
         fault = found if isinstance(found, Fault) else None
         self._note(address, None if isinstance(found, Fault) else found, fault)
         self._level += 1
@@ -306,12 +323,13 @@ class _Noted:
 
     def _note(self, address: int, raw: int | None, fault: Fault | None, update: int | None = None) -> None:
         table = self._observed.table
-        raw, update = (_in_order(each, table.big_endian) for each in (raw, update))
+        if table.big_endian:
+            raw, update = (_swapped(each, table.descriptor_size) for each in (raw, update))
         self._observed.note(DescriptorRead(table.stage, self._level, address, raw, fault, update))
 
 
-def _in_order(raw: int | None, big_endian: bool) -> int | None:
-    return int.from_bytes(raw.to_bytes(8, "little"), "big") if raw is not None and big_endian else raw
+def _swapped(raw: int | None, size: int) -> int | None:
+    return None if raw is None else int.from_bytes(raw.to_bytes(size, "little"), "big")
 
 
 @dataclass
@@ -324,7 +342,7 @@ class _Pages:
     zeros: int = 0  #: words of zero that follow the last in its page
     _kept: dict[int, bytes] = field(default_factory=dict)
 
-    def fetch(self, address: int) -> int | Fault | None:
+    def fetch(self, address: int, size: int = 8) -> int | Fault | None:
         self.count += 1
         self.zeros = 0
         base, offset = address & -_PAGE, address & _PAGE - 1
@@ -332,22 +350,23 @@ class _Pages:
         if page is None:
             found = self.read(base, _PAGE)
             if not isinstance(found, bytes):
-                found = self.read(address, 8)  # the guest's memory ends within the page, or before it
+                found = self.read(address, size)  # the guest's memory ends within the page, or before it
                 self.failed = not isinstance(found, bytes)
                 return int.from_bytes(found, "little") if isinstance(found, bytes) else found
             if len(self._kept) > 16:
                 del self._kept[next(iter(self._kept))]
             page = self._kept[base] = found
-        rest = page[offset + 8 :]
-        self.zeros = (len(rest) - len(rest.lstrip(b"\0"))) // 8
-        return int.from_bytes(page[offset : offset + 8], "little")
+        table = offset | (_SHORTEST if size == 4 else _PAGE) - 1  # its last byte, as far as it is in this page
+        rest = page[offset + size : table + 1]
+        self.zeros = (len(rest) - len(rest.lstrip(b"\0"))) // size
+        return int.from_bytes(page[offset : offset + size], "little")
 
     def update(self, address: int, old: int, new: int) -> bool | Fault | None:
         return True
 
 
 def runs(
-    table: LongTable,
+    table: Table,
     read: Callable[[int, int], bytes | Fault | None],
     access: Callable[[Leaf], str],
     start: int,

@@ -332,12 +332,12 @@ class _Descriptors:
         self._context = context
         self._stage2 = stage2
 
-    def fetch(self, address: int) -> int | Fault | None:
+    def fetch(self, address: int, size: int = 8) -> int | Fault | None:
         pa = self._physical(address, _READ)
         if isinstance(pa, Fault):
             return pa
         self._stages.counters.descriptors_made += 1
-        data = self._stages.memory.read(pa, 8)
+        data = self._stages.memory.read(pa, size)
         if data is None:
             return None if pa == address else self._abort(pa)
         return int.from_bytes(data, "little")

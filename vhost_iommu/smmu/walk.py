@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from . import memory_type
 from .descriptors import S1LeafDescriptor, S2LeafDescriptor, TableDescriptor
@@ -61,9 +61,9 @@ class Wide(Enum):
 class Mapping:
     """A leaf as the TLB holds it: 2^shift bytes from ``base`` translate to ``output``.
 
-    Stage 1: ``readable`` is always true, ``user`` is AP[1], ``writable`` not AP[2], both after APTable. Stage 2:
-    ``readable`` and ``writable`` are S2AP, ``user`` is meaningless. ``uxn`` and ``pxn`` forbid execution to the
-    unprivileged and the privileged.
+    Stage 1: ``readable`` is true but of short descriptors, ``user`` is AP[1], ``writable`` not AP[2], both after
+    APTable. Stage 2: ``readable`` and ``writable`` are S2AP, ``user`` is meaningless. ``uxn`` and ``pxn`` forbid
+    execution to the unprivileged and the privileged.
     """
 
     base: int
@@ -83,6 +83,7 @@ class Mapping:
     attributes: int  #: stage 1: AttrIndx; stage 2: MemAttr
     shareability: int
     memory: MemoryType  #: what these make; with S2FWB meaningless
+    user_reads: bool = False  #: the unprivileged may read it alone, whoever may write (short descriptors, AP 0b010)
 
     def translate(self, address: int) -> int:
         return self.output | address & ((1 << self.shift) - 1)
@@ -91,8 +92,8 @@ class Mapping:
 class Descriptors(Protocol):
     """How a walk reaches its descriptors; ``address`` is in the stage's output space."""
 
-    def fetch(self, address: int) -> int | Fault | None:
-        """The 8 bytes at ``address``; None: external abort; a Fault: the next stage's."""
+    def fetch(self, address: int, size: int = 8) -> int | Fault | None:
+        """The ``size`` bytes, 4 or 8, at ``address``; None: external abort; a Fault: the next stage's."""
 
     def update(self, address: int, old: int, new: int) -> bool | Fault | None:
         """Replace ``old`` by ``new`` atomically: whether it was still there; None and Fault as for ``fetch``."""
@@ -106,6 +107,19 @@ class Table(Protocol):
 
     @property
     def start_level(self) -> int: ...
+
+    @property
+    def stage(self) -> int: ...
+
+    @property
+    def big_endian(self) -> bool: ...
+
+    @property
+    def descriptor_size(self) -> int:
+        """In bytes."""
+
+    def shift(self, level: int) -> int:
+        """log2 of the bytes that one descriptor of ``level`` covers."""
 
     def walk(self, address: int, descriptors: Descriptors) -> Mapping | Fault:
         """The leaf that translates ``address``, whose bits above ``input_bits`` the caller has checked."""
@@ -165,13 +179,14 @@ class LongTable:
     mair: int = 0  #: stage 1: MAIR1:MAIR0
     shareability: int | None = None  #: of all leaves, where their SH bits hold address bits (LPA2)
 
+    descriptor_size: ClassVar[int] = 8
+
     @property
     def stride(self) -> int:
         """Address bits that a level resolves: a table fills one granule with 8-byte descriptors."""
         return self.granule_bits - 3
 
     def shift(self, level: int) -> int:
-        """log2 of the bytes that one descriptor of ``level`` covers."""
         return self.granule_bits + self.stride * (3 - level)
 
     def walk(self, address: int, descriptors: Descriptors) -> Mapping | Fault:
@@ -355,12 +370,14 @@ class Access:
 def permitted1(mapping: Mapping, regime: Regime, access: Access) -> bool:
     """Whether stage 1 permits ``access`` (Arm ARM D8.4, direct permissions). A clean page counts as writable."""
     writable = mapping.writable or mapping.clean
+    if not mapping.readable:
+        return False
     if not regime.unprivileged:
         # One privilege level: AP[1] counts as 1 and a single XN, in UXN's place, forbids execution.
         if access.instruction:
             return not (mapping.uxn or (regime.wxn and writable))
         return writable or not access.write
-    user_write = mapping.user and writable
+    user_write = mapping.user and writable and not mapping.user_reads
     if access.privileged:
         if access.instruction:
             # What the unprivileged can write, the privileged never execute.
@@ -372,7 +389,7 @@ def permitted1(mapping: Mapping, regime: Regime, access: Access) -> bool:
     if access.instruction:
         readable = mapping.user or not regime.execute_needs_read
         return readable and not (mapping.uxn or (regime.wxn and user_write))
-    return mapping.user and (writable or not access.write)
+    return user_write if access.write else mapping.user
 
 
 def permitted2(mapping: Mapping, access: Access, *, two_bit_xn: bool, execute_needs_read: bool = False) -> bool:
