@@ -23,6 +23,8 @@ from tests.bench.figure import Figure, Measurement, figure, missing, ratios
 TOP = Path(__file__).resolve().parents[2]
 SOURCES = TOP / "vhost_iommu" / "_core"
 PROGRAM = TOP / "build" / "bench-core"
+#: The same of sources in which nobody can look on, so that it costs nothing that somebody might (core's internal.h).
+UNWATCHED = TOP / "build" / "bench-core-unwatched"
 FLAGS = ("-O3", "-std=c11", "-pthread")
 #: As the package is built (hatch_build.py); a compiler that has no use of it does without.
 ACROSS = ("-flto",)
@@ -53,38 +55,40 @@ def compile_program() -> None:
     PROGRAM.parent.mkdir(exist_ok=True)
     # What Cython made of a door lies elsewhere, but a folder may hold more than the core: doors need Python's headers.
     sources = [source for source in sorted(SOURCES.rglob("*.c")) if "Python.h" not in source.read_text()]
-    rest = [*FLAGS, f"-I{SOURCES}", str(Path(__file__).with_name("core.c")), *map(str, sources), "-o", str(PROGRAM)]
-    for across in (ACROSS, ()):
-        done = subprocess.run([*cc, *across, *rest], capture_output=True, text=True, check=False)
-        if not done.returncode:
-            break
-    else:
-        raise UnmeasuredError(f"core.c does not compile: {(done.stderr.splitlines() or ['no word why'])[0]}")
+    rest = [*FLAGS, f"-I{SOURCES}", str(Path(__file__).with_name("core.c")), *map(str, sources)]
+    for program, how in ((PROGRAM, ()), (UNWATCHED, ("-DVI_UNWATCHED=1",))):
+        for across in (ACROSS, ()):
+            command = [*cc, *across, *how, *rest, "-o", str(program)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if not done.returncode:
+                break
+        else:
+            raise UnmeasuredError(f"core.c does not compile: {(done.stderr.splitlines() or ['no word why'])[0]}")
 
 
-def _output(*arguments: str) -> list[list[str]]:
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)
+def _output(*arguments: str, program: Path = PROGRAM) -> list[list[str]]:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnmeasuredError(f"core {' '.join(arguments)}: {done.stderr.strip()}")
     return [line.split() for line in done.stdout.splitlines()]
 
 
-def measure(name: str, rounds: int = ROUNDS) -> Measured:
-    first, *lines = _output(name, str(rounds))
+def measure(name: str, rounds: int = ROUNDS, *, program: Path = PROGRAM) -> Measured:
+    first, *lines = _output(name, str(rounds), program=program)
     times: dict[str, list[float]] = {}
     for variant, value in lines:
         times.setdefault(variant, []).append(float(value))
     return Measured(name, times, (int(first[1]), int(first[2])))
 
 
-def instructions(name: str, variant: str) -> float | None:
+def instructions(name: str, variant: str, *, program: Path = PROGRAM) -> float | None:
     """For one operation; None: there is no valgrind."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         return None
     command = [valgrind, "--tool=callgrind", "--toggle-collect=counted", f"--callgrind-out-file={os.devnull}"]
     done = subprocess.run(
-        [*command, PROGRAM, name, "count", variant], capture_output=True, text=True, check=False, cwd=PROGRAM.parent
+        [*command, program, name, "count", variant], capture_output=True, text=True, check=False, cwd=program.parent
     )
     collected = re.search(r"Collected : (\d+)", done.stderr)
     operations = re.search(r"operations (\d+)", done.stdout)
@@ -249,6 +253,35 @@ def sizes() -> list[Figure]:
     ]
 
 
+#: Requests that nobody is told of: the row, the figure of core.c and its variant, and the function.
+UNTOLD = (
+    ("4 KiB read, nobody looks on", "reads", "4k", "vi_dma_read"),
+    ("1 MiB read, nobody looks on", "reads", "1m", "vi_dma_read"),
+    ("disk's 4 KiB, nobody looks on", "disk", "4k", "vi_serve"),
+    ("disk's 1 MiB, nobody looks on", "long-disk", "1m", "vi_serve"),
+)
+UNTOLD_LIMIT = 1.02
+
+
+def untold() -> list[Figure]:
+    """What a request costs for that somebody might look on: one test for each, and none for a page.
+
+    Judged by instructions alone: two programs differ by more in time for where they have their code.
+    """
+    rows = []
+    for title, name, variant, function in UNTOLD:
+        programs = (PROGRAM, UNWATCHED)
+        times = [measure(name, program=program).times[variant] for program in programs]
+        counts = [instructions(name, variant, program=program) for program in programs]
+        ours, without = counts
+        judged = None if ours is None or without is None else ours / without
+        counted = "not judged without valgrind" if judged is None else f"instructions {ours:.0f} and {without:.0f}"
+        note = f"{function} of pages in the TLB, and the same where nobody could look on; {counted}"
+        limit = None if judged is None else UNTOLD_LIMIT
+        rows.append(figure(title, "×", ratios(*times), limit, note, judged=judged))
+    return rows
+
+
 def _configured_rows(kind: str, what: str, many: str) -> tuple[str, ...]:
     return tuple(f"{kind}, {count}" for count in (f"1,000 {what}", f"{many} {what}"))
 
@@ -281,5 +314,6 @@ def measurements() -> Sequence[Measurement]:
         Measurement(("two masters, hits", "two masters, hits, locked"), lambda: lanes("lanes-hit", "hits")),
         Measurement(("two masters, copies", "two masters, copies, locked"), lambda: lanes("lanes-copy", "copies")),
         *many,
+        Measurement(tuple(title for title, *_ in UNTOLD), untold),
         Measurement(("memory of a context", "memory of a TLB entry"), sizes),
     ]

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "translate.h"
 
@@ -691,6 +692,82 @@ static void bare_copy(unsigned lane)
         memcpy(word_at(answers[pages / 2 + at]), word_at(answers[at]), PAGE);
 }
 
+/* Masters' reads and a disk's, of pages that are in the TLB: of which nobody is told, one by one or all in one request. */
+static void prepare_reads(void)
+{
+    new_ram();
+    neighbours(HITS);
+    new_core(4096);
+    our_places(0);
+    REQUIRE(walks_of(our_places) == 0);
+}
+
+static void read_at(uint64_t iova, uint64_t size)
+{
+    static uint8_t to[HITS * PAGE];
+    struct vi_request request = {.sid = sid_of[0], .ssid = VI_NO_SSID, .iova = iova, .size = size, .incoming = VI_INCOMING};
+    struct vi_result result;
+    struct vi_reader *reader = vi_enter(core, 0);
+    REQUIRE(vi_dma_read(reader, &request, to, &result) == VI_DONE);
+    vi_exit(reader);
+}
+
+static void our_reads(unsigned lane)
+{
+    (void)lane;
+    for (unsigned at = 0; at < pages; at++)
+        read_at(iovas[at], PAGE);
+}
+
+static void our_long_read(unsigned lane)
+{
+    (void)lane;
+    read_at(iovas[0], pages * PAGE);
+}
+
+/* Pages of which the first is a ring of one place, and the second what a request takes beside its data. */
+static struct vi_ring ring;
+static struct vi_disk disk = {.fd = -1, .sectors = HITS * PAGE / VI_SECTOR};
+enum { RING_AVAIL = 0x100, RING_USED = 0x200, HEADER_SIZE = 16 };
+enum { NEXT = VI_DescFlags_NEXT, WRITE = VI_DescFlags_WRITE };
+
+static void *at_page(unsigned page) { return ram + (answers[page] - RAM_BASE); }
+
+static void prepare_disk(void)
+{
+    struct descriptor {
+        uint64_t address;
+        uint32_t length;
+        uint16_t flags, next;
+    };
+    prepare_reads();
+    struct descriptor *desc = at_page(0);
+    desc[0] = (struct descriptor){iovas[1], HEADER_SIZE, NEXT, 1}; /* type 0: a read, of sector 0 */
+    desc[1] = (struct descriptor){iovas[2], PAGE, NEXT | WRITE, 2};
+    desc[2] = (struct descriptor){iovas[1] + HEADER_SIZE, 1, WRITE, 0};
+    ring = (struct vi_ring){.sid = sid_of[0], .desc = iovas[0], .avail = iovas[0] + RING_AVAIL,
+                            .used = iovas[0] + RING_USED, .size = 4, .event_idx = true};
+    disk.fd = memfd_create("disk", MFD_CLOEXEC);
+    REQUIRE(disk.fd >= 0 && !ftruncate(disk.fd, HITS * PAGE));
+}
+
+/* Two pages less than all are read: the ring's are not theirs. */
+static void prepare_long_disk(void)
+{
+    prepare_disk();
+    ((uint32_t *)at_page(0))[6] = (uint32_t)((pages - 2) * PAGE); /* of the second descriptor */
+}
+
+static void our_served(unsigned lane)
+{
+    struct vi_served served;
+    uint16_t *avail = (uint16_t *)((uint8_t *)at_page(0) + RING_AVAIL);
+    __atomic_store_n(&avail[1], (uint16_t)(avail[1] + 1), __ATOMIC_SEQ_CST);
+    struct vi_reader *reader = vi_enter(core, lane);
+    REQUIRE(vi_serve(reader, &ring, &disk, 64, 1 << 20, &served) == VI_SERVED && served.reads == 1);
+    vi_exit(reader);
+}
+
 /* Two masters: streams 0 and 1, each with pages of its own. */
 static struct {
     _Alignas(256) uint64_t iovas[32];
@@ -811,6 +888,9 @@ static const struct figure figures[] = {
      VARIANTS({"core", our_places, MISSES, 0}, {"walk", bare_nested_walks, MISSES, 0})},
     {"copy-64k", prepare_copy_64k, VARIANTS({"core", our_copy, 1 << 16, 0}, {"bare", bare_copy, 1 << 16, 0})},
     {"copy-1m", prepare_copy_1m, VARIANTS({"core", our_copy, 1 << 20, 0}, {"bare", bare_copy, 1 << 20, 0})},
+    {"reads", prepare_reads, VARIANTS({"4k", our_reads, HITS, 0}, {"1m", our_long_read, 1, 0})},
+    {"disk", prepare_disk, VARIANTS({"4k", our_served, 1, 0})},
+    {"long-disk", prepare_long_disk, VARIANTS({"1m", our_served, 1, 0})},
     {"lanes-hit", prepare_lanes,
      VARIANTS({"one", lane_batch, 32, 0}, {"two", lane_batch, 32, 1}, {"one-locked", locked_batch, 32, 0},
               {"two-locked", locked_batch, 32, 1})},

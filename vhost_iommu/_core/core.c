@@ -81,9 +81,8 @@ struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint)
                 reader->words_at = UINT64_MAX; /* no word is there */
                 reader->words_span = 0;
                 reader->seen[0].table = reader->seen[1].table = NULL;
-                reader->watch = atomic_load_explicit(&core->watching, memory_order_acquire);
-                reader->check = atomic_load_explicit(&core->checking, memory_order_acquire);
-                reader->looked = reader->watch || reader->check;
+                if (!VI_UNWATCHED && VI_UNLIKELY(reader->looked = VI_GET(core->looked)))
+                    vi_enter_looked(reader);
                 return reader;
             }
         }

@@ -82,7 +82,7 @@ static void begin_in(struct transfer *transfer, struct vi_reader *reader, const 
 }
 
 /* False: it ended before its first byte, and nothing of it is counted. */
-static bool begin(struct transfer *transfer, struct vi_reader *reader, const struct vi_request *request,
+static bool begin(struct transfer *transfer, struct vi_reader *reader, const struct vi_request *request, bool watched,
                   struct vi_result *result)
 {
     const struct vi_setup *setup = reader->setup;
@@ -102,7 +102,7 @@ static bool begin(struct transfer *transfer, struct vi_reader *reader, const str
         result->counted = 0;
         return false;
     }
-    if (VI_UNLIKELY(reader->looked)) {
+    if (watched) {
         vi_telling(reader, request->sid, request->ssid);
         if (!vi_may_tell(reader)) {
             if (context)
@@ -238,7 +238,7 @@ uint32_t vi_pieces(struct vi_reader *reader, const struct vi_context *context, c
     struct transfer transfer;
     struct vi_place place;
     uint32_t count = 0;
-    bool watched = reader->looked;
+    bool watched = vi_looked(reader);
     begin_in(&transfer, reader, context, request, counted, result);
     while (next(&transfer, false, watched, &place)) {
         vi_memory_type memory = vi_memory_of(context, &place, request->incoming);
@@ -271,7 +271,7 @@ VI_HOT void read_in(struct vi_reader *reader, const struct vi_request *request, 
     struct transfer transfer;
     uint64_t size;
     uint8_t *host, *at = to;
-    if (begin(&transfer, reader, request, result))
+    if (begin(&transfer, reader, request, watched, result))
         while ((host = next_bytes(&transfer, VI_MAY_READ, &size, watched))) {
             memcpy(at, host, size);
             if (!intact(&transfer))
@@ -291,7 +291,7 @@ static __attribute__((noinline)) void read_watched(struct vi_reader *reader, con
 
 enum vi_end vi_dma_read(struct vi_reader *reader, const struct vi_request *request, void *to, struct vi_result *result)
 {
-    if (VI_UNLIKELY(reader->looked))
+    if (vi_looked(reader))
         read_watched(reader, request, to, result);
     else
         read_in(reader, request, to, result, false);
@@ -306,7 +306,7 @@ VI_HOT void write_in(struct vi_reader *reader, const struct vi_request *request,
     uint8_t *host;
     const uint8_t *at = from;
     vi_before_write();
-    if (begin(&transfer, reader, request, result))
+    if (begin(&transfer, reader, request, watched, result))
         while ((host = next_bytes(&transfer, VI_MAY_WRITE, &size, watched))) {
             memcpy(host, at, size);
             if (!intact(&transfer))
@@ -326,7 +326,7 @@ static __attribute__((noinline)) void write_watched(struct vi_reader *reader, co
 enum vi_end vi_dma_write(struct vi_reader *reader, const struct vi_request *request, const void *from,
                          struct vi_result *result)
 {
-    if (VI_UNLIKELY(reader->looked))
+    if (vi_looked(reader))
         write_watched(reader, request, from, result);
     else
         write_in(reader, request, from, result, false);
@@ -360,14 +360,14 @@ static void end_side(struct side *side)
 }
 
 /* False: it ended before its first byte. It has the context, and the ways, of the one before it. */
-VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size)
+VI_HOT bool next_transaction(struct side *side, uint64_t done, uint64_t size, bool watched)
 {
     struct transfer *transfer = &side->transfer;
     if (VI_UNLIKELY(!transfer->context)) {
         struct vi_request one = *side->request;
         one.iova += done;
         one.size = size;
-        return begin(transfer, side->reader, &one, &side->result);
+        return begin(transfer, side->reader, &one, watched, &side->result);
     }
     side->more++;
     side->result.done = 0;
@@ -431,7 +431,7 @@ static void tell_transfer(const struct side *side, uint64_t done, uint64_t size)
 VI_HOT const uint8_t *read_next(struct side *side, uint64_t done, uint64_t size, uint8_t *bytes, bool watched)
 {
     uint64_t here = 0;
-    if (VI_UNLIKELY(!next_transaction(side, done, size)))
+    if (VI_UNLIKELY(!next_transaction(side, done, size, watched)))
         return NULL;
     const uint8_t *host = next_bytes(&side->transfer, VI_MAY_READ, &here, watched);
     if (VI_UNLIKELY(!host || here != size)) {
@@ -544,7 +544,7 @@ static __attribute__((noinline)) uint64_t copy_pages(struct side *source, struct
     VI_ADD(counters->tlb_hits, 2 * copied);
     source->more += copied;
     target->more += copied;
-    if (VI_UNLIKELY(source->reader->looked))
+    if (vi_looked(source->reader))
         tell_pages(source, target, &from, &to, done, copied);
     return (uint64_t)copied * VI_MOST_BURST;
 }
@@ -567,7 +567,7 @@ VI_HOT bool copy_one(struct side *source, struct side *target, uint64_t done, ui
         return end_run(run, VI_RUN_READ, source, size);
     const struct vi_window *window = source->reader->last;
     uint8_t *out =
-        next_transaction(target, done, size) ? next_bytes(&target->transfer, VI_MAY_WRITE, &here, watched) : NULL;
+        next_transaction(target, done, size, watched) ? next_bytes(&target->transfer, VI_MAY_WRITE, &here, watched) : NULL;
     if (VI_LIKELY(out && here == size)) {
         move(out, in, size);
         if (watched)
@@ -649,7 +649,7 @@ VI_HOT void run_write_in(struct vi_reader *reader, const struct vi_request *requ
     for (uint64_t size, here = 0; done < request->size; done += size) {
         size = transfer(request, burst, done);
         uint8_t *out =
-            next_transaction(&target, done, size) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here, watched) : NULL;
+            next_transaction(&target, done, size, watched) ? next_bytes(&target.transfer, VI_MAY_WRITE, &here, watched) : NULL;
         if (!write_next(&target, done, size, out, here, (const uint8_t *)from + done, watched)) {
             end_run(run, VI_RUN_WRITTEN, &target, size);
             break;
@@ -669,7 +669,7 @@ static __attribute__((noinline)) void copy_watched(struct vi_reader *reader, con
 void vi_run_copy(struct vi_reader *reader, const struct vi_request *from, const struct vi_request *to, uint32_t burst,
                  struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->looked))
+    if (vi_looked(reader))
         copy_watched(reader, from, to, burst, run);
     else
         copy_in(reader, from, to, burst, run, false);
@@ -685,7 +685,7 @@ static __attribute__((noinline)) void sum_watched(struct vi_reader *reader, cons
 void vi_run_sum(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, uint64_t *sum,
                 struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->looked))
+    if (vi_looked(reader))
         sum_watched(reader, request, burst, sum, run);
     else
         sum_in(reader, request, burst, sum, run, false);
@@ -701,7 +701,7 @@ static __attribute__((noinline)) void run_write_watched(struct vi_reader *reader
 void vi_run_write(struct vi_reader *reader, const struct vi_request *request, uint32_t burst, const void *from,
                   struct vi_run *run)
 {
-    if (VI_UNLIKELY(reader->looked))
+    if (vi_looked(reader))
         run_write_watched(reader, request, burst, from, run);
     else
         run_write_in(reader, request, burst, from, run, false);

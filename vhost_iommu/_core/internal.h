@@ -123,9 +123,9 @@ struct vi_reader {
         uint32_t tag;
     } seen[2];
     const struct vi_window *last; /* of `windows`, that served last; an empty one at first, never NULL */
-    struct vi_watch *watch;       /* NULL: nobody looks on */
-    const struct vi_check *check; /* NULL: nobody checks */
-    bool looked;                  /* somebody does either */
+    bool looked;                  /* somebody looks on or checks, … */
+    struct vi_watch *watch;       /* … and if so: NULL: nobody looks on */
+    const struct vi_check *check; /* … NULL: nobody checks */
     uint64_t room, promised;      /* records that it may still tell, of how many (tell.h) */
     uint32_t sid, ssid;           /* of whom it tells, … */
     uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
@@ -136,6 +136,20 @@ struct vi_reader {
     uint32_t followed_sid;
     uint64_t before[VI_COUNTERS];
 };
+
+/* With VI_UNWATCHED=1 nobody can look on or check: what requests cost then is what the bench compares with. */
+#ifndef VI_UNWATCHED
+#define VI_UNWATCHED 0
+#endif
+
+/* Whether somebody looks on or checks: the one test of a request while nobody does. */
+VI_HOT bool vi_looked(const struct vi_reader *reader) { return !VI_UNWATCHED && VI_UNLIKELY(reader->looked); }
+
+/* Where is told; NULL: nobody looks on. */
+VI_HOT struct vi_watch *vi_watch_of(const struct vi_reader *reader) { return vi_looked(reader) ? reader->watch : NULL; }
+
+/* The rest of entering, where somebody does (tell.c). */
+void vi_enter_looked(struct vi_reader *reader);
 
 /* Streams that are counted apart. */
 struct vi_stream_span {
@@ -199,6 +213,7 @@ struct vi_core {
     struct vi_contexts *contexts;
     _Atomic(struct vi_watch *) watching; /* NULL: nobody looks on */
     _Atomic(const struct vi_check *) checking; /* likewise */
+    _Atomic bool looked;                       /* whether either is there: readers look at this alone */
     _Atomic(struct vi_retired *) retired;
     _Atomic uint64_t quiesced; /* vi_quiesce has returned so often */
     _Atomic bool crowded; /* there is so much to be cleared away that whoever enters next is to wait for the others first */
@@ -206,6 +221,9 @@ struct vi_core {
     struct vi_stream_span followed[VI_FOLLOWED];
     pthread_mutex_t quiescing;
 };
+
+/* Where who invalidates tells; NULL: nobody looks on. */
+VI_HOT struct vi_watch *vi_watching(const struct vi_core *core) { return VI_UNWATCHED ? NULL : VI_GET(core->watching); }
 
 VI_HOT void vi_attribute_if_followed(struct vi_reader *reader, uint32_t sid)
 {

@@ -2,13 +2,31 @@
 #include "tell.h"
 #include "translate.h"
 
+/* After what it is of is there. */
+static void look(struct vi_core *core)
+{
+    atomic_store(&core->looked, atomic_load(&core->watching) || atomic_load(&core->checking));
+}
+
 void vi_set_check(struct vi_core *core, const struct vi_check *check)
 {
     atomic_store(&core->checking, check);
+    look(core);
     vi_quiesce(core);
 }
 
-void vi_watch_core(struct vi_core *core, struct vi_watch *watch) { atomic_store(&core->watching, watch); }
+void vi_watch_core(struct vi_core *core, struct vi_watch *watch)
+{
+    atomic_store(&core->watching, watch);
+    look(core);
+}
+
+void vi_enter_looked(struct vi_reader *reader)
+{
+    reader->watch = atomic_load(&reader->core->watching);
+    reader->check = atomic_load(&reader->core->checking);
+    reader->looked = reader->watch || reader->check;
+}
 
 /* ---- readers ------------------------------------------------------------------------------------------------------ */
 
@@ -33,7 +51,7 @@ bool vi_get_room(struct vi_reader *reader)
 
 bool vi_begin_telling(struct vi_reader *reader, uint32_t sid, uint32_t ssid)
 {
-    if (!reader->watch)
+    if (!vi_watch_of(reader))
         return true;
     vi_telling(reader, sid, ssid);
     return vi_may_tell(reader);
@@ -176,7 +194,7 @@ void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, ui
 
 void vi_drop_begin(struct vi_core *core, struct vi_dropping *dropping)
 {
-    struct vi_watch *watch = VI_GET(core->watching);
+    struct vi_watch *watch = vi_watching(core);
     dropping->watch = watch && vi_wanted(watch, VI_DROPPED) ? watch : NULL;
     if (dropping->watch)
         dropping->record = vi_tell_begin(watch, &dropping->number);

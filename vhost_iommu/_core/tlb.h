@@ -168,14 +168,15 @@ VI_HOT void vi_lane_refresh(struct vi_lane *lane)
     lane->salt = vi_salt(lane->shift, lane->tag);
     lane->region = UINT64_MAX; /* none */
     lane->need = lane->tag | (uint32_t)lane->need;
-    lane->fills = lane->need ^ lane->told;
+    lane->fills = lane->need ^ (VI_UNWATCHED ? 0 : lane->told);
 }
 
 VI_HOT void vi_lane_begin(struct vi_lane *lane, const struct vi_reader *reader, struct vi_tlb *tlb,
                           struct vi_space *space, unsigned need, unsigned forbid)
 {
     const struct vi_core *core = reader->core;
-    lane->told = (uint64_t)(reader->watch != NULL) << 63;
+    if (!VI_UNWATCHED)
+        lane->told = (uint64_t)reader->looked << 63;
     lane->tlb = tlb;
     lane->space = space;
     lane->place = vi_place_of(core, space);

@@ -288,12 +288,12 @@ VI_HOT bool walk_to_page(struct vi_reader *reader, struct vi_lane *lane, const s
     return true;
 }
 
-/* Whether a page is told of that somebody looks on is to know of, and may be put; `leaf` has its space's tag. */
+/* Whether a page may be put of which who looks on is to know, and is told; `leaf` has its space's tag. */
 static __attribute__((noinline)) bool tell_page(struct vi_reader *reader, const struct vi_lane *lane,
                                                 const struct vi_leaf *leaf)
 {
-    return reader->watch && (leaf->tag & lane->tested) == lane->need &&
-           vi_tell_fill(reader, lane->tlb == reader->core->tlb1 ? 1 : 2, lane->space, leaf);
+    return (leaf->tag & lane->tested) == lane->need &&
+           (!vi_watch_of(reader) || vi_tell_fill(reader, lane->tlb == reader->core->tlb1 ? 1 : 2, lane->space, leaf));
 }
 
 /* Put a page that was walked for after a miss of `lane`, and is of its size; false: it does not simply permit the access. */
@@ -616,7 +616,7 @@ VI_HOT void keep(struct vi_reader *reader, unsigned stage, struct vi_space *spac
                 bool fresh)
 {
     struct vi_core *core = reader->core;
-    if (VI_UNLIKELY(reader->watch) && !vi_tell_fill(reader, stage, space, leaf))
+    if (VI_UNLIKELY(vi_watch_of(reader)) && !vi_tell_fill(reader, stage, space, leaf))
         return;
     (fresh ? vi_tlb_put : vi_tlb_replace)(core, stage == 1 ? core->tlb1 : core->tlb2, space, state, leaf);
 }
@@ -977,11 +977,11 @@ static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, u
     if (VI_UNLIKELY(!count || !from || !is_quick(context, address, address + (count - 1) * (lane->within + 1)) ||
                     (uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire)))
         return 0;
-    if (VI_UNLIKELY(reader->watch) && !vi_get_room_for(reader, count))
+    if (VI_UNLIKELY(vi_watch_of(reader)) && !vi_get_room_for(reader, count))
         return 0;
     unsigned stayed = 0, found = walk_beside_all(reader->core, lane, &context->half[address >> 55 & 1], address, count, at,
                                                  from, course->mask, course->ahead.pa, &stayed);
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(vi_watch_of(reader)))
         tell_pages(reader, lane, &context->half[address >> 55 & 1], address, at, course->ahead.pa, found);
     course->ahead.tag = lane->tag_like;
     VI_ADD(lane->tlb->evictions, stayed);
@@ -1103,7 +1103,7 @@ struct vi_fault vi_translate(struct vi_reader *reader, const struct vi_context *
     struct vi_place place;
     struct vi_fault fault;
     bool found = vi_place(reader, NULL, context, address, access, false, &place, &fault);
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(vi_watch_of(reader)))
         vi_told_all(reader);
     if (!found)
         return fault;
@@ -1128,7 +1128,7 @@ int vi_read_ipa(struct vi_reader *reader, const struct vi_context *context, uint
     uint64_t before = VI_GET(reader->counters.walks);
     bool found = stage2(reader, context, ipa, VI_PRIVILEGED, VI_CAUSE_CD, false, &leaf, fault);
     VI_ADD(reader->counters.walks_more, VI_GET(reader->counters.walks) - before); /* no translation's */
-    if (VI_UNLIKELY(reader->watch))
+    if (VI_UNLIKELY(vi_watch_of(reader)))
         vi_told_all(reader);
     if (!found)
         return 0;

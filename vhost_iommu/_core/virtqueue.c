@@ -85,17 +85,13 @@ static void count(struct serving *s, struct direction *direction, uint64_t size)
         s->served->bytes_written += size;
 }
 
-static void done(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
+VI_HOT void done(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size, bool watched)
 {
-    if (VI_UNLIKELY(s->reader->looked))
+    if (watched)
         vi_tell_transaction(s->reader, iova, size, direction->access);
 }
 
-/*
- * Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere, or there
- * is no room to tell of it. `watched`: whether somebody looks on.
- */
-VI_HOT uint8_t *reach(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size, bool watched)
+VI_HOT uint8_t *reach_in(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size, bool watched)
 {
     struct vi_place place;
     struct vi_fault fault;
@@ -111,49 +107,64 @@ VI_HOT uint8_t *reach(struct serving *s, struct direction *direction, uint64_t i
     return vi_find(s->reader, place.pa, *size, direction->may);
 }
 
-/* The same, where one test is for a transaction. */
-static uint8_t *reach_first(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size)
+static __attribute__((noinline)) uint8_t *reach_unwatched(struct serving *s, struct direction *direction, uint64_t iova,
+                                                          uint64_t *size)
 {
-    return VI_UNLIKELY(s->reader->looked) ? reach(s, direction, iova, size, true) : reach(s, direction, iova, size, false);
+    return reach_in(s, direction, iova, size, false);
+}
+
+static __attribute__((noinline)) uint8_t *reach_watched(struct serving *s, struct direction *direction, uint64_t iova,
+                                                        uint64_t *size)
+{
+    return reach_in(s, direction, iova, size, true);
+}
+
+/*
+ * Where the bytes from `iova` on are in our memory, and in *size how many of those wanted go along; NULL: nowhere, or there
+ * is no room to tell of it. `watched`: whether somebody looks on; a constant, here and below.
+ */
+VI_HOT uint8_t *reach(struct serving *s, struct direction *direction, uint64_t iova, uint64_t *size, bool watched)
+{
+    return (watched ? reach_watched : reach_unwatched)(s, direction, iova, size);
 }
 
 /* As reach, all of `size` bytes or none. */
-static void *reach_all(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size)
+VI_HOT void *reach_all(struct serving *s, struct direction *direction, uint64_t iova, uint64_t size, bool watched)
 {
     uint64_t here = size;
-    uint8_t *host = iova + size < iova ? NULL : reach_first(s, direction, iova, &here);
+    uint8_t *host = iova + size < iova ? NULL : reach(s, direction, iova, &here, watched);
     if (!host || here != size)
         return NULL;
     count(s, direction, size);
-    done(s, direction, iova, size);
+    done(s, direction, iova, size, watched);
     return host;
 }
 
 /* The same for a number of 16 bits, which is accessed whole; its transactions are counted as they are made. */
-static bool reach16(struct serving *s, struct direction *direction, uint64_t iova, struct word *word)
+VI_HOT bool reach16(struct serving *s, struct direction *direction, uint64_t iova, struct word *word, bool watched)
 {
     uint64_t here = 2;
-    void *host = iova + 2 < iova ? NULL : reach_first(s, direction, iova, &here);
+    void *host = iova + 2 < iova ? NULL : reach(s, direction, iova, &here, watched);
     *word = (struct word){host, iova};
     return host && here == 2 && !((uintptr_t)host & 1);
 }
 
-static uint16_t load16(struct serving *s, const struct word *from)
+VI_HOT uint16_t load16(struct serving *s, const struct word *from, bool watched)
 {
     count(s, &s->read, 2);
-    done(s, &s->read, from->iova, 2);
+    done(s, &s->read, from->iova, 2, watched);
     return __atomic_load_n(from->at, __ATOMIC_SEQ_CST);
 }
 
 /* Before what load16 loads after it: the driver stores and then looks at what we store, and so do we (§2.7.7.2). */
-static void store16(struct serving *s, const struct word *to, uint16_t value)
+VI_HOT void store16(struct serving *s, const struct word *to, uint16_t value, bool watched)
 {
     count(s, &s->write, 2);
-    done(s, &s->write, to->iova, 2);
+    done(s, &s->write, to->iova, 2, watched);
     __atomic_store_n(to->at, value, __ATOMIC_SEQ_CST);
 }
 
-static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
+VI_HOT bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size, bool watched)
 {
     uint8_t *at = to, *host;
     if (iova + size < iova)
@@ -162,11 +173,11 @@ static bool fetch(struct serving *s, uint64_t iova, void *to, uint64_t size)
     uint64_t first = iova, all = size;
     for (uint64_t here; size; at += here, iova += here, size -= here) {
         here = size;
-        if (!(host = reach_first(s, &s->read, iova, &here)))
+        if (!(host = reach(s, &s->read, iova, &here, watched)))
             return false;
         memcpy(at, host, here);
     }
-    done(s, &s->read, first, all);
+    done(s, &s->read, first, all, watched);
     return true;
 }
 
@@ -191,8 +202,8 @@ static bool add(struct buffer *buffer, const struct descriptor *descriptor)
 }
 
 /* The chain from `head` on; false: it is not for here. */
-static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head, struct buffer *readable,
-                    struct buffer *writable)
+VI_HOT bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head, struct buffer *readable,
+                    struct buffer *writable, bool watched)
 {
     uint64_t table = ring->desc;
     uint32_t entries = ring->size, index = head, seen = 0;
@@ -202,7 +213,7 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
     for (;;) {
         struct descriptor d;
         uint64_t at = table + index * sizeof d;
-        if (index >= entries || at < table || !fetch(s, at, &d, sizeof d))
+        if (index >= entries || at < table || !fetch(s, at, &d, sizeof d, watched))
             return false;
         if (d.flags & VI_DescFlags_INDIRECT) {
             if (inside || !ring->indirect || d.flags & VI_DescFlags_NEXT)
@@ -228,7 +239,7 @@ static bool collect(struct serving *s, const struct vi_ring *ring, uint16_t head
 }
 
 /* The memory behind a buffer, `skipped` bytes of it left out at its begin and `size` taken; 0: it is not for here. */
-VI_HOT int pieces_in(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
+VI_HOT int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
                      uint64_t size, struct iovec pieces[MOST_PIECES], bool watched)
 {
     int have = 0;
@@ -250,7 +261,7 @@ VI_HOT int pieces_in(struct serving *s, struct direction *direction, const struc
         uint64_t first = iova, all = left;
         for (uint64_t here; left; iova += here, left -= here) {
             here = left;
-            uint8_t *host = reach(s, direction, iova, &here, watched);
+            uint8_t *host = reach_in(s, direction, iova, &here, watched);
             if (!host)
                 return 0;
             if (have && (uint8_t *)pieces[have - 1].iov_base + pieces[have - 1].iov_len == host) {
@@ -261,25 +272,17 @@ VI_HOT int pieces_in(struct serving *s, struct direction *direction, const struc
                 return 0;
             pieces[have++] = (struct iovec){host, here};
         }
-        if (watched)
-            done(s, direction, first, all);
+        done(s, direction, first, all, watched);
     }
     return have;
 }
 
-static int pieces_of(struct serving *s, struct direction *direction, const struct buffer *buffer, uint64_t skipped,
-                     uint64_t size, struct iovec pieces[MOST_PIECES])
-{
-    return VI_UNLIKELY(s->reader->looked) ? pieces_in(s, direction, buffer, skipped, size, pieces, true)
-                                         : pieces_in(s, direction, buffer, skipped, size, pieces, false);
-}
-
-static bool fetch_header(struct serving *s, const struct buffer *buffer, void *to, uint64_t size)
+VI_HOT bool fetch_header(struct serving *s, const struct buffer *buffer, void *to, uint64_t size, bool watched)
 {
     uint8_t *at = to;
     for (uint32_t segment = 0; size; segment++) {
         uint64_t here = buffer->segments[segment].size < size ? buffer->segments[segment].size : size;
-        if (!fetch(s, buffer->segments[segment].iova, at, here))
+        if (!fetch(s, buffer->segments[segment].iova, at, here, watched))
             return false;
         at += here;
         size -= here;
@@ -288,19 +291,19 @@ static bool fetch_header(struct serving *s, const struct buffer *buffer, void *t
 }
 
 /* Do the request at `head`, of which *element then tells; false: it is not for here, and nothing has been done. */
-static bool serve_one(struct serving *s, const struct vi_ring *ring, const struct vi_disk *disk, uint16_t head,
-                      struct used_element *element, uint64_t *moved)
+VI_HOT bool serve_one(struct serving *s, const struct vi_ring *ring, const struct vi_disk *disk, uint16_t head,
+                      struct used_element *element, uint64_t *moved, bool watched)
 {
     struct buffer readable, writable;
     struct iovec pieces[MOST_PIECES];
-    uint64_t begun = VI_UNLIKELY(s->reader->looked) ? vi_watch_now() : 0;
+    uint64_t begun = watched ? vi_watch_now() : 0;
     struct {
         uint32_t type, reserved;
         uint64_t sector;
     } header;
-    if (!collect(s, ring, head, &readable, &writable) || readable.size < sizeof header || !writable.size)
+    if (!collect(s, ring, head, &readable, &writable, watched) || readable.size < sizeof header || !writable.size)
         return false;
-    if (!fetch_header(s, &readable, &header, sizeof header))
+    if (!fetch_header(s, &readable, &header, sizeof header, watched))
         return false;
     bool in = header.type == VI_RequestType_IN;
     if (!in && !(header.type == VI_RequestType_OUT && disk->may_write))
@@ -309,10 +312,10 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
     if (!size || size > MOST_BYTES || size % VI_SECTOR || header.sector > disk->sectors ||
         size / VI_SECTOR > disk->sectors - header.sector)
         return false;
-    int have = in ? pieces_of(s, &s->write, &writable, 0, size, pieces)
-                  : pieces_of(s, &s->read, &readable, sizeof header, size, pieces);
+    int have = in ? pieces_of(s, &s->write, &writable, 0, size, pieces, watched)
+                  : pieces_of(s, &s->read, &readable, sizeof header, size, pieces, watched);
     const struct segment *last = &writable.segments[writable.count - 1];
-    uint8_t *status = reach_all(s, &s->write, last->iova + last->size - 1, 1);
+    uint8_t *status = reach_all(s, &s->write, last->iova + last->size - 1, 1, watched);
     if (!have || !status || any_broken(s->reader))
         return false;
     off_t offset = (off_t)(header.sector * VI_SECTOR);
@@ -320,7 +323,7 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
                       : pwritev2(disk->fd, pieces, have, offset, 0);
     if (moved_now != (ssize_t)size)
         return false;
-    if (VI_UNLIKELY(s->reader->looked))
+    if (watched)
         vi_tell_served(s->reader, header.type, header.sector, size, begun);
     *status = VI_RequestStatus_OK;
     *element = (struct used_element){head, in ? (uint32_t)size + 1 : 1};
@@ -331,21 +334,21 @@ static bool serve_one(struct serving *s, const struct vi_ring *ring, const struc
 }
 
 /* Let the driver see the used entries from `published` on, and note whether it wants to be told of them. */
-static void publish(struct serving *s, const struct vi_ring *ring, uint16_t *published, const struct word *used_idx,
-                    const struct word *wants)
+VI_HOT void publish(struct serving *s, const struct vi_ring *ring, uint16_t *published, const struct word *used_idx,
+                    const struct word *wants, bool watched)
 {
     uint16_t entries = (uint16_t)(ring->used_idx - *published);
     if (!entries)
         return;
     *published = ring->used_idx;
-    store16(s, used_idx, ring->used_idx);
-    uint16_t said = load16(s, wants);
+    store16(s, used_idx, ring->used_idx, watched);
+    uint16_t said = load16(s, wants, watched);
     if (ring->event_idx ? (uint16_t)(ring->used_idx - said - 1) < entries : !(said & VI_AvailFlags_NO_INTERRUPT))
         s->served->notify = true;
 }
 
-static int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains,
-                 uint64_t bytes, struct vi_served *served)
+VI_HOT int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains,
+                 uint64_t bytes, struct vi_served *served, bool watched)
 {
     struct serving s = {.served = served};
     uint16_t published = ring->used_idx;
@@ -357,38 +360,40 @@ static int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi
     memset(served, 0, sizeof *served);
     if (!prepare(&s, reader, ring->sid))
         return VI_NOT_SERVED;
-    if (VI_UNLIKELY(reader->looked))
+    if (watched)
         vi_telling(reader, ring->sid, VI_NO_SSID);
-    if (!reach16(&s, &s.read, ring->avail + 2, &avail_idx) || !reach16(&s, &s.write, ring->used + 2, &used_idx) ||
-        !reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail, &wants) ||
+    if (!reach16(&s, &s.read, ring->avail + 2, &avail_idx, watched) || !reach16(&s, &s.write, ring->used + 2, &used_idx, watched) ||
+        !reach16(&s, &s.read, ring->event_idx ? ring->avail + 4 + 2 * (uint64_t)ring->size : ring->avail, &wants, watched) ||
         (ring->event_idx &&
-         !reach16(&s, &s.write, ring->used + 4 + sizeof(struct used_element) * (uint64_t)ring->size, &avail_event))) {
+         !reach16(&s, &s.write, ring->used + 4 + sizeof(struct used_element) * (uint64_t)ring->size, &avail_event, watched))) {
         memset(served, 0, sizeof *served);
         return VI_NOT_SERVED;
     }
     for (;;) {
         struct used_element element, *slot;
         struct vi_served before = *served;
-        uint16_t head, pending = (uint16_t)(load16(&s, &avail_idx) - ring->last_avail);
+        uint16_t head, pending = (uint16_t)(load16(&s, &avail_idx, watched) - ring->last_avail);
         if (pending > ring->size)
             break;
         bool enough = served->reads + served->writes >= chains || moved >= bytes;
         if (!pending || enough) {
-            publish(&s, ring, &published, &used_idx, &wants);
+            publish(&s, ring, &published, &used_idx, &wants, watched);
             /* The driver is to notify of what comes after all that was served, and what it added before it could see that
              * is found by looking once more. */
             bool arm = ring->event_idx && !armed;
             if (arm)
-                store16(&s, &avail_event, ring->last_avail);
+                store16(&s, &avail_event, ring->last_avail, watched);
             armed = true;
             if (arm && !pending)
                 continue;
             end = pending ? VI_MORE : VI_SERVED;
             break;
         }
-        slot = reach_all(&s, &s.write, ring->used + 4 + sizeof *slot * (uint64_t)(ring->used_idx & mask), sizeof *slot);
-        if (!slot || !fetch(&s, ring->avail + 4 + 2 * (uint64_t)(ring->last_avail & mask), &head, sizeof head) ||
-            !serve_one(&s, ring, disk, head, &element, &moved)) {
+        slot = reach_all(&s, &s.write, ring->used + 4 + sizeof *slot * (uint64_t)(ring->used_idx & mask), sizeof *slot,
+                         watched);
+        if (!slot || !fetch(&s, ring->avail + 4 + 2 * (uint64_t)(ring->last_avail & mask), &head, sizeof head,
+                             watched) ||
+            !serve_one(&s, ring, disk, head, &element, &moved, watched)) {
             *served = before;
             break;
         }
@@ -397,15 +402,22 @@ static int serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi
         ring->used_idx++;
         armed = false;
     }
-    publish(&s, ring, &published, &used_idx, &wants);
+    publish(&s, ring, &published, &used_idx, &wants, watched);
+    return end;
+}
+
+static __attribute__((noinline)) int serve_watched(struct vi_reader *reader, struct vi_ring *ring,
+                                                   const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
+                                                   struct vi_served *served)
+{
+    int end = serve(reader, ring, disk, chains, bytes, served, true);
+    vi_told_all(reader);
     return end;
 }
 
 int vi_serve(struct vi_reader *reader, struct vi_ring *ring, const struct vi_disk *disk, uint32_t chains, uint64_t bytes,
              struct vi_served *served)
 {
-    int end = serve(reader, ring, disk, chains, bytes, served);
-    if (VI_UNLIKELY(reader->looked))
-        vi_told_all(reader);
-    return end;
+    return vi_looked(reader) ? serve_watched(reader, ring, disk, chains, bytes, served)
+                             : serve(reader, ring, disk, chains, bytes, served, false);
 }

@@ -156,7 +156,7 @@ static void tell_command(struct vi_record *record, uint64_t number, const uint64
 /* Whether it is carried out here; numbered before that is. */
 static bool execute_told(const struct scope *s, const uint64_t *command)
 {
-    struct vi_watch *watch = VI_GET(s->core->watching);
+    struct vi_watch *watch = vi_watching(s->core);
     uint64_t number;
     if (VI_LIKELY(!watch))
         return execute(s, command) == DONE;
@@ -172,7 +172,7 @@ static bool execute_told(const struct scope *s, const uint64_t *command)
 /* After the readers were waited for, and before its completion can be seen. */
 static void tell_sync(struct vi_core *core, const uint64_t *command)
 {
-    struct vi_watch *watch = VI_GET(core->watching);
+    struct vi_watch *watch = vi_watching(core);
     uint64_t number;
     if (VI_LIKELY(!watch))
         return;

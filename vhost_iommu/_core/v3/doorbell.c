@@ -6,7 +6,7 @@
 static bool send(const struct vi_doorbell *bell, const uint64_t *sync)
 {
     uint32_t data = (uint32_t)CMD_SYNC_MSIData(sync);
-    struct vi_watch *watch = VI_GET(bell->v3->core->watching);
+    struct vi_watch *watch = vi_watching(bell->v3->core);
     uint64_t number;
     if (VI_UNLIKELY(watch) && vi_wanted(watch, VI_INTERRUPTED)) {
         struct vi_record *record = vi_tell_begin(watch, &number);
@@ -73,7 +73,7 @@ bool vi_doorbell_store(void *doorbell, uint64_t offset, uint32_t value)
     struct vi_doorbell *bell = doorbell;
     if (offset != bell->prod_at || pthread_mutex_trylock(bell->lock))
         return false;
-    struct vi_watch *watch = VI_GET(bell->v3->core->watching);
+    struct vi_watch *watch = vi_watching(bell->v3->core);
     bool done = bell->armed && (VI_LIKELY(!watch) ? ring(bell, value) : ring_told(bell, watch, value));
     pthread_mutex_unlock(bell->lock);
     return done;
