@@ -156,6 +156,7 @@ class Translated(NamedTuple):
     outcome: str
     partid: int = 0
     pmg: int = 0
+    since: int = 0  #: when it began, as ``time``; 0: not known
 
 
 class Reported(NamedTuple):
@@ -190,6 +191,7 @@ class Moved(NamedTuple):
     write: bool
     done: int
     why: str | None
+    since: int = 0  #: when it began, as ``time``; 0: not known
 
 
 class Stalled(NamedTuple):
@@ -444,6 +446,7 @@ class Ring(Protocol):
 RECORD = struct.Struct("<QQIIBBHI4Q")
 _KIND_AT = 24  #: where in a record its kind is
 _NOBODY = 0xFFFF_FFFF
+_NOWHERE = 0xFFFF_FFFF_FFFF_FFFF  #: of a transaction without bytes
 
 
 class PlainRing:
@@ -697,13 +700,13 @@ class Watch:
 
     def translated(
         self, sid: int, ssid: int | None, iova: int, size: int, pa: int | None, outcome: str, mpam: tuple[int, int],
-        *, write: bool,
+        *, write: bool, since: int = 0,
     ) -> None:  # fmt: skip
         if not self.kinds & _TRANSLATED:
             return
         n = self.begin()
         now = time.monotonic_ns()
-        self._put(n, Translated(n, now, self.name, sid, ssid, iova, size, write, pa, outcome, *mpam))
+        self._put(n, Translated(n, now, self.name, sid, ssid, iova, size, write, pa, outcome, *mpam, since))
 
     def reported(self, record: Layout, *, kept: bool, number: int | None = None) -> None:
         n = self.begin() if number is None else number
@@ -1019,7 +1022,8 @@ _ANY_LEVEL = 127
 
 
 def _translated(watch: Watch, n: int, r: _Record) -> Translated:
-    return Translated(n, r[1], watch.name, r[2], _ssid(r[3]), r[8], r[9], bool(r[5] & _WRITE), r[10], "ok")
+    pa = None if r[10] == _NOWHERE else r[10]
+    return Translated(n, r[1], watch.name, r[2], _ssid(r[3]), r[8], r[9], bool(r[5] & _WRITE), pa, "ok", 0, 0, r[11])
 
 
 def _interrupted(watch: Watch, n: int, r: _Record) -> Interrupted:
@@ -1028,12 +1032,12 @@ def _interrupted(watch: Watch, n: int, r: _Record) -> Interrupted:
 
 def _moved(watch: Watch, n: int, r: _Record) -> Moved:
     who = watch.masters.get(r[2], watch.name)
-    return Moved(n, r[1], who, r[8], r[9], bool(r[5] & _WRITE), r[9], None)
+    return Moved(n, r[1], who, r[8], r[9], bool(r[5] & _WRITE), r[9], None, r[11])
 
 
 def _served(watch: Watch, n: int, r: _Record) -> Served:
     who, name = watch.masters.get(r[2], watch.name), "OUT" if r[7] else "IN"
-    return Served(n, r[1], who, name, "OK", r[1] - r[10], {"sector": r[8]})
+    return Served(n, r[1], who, name, "OK", r[1] - r[10], {"sector": r[8], "size": r[9]})
 
 
 def _gap(watch: Watch, n: int, r: _Record) -> Gap:

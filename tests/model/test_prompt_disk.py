@@ -201,6 +201,21 @@ def test_writes_reach_the_disk_and_nothing_beside() -> None:
     assert world.notified == 1
 
 
+@pytest.mark.parametrize("way", ["native", "model", "reference"])
+def test_who_looks_on_is_told_where_each_transaction_went_and_what_was_asked_for(way: str) -> None:
+    world = World(way)
+    places = {IOVA + 4096 * at: world.base + page for at, page in enumerate(world.pages)}
+    with world.bench.smmu.watch.recording() as seen:
+        for kind in (v.IN, v.OUT, v.IN):
+            world.driver.request(kind, 5, NOISE[:4096] if kind == v.OUT else b"", room=0 if kind == v.OUT else 8192)
+    assert len(seen.translations) > 30
+    for each in seen.translations:
+        assert each.pa == places[each.iova & -4096] + (each.iova & 4095)
+        assert 0 < each.since <= each.time
+    asked = [(each.request, each.fields["sector"], each.fields["size"]) for each in seen.requests]
+    assert asked == [("IN", 5, 8192), ("OUT", 5, 4096), ("IN", 5, 8192)]
+
+
 def test_the_interrupt_follows_and_its_status_is_read_and_acknowledged_natively() -> None:
     world = World()
     world.driver.request(v.IN, 0, room=512)

@@ -129,6 +129,7 @@ struct vi_reader {
     uint64_t room, promised;      /* records that it may still tell, of how many (tell.h) */
     uint32_t sid, ssid;           /* of whom it tells, … */
     uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
+    uint64_t begun;               /* when it began, by the clock of records */
     bool quiet;                   /* what may be lost is */
     struct vi_counters counters;
     /* Whose request is counted apart, if it is, and the counters before it. */

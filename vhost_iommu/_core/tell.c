@@ -165,9 +165,12 @@ void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size,
         record->word[0] = iova;
         record->word[1] = size;
         record->word[2] = reader->first_pa;
+        record->word[3] = reader->begun;
         vi_tell(record, number, told[at].kind);
     }
     reader->first_pa = UINT64_MAX;
+    if (reader->watch)
+        reader->begun = vi_watch_now();
 }
 
 void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, uint64_t size, uint64_t begun)

@@ -28,13 +28,14 @@ static inline void vi_telling(struct vi_reader *reader, uint32_t sid, uint32_t s
     reader->sid = sid;
     reader->ssid = ssid;
     reader->first_pa = UINT64_MAX;
+    reader->begun = vi_watch_now();
 }
 
 /* An entry that is about to be put; false: there is no room to tell, and it is not to be put. */
 bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_space *space, const struct vi_leaf *leaf);
 /* A page that is about to be used, for who checks and who looks on. */
 void vi_tell_use(struct vi_reader *reader, const struct vi_context *context, uint64_t iova, uint64_t size, uint64_t pa, unsigned access);
-/* A transaction that was translated and moved whole, of which vi_tell_use has told. */
+/* A transaction that was translated and moved whole, of which vi_tell_use has told; the next begins now. */
 void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size, unsigned access);
 /* A disk's request that was served; `begun` by the clock of records. */
 void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, uint64_t size, uint64_t begun);

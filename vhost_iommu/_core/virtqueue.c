@@ -42,7 +42,7 @@ struct buffer {
 /* A number of 16 bits in a ring. */
 struct word {
     uint16_t *at;
-    uint64_t iova;
+    uint64_t iova, pa; /* pa: while somebody looks on */
 };
 
 /* One kind of access of the stream. */
@@ -144,23 +144,32 @@ VI_HOT void *reach_all(struct serving *s, struct direction *direction, uint64_t 
 VI_HOT bool reach16(struct serving *s, struct direction *direction, uint64_t iova, struct word *word, bool watched)
 {
     uint64_t here = 2;
+    if (watched)
+        s->reader->first_pa = UINT64_MAX;
     void *host = iova + 2 < iova ? NULL : reach(s, direction, iova, &here, watched);
-    *word = (struct word){host, iova};
+    *word = (struct word){host, iova, watched ? s->reader->first_pa : UINT64_MAX};
     return host && here == 2 && !((uintptr_t)host & 1);
+}
+
+/* A transaction of a number that was translated before. */
+VI_HOT void access16(struct serving *s, struct direction *direction, const struct word *word, bool watched)
+{
+    count(s, direction, 2);
+    if (watched)
+        s->reader->first_pa = word->pa;
+    done(s, direction, word->iova, 2, watched);
 }
 
 VI_HOT uint16_t load16(struct serving *s, const struct word *from, bool watched)
 {
-    count(s, &s->read, 2);
-    done(s, &s->read, from->iova, 2, watched);
+    access16(s, &s->read, from, watched);
     return __atomic_load_n(from->at, __ATOMIC_SEQ_CST);
 }
 
 /* Before what load16 loads after it: the driver stores and then looks at what we store, and so do we (§2.7.7.2). */
 VI_HOT void store16(struct serving *s, const struct word *to, uint16_t value, bool watched)
 {
-    count(s, &s->write, 2);
-    done(s, &s->write, to->iova, 2, watched);
+    access16(s, &s->write, to, watched);
     __atomic_store_n(to->at, value, __ATOMIC_SEQ_CST);
 }
 

@@ -197,6 +197,7 @@ class VirtioBlk(VirtioMmio):
         begun = self.port.watch.now()
         header = yield from gather(ring.gate, chain.readable.take(BlkRequest.size))
         status_at = chain.writable.take_last()
+        size = chain.readable.size + chain.writable.size
         if isinstance(header, Abort):
             status, written = _IOERR
         else:
@@ -207,7 +208,7 @@ class VirtioBlk(VirtioMmio):
             status, written = _UNSUPP if operation is None else (yield from operation(ring, chain, sector * SECTOR))
             if self.port.watch.on:
                 name = RequestType(number).name if operation is not None else "unknown"
-                self.port.watch.served(self.name, name, status.name, begun, sector=sector)
+                self.port.watch.served(self.name, name, status.name, begun, sector=sector, size=size)
         if (abort := (yield from ring.gate.write(status_at, bytes((status,))))) is not None:
             return Broken(f"request status at {abort.iova:#x}: {abort.why.value}")
         return written + 1

@@ -78,11 +78,12 @@ class Transactions(Sealed):
 
         ``begun``: it is the rest of what the core began.
         """
-        if self.watch.on:
+        since = self.watch.now()
+        if since:
             self.watch.of_stream(transaction.sid, transaction.ssid)
         answer = self._translate(transaction, begun)
-        if self.watch.on:
-            self._tell(transaction, answer)
+        if since:
+            self._tell(transaction, answer, since)
         return answer
 
     def unsupported(self, t: Transaction) -> Answer:
@@ -218,9 +219,9 @@ class Transactions(Sealed):
         elif response.record:
             self._record(events.record(kind, t.sid, t.ssid, **values), answer)
 
-    def _tell(self, t: Transaction, answer: Answer) -> None:
-        pa = answer.pieces[0].pa if answer.pieces else None
-        self.watch.translated(t.sid, t.ssid, t.iova, t.size, pa, answer.outcome.value, answer.mpam, write=t.write)
+    def _tell(self, t: Transaction, answer: Answer, since: int = 0) -> None:
+        pa, outcome = answer.pieces[0].pa if answer.pieces else None, answer.outcome.value
+        self.watch.translated(t.sid, t.ssid, t.iova, t.size, pa, outcome, answer.mpam, write=t.write, since=since)
 
     def _record(self, event: events.Event, answer: Answer) -> None:
         answer.events.append(event)
