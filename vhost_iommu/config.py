@@ -40,6 +40,8 @@ MOST_ATC_ENTRIES = 4096
 _SECTOR = 512
 #: Of what a driver can tell apart; each has registers of its own.
 _MOST_QUEUES = 1024
+#: Versions of the interrupt controller.
+GICS = (2, 3)
 _1M, _16M, _512M = Size(1 << 20), Size(16 << 20), Size(512 << 20)
 
 
@@ -258,7 +260,7 @@ def _guest(where: _Where, table: object) -> GuestConfig:
         raise where.error("'memory' is no memory at all; give the guest some, such as \"512M\"")
     if guest.memory % _1M:
         raise where.error("'memory' is not in whole MiB; round it, as in \"64M\"")
-    if guest.gic not in (2, 3):
+    if guest.gic not in GICS:
         raise where.error("'gic' is the version of the interrupt controller; make it 2 or 3")
     if guest.smp <= 0:
         raise where.error("'smp' is the number of CPUs; make it 1 or more")

@@ -43,6 +43,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="boot this kernel where a test names none: a Debian kernel such as 6.12, an Image or a build folder; "
         "several: each test runs once for each (environment: VI_KERNEL, separated by commas)",
     )
+    group.addoption(
+        "--vi-launcher",
+        action="append",
+        metavar="L",
+        help="who starts QEMU where a test does not say: qemu (default) or libvirt; several: each test runs once for "
+        "each (environment: VI_LAUNCHER, separated by commas)",
+    )
+    group.addoption(
+        "--vi-accel", metavar="A", help="tcg (default), or kvm where a test does not say (environment: VI_ACCEL)"
+    )
+    group.addoption(
+        "--vi-gic",
+        metavar="N",
+        help="version of the interrupt controller, 2 or 3, where a test does not say (environment: VI_GIC)",
+    )
     group.addoption("--vi-machine", metavar="M", help="the machine where a test names none (environment: VI_MACHINE)")
     group.addoption("--vi-append", metavar="S", help="more of each kernel's command line (environment: VI_APPEND)")
     group.addoption(
@@ -62,15 +77,17 @@ def _option(config: pytest.Config, name: str) -> Any:
     return config.getoption(f"vi_{name}") or os.environ.get(f"VI_{name.upper()}") or None
 
 
-def _kernels(config: pytest.Config) -> list[str]:
-    given = _option(config, "kernel") or []
+def _several(config: pytest.Config, name: str) -> list[str]:
+    given = _option(config, name) or []
     return given.split(",") if isinstance(given, str) else given
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    kernels = _kernels(metafunc.config)
-    if "vi_kernel" in metafunc.fixturenames and kernels:
-        metafunc.parametrize("vi_kernel", kernels, scope="session", ids=[Path(each).name for each in kernels])
+    said = {str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize") if mark.args}
+    for name in ("kernel", "launcher"):
+        given = _several(metafunc.config, name)
+        if f"vi_{name}" in metafunc.fixturenames and given and f"vi_{name}" not in said:
+            metafunc.parametrize(f"vi_{name}", given, scope="session", ids=[Path(each).name for each in given])
     marker = metafunc.definition.get_closest_marker("vi_cases")
     if "vi_case" in metafunc.fixturenames and marker is not None:
         try:
@@ -83,9 +100,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Bench:
     """What the fixture ``vhost_iommu`` gives: ``boot`` and ``run``, as of the package, with what the options say."""
 
-    def __init__(self, config: pytest.Config, kernel: str | None) -> None:
+    def __init__(self, config: pytest.Config, kernel: str | None, launcher: str | None) -> None:
         self._config = config
         self.kernel = kernel
+        self.launcher = launcher
         #: Those that run.
         self.guests: list[Guest] = []
         #: Of the present test those that did not end well.
@@ -139,6 +157,17 @@ class Bench:
         if machine is None:
             raise UsageError("no machine is named; say boot('smmuv3-linux'), or --vi-machine")
         config = machine if isinstance(machine, MachineConfig) else load_machine(str(machine))
+        gic = _option(self._config, "gic")
+        if gic is not None and not gic.isdecimal():
+            raise UsageError(f"{gic!r} is no version of an interrupt controller; say --vi-gic 2 or 3")
+        said = {
+            "launcher": self.launcher,
+            "accel": _option(self._config, "accel"),
+            "gic": None if gic is None else int(gic),
+        }
+        for name, value in said.items():
+            if value is not None and wishes.get(name) is None:
+                wishes[name] = value
         if config.guest.kind == "linux":
             if wishes.get("kernel") is None and self.kernel is not None:
                 wishes["kernel"] = self.kernel
@@ -189,10 +218,16 @@ def vi_kernel() -> str | None:
     return None
 
 
+@pytest.fixture(scope="session")
+def vi_launcher() -> str | None:
+    """Who starts QEMU where a test does not say; None: we do."""
+    return None
+
+
 @pytest.fixture(scope="session", name="vhost_iommu")
-def vhost_iommu_fixture(pytestconfig: pytest.Config, vi_kernel: str | None) -> Bench:
+def vhost_iommu_fixture(pytestconfig: pytest.Config, vi_kernel: str | None, vi_launcher: str | None) -> Bench:
     """Boots guests: ``with vhost_iommu.boot("smmuv3-linux") as guest: …``"""
-    bench = Bench(pytestconfig, vi_kernel)
+    bench = Bench(pytestconfig, vi_kernel, vi_launcher)
     pytestconfig.stash[_BENCHES].append(bench)
     return bench
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
-from vhost_iommu.guest.libvirt.session import daemon_here
+from vhost_iommu.guest.libvirt.session import daemon_here, module_here
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest, GuestRun, Options
 from vhost_iommu.guest.verdict import Verdict
@@ -34,7 +33,7 @@ SMALL = qemu.Hardware(memory=64)
 
 @pytest.fixture(scope="module", autouse=True)
 def libvirt_is_here(assets: Assets) -> None:
-    if daemon_here() is None or find_spec("libvirt") is None:
+    if daemon_here() is None or not module_here():
         missing("libvirt; 'make libvirt' installs it")
 
 

@@ -326,15 +326,26 @@ def test_a_gicv3_has_the_frame_that_our_wires_write_to() -> None:
 
 
 def test_kvm_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
-    with pytest.raises(UsageError, match="KVM takes an arm64 machine"):
-        qemu.Hardware().accelerated()
+    def refused(machine: str, accelerator: str = "kvm") -> str:
+        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+        with pytest.raises(UsageError) as error:
+            qemu.Hardware().accelerated(accelerator)
+        return str(error.value)
+
+    assert refused("x86_64") == "KVM runs an arm64 guest on an arm64 machine, and this one is x86_64; take TCG"
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert refused("aarch64") == "this machine has no /dev/kvm; enable KVM in its kernel, or take TCG"
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert refused("aarch64") == "/dev/kvm is not yours to write; join the group that owns it, or take TCG"
+    assert refused("aarch64", "hvf") == "there is no accelerator 'hvf'; take one of tcg, kvm"
 
 
 def test_by_kvm_the_cpus_are_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64"))
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) == "/dev/kvm")
-    arguments = qemu.Hardware(gic=3).accelerated().arguments()
+    arguments = qemu.Hardware(gic=3).accelerated("kvm").arguments()
     assert arguments[arguments.index("-cpu") + 1] == "host"
     assert arguments[arguments.index("-accel") + 1] == "kvm"
     assert "-accel" not in qemu.Hardware().arguments()

@@ -60,7 +60,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> list[Double]:
         booted[-1].check()
 
     monkeypatch.setattr(pytest_plugin, "boot", boot)
-    for name in ("KERNEL", "MACHINE", "APPEND", "KEEP"):
+    for name in ("KERNEL", "LAUNCHER", "ACCEL", "GIC", "MACHINE", "APPEND", "KEEP"):
         monkeypatch.delenv(f"VI_{name}", raising=False)
     return booted
 
@@ -80,6 +80,37 @@ BOOTS = """
 def test_each_kernel_that_is_named_is_booted(pytester: pytest.Pytester, doubles: list[Double]) -> None:
     outcomes(pytester, BOOTS, "--vi-kernel", "6.1", "--vi-kernel", "6.12").assert_outcomes(passed=2)
     assert [each.wishes["kernel"] for each in doubles] == ["6.1", "6.12"]
+
+
+def test_each_launcher_that_is_named_starts_each_kernel(
+    pytester: pytest.Pytester, doubles: list[Double], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VI_LAUNCHER", "qemu,libvirt")
+    outcomes(pytester, BOOTS, "--vi-kernel", "6.1", "--vi-kernel", "7").assert_outcomes(passed=4)
+    pairs = {(each.wishes["launcher"], each.wishes["kernel"]) for each in doubles}
+    assert pairs == {(launcher, kernel) for launcher in ("qemu", "libvirt") for kernel in ("6.1", "7")}
+
+
+def test_a_test_may_have_launchers_of_its_own(pytester: pytest.Pytester, doubles: list[Double]) -> None:
+    source = """
+        import pytest
+
+        @pytest.mark.parametrize("vi_launcher", ["libvirt"], scope="session")
+        def test_boots(vhost_iommu):
+            with vhost_iommu.boot("smmuv3-linux"):
+                pass
+    """
+    outcomes(pytester, source, "--vi-launcher", "qemu").assert_outcomes(passed=1)
+    assert [each.wishes["launcher"] for each in doubles] == ["libvirt"]
+
+
+def test_cpus_and_interrupt_controller_are_those_of_the_options(
+    pytester: pytest.Pytester, doubles: list[Double]
+) -> None:
+    outcomes(pytester, BOOTS, "--vi-accel", "kvm", "--vi-gic", "3").assert_outcomes(passed=1)
+    assert (doubles[0].wishes["accel"], doubles[0].wishes["gic"]) == ("kvm", 3)
+    result = outcomes(pytester, BOOTS, "--vi-gic", "x")
+    result.stdout.fnmatch_lines(["*'x' is no version of an interrupt controller; say --vi-gic 2 or 3*"])
 
 
 def test_the_environment_says_what_no_option_does(

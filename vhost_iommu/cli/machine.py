@@ -51,6 +51,8 @@ def add(command: Add) -> None:
     domain.add_argument("--append", metavar="S", help="more of the kernel's command line, or a program's arguments")
     domain.add_argument("--elf", metavar="F", help="another program (bare)")
     domain.add_argument("--qemu", type=Path, metavar="F", help="another QEMU, 10.1 or newer")
+    domain.add_argument("--gic", type=int, choices=(2, 3), metavar="N", help="as of 'run'")
+    domain.add_argument("--accel", choices=("tcg", "kvm"), default="tcg", metavar="A", help="as of 'run'")
     domain.add_argument("--keep", type=Path, metavar="DIR", help="put the files that it names there")
 
 
@@ -88,7 +90,14 @@ def _xml(args: argparse.Namespace) -> int:
     from vhost_iommu.guest.launch import Launch, Wishes
 
     wishes = Wishes(
-        kernel=args.kernel, append=args.append, elf=args.elf, qemu=args.qemu, keep=args.keep, launcher="libvirt"
+        kernel=args.kernel,
+        append=args.append,
+        elf=args.elf,
+        qemu=args.qemu,
+        keep=args.keep,
+        launcher="libvirt",
+        gic=args.gic,
+        accelerator=args.accel,
     )
     with Progress() as progress:
         launch = Launch(load_machine(args.machine), wishes, assets=Assets(progress=progress.say))

@@ -262,7 +262,7 @@ def _launch(
             qemu=args.qemu,
             launcher=args.launcher,
             gic=args.gic,
-            kvm=args.accel == "kvm",
+            accelerator=args.accel,
             timeout=math.inf if args.gdb is not None else args.timeout,
             success=args.success,
             failure=args.failure,

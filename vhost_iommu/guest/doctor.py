@@ -12,13 +12,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
 from vhost_iommu import _core, memory
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.apt import debian_mirror, obstacle
 from vhost_iommu.guest.assets import FLAVOURS, Assets, Cross, by_hand, headers_variable, kernel_entry, kernel_variable
-from vhost_iommu.guest.libvirt.session import daemon_here
+from vhost_iommu.guest.libvirt.session import daemon_here, module_here
 from vhost_iommu.guest.share import checkout
 
 SPACE_NEEDED = 1_000_000_000  # bytes, for the default kernel and while it is unpacked
@@ -147,7 +146,7 @@ def _libvirt() -> Prerequisite:
         "pip install 'vhost-iommu[libvirt]'"
     )
     daemon = daemon_here()
-    if daemon is not None and find_spec("libvirt") is not None:
+    if daemon is not None and module_here():
         return Prerequisite("libvirt", True, daemon[0], mend, needed=False)
     lacks = "its daemon" if daemon is None else "its Python module"
     return Prerequisite("libvirt", False, f"{lacks} is not here, and '--launcher libvirt' takes it", mend, needed=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vhost_iommu.config import MachineConfig, load_machine, with_faults
+from vhost_iommu.config import GICS, MachineConfig, load_machine, with_faults
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import devicetree, linux, qemu
@@ -59,7 +59,7 @@ class Wishes:
     cases: tuple[str, ...] = ()  #: patterns of the cases to run; none: all
     launcher: str = "qemu"  #: who starts QEMU
     gic: int | None = None  #: version of the interrupt controller
-    kvm: bool = False  #: the guest runs on this machine's CPUs
+    accelerator: str = "tcg"  #: or "kvm": the guest runs on this machine's CPUs
     live: bool = False  #: Linux runs no cases: it does what it is asked while it runs
 
 
@@ -81,6 +81,8 @@ class Launch:
         wishes = wishes or Wishes()
         config = with_faults(config, wishes.faults)
         if wishes.gic is not None:
+            if wishes.gic not in GICS:
+                raise UsageError(f"there is no GICv{wishes.gic} here; take {' or '.join(map(str, GICS))}")
             config = replace(config, guest=replace(config.guest, gic=wishes.gic))
         self.config = config
         self.platform = platform_of(config)
@@ -167,6 +169,9 @@ def run(
     exit_only: bool | None = None,
     timeout: float | None = None,
     keep: str | Path | None = None,
+    launcher: str = "qemu",
+    gic: int | None = None,
+    accel: str = "tcg",
 ) -> Report:
     """Run the guest of ``machine`` to its end, as ``vhost-iommu run`` does; what came of it.
 
@@ -184,6 +189,9 @@ def run(
         exit_only=exit_only,
         timeout=timeout,
         keep=None if keep is None else Path(keep),
+        launcher=launcher,
+        gic=gic,
+        accelerator=accel,
     )
     with closing(launch):
         return launch.run()
@@ -211,8 +219,7 @@ def hardware_of(config: MachineConfig) -> qemu.Hardware:
 
 
 def _hardware(config: MachineConfig, wishes: Wishes) -> qemu.Hardware:
-    hardware = replace(hardware_of(config), agent=wishes.live)
-    return hardware.accelerated() if wishes.kvm else hardware
+    return replace(hardware_of(config), agent=wishes.live).accelerated(wishes.accelerator)
 
 
 def device_tree(config: MachineConfig, assets: Assets, named_qemu: Path | None = None) -> bytes:

@@ -574,6 +574,8 @@ def boot(
     keep: str | Path | None = None,
     paused: bool = False,
     launcher: str = "qemu",
+    gic: int | None = None,
+    accel: str = "tcg",
     deaths: Sequence[str] = (),
     allow: Sequence[str] = (),
     on_line: Callable[[str], None] = lambda line: None,
@@ -585,7 +587,8 @@ def boot(
 
     ``kernel``, ``append``, ``initrd``, ``headers``, ``modules`` and ``elf`` are as of ``vhost-iommu run``. ``timeout``:
     seconds that it has to be up. ``keep``: a folder for what is left of it. ``paused``: it waits at its begin for
-    ``Guest.resume``. ``launcher``: who starts QEMU. ``deaths``: more patterns of console lines that are its end.
+    ``Guest.resume``. ``launcher``: who starts QEMU, "qemu" or "libvirt". ``gic`` and ``accel`` are as of
+    ``vhost-iommu run``. ``deaths``: more patterns of console lines that are its end.
     ``allow``: as of ``Guest.allow``.
     UsageError: something of it cannot be had. GuestError: see its subclasses.
     """
@@ -604,6 +607,8 @@ def boot(
         timeout=timeout,
         keep=_path(keep),
         launcher=launcher,
+        gic=gic,
+        accelerator=accel,
         live=config.guest.kind == "linux",
     )
     launch = Launch(config, wishes, trace=trace, assets=assets, on_note=on_note)

@@ -29,6 +29,9 @@ CPU = "cortex-a76"
 MEMORY = 512
 #: Cores whose ID_AA64MMFR0_EL1.TGran16 says that they have no 16K pages: such a kernel ends before it says a word.
 WITHOUT_16K = ("cortex-a53", "cortex-a57", "cortex-a72")
+#: What may run the guest's instructions.
+ACCELERATORS = ("tcg", "kvm")
+_KVM = "/dev/kvm"
 #: Milliseconds that QEMU waits for an answer; afterwards a late answer breaks the connection.
 MESSAGE_TIMEOUT = 60_000
 #: Seconds that QEMU has to end by itself when asked to.
@@ -68,13 +71,20 @@ class Hardware:
             *(["-accel", self.accelerator] if self.accelerator != "tcg" else []),
         ]  # fmt: skip
 
-    def accelerated(self) -> Hardware:
-        """The same by KVM, whose CPUs are this machine's; UsageError: it has none for such a guest."""
-        if os.uname().machine != "aarch64" or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-            raise UsageError(
-                "KVM takes an arm64 machine whose /dev/kvm is yours to write; be that user, or leave '--accel kvm' out"
-            )
-        return replace(self, accelerator="kvm", cpu="host")
+    def accelerated(self, accelerator: str) -> Hardware:
+        """The same by "tcg", or by "kvm", whose CPUs are this machine's; UsageError: it has none for such a guest."""
+        match accelerator, os.uname().machine:
+            case "tcg", _:
+                return self
+            case "kvm", "aarch64":
+                if not os.path.exists(_KVM):
+                    raise UsageError(f"this machine has no {_KVM}; enable KVM in its kernel, or take TCG")
+                if not os.access(_KVM, os.R_OK | os.W_OK):
+                    raise UsageError(f"{_KVM} is not yours to write; join the group that owns it, or take TCG")
+                return replace(self, accelerator="kvm", cpu="host")
+            case "kvm", other:
+                raise UsageError(f"KVM runs an arm64 guest on an arm64 machine, and this one is {other}; take TCG")
+        raise UsageError(f"there is no accelerator {accelerator!r}; take one of {', '.join(ACCELERATORS)}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shlex
@@ -25,6 +24,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.folder import RunFolder, end_processes
 from vhost_iommu.guest.libvirt import domain, keeper
 from vhost_iommu.guest.libvirt.domain import AGENT, CONSOLE, DEBUGGER, MONITOR
+from vhost_iommu.guest.libvirt.session import module_here
 from vhost_iommu.guest.monitor import Monitor
 from vhost_iommu.guest.qemu import GRACE, Command
 
@@ -53,7 +53,7 @@ class Libvirt:
         return domain.xml(command, self._emulator(command)).rstrip()
 
     def start(self, command: Command, folder: Path) -> Domain:
-        if importlib.util.find_spec("libvirt") is None:
+        if not module_here():
             raise UsageError("libvirt's Python module is not here; pip install 'vhost-iommu[libvirt]'")
         return Domain(command, self._emulator(command), self._cache / "capabilities", folder)
 
@@ -93,7 +93,8 @@ class Domain:
             arguments = [str(self._session.path), command.name, str(capabilities)]
             with theirs:
                 self._keeper = subprocess.Popen(
-                    [sys.executable, "-m", keeper.__name__, *arguments],
+                    # Without -P a libvirt.py of the working folder would be libvirt's module.
+                    [sys.executable, "-P", "-m", keeper.__name__, *arguments],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,  # the terminal's Ctrl-C is for us alone
@@ -152,6 +153,8 @@ class Domain:
                 raise UsageError(f"libvirt does not start the guest: {said['error']}")
             if "started" in said:
                 return int(said["started"])
+        if self._status is not None:
+            raise UsageError("who keeps the guest's libvirt was ended before it had started the guest; run again")
         raise UsageError(f"libvirt has not started the guest within {PATIENCE:g} s; see what else this machine is at")
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:

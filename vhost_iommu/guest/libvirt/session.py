@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
@@ -49,6 +50,11 @@ def daemon_here() -> tuple[str, str] | None:
             if (path := shutil.which(folder + name)) is not None:
                 return path, socket
     return None
+
+
+def module_here() -> bool:
+    """Whether libvirt's Python module is here: what it is compiled to, for a folder called libvirt is found too."""
+    return find_spec("libvirtmod") is not None
 
 
 class Session:
