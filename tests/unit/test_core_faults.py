@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.smmu_builder import RAM_BASE, Bench, Ram
 from vhost_iommu.masters.port import Abort, Port, Waiting, Why
 from vhost_iommu.memory import Memory, Window
+from vhost_iommu.smmu.transaction import Outcome, Piece, Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.configuration import Configuration
 from vhost_iommu.smmu.v3.events import C_BAD_STE, C_BAD_STREAMID, F_TRANSLATION, F_WALK_EABT
@@ -265,3 +267,19 @@ def test_an_aborted_read_of_an_ste_is_tried_again() -> None:
     bench.smmu.seams.memory = aborts
     refused_three_times(bench, SID)
     assert aborted.count("STE") == 3
+
+
+def test_what_the_model_asks_of_lent_memory_that_may_be_cut_short_is_answered_too() -> None:
+    """The interpreter is not in hand while the core is inside: whoever it is may have to wait for the client."""
+    bench = Bench(pure=False, ram=Ram(size=8 << 20))
+    memory = bench.ram.memory
+    assert isinstance(memory, Memory)
+    fd = os.memfd_create("lent")
+    os.truncate(fd, 0x10000)
+    memory.map_fd(0x8000_0000, 0x10000, fd)
+    os.close(fd)
+    bench.stream(SID).map(IOVA, 0x8000_0000)
+    with bench.smmu.watch.recording():
+        assert bench.translate(IOVA, 8, SID).pieces == [Piece(0x8000_0000, 8)]
+        assert bench.smmu.translate(Transaction(SID, IOVA, 0x2000)).outcome is Outcome.ABORT
+    assert Port("master", memory, bench.smmu, [SID]).read(IOVA, 8) == bytes(8)

@@ -396,16 +396,19 @@ cdef class Ring:
 cdef enum: KIND_AT = 24
 
 
-cdef Visit enter_own(Core core) except *:
-    """The same for who holds the instance's lock and cannot do without: what it does is told."""
-    cdef Visit visit = enter(core, OWN_SLOT)
+cdef int enter_own(Core core, Visit *visit) except -1:
+    """The same for who holds the instance's lock and cannot do without: what it does is told.
+
+    Not ``except *``: Cython would ask the interpreter for an error, which is not in hand here.
+    """
+    visit[0] = enter(core, OWN_SLOT)
     while not vi_begin_telling(visit.reader, core.sid, core.ssid):
-        leave(visit)
+        leave(visit[0])
         core.ring.relieve()
-        visit = enter(core, OWN_SLOT)
+        visit[0] = enter(core, OWN_SLOT)
     if core.attributed >= 0:
         vi_attribute(visit.reader, <uint32_t>core.attributed)
-    return visit
+    return 0
 
 
 cdef Visit enter(Core core, unsigned slot) noexcept:
@@ -729,7 +732,8 @@ cdef class Core:
         cdef uint64_t pa
         data = PyBytes_FromStringAndSize(NULL, size)
         cdef char *to = PyBytes_AS_STRING(data)
-        cdef Visit visit = enter_own(self)
+        cdef Visit visit
+        enter_own(self, &visit)
         cdef int how = vi_read_ipa(visit.reader, &held.context, ipa, to, size, &pa, &fault)
         leave(visit)
         return data if how == 1 else _fault(&fault) if how == 0 else pa
@@ -737,7 +741,8 @@ cdef class Core:
     def translate(self, Held held not None, uint64_t address, unsigned access):
         """(None, pa, size, stage 1 mapping or None, that of stage 2) or (fault,)."""
         cdef vi_output output
-        cdef Visit visit = enter_own(self)
+        cdef Visit visit
+        enter_own(self, &visit)
         cdef vi_fault fault = vi_translate(visit.reader, &held.context, address, access, 0, &output)
         leave(visit)
         if fault.kind:
@@ -777,7 +782,7 @@ cdef class Core:
                 raise MemoryError("no memory for pieces")
         try:
             while True:
-                visit = enter_own(self)
+                enter_own(self, &visit)
                 count = vi_pieces(visit.reader, &held.context, &request, counted, pieces, room, &result)
                 leave(visit)
                 for at in range(count):
