@@ -17,6 +17,7 @@ from vhost_iommu import _core
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.doctor import prerequisites
+from vhost_iommu.guest.libvirt.session import daemon_here, module_here
 
 pytest_plugins = ["pytester"]  # the tests of our own plugin run a pytest of their own
 
@@ -37,9 +38,9 @@ def missing(reason: str) -> NoReturn:
 
 
 def kernels_of(items: Iterable[pytest.Item]) -> list[str]:
-    """The kernels that the tests of this session name in a parameter "kernel", beside the one that all use."""
+    """The kernels that the tests of this session name in a parameter, beside the one that all use."""
     parameters = (getattr(item, "callspec", None) for item in items)
-    named = {each.params.get("kernel") for each in parameters if each is not None}
+    named = {each.params.get(name) for each in parameters if each is not None for name in ("kernel", "vi_kernel")}
     return [flavour for flavour in FLAVOURS if flavour in named]
 
 
@@ -99,6 +100,12 @@ def assets(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Asset
         except UsageError as error:
             progress(str(error))
     return found
+
+
+def need_libvirt() -> None:
+    """End the test if there is no libvirt."""
+    if daemon_here() is None or not module_here():
+        missing("libvirt; 'make libvirt' installs it")
 
 
 def need_kernel(assets: Assets, flavour: str) -> None:

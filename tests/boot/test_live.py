@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that a test speaks with while it runs."""
+"""A guest that a test speaks with while it runs, whoever started its QEMU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import need_kernel
+from tests.conftest import need_kernel, need_libvirt
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import kmod
 from vhost_iommu.guest.assets import Assets
@@ -22,14 +22,21 @@ from vhost_iommu.guest.recording import name_of
 from vhost_iommu.pytest_plugin import Bench
 from vhost_iommu.watch import Commanded, Moved, Noted, Value
 
+#: One source, and each who starts QEMU.
+BY_BOTH = pytest.mark.parametrize("vi_launcher", ["qemu", "libvirt"], scope="session")
+
 
 @pytest.fixture(autouse=True)
-def _kernel(assets: Assets) -> None:
-    need_kernel(assets, "6.12")
+def _needs(assets: Assets, vi_kernel: str | None, vi_launcher: str | None) -> None:
+    need_kernel(assets, vi_kernel or "6.12")
+    if vi_launcher == "libvirt":
+        need_libvirt()
 
 
+@BY_BOTH
+@pytest.mark.parametrize("vi_kernel", ["6.1", "6.12", "7"], scope="session")
 def test_a_disk_read_invalidates_what_it_mapped(vhost_iommu: Bench) -> None:
-    with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
+    with vhost_iommu.boot("smmuv3-linux") as guest:
         with guest.recording() as seen:
             guest.run("dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct")
         assert seen.commands("CMD_TLBI_NH_VA")
@@ -39,6 +46,7 @@ def test_a_disk_read_invalidates_what_it_mapped(vhost_iommu: Bench) -> None:
         assert "CMD_SYNC timeout" in guest.dmesg()
 
 
+@BY_BOTH
 def test_a_live_guest_does_what_it_is_asked(vhost_iommu: Bench) -> None:
     with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
         assert guest.run("echo one; echo two >&2").output == "one\ntwo\n"
@@ -98,6 +106,7 @@ def touches(it: Value, page: int) -> bool:
     return False
 
 
+@BY_BOTH
 def test_a_module_of_the_hosts_is_inserted_and_what_it_does_is_recorded(vhost_iommu: Bench, assets: Assets) -> None:
     module = kmod.Modules(assets, assets.headers("6.12")).module(kmod.ENGINE)
     with vhost_iommu.boot("smmuv3-pasid", kernel="6.12") as guest:
@@ -121,6 +130,7 @@ def test_what_a_kernel_complains_of_fails_unless_it_was_asked_for(vhost_iommu: B
         complains("WARNING: CPU: 0 at nowhere")
 
 
+@BY_BOTH
 def test_a_guest_that_is_paused_at_its_begin_can_be_prepared_and_watched(vhost_iommu: Bench) -> None:
     with vhost_iommu.boot("smmuv3-linux", kernel="6.12", paused=True) as guest:
         with guest.recording() as seen, guest.fault("drop-cfgi", count=1):
@@ -149,6 +159,7 @@ def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+@BY_BOTH
 def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> None:
     with (
         pytest.raises(GuestDiedError, match=r"the guest died: .*sysrq triggered crash"),
@@ -163,13 +174,14 @@ def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> Non
 PROGRAM = str(Path(sys.executable).with_name("vhost-iommu"))
 
 
-def command(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    line = [PROGRAM, "run", "smmuv3-linux", *arguments]
+def command(*arguments: str, typed: str = "", launcher: str | None = None) -> subprocess.CompletedProcess[str]:
+    line = [PROGRAM, "run", "smmuv3-linux", "--launcher", launcher or "qemu", *arguments]
     return subprocess.run(line, input=typed, capture_output=True, text=True, timeout=280, check=False)
 
 
-def test_a_command_in_a_guest_has_its_output_and_its_exit_code() -> None:
-    done = command("--exec", "echo said; echo more >&2; exit 7")
+@BY_BOTH
+def test_a_command_in_a_guest_has_its_output_and_its_exit_code(vi_launcher: str) -> None:
+    done = command("--exec", "echo said; echo more >&2; exit 7", launcher=vi_launcher)
     assert (done.returncode, done.stdout) == (7, "said\nmore\n"), done.stderr
 
 
@@ -186,8 +198,9 @@ def test_what_is_typed_at_a_shell_goes_to_the_guest_which_ends_with_it() -> None
     assert "Power down" in done.stdout
 
 
-def test_a_terminal_is_the_guests_until_it_is_left() -> None:
-    line = [PROGRAM, "run", "smmuv3-linux", "--shell"]
+@BY_BOTH
+def test_a_terminal_is_the_guests_until_it_is_left(vi_launcher: str) -> None:
+    line = [PROGRAM, "run", "smmuv3-linux", "--shell", "--launcher", vi_launcher]
     shell = pexpect.spawn(line[0], line[1:], timeout=60, encoding="utf-8", dimensions=(31, 99))
     shell.expect("guest# ")
     shell.send("echo begun; sleep 1000\r")

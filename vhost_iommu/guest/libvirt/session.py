@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,10 +47,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def daemon_here() -> tuple[str, str] | None:
     """The libvirt daemon of this machine and the name of its socket."""
-    for name, socket in _DAEMONS:
+    for name, listens_at in _DAEMONS:
         for folder in _FOLDERS:
             if (path := shutil.which(folder + name)) is not None:
-                return path, socket
+                return path, listens_at
     return None
 
 
@@ -65,9 +67,9 @@ class Session:
         found = daemon_here()
         if found is None:
             raise UsageError("libvirt's daemon is not here; install it (Debian: libvirt-daemon-driver-qemu)")
-        program, socket = found
+        program, name = found
         self._folder = folder
-        self._socket = folder / "run/libvirt" / socket
+        self._socket = folder / "run/libvirt" / name
         for name in ("run", "config/libvirt", "cache/libvirt/qemu/cache"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         capabilities.mkdir(parents=True, exist_ok=True)
@@ -106,11 +108,18 @@ class Session:
     def wait(self) -> None:
         """Until it answers; UsageError: it does not."""
         deadline = time.monotonic() + PATIENCE
-        while not self._socket.exists():
+        while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = (self._log.read_text(errors="replace").splitlines() or ["nothing"])[-1]
                 raise UsageError(f"libvirt's daemon does not answer and says: {said}")
             time.sleep(PAUSE)
+
+    def _listens(self) -> bool:
+        """Its socket is there a moment before it listens."""
+        with socket.socket(socket.AF_UNIX) as asked, suppress(OSError):
+            asked.connect(str(self._socket))
+            return True
+        return False
 
     def pid_of(self, domain: str) -> int:
         """QEMU's; OSError or ValueError: there is none."""
