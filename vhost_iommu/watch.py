@@ -449,6 +449,10 @@ _NOBODY = 0xFFFF_FFFF
 _NOWHERE = 0xFFFF_FFFF_FFFF_FFFF  #: of a transaction without bytes
 
 
+#: Bytes that are kept for who has still to say what a number means, before the ring is left to fill up.
+MOST_KEPT = 64 << 20
+
+
 class PlainRing:
     """The same without the core: numbers alone."""
 
@@ -641,7 +645,7 @@ class Watch:
 
     def relieve(self) -> None:
         """For who is about to have the core do much: room is made before it is scarce."""
-        if self.ring.crowded:
+        if self.ring.crowded and self._may_take():
             self._take()
 
     def synced(self) -> int:
@@ -812,6 +816,10 @@ class Watch:
 
     # -- delivery ----------------------------------------------------------------------------------------------------
 
+    def _may_take(self) -> bool:
+        """Whether to take before anybody must, while something that is on its way keeps all that follows here."""
+        return sum(len(raw) for _, raw, _ in self._taken) < MOST_KEPT
+
     def _take(self) -> None:
         """Make room: what the ring has is kept here from now on."""
         with self._taking:
@@ -826,7 +834,14 @@ class Watch:
 
     def batches(self) -> list[tuple[Batch, tuple[Watcher, ...]]]:
         """What there is to deliver, and to whom; for ``deliver``, whose turn it is."""
-        self._take()
+        found = [] if self._may_take() else self._deliverable()
+        if self._may_take():
+            self._take()
+            found += self._deliverable()
+        return found
+
+    def _deliverable(self) -> list[tuple[Batch, tuple[Watcher, ...]]]:
+        """Of what was taken, up to the first number of which nothing is said yet."""
         with self._taking:
             taken, self._taken = self._taken, []
         found: list[tuple[Batch, tuple[Watcher, ...]]] = []

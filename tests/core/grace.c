@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "software.h"
+#include "tell.h"
 #include "tlb.h"
 #include "v3/commands.h"
 
@@ -472,6 +473,40 @@ static void test_pages_beside_each_other_have_their_own_tables(struct test *test
     vi_exit(inside);
 }
 
+/* However much a request tells, what it holds of the ring while it is inside is no more than it may tell next. */
+static void count_promised(void *of, struct vi_reader *reader, const struct vi_hit *hit)
+{
+    uint64_t promised = atomic_load((_Atomic uint64_t *)of);
+    (void)reader, (void)hit;
+    REQUIRE(promised && promised <= VI_PROMISE + VI_OF_A_PAGE + VI_MOST_AHEAD);
+}
+
+static void test_a_long_request_holds_little_of_the_ring(struct test *test)
+{
+    enum { PAGES_READ = 400, RING = 4096 };
+    struct vi_watch watch;
+    struct vi_check check = {count_promised, &watch.promised};
+    static uint8_t bytes[PAGES_READ * 0x1000];
+    struct vi_request request = {.sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .iova = IOVA, .size = sizeof bytes,
+                                 .incoming = VI_INCOMING};
+    struct vi_result result;
+    for (unsigned page = 0; page < PAGES_READ; page++)
+        put64(test->ram, STAGE1 + 0x2000 + 8 * page, page_descriptor(RAM_BASE + PAGES));
+    vi_invalidate_tlb(test->core, 1);
+    REQUIRE(vi_watch_make(&watch, RING));
+    atomic_store(&watch.kinds, UINT32_MAX);
+    vi_watch_core(test->core, &watch);
+    vi_set_check(test->core, &check);
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    REQUIRE(vi_dma_read(inside, &request, bytes, &result) == VI_DONE);
+    vi_exit(inside);
+    vi_set_check(test->core, NULL);
+    vi_watch_core(test->core, NULL);
+    vi_quiesce(test->core);
+    REQUIRE(vi_watch_told(&watch) > 2 * PAGES_READ && !atomic_load(&watch.promised));
+    vi_watch_free(&watch);
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -505,6 +540,7 @@ int main(void)
     test_a_page_is_not_taken_for_one_below_another_table(&test);
     test_a_check_sees_each_page_before_its_bytes_move(&test);
     test_pages_beside_each_other_have_their_own_tables(&test);
+    test_a_long_request_holds_little_of_the_ring(&test);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");

@@ -25,6 +25,7 @@ from vhost_iommu.watch import (
     Interrupted,
     Kind,
     Moved,
+    Noted,
     Recording,
     Reported,
     Snapshot,
@@ -451,3 +452,25 @@ def test_who_takes_records_and_fails_is_heard_of_where_room_is_wanted() -> None:
         with pytest.raises(RuntimeError, match="nothing is taken"):
             fill()
         bench.smmu.watch.ring.gather = taken
+
+
+def test_what_waits_for_a_number_to_be_told_has_a_bound_and_all_of_it_is_accounted_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if _core.built() is None:
+        missing("the compiled core")
+    monkeypatch.setattr("vhost_iommu.watch.MOST_KEPT", 64 * 30_000)
+    made = World(pure=False)
+    watch, reads = made.watch, 80_000
+    with watch.recording(Kind.USED | Kind.NOTED) as seen:
+        held = watch.begin()
+        for _ in range(reads):
+            assert made.port.read(IOVA, 8) == bytes(8)
+        watch.flush()
+        assert 64 * 30_000 <= sum(len(raw) for _, raw, _ in watch._taken) <= 64 * (30_000 + 16_384)
+        watch.noted("test", "test", "in time")  # who must tell does
+        watch.void(held)
+        told = len(seen.of(Used)), sum(gap.lost.get(Kind.USED, 0) for gap in seen.gaps)
+    assert sum(told) == reads
+    assert min(told) > 0
+    assert [note.name for note in seen.of(Noted)] == ["in time"]

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -189,6 +190,17 @@ uint64_t vi_turns(struct vi_core *core)
     return turns << 1 | inside;
 }
 
+/* For the nth time: most readers are gone by now, the next ones have lost the processor, and the last waits for a client. */
+static void wait_a_moment(unsigned spins)
+{
+    enum { QUICK = 64, LONG = 4096 };
+    static const struct timespec a_while = {.tv_nsec = 200000};
+    if (spins >= LONG)
+        nanosleep(&a_while, NULL);
+    else if (spins >= QUICK)
+        sched_yield();
+}
+
 static void wait_for_readers(struct vi_core *core)
 {
     unsigned used = atomic_fetch_add(&core->slots_used, 0);
@@ -196,8 +208,7 @@ static void wait_for_readers(struct vi_core *core)
         uint32_t turn = look(&core->slots[at]);
         if (turn & 1)
             for (unsigned spins = 0; atomic_load_explicit(&core->slots[at].turn, memory_order_acquire) == turn; spins++)
-                if (spins >= 64)
-                    sched_yield();
+                wait_a_moment(spins);
     }
 }
 

@@ -373,6 +373,11 @@ void vi_set_check(struct vi_core *core, const struct vi_check *check);
 
 enum { VI_ANY = -1 };
 
+/*
+ * Wait for readers now if the next of these would have to, as each does for itself: for who tells of more than it, so that
+ * no record is under way, and keeps others from theirs, while a reader waits for a client's page.
+ */
+void vi_ready_to_invalidate(struct vi_core *core);
 /* Whole spaces of `world`: of the VMIDs that equal `vmid` in `vmid_mask` (VI_ANY: all), of one ASID or all. */
 void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid);
 /* Entries that overlap [start, start + size): of one ASID and global ones, or of all; 0 and VI_ANY_LEVEL: of any

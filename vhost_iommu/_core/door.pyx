@@ -145,6 +145,7 @@ cdef extern from "core.h" nogil:
                              int32_t asid, uint8_t granule_bits, int8_t level)
     enum: VI_ANY_LEVEL
     void vi_invalidate_tlb(vi_core *core, int stage)
+    void vi_ready_to_invalidate(vi_core *core)
     cdef struct vi_ring:
         uint32_t sid
         uint64_t desc, avail, used
@@ -345,6 +346,8 @@ cdef class Ring:
         """The next number, whose value the caller has; -1: there is no room before ``take``."""
         cdef uint64_t number
         if not vi_promise(&self.raw, 1):
+            with nogil:
+                sched_yield()  # whoever tells has a turn
             return -1
         cdef vi_record *record = vi_tell_begin(&self.raw, &number)
         vi_tell(record, number, VI_TOLD)
@@ -922,6 +925,11 @@ cdef class Core:
     # -- invalidation ----------------------------------------------------------------------------------------
 
     # They may wait for whoever is inside.
+
+    def ready_to_invalidate(self):
+        """Wait for them now, so that the next of these does not."""
+        with nogil:
+            vi_ready_to_invalidate(self.core)
 
     def clear_tlb(self, int stage):
         self.promise(VI_OF_AN_INVALIDATION)

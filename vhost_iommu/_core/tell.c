@@ -40,6 +40,8 @@ bool vi_get_room(struct vi_reader *reader)
     struct vi_watch *watch = reader->watch;
     if (!watch) /* who checks alone needs none */
         return true;
+    vi_unpromise(watch, reader->promised - reader->room); /* which are told, and in the ring */
+    reader->promised = reader->room;
     if (!vi_promise(watch, VI_PROMISE))
         return false;
     reader->room += VI_PROMISE;

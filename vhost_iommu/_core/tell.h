@@ -8,9 +8,10 @@
 
 /*
  * Room for what a page may come to: its fills and its use, and at the end of its request VI_AT_THE_END. False: there is
- * none, and nothing more is to be begun.
+ * none, and nothing more is to be begun. What all readers together hold of the ring leaves room for others, however long
+ * they are inside.
  */
-enum { VI_OF_A_PAGE = 24, VI_AT_THE_END = 4, VI_PROMISE = 256 };
+enum { VI_OF_A_PAGE = 24, VI_AT_THE_END = 4, VI_PROMISE = 128 };
 bool vi_get_room(struct vi_reader *reader);
 /* The same for so many fills more. */
 bool vi_get_room_for(struct vi_reader *reader, unsigned fills);

@@ -363,13 +363,20 @@ static struct vi_space *next_space(struct vi_spaces *spaces, struct vi_space *at
     return NULL;
 }
 
+void vi_ready_to_invalidate(struct vi_core *core)
+{
+    vi_make_room(core);
+    if (core->spaces->pending_count == VI_MOST_PENDING)
+        vi_quiesce(core);
+}
+
 void vi_invalidate_spaces(struct vi_core *core, int world, int32_t vmid, uint16_t vmid_mask, int32_t asid)
 {
     struct vi_spaces *spaces = core->spaces;
     struct vi_tlb *tlb = tlb_of(core, world);
     struct vi_invalidation what = {world, 0, 0, vmid, asid, vmid_mask, 0, VI_ANY_LEVEL};
     struct vi_dropping dropping;
-    vi_make_room(core);
+    vi_ready_to_invalidate(core);
     vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
     uint64_t before = VI_GET(tlb->invalidated);
@@ -495,9 +502,7 @@ void vi_invalidate_range(struct vi_core *core, int world, uint64_t start, uint64
     struct vi_tlb *tlb = tlb_of(core, world);
     struct vi_dropping dropping;
     uint64_t before = vi_turns(core);
-    vi_make_room(core);
-    if (spaces->pending_count == VI_MOST_PENDING)
-        vi_quiesce(core);
+    vi_ready_to_invalidate(core);
     vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
     uint64_t had = VI_GET(tlb->invalidated);
@@ -539,7 +544,7 @@ void vi_invalidate_tlb(struct vi_core *core, int stage)
     struct vi_tlb *tlb = stage == 1 ? core->tlb1 : core->tlb2;
     struct vi_invalidation what = {stage == 1 ? VI_ANY : VI_WORLD_STAGE2, 0, 0, VI_ANY, VI_ANY, 0, 0, VI_ANY_LEVEL};
     struct vi_dropping dropping;
-    vi_make_room(core);
+    vi_ready_to_invalidate(core);
     vi_drop_begin(core, &dropping);
     pthread_mutex_lock(&spaces->lock);
     uint64_t before = VI_GET(tlb->invalidated);

@@ -160,6 +160,7 @@ static bool execute_told(const struct scope *s, const uint64_t *command)
     uint64_t number;
     if (VI_LIKELY(!watch))
         return execute(s, command) == DONE;
+    vi_ready_to_invalidate(s->core);
     struct vi_record *record = vi_tell_begin(watch, &number);
     bool done = execute(s, command) == DONE;
     if (done && vi_wanted(watch, VI_COMMAND))

@@ -157,6 +157,7 @@ class CommandQueue(Sealed):
 
     def _told(self, command: commands.Command, verdict: Verdict | Refuse) -> CommandError:
         """As _carry_out. What it drops is numbered after it, but a CMD_SYNC after all that it waited for."""
+        self.execution.ready()
         sync = isinstance(command, commands.CMD_SYNC)
         number = None if sync else self.watch.begin()
         error = None

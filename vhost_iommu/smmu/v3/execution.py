@@ -96,6 +96,11 @@ class Execution(Sealed):
             if hasattr(self, kind.__name__)
         }
 
+    def ready(self) -> None:
+        """Have waited for whoever is inside the core, if the next command would: it is told of as it begins."""
+        if self.core is not None:
+            self.core.ready_to_invalidate()
+
     def execute(self, command: commands.Command) -> CommandError:
         """Carry out one command, whatever the queue; CMD_SYNC's signal is left to the queue."""
         found = self._handlers.get(command.OPCODE)
