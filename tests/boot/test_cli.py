@@ -10,10 +10,10 @@ from pathlib import Path
 import fdt
 import pytest
 
+from tests.unit import chrome_trace
 from vhost_iommu import cli, demo
 from vhost_iommu.guest import account
 from vhost_iommu.guest.assets import Assets
-from vhost_iommu.trace import load_chrome
 
 pytestmark = pytest.mark.usefixtures("assets")
 
@@ -42,14 +42,24 @@ def test_a_guest_whose_time_is_over_is_3(capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)["verdict"] == "died"
 
 
-def test_a_trace_has_a_track_for_the_smmu_and_one_for_its_master(tmp_path: Path) -> None:
+def test_a_trace_shows_the_guest_each_smmu_and_each_master(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     assert cli.main(["run", "smmuv3-bare", "--json", "--trace", str(path)]) == 0
-    events = load_chrome(path.read_text())
-    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert set(tracks.values()) == {"smmu0", "engine0"}
-    seen = {(tracks[event["tid"]], event["cat"]) for event in events if event["ph"] in "iX"}
-    assert {("smmu0", kind) for kind in ("mmio", "command", "translation", "fault")} | {("engine0", "dma")} <= seen
+    events = json.loads(path.read_text())
+    chrome_trace.check(events)
+    processes = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    seen = {(processes[event["pid"]], event["ph"], event["cat"]) for event in events if event["ph"] in "iXC"}
+    assert seen >= {
+        ("guest", "i", "console"),
+        ("guest", "X", "case"),
+        ("engine0", "X", "dma"),
+        ("smmu0", "i", "mmio"),
+        ("smmu0", "X", "command"),
+        ("smmu0", "X", "translation"),
+        ("smmu0", "X", "fill"),
+        ("smmu0", "i", "fault"),
+        ("smmu0", "C", "counter"),
+    }
 
 
 def test_kept_artefacts_say_what_was_run(tmp_path: Path) -> None:

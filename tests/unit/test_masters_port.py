@@ -12,7 +12,7 @@ from vhost_iommu.masters.gate import Gate, Turns
 from vhost_iommu.masters.port import Abort, Attributes, Port, Steps, Why
 from vhost_iommu.memory import Ended, Memory
 from vhost_iommu.smmu.transaction import Outcome
-from vhost_iommu.trace import Record, Trace
+from vhost_iommu.trace import Trace
 
 T = TypeVar("T")
 RAM = 0x4000_0000
@@ -159,14 +159,12 @@ def test_a_posted_write_reports_its_abort_whenever_it_comes(when: str, aborts: i
 
 
 def test_a_trace_names_the_port_and_what_failed(port: Port, smmu: FakeSmmu) -> None:
-    records: list[Record] = []
-    trace = Trace(records.append)
+    trace = Trace.memory()
     port.watch.attach(trace)
     smmu.forbid(IOVA + 0x1000)
     port.write(IOVA, b"abc")
     port.read(IOVA + 0xFFF, 2)
-    port.watch.flush()
-    assert [(each.track, each.kind, each.name, each.args) for each in records] == [
+    assert [(each.track, each.kind, each.name, each.args) for each in trace.records] == [
         ("dma", "dma", "write", {"iova": IOVA, "size": 3}),
         ("dma", "fault", "read", {"iova": IOVA + 0x1000, "done": 1, "why": "terminated"}),
     ]

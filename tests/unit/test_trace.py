@@ -11,34 +11,43 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from vhost_iommu.cli.common import tracing
 from vhost_iommu.trace import Trace, load_chrome
-from vhost_iommu.watch import Kind, Watch
+from vhost_iommu.watch import Kind, Noted, Served, Watch
 
 
-def ticking(*seconds: float) -> Callable[[], float]:
-    times: Iterator[float] = iter(seconds)
-    return lambda: next(times)
+def emit(
+    trace: Trace, track: str, kind: str, name: str, /, *, at: float = 0, took: float | None = None, **fields: int | str
+) -> None:
+    """Have it told of something ``at`` seconds of the clock, that ``took`` so many."""
+    now = round(at * 1e9)
+    if took is None:
+        trace.tell(Noted(0, now, track, kind, name, fields))
+    else:
+        trace.tell(Served(0, now, track, name, "OK", round(took * 1e9), fields))
+
+
+def beginning(seconds: float) -> Callable[[], int]:
+    """A clock that stands."""
+    return lambda: round(seconds * 1e9)
 
 
 def test_a_text_line_names_time_track_kind_and_fields(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
-    with Trace.file(path, clock=ticking(100.0, 112.345678)) as trace:
-        trace.emit("smmu0", "command", "CMD_TLBI_NH_ASID", VMID=0, ASID=1)
+    with Trace.file(path, clock=beginning(100)) as trace:
+        emit(trace, "smmu0", "command", "CMD_TLBI_NH_ASID", VMID=0, ASID=1, at=112.345678)
     assert path.read_text() == "   12.345678 smmu0 command CMD_TLBI_NH_ASID VMID=0x0 ASID=0x1\n"
 
 
 def test_text_stays_one_line_and_one_word_per_field_whatever_is_traced(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     with Trace.file(path) as trace:
-        trace.emit("smmu0", "fault", "F_TRANSLATION", why="a b\nc", plain="word", empty="")
+        emit(trace, "smmu0", "fault", "F_TRANSLATION", why="a b\nc", plain="word", empty="")
     (line,) = path.read_text().splitlines()
     assert line.endswith(r'F_TRANSLATION why="a b\nc" plain=word empty=""')
 
@@ -46,30 +55,8 @@ def test_text_stays_one_line_and_one_word_per_field_whatever_is_traced(tmp_path:
 def test_a_duration_ends_a_text_line(tmp_path: Path) -> None:
     path = tmp_path / "trace.log"
     with Trace.file(path) as trace:
-        trace.emit("engine0", "dma", "COPY", size=64, duration=12.34)
-    assert path.read_text().endswith("COPY size=0x40 took=12.3us\n")
-
-
-def test_json_names_a_thread_for_each_track_and_shows_numbers_in_hex(tmp_path: Path) -> None:
-    path = tmp_path / "trace.json"
-    with Trace.file(path, clock=ticking(0.0, 0.001, 0.002, 0.003)) as trace:
-        trace.emit("smmu0", "mmio", "CR0", value=0x1F)
-        trace.emit("disk0", "dma", "READ", size=512, duration=500.0)
-        trace.emit("smmu0", "interrupt", "EVENTQ", how="msi")
-    events: list[dict[str, Any]] = json.loads(path.read_text())
-    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert sorted(names.values()) == ["disk0", "smmu0"]
-    assert events[0]["name"] == "process_name"
-    shown = [(names[event["tid"]], event["ph"], event["cat"], event["name"]) for event in events if event["ph"] != "M"]
-    assert shown == [
-        ("smmu0", "i", "mmio", "CR0"),
-        ("disk0", "X", "dma", "READ"),
-        ("smmu0", "i", "interrupt", "EVENTQ"),
-    ]
-    cr0, read, msi = (event for event in events if event["ph"] != "M")
-    assert (cr0["ts"], cr0["args"]) == (1000.0, {"value": "0x1f"})
-    assert (read["ts"], read["dur"]) == (1500.0, 500.0)
-    assert msi["args"] == {"how": "msi"}
+        emit(trace, "disk0", "request", "IN", size=64, took=12.34e-6)
+    assert path.read_text().endswith("IN size=0x40 status=OK took=12.3us\n")
 
 
 def test_an_empty_json_trace_is_valid(tmp_path: Path) -> None:
@@ -82,7 +69,7 @@ def test_a_trace_cut_at_any_byte_still_loads_its_whole_events(tmp_path: Path) ->
     path = tmp_path / "trace.json"
     with Trace.file(path) as trace:
         for sid in range(5):
-            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+            emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     text = path.read_text()
     whole = load_chrome(text)
     seen = set()
@@ -98,8 +85,9 @@ def test_a_killed_process_leaves_a_trace_that_loads(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from vhost_iommu.trace import Trace\n"
+        "from vhost_iommu.watch import Noted\n"
         "trace = Trace.file(sys.argv[1])\n"
-        "for sid in range(5000): trace.emit('smmu0', 'translation', 'TRANSLATE', SID=sid)\n"
+        "for sid in range(5000): trace.tell(Noted(0, sid, 'smmu0', 'translation', 'TRANSLATE', {'SID': sid}))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
@@ -118,7 +106,7 @@ def test_a_full_trace_says_so_in_its_last_record_and_stays_below_its_limit(tmp_p
     path, limit = tmp_path / f"trace.{suffix}", 10_000
     with Trace.file(path, limit) as trace:
         for sid in range(1000):
-            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+            emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     assert limit // 2 < path.stat().st_size <= limit
     text = path.read_text()
     last = json.loads(text)[-1]["name"] if suffix == "json" else text.splitlines()[-1]
@@ -128,10 +116,10 @@ def test_a_full_trace_says_so_in_its_last_record_and_stays_below_its_limit(tmp_p
 
 def test_records_are_on_disk_soon_even_when_few(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
-    trace = Trace.file(path, clock=ticking(0.0, 0.1, 0.4))
-    trace.emit("smmu0", "mmio", "CR0")
+    trace = Trace.file(path, clock=beginning(0))
+    emit(trace, "smmu0", "mmio", "CR0", at=0.1)
     assert path.read_text() == ""
-    trace.emit("smmu0", "mmio", "CR1")
+    emit(trace, "smmu0", "mmio", "CR1", at=0.4)
     assert len(path.read_text().splitlines()) == 2
     trace.close()
 
@@ -142,7 +130,7 @@ def test_threads_never_tear_a_line(tmp_path: Path) -> None:
 
     def work(name: str) -> None:
         for value in range(500):
-            trace.emit(name, "mmio", "CR0", value=value)
+            emit(trace, name, "mmio", "CR0", value=value)
 
     threads = [threading.Thread(target=work, args=(f"smmu{at}",)) for at in range(4)]
     for thread in threads:
@@ -161,7 +149,7 @@ def test_what_comes_after_close_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     trace = Trace.file(path)
     trace.close()
-    trace.emit("smmu0", "mmio", "CR0")
+    emit(trace, "smmu0", "mmio", "CR0")
     trace.close()
     assert len(json.loads(path.read_text())) == 1
 
@@ -199,11 +187,11 @@ def last_name(text: str, suffix: str) -> str:
 def test_a_trace_onto_a_full_disk_is_whole_records_and_says_so_in_its_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, suffix: str, room: int
 ) -> None:
-    path, seconds = tmp_path / f"trace.{suffix}", count()
+    path = tmp_path / f"trace.{suffix}"
     FullDisk(room, monkeypatch)
-    with Trace.file(path, clock=lambda: next(seconds) / 100) as trace:
+    with Trace.file(path, clock=beginning(0)) as trace:
         for sid in range(5000):
-            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+            emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid, at=sid / 100)
     text = path.read_text()
     assert len(text) <= room
     assert last_name(text, suffix) == "WRITE_FAILED"
@@ -222,9 +210,9 @@ def test_a_disk_that_is_full_only_at_the_end_is_told_of_too(
 ) -> None:
     path = tmp_path / f"trace.{suffix}"
     disk = FullDisk(1 << 20, monkeypatch)
-    trace = Trace.file(path, clock=lambda: 0.0)
+    trace = Trace.file(path, clock=beginning(0))
     for sid in range(100):
-        trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+        emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     disk.room = 2000
     trace.close()
     assert last_name(path.read_text(), suffix) == "WRITE_FAILED"
@@ -238,7 +226,7 @@ def test_a_last_record_that_does_not_fit_leaves_a_file_that_is_valid(
     FullDisk(3000, monkeypatch, cut_fails=1)
     with Trace.file(path) as trace:
         for sid in range(100):
-            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+            emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     assert len(json.loads(path.read_text())) > 5
     assert trace.incomplete is not None
 
@@ -265,7 +253,7 @@ def test_a_command_says_at_its_end_that_a_trace_is_not_whole(
             with tracing(tmp_path / "trace.txt") as trace:
                 assert trace is not None
                 for sid in range(100):
-                    trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+                    emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
         out, err = capsys.readouterr()
         assert out == ""
         assert said in err
@@ -276,7 +264,7 @@ def test_the_limit_is_told_of_as_a_full_disk_is(tmp_path: Path, caplog: pytest.L
     with Trace.file(tmp_path / "trace.txt", 3000) as trace:
         assert trace.incomplete is None
         for sid in range(100):
-            trace.emit("smmu0", "translation", "TRANSLATE", SID=sid)
+            emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     assert trace.incomplete == "its limit of 3000 bytes is reached"
     assert len(caplog.records) == 1
 
@@ -300,14 +288,14 @@ def test_a_file_system_that_tells_only_when_it_is_closed_is_heard(
 def test_the_end_of_a_trace_does_not_wait_for_a_pipe_that_nobody_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, stuck: bool
 ) -> None:
-    monkeypatch.setattr("vhost_iommu.trace.PATIENCE", 0.05)
+    monkeypatch.setattr("vhost_iommu.trace.writer.PATIENCE", 0.05)
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     trace = Trace.file(path)
     trace.written_by(lambda: None)
     for _ in range(10_000):  # more than a pipe holds
-        trace.emit("smmu0", "command", "CMD_SYNC")
+        emit(trace, "smmu0", "command", "CMD_SYNC")
     writer = threading.Thread(target=trace.flush)
     if stuck:
         writer.start()
@@ -322,7 +310,7 @@ def test_the_end_of_a_trace_does_not_wait_for_a_pipe_that_nobody_reads(
 
 def test_a_memory_trace_keeps_what_was_reported() -> None:
     trace = Trace.memory()
-    trace.emit("smmu0", "command", "CMD_SYNC", CS=1)
+    emit(trace, "smmu0", "command", "CMD_SYNC", CS=1)
     (record,) = trace.records
     assert (record.track, record.kind, record.name, record.args) == ("smmu0", "command", "CMD_SYNC", {"CS": 1})
 

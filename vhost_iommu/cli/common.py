@@ -146,11 +146,13 @@ def tracing(path: Path | None, only: Sequence[str] = ()) -> Iterator[Trace | Non
             raise UsageError("--trace-only chooses what --trace writes; give that, too")
         yield None
         return
-    from vhost_iommu.trace import KINDS, Trace
+    from vhost_iommu.trace import Chrome, Trace, form_of
 
+    kinds = form_of(path).kinds
     for kind in only:
-        if kind not in KINDS:
-            raise UsageError(f"--trace-only: there is no kind {kind!r:.40}; they are {', '.join(KINDS)}")
+        if kind not in kinds:
+            but = f"; {kind}s are in a trace for a viewer, --trace F.json" if kind in Chrome.kinds else ""
+            raise UsageError(f"--trace-only: there is no kind {kind!r:.40} in {path}; they are {', '.join(kinds)}{but}")
     try:
         trace = Trace.file(path)
     except OSError as error:

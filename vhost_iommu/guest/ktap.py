@@ -31,10 +31,14 @@ class Result:
     notes: tuple[str, ...] = ()  #: diagnostic lines that came before it, since the last result
     parent: bool = False  #: it sums up subtests, which have results of their own
 
+    @property
+    def outcome(self) -> str:
+        """In a word."""
+        return "skipped" if self.skipped is not None else "passed" if self.passed else "failed"
+
     def __str__(self) -> str:
-        if self.skipped is not None:
-            return f"{self.name}: skipped ({self.skipped})"
-        return f"{self.name}: {'passed' if self.passed else 'failed'}"
+        why = "" if self.skipped is None else f" ({self.skipped})"
+        return f"{self.name}: {self.outcome}{why}"
 
 
 @dataclass
@@ -114,6 +118,11 @@ class Ktap:
         return result
 
     # -- verdict -----------------------------------------------------------------------------------------------
+
+    @property
+    def announced(self) -> bool:
+        """Whether tests have begun."""
+        return bool(self._levels)
 
     @property
     def planned(self) -> int | None:

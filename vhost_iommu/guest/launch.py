@@ -91,11 +91,7 @@ class Launch:
         self._watchers = watchers
         self._live = wishes.live
         self._timeline = Timeline(self._counters)
-
-        def heard(line: str) -> None:
-            self._timeline.line(line)
-            on_line(line)
-
+        self._on_line = on_line
         self.guest_run = GuestRun(
             _guest(config, wishes),
             self.platform,
@@ -111,7 +107,7 @@ class Launch:
                 name=config.name,
             ),
             assets=assets,
-            on_line=heard,
+            on_line=self.heard,
             on_note=on_note,
             account=self.account,
             on_report=self.write_page,
@@ -146,6 +142,16 @@ class Launch:
         self._timeline.begin()
         self.daemon.machine.attach(self._timeline)
         return self.daemon
+
+    def heard(self, line: str) -> None:
+        """The guest's console says this."""
+        before = self._timeline.told
+        result = self._timeline.line(line)
+        if self._trace is not None:
+            self._trace.said(line)
+            if result is not None:
+                self._trace.case(result.name, result.outcome, before, self._timeline.told)
+        self._on_line(line)
 
     def _counters(self) -> Mapping[str, Any]:
         return {} if self.daemon is None else {name: s.counters for name, s in self.daemon.machine.smmus.items()}

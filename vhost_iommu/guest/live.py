@@ -611,9 +611,9 @@ def boot(
         accelerator=accel,
         live=config.guest.kind == "linux",
     )
-    launch = Launch(config, wishes, trace=trace, assets=assets, on_note=on_note)
+    launch = Launch(config, wishes, trace=trace, assets=assets, on_line=on_line, on_note=on_note)
     try:
-        with _named(launch), _booted(launch, (*_DEATHS, *deaths), on_line) as guest:
+        with _named(launch), _booted(launch, (*_DEATHS, *deaths)) as guest:
             guest.allow(*allow)
             if not paused:
                 guest.resume()
@@ -634,7 +634,7 @@ def _named(launch: Launch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None]) -> Iterator[Guest]:
+def _booted(launch: Launch, deaths: Sequence[str]) -> Iterator[Guest]:
     """The guest, paused at its begin; at the end it is no more, and its folder stays if anything went wrong."""
     with contextlib.ExitStack() as stack:
         lines: list[Line] = []
@@ -652,7 +652,7 @@ def _booted(launch: Launch, deaths: Sequence[str], on_line: Callable[[str], None
         process = launch.guest_run.start(prepared)
         stack.callback(process.close)
         stack.callback(process.kill)
-        ear = Ear(log, deaths, on_line)
+        ear = Ear(log, deaths, launch.heard)
         stack.callback(ear.close)
         lines += [Line(process.console, ear, "utf-8"), Line(process.agent)]
         for hears in hearing:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from vhost_iommu.trace import Record, Text, Trace
+from vhost_iommu.trace import line_of, records_of
 from vhost_iommu.watch import Commanded, Gap, Moved, Noted, Reported, Value
 from vhost_iommu.watch import Recording as Watched
 
@@ -71,18 +71,8 @@ def name_of(value: Value) -> str:
 
 def text_of(values: Iterable[Value]) -> str:
     """As a text trace has them; times are from the first on."""
-    lines: list[str] = []
     values = list(values)
-    if values:
-        form = Text()
-
-        def sink(record: Record) -> None:
-            lines.append(form.record(record).decode())
-
-        trace = Trace(sink, clock=lambda: values[0].time / 1e9)
-        for value in values:
-            trace.tell(value)
-    return "".join(lines)
+    return "".join(line_of(record) for value in values for record in records_of(value, values[0].time))
 
 
 @dataclass

@@ -57,18 +57,23 @@ class Timeline(Watcher):
 
     def begin(self) -> None:
         """Time is counted from now on."""
-        self._began = self.clock()
+        #: When the test that runs began, as far as is known: when the result of the one before it came.
+        self._began = self.told = self.clock()
         self._before: dict[str, Counter[str]] = {}
 
-    def line(self, text: str) -> None:
-        """The guest's console says this."""
+    def line(self, text: str) -> Result | None:
+        """The guest's console says this; the test's result that it is."""
+        if not self._ktap.announced:
+            self.told = self.clock()  # no test has begun before this
         result = self._ktap.feed(text)
         if result is None or result.parent:
-            return
+            return result
+        self.told = self.clock()
         now = {name: _counts(each) for name, each in self.counters().items()}
         since = {name: counts - self._before.get(name, Counter()) for name, counts in now.items()}
         self._before = now
-        self.operations.append(Operation(self._seconds(self.clock()), result, since))
+        self.operations.append(Operation(self._seconds(self.told), result, since))
+        return result
 
     def reported(self, it: Reported) -> None:
         self._note(it.time, it.who, it.record.text() + ("" if it.kept else " (lost)"))
