@@ -7,15 +7,18 @@ Law: of each part that ends without a word (us, the keeper, libvirt's daemon, QE
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.boot.guests import all_passed
-from tests.boot.places import DEADLINE, MACHINE, Place, eventually
+from tests.boot.places import CLI, DEADLINE, MACHINE, Place, eventually
+from tests.boot.users import NAMELESS, NOBODY, as_user
 from tests.conftest import need_libvirt
 from vhost_iommu.config import load_machine
 from vhost_iommu.errors import UsageError
@@ -73,6 +76,15 @@ def test_a_guest_that_hangs_is_looked_at_and_destroyed(assets: Assets, tmp_path:
 def test_arguments_that_qemu_does_not_know_are_the_operators_mistake(assets: Assets, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no-such-option"):
         hello(assets, "", tmp_path, 60.0, "-no-such-option")
+
+
+def test_what_libvirt_lacks_is_told_with_its_mend(place: Place) -> None:
+    place.environment["LIBVIRT_DRIVER_DIR"] = "/nowhere"
+    process = place.start("run", MACHINE, "--launcher", "libvirt")
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 2
+    assert errors.endswith("; install libvirt's driver of QEMU (Debian: libvirt-daemon-driver-qemu)\n")
+    place.is_quiet()
 
 
 PARTS = {"us": b"vhost_iommu.cli", "the keeper": b"keeper", "libvirt's daemon": b"daemon.conf", "QEMU": b"-qmp"}
@@ -139,3 +151,16 @@ def test_what_all_who_care_for_it_left_behind_the_next_run_ends(place: Place, ke
     process.communicate(timeout=DEADLINE)
     place.is_quiet()
     place.is_tidy()
+
+
+@pytest.mark.parametrize("uid", [NOBODY, NAMELESS], ids=["an ordinary user", "a user without a name"])
+def test_a_user_without_power_has_guests_by_libvirt(assets: Assets, uid: int, request: pytest.FixtureRequest) -> None:
+    own = Path(tempfile.mkdtemp(prefix="vi-"))
+    request.addfinalizer(lambda: shutil.rmtree(own))
+    for command in (["smmuv3-bare", "-q"], ["smmuv3-linux", "--exec", "id -u; test -b /dev/vda"]):
+        line = [*CLI, "run", *command, "--launcher", "libvirt"]
+        done = as_user(uid, line, own, assets.folder)
+        assert done.returncode == 0, done
+    assert done.stdout == "0\n"
+    (runs,) = own.iterdir()
+    assert {each.name for each in runs.iterdir()} <= {".control", ".libvirt"}

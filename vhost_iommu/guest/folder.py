@@ -169,7 +169,7 @@ def _prune(parent: Path) -> None:
     for folder in parent.iterdir():
         if folder.name == _CONTROLS:
             _forget(folder)
-        if folder.name == _CONTROLS or folder.is_symlink() or not folder.is_dir() or _busy(folder):
+        if folder.name.startswith(".") or folder.is_symlink() or not folder.is_dir() or _busy(folder):
             continue
         end_processes(folder)
         if not (folder / _WHOLE).exists():

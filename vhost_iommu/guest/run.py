@@ -175,6 +175,8 @@ class GuestRun:
             return self._prepare_files(folder, served)
         except OSError as why:
             text = f"{why.filename or folder.path}: {why.strerror}"
+            if why.filename and Path(why.filename).is_relative_to(self._assets.folder):
+                raise UsageError(f"{text}; free some space, or name a folder of yours in $VI_CACHE") from why
             named = "in $TMPDIR" if folder.keep is None else "to keep"
             raise UsageError(f"{text}; free some space, or name another folder {named}") from why
 

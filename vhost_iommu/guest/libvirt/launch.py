@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -21,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.folder import RunFolder, end_processes
-from vhost_iommu.guest.libvirt import domain, keeper
+from vhost_iommu.guest.folder import RunFolder, end_processes, root
+from vhost_iommu.guest.libvirt import domain, keeper, session
 from vhost_iommu.guest.libvirt.domain import AGENT, CONSOLE, DEBUGGER, MONITOR
-from vhost_iommu.guest.libvirt.session import module_here
 from vhost_iommu.guest.monitor import Monitor
 from vhost_iommu.guest.qemu import GRACE, Command
 
@@ -36,24 +36,38 @@ DESTROYED = 30.0
 _STATUS = {"SHUTDOWN": 0, "DESTROYED": -signal.SIGTERM}
 #: Seconds for what QEMU's monitor still says when QEMU is gone.
 _LAST_WORDS = 1.0
+_TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 #: Bytes of what a keeper tells at a time.
 LONGEST_WORD = 1 << 17
 
 
+#: What mends what libvirt says of this machine; the second is of root alone, who is nobody in its namespace.
+_NO_DRIVER = ("no connection driver", "install libvirt's driver of QEMU (Debian: libvirt-daemon-driver-qemu)")
+_NO_POWER = (
+    r"Permission denied|Not a directory",
+    "libvirt has no power of root's over others' files; name places of root's in $TMPDIR, $VI_CACHE and --keep, "
+    "or be another user",
+)
+
+
 class Libvirt:
-    """Guests are transient domains of a session that is the run's own. ``cache``: the folder of what is kept."""
+    """Guests are transient domains of a session that is the run's own. ``cache``: the folder of what is kept, in
+    "libvirt" there, or where that is another's with the runs.
+    """
 
     artefact = "domain.xml"
 
     def __init__(self, cache: Path) -> None:
         """UsageError: libvirt is not here."""
         self._cache = cache / "libvirt"
+        if not _is_ours(self._cache):
+            self._cache = root() / ".libvirt"
 
     def text(self, command: Command) -> str:
         return domain.xml(command, self._emulator(command)).rstrip()
 
     def start(self, command: Command, folder: Path) -> Domain:
-        if not module_here():
+        if not session.module_here():
             raise UsageError("libvirt's Python module is not here; pip install 'vhost-iommu[libvirt]'")
         return Domain(command, self._emulator(command), self._cache / "capabilities", folder)
 
@@ -83,6 +97,7 @@ class Domain:
         folder.joinpath("qemu.log").touch()
         self._status: int | None = None
         self._session = RunFolder()
+        session.require_short(self._session.path, command.name)
         ports = (CONSOLE, *[AGENT] * command.hardware.agent, MONITOR, DEBUGGER)
         paths = {name: self._session.file(name) for name in ports}
         self._session.file("domain.xml").write_text(domain.xml(command, emulator, paths))
@@ -150,7 +165,7 @@ class Domain:
         until = time.monotonic() + PATIENCE
         while (said := self._hear(max(0.0, until - time.monotonic()))) is not None:
             if "error" in said:
-                raise UsageError(f"libvirt does not start the guest: {said['error']}")
+                raise UsageError(f"libvirt does not start the guest: {sentence(said['error'])}")
             if "started" in said:
                 return int(said["started"])
         if self._status is not None:
@@ -203,10 +218,19 @@ class Domain:
 def _door(path: Path) -> socket.socket:
     """A socket to which QEMU connects."""
     door = socket.socket(socket.AF_UNIX)
-    try:
-        door.bind(str(path))
-    except OSError:
-        door.close()
-        raise UsageError(f"{path} is too long for a socket's path; name a shorter folder in $TMPDIR") from None
+    door.bind(str(path))
     door.listen(1)
     return door
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether libvirt and we can write to it, or to where it is to be."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return os.access(there, os.W_OK) and (os.geteuid() != 0 or there.stat().st_uid == 0)
+
+
+def sentence(error: str) -> str:
+    """libvirt's last line, which has QEMU's; and the mend, where it is of this machine."""
+    last = _TIMESTAMP.sub("", error.strip().rpartition("\n")[2])
+    mends = (_NO_DRIVER, *[_NO_POWER] * (os.geteuid() == 0))
+    return "; ".join([last, *(mend for said, mend in mends if re.search(said, last))])

@@ -2,13 +2,15 @@
 """A libvirt of our own: a daemon in session mode whose every file is in one folder.
 
 Law: it never runs as root, which libvirt takes for a system's daemon: root's is in a user namespace where root's files
-are nobody's. With no client and no domain it ends by itself.
+are nobody's. So is that of a user whom the machine has no name for. With no client and no domain it ends by itself.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -18,13 +20,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vhost_iommu.errors import UsageError
+from vhost_iommu.server import MAX_PATH
 
 #: Seconds without a client and a domain, after which the daemon ends.
 IDLE = 5
 #: Seconds that it may take to answer, and to end when it is asked to.
 PATIENCE = 20.0
 PAUSE = 0.01
-#: Whom root is inside of the namespace.
+#: Characters of a domain's name that the name of its folder has.
+_DOMAIN = 20
+#: Who one is inside of the namespace.
 NOBODY = 65534
 _CLONE_NEWUSER = 0x1000_0000
 #: The daemon of all drivers, or else the one of QEMU's alone, with the name of its socket.
@@ -42,6 +47,9 @@ remember_owner = 0
 capability_filters = [ "no-acpi" ]
 """
 
+#: What comes before what a daemon says: when, which thread, how bad, and where in its source.
+_WHENCE = re.compile(r"^[\d-]+ [\d:.+]+: \d+: \w+ : \w+:\d+ : ")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,6 +65,13 @@ def daemon_here() -> tuple[str, str] | None:
 def module_here() -> bool:
     """Whether libvirt's Python module is here: what it is compiled to, for a folder called libvirt is found too."""
     return find_spec("libvirtmod") is not None
+
+
+def require_short(folder: Path, domain: str) -> None:
+    """UsageError: sockets of a session in ``folder`` would have too long paths."""
+    longest = folder / f"config/libvirt/qemu/lib/domain-1-{domain[:_DOMAIN]}/monitor.sock"
+    if (over := len(os.fsencode(longest)) - MAX_PATH) > 0:
+        raise UsageError(f"{folder} is {over} bytes too long for libvirt's sockets; name a shorter folder in $TMPDIR")
 
 
 class Session:
@@ -93,12 +108,12 @@ class Session:
                     stderr=log,
                     env=environment,
                     cwd="/",
-                    preexec_fn=_leave_root if os.geteuid() == 0 else None,
+                    preexec_fn=_be_nobody if _needs_a_name() else None,
                 )
             except (OSError, subprocess.SubprocessError) as why:
                 raise UsageError(
-                    f"{program} does not start ({why}); for root it takes user namespaces: allow them, "
-                    "or be another user"
+                    f"{program} does not start ({why}); for root, and a user without a name, it takes user "
+                    "namespaces: allow them, or be another user"
                 ) from None
 
     @property
@@ -111,7 +126,7 @@ class Session:
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = (self._log.read_text(errors="replace").splitlines() or ["nothing"])[-1]
-                raise UsageError(f"libvirt's daemon does not answer and says: {said}")
+                raise UsageError(f"libvirt's daemon does not answer and says: {_WHENCE.sub('', said)}")
             time.sleep(PAUSE)
 
     def _listens(self) -> bool:
@@ -131,10 +146,19 @@ class Session:
         self._process.wait()
 
 
-def _leave_root() -> None:
-    """In the child: have another name for root's files, and no power over others'."""
+def _needs_a_name() -> bool:
+    """Of root, who would have a system's daemon, and of whom this machine does not know, who would have none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_uid == 0
+    except KeyError:
+        return True
+
+
+def _be_nobody() -> None:
+    """In the child: have nobody's name for our files, and no power over others'."""
+    uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE_NEWUSER):
         raise OSError(ctypes.get_errno(), "unshare")
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{NOBODY} 0 1")
-    Path("/proc/self/gid_map").write_text(f"{NOBODY} 0 1")
+    Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1")
