@@ -276,6 +276,8 @@ class Chrome:
         self._instant("use", name, it, f"uses: {self._master(it.who, it.sid)}", args)
 
     def _translated(self, it: Translated) -> None:
+        if not self._writes("translation"):
+            return
         fills = self._smmu(it.who).fills.pop((it.sid, it.ssid), [])
         since = min(it.since or (fills[0].time if fills else it.time), it.time)
         self._walks(it.who, [fill for fill in fills if fill.time < since])
