@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.libvirt.domain import xml
+from vhost_iommu.guest.libvirt.warden import names
 
 SOCKETS = {name: Path(f"/run/a,b/{name}") for name in ("console", "agent", "monitor", "debugger")}
 GUEST = qemu.Command(
@@ -79,3 +80,11 @@ def test_gic_and_accelerator_are_in_libvirts_words() -> None:
     assert gic is not None
     assert (root.get("type"), gic.get("version")) == ("kvm", "3")
     assert "dtb-randomness=off,msi=gicv2m" in arguments(root)
+
+
+def test_a_domain_is_the_servers_whose_socket_it_names() -> None:
+    device = ["-device", '{"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/x/smmu0.sock"}}']
+    described = xml(qemu.Command(("qemu",), qemu.Hardware(), Path("/k"), devices=tuple(device)), Path("/bin/qemu"))
+    assert names(described, ["/run/y.sock", "/run/x/smmu0.sock"])
+    assert not names(described, ["/run/x/smmu0", "/run/x/smmu0.sock2", "/k"])
+    assert not names(xml(GUEST, Path("/bin/qemu")), ["/run/x/smmu0.sock"])

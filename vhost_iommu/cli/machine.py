@@ -22,12 +22,12 @@ examples:
 
 _XML_EPILOG = """\
 The files that it names stay, in a folder that standard error names. Serve the machine there before the domain starts:
-libvirt knows nothing of vfio-user, so that the domain neither waits for its server nor ends with it. 'vhost-iommu run
---launcher libvirt' takes care of both.
+libvirt knows nothing of vfio-user, so that the domain does not wait for its server; and with --libvirt it ends with it.
+'vhost-iommu run --launcher libvirt' takes care of all.
 
 examples:
   vhost-iommu xml two-smmus --keep /run/x > two.xml
-  vhost-iommu serve two-smmus --socket-dir /run/x &
+  vhost-iommu serve two-smmus --socket-dir /run/x --libvirt &
   virsh -c qemu:///session create two.xml --console
 """
 

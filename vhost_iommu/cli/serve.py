@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from vhost_iommu.cli.common import (
@@ -32,6 +33,7 @@ It goes on until Ctrl-C; a QEMU may come when another has gone, and finds the mo
 examples:
   vhost-iommu serve two-smmus --socket-dir /run/x            prints the whole line of a QEMU for it
   vhost-iommu serve smmuv3-bare --socket-path /run/x.sock --trace t.json
+  vhost-iommu serve two-smmus --socket-dir /run/x --libvirt  for a domain of 'vhost-iommu xml two-smmus --keep /run/x'
 """
 
 
@@ -45,6 +47,14 @@ def add(command: Add) -> None:
     serve.add_argument(
         "--control", type=Path, metavar="P", help="the control socket's path (default: where 'ctl' and 'show' look)"
     )
+    serve.add_argument(
+        "--libvirt",
+        nargs="?",
+        const="qemu:///session",
+        metavar="URI",
+        help="destroy the domains of its sockets, which would hang, when it ends, however it ends (default: "
+        "qemu:///session)",
+    )
     fault_option(serve)
     trace_option(serve)
     serve.epilog = _EPILOG
@@ -56,11 +66,14 @@ def _serve(args: argparse.Namespace) -> int:
     from vhost_iommu.guest.assets import QEMU, Assets
     from vhost_iommu.guest.folder import control_socket
     from vhost_iommu.guest.launch import hardware_of
+    from vhost_iommu.guest.libvirt.warden import watched
     from vhost_iommu.guest.mapping import platform_of, wires_of
     from vhost_iommu.guest.qemu import own_line
     from vhost_iommu.server import serve_forever
 
     config = with_faults(load_machine(args.machine), faults_of(args))
+    if args.libvirt is not None and args.fd is not None:
+        raise UsageError("--libvirt finds domains by the paths of sockets; say --socket-dir instead of --fd")
     look_at_core()
     platform = platform_of(config)
     qemu = None if args.fd is not None else Assets().qemu_here()
@@ -69,7 +82,7 @@ def _serve(args: argparse.Namespace) -> int:
             args.socket_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{args.socket_dir}: {error.strerror}; name another folder") from error
-    with tracing(args.trace, args.trace_only) as trace:
+    with ExitStack() as stack, tracing(args.trace, args.trace_only) as trace:
         daemon = Daemon(
             config,
             args.socket_dir,
@@ -83,6 +96,9 @@ def _serve(args: argparse.Namespace) -> int:
         def ready() -> None:
             if not daemon.sockets:
                 return
+            if args.libvirt is not None:
+                for name in stack.enter_context(watched(args.libvirt, daemon.sockets)):
+                    print(f"the domain {name}, whose server was gone, was destroyed", file=sys.stderr)
             slots = [function.slot for function in platform.functions]
             sockets = [(path.absolute(), slot) for path, slot in zip(daemon.sockets, slots, strict=True)]
             print(filled(_READY.format(config.name)), file=sys.stderr)

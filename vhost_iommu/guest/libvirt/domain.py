@@ -16,7 +16,8 @@ from xml.sax.saxutils import escape
 from vhost_iommu.config import machines_folder
 from vhost_iommu.guest.qemu import Command
 
-_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+#: The namespace of QEMU's own arguments.
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 #: Our sockets by what QEMU connects to them: serial ports, then what libvirt knows nothing of.
 CONSOLE, AGENT, MONITOR, DEBUGGER = "console", "agent", "monitor", "debugger"
 
@@ -40,10 +41,10 @@ def xml(command: Command, emulator: Path, sockets: Mapping[str, Path] | None = N
     domain = ElementTree.fromstring(text, parser)
     _boot(_of(domain, "os"), command)
     _serial(_of(domain, "devices"), hardware.agent, sockets)
-    line = _of(domain, f"{{{_QEMU}}}commandline")
+    line = _of(domain, f"{{{QEMU}}}commandline")
     for argument in _arguments(command, sockets):
-        ElementTree.SubElement(line, f"{{{_QEMU}}}arg", value=argument)
-    ElementTree.register_namespace("qemu", _QEMU)
+        ElementTree.SubElement(line, f"{{{QEMU}}}arg", value=argument)
+    ElementTree.register_namespace("qemu", QEMU)
     ElementTree.indent(domain)
     return ElementTree.tostring(domain, encoding="unicode") + "\n"
 

@@ -44,7 +44,6 @@ _QEMU_CONF = """\
 stdio_handler = "file"
 security_driver = "none"
 remember_owner = 0
-capability_filters = [ "no-acpi" ]
 """
 
 #: What comes before what a daemon says: when, which thread, how bad, and where in its source.
