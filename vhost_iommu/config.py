@@ -85,8 +85,9 @@ class SmmuConfig:
     preset: str | None = None
     #: Seconds after which a stalled transaction that software has not answered is told in the log; 0: never.
     stall_watchdog: float = 5.0
-    #: How interrupts reach the guest: as messages that its driver sets up, or on wired lines.
-    interrupts: Literal["msi", "wired"] = "msi"
+    #: How interrupts reach the guest: as messages that its driver sets up, on wired lines, each of which pulses, or all
+    #: of them on the PCI function's one line, which is a level. What it is unless said, and can be, is its model's.
+    interrupts: Literal["msi", "wired", "line"] = "msi"
     id_registers: Mapping[str, int] = field(default_factory=dict)
     features: Mapping[str, Any] = field(default_factory=dict)
 
@@ -316,6 +317,9 @@ def _smmu(where: _Where, table: object) -> SmmuConfig:
     said = {key: where.value(key, value, hints[key]) for key, value in table.items() if key in own}
     if "name" not in said:
         raise where.error(f"'name' is missing; it is {_expected(str)}")
+    ways = model.binding.ways
+    if said.setdefault("interrupts", ways[0]) not in ways:
+        raise where.error(f"'interrupts' of an {model.name} is one of {', '.join(ways)}, not {said['interrupts']!r}")
     try:
         chosen = where.fill(model.options, {key: value for key, value in table.items() if key in options})
         made = SmmuConfig(

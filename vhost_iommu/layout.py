@@ -404,6 +404,8 @@ class Register(Layout, size=4):
     needs: ClassVar[str] = ""
     count: ClassVar[int] = 1
     stride: ClassVar[int] = 0
+    #: Of 8 bytes: a store to the lower four makes the upper ones 0, and one to those alone is ignored.
+    zero_extended: ClassVar[bool] = False
     reset: ClassVar[int] = 0
     #: Bits that a write may change, set to one, or clear by writing one; and those that read as zero.
     write_mask: ClassVar[int] = 0
@@ -418,6 +420,7 @@ class Register(Layout, size=4):
         needs: str = "",
         count: int = 1,
         stride: int = 0,
+        zero_extended: bool = False,
         **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
@@ -429,7 +432,7 @@ class Register(Layout, size=4):
             cls.guard = guard
         if needs:
             cls.needs = needs
-        cls.count, cls.stride = count, stride
+        cls.count, cls.stride, cls.zero_extended = count, stride, zero_extended
         if cls.size not in (4, 8) or (at is not None and at % cls.size):
             raise TypeError(f"{cls.__name__}: a register is 4 or 8 bytes, aligned to its size")
 

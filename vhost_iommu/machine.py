@@ -26,7 +26,7 @@ from .masters.virtio_blk import VirtioBlk
 from .masters.window import Window, nothing
 from .memory import Memory, unheard
 from .models import MODELS
-from .smmu.model import Instance
+from .smmu.model import Instance, Levelled
 from .vfio.pci import BarMap, PciFunction
 from .watch import ALL, Kind, Recording, Watch, Watcher, Watches
 
@@ -139,6 +139,8 @@ class Machine:
         made = PciFunction(config.name, bars, memory=memory)
         if config.smmu is not None:
             made.socket = self.lab.socket(config.smmu.name)
+            if config.smmu.interrupts == "line" and isinstance(smmu, Levelled):
+                smmu.on_level(made.trigger_intx)
         self.functions.append(made)
 
     def _smmu(self, config: SmmuConfig, memory: Memory, watch: Watch) -> Instance:

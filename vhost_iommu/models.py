@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .smmu.model import Model
+from .smmu.v2.model import MODEL as SMMUV2
 from .smmu.v3.model import MODEL as SMMUV3
 
-MODELS: Mapping[str, Model] = {model.name: model for model in (SMMUV3,)}
+MODELS: Mapping[str, Model] = {model.name: model for model in (SMMUV3, SMMUV2)}
 DEFAULT = SMMUV3.name

@@ -135,8 +135,8 @@ def _meaning(f: Field) -> str:
     return _escape(f.doc + array + held + needs)
 
 
-def _section(cls: type[Layout]) -> list[str]:
-    return [f"IHI 0070 §{cls.section}"] if cls.section else []
+def _section(cls: type[Layout], specification: str) -> list[str]:
+    return [f"{specification} §{cls.section}"] if cls.section else []
 
 
 # -- the pages -----------------------------------------------------------------------------------------------
@@ -157,24 +157,25 @@ def text(about: Page) -> str:
         page.table(["guard", "ignored"], [(f"`{guard}`", _escape(guard.doc)) for guard in about.guards])
     for group in about.groups:
         for r in group.registers:
-            page.layout(r, _register_facts(r))
+            page.layout(r, _register_facts(r, about.specification))
     if about.numbers is not None:
-        _numbered(page, about.number, about.numbers, about.layouts)
+        _numbered(page, about)
     elif about.layouts and not about.groups:
         page.table(["bytes", "structure", ""], [(str(cls.size), _link(cls), _summary(cls)) for cls in about.layouts])
     for cls in about.layouts:
-        page.layout(cls, [f"{cls.size} bytes", *_section(cls)])
+        page.layout(cls, [f"{cls.size} bytes", *_section(cls, about.specification)])
     return page.text()
 
 
-def _numbered(page: _Page, number: str, numbers: Mapping[int, type[Layout]], more: Sequence[type[Layout]]) -> None:
+def _numbered(page: _Page, about: Page) -> None:
+    number, numbers, more = about.number, about.numbers or {}, about.layouts
     page.table(
         [number, "command" if number == "opcode" else "record", ""],
         [(f"{at:#04x}", _link(cls), _summary(cls)) for at, cls in numbers.items()]
         + [("", _link(cls), _summary(cls)) for cls in more],
     )
     for at, cls in numbers.items():
-        page.layout(cls, [f"{number} {at:#04x}", *_section(cls)])
+        page.layout(cls, [f"{number} {at:#04x}", *_section(cls, about.specification)])
 
 
 def _offset(r: type[Register]) -> str:
@@ -186,14 +187,14 @@ def _access(r: type[Register]) -> str:
     return "/".join(kind.value for kind in Access if kind in kinds)
 
 
-def _register_facts(r: type[Register]) -> list[str]:
+def _register_facts(r: type[Register], specification: str) -> list[str]:
     facts = [f"offset {_offset(r)}" + (f", n = 0 to {r.count - 1}" if r.count > 1 else ""), f"{r.size * 8} bits"]
     facts.append(f"resets to {r.reset:#x}")
     if r.guard:
         facts.append(f"guard [{r.guard}](#guards)")
     if r.needs:
         facts.append(f"needs {r.needs}")
-    return [*facts, *_section(r)]
+    return [*facts, *_section(r, specification)]
 
 
 _ENGINE = Page(

@@ -8,7 +8,7 @@ methods that are marked with the register.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from .layout import Register
 from .mmio import Mirror
@@ -45,13 +45,32 @@ def _marked(name: str, registers: tuple[type[Register], ...]) -> Callable[[_Meth
     return mark
 
 
+class Copies(NamedTuple):
+    """Where a register's copies are: how ``many``, from ``at`` on, ``stride`` bytes apart."""
+
+    at: int
+    many: int
+    stride: int
+
+
+def as_declared(register: type[Register]) -> Copies:
+    return Copies(register.at, register.count, register.stride or register.size)
+
+
 class RegisterMap:
     """Where registers are, what a write changes in each, and what a reset leaves; the same for all blocks of a kind."""
 
     def __init__(
-        self, registers: Iterable[type[Register]], implemented: Callable[[str], bool] = lambda needs: True
+        self,
+        registers: Iterable[type[Register]],
+        implemented: Callable[[str], bool] = lambda needs: True,
+        copies: Callable[[type[Register]], Copies] = as_declared,
     ) -> None:
-        """``implemented`` says whether a field's or register's ``needs`` holds: what does not is RES0."""
+        """``implemented`` says whether a field's or register's ``needs`` holds: what does not is RES0.
+
+        ``copies`` is for blocks whose frames are not where their registers' declarations have them.
+        """
+        self._copies: dict[type[Register], Copies] = {}
         #: Bits that a write changes, that it clears, and those that each guard covers; of what is implemented.
         self.masks: dict[type[Register], tuple[int, int, Mapping[str, int]]] = {}
         self.resets: dict[type[Register], int] = {}
@@ -63,20 +82,25 @@ class RegisterMap:
             missing = sum(f.mask for f in register.fields if not f.view and not implemented(f.needs))
             self.masks[register] = (register.write_mask & ~missing, register.clear_mask & ~missing, register.guards)
             self.resets[register] = register.reset & ~missing
-            for slot in slots(register):
+            self._copies[register] = copies(register)
+            for slot in self.slots(register):
                 for half in range(0, register.size, 4):
                     visible = ~register.hidden_mask >> half * 8 & _WORD
-                    self.words[offset_of(slot) + half] = (slot, half * 8, visible)
+                    self.words[self.offset_of(slot) + half] = (slot, half * 8, visible)
 
+    def slots(self, register: type[Register]) -> Iterator[Slot]:
+        """Each copy of ``register``."""
+        return ((register, index) for index in range(self._copies[register].many))
 
-def slots(register: type[Register]) -> Iterator[Slot]:
-    """Each copy of ``register``."""
-    return ((register, index) for index in range(register.count))
+    def offset_of(self, slot: Slot) -> int:
+        register, index = slot
+        where = self._copies[register]
+        return where.at + index * where.stride
 
-
-def offset_of(slot: Slot) -> int:
-    register, index = slot
-    return register.at + index * (register.stride or register.size)
+    def narrow(self, register: type[Register], bits: int) -> None:
+        """Of ``register`` no more than ``bits`` is implemented."""
+        write, clear, guards = self.masks[register]
+        self.masks[register] = (write & bits, clear & bits, guards)
 
 
 class RegisterFile:
@@ -94,7 +118,7 @@ class RegisterFile:
         self._guards = guards or {}
         self._sizes = (1, 2, 4, 8) if narrow else (4, 8)
         self._resets: dict[Slot, int] = {
-            slot: value for register, value in where.resets.items() for slot in slots(register)
+            slot: value for register, value in where.resets.items() for slot in where.slots(register)
         }
         self._values: dict[Slot, int] = dict(self._resets)
         self._stores: dict[type[Register], Callable[..., None]] = {}
@@ -145,7 +169,7 @@ class RegisterFile:
         self._values[slot] = value
         register = slot[0]
         if self._mirror is not None and register in self._map.masks:
-            self._mirror.store(offset_of(slot), register.size, value & ~register.hidden_mask)
+            self._mirror.store(self._map.offset_of(slot), register.size, value & ~register.hidden_mask)
 
     # -- the model's side ------------------------------------------------------------------------------------
 
@@ -171,16 +195,22 @@ class RegisterFile:
         """The value without its layout; 0 of what is not implemented."""
         return self._values.get((register, index), 0)
 
+    def offset(self, register: type[Register], index: int = 0) -> int:
+        """Of a register that is implemented, from the block's base."""
+        return self._map.offset_of((register, index))
+
     def held(self) -> dict[str, int]:
         """What each register that is implemented holds, by name: "CR0", "S2CR[3]"."""
         return {
-            self.named(offset_of(slot)): value for slot, value in self._values.items() if slot[0] in self._map.masks
+            self.named(self._map.offset_of(slot)): value
+            for slot, value in self._values.items()
+            if slot[0] in self._map.masks
         }
 
     def restore(self, values: Mapping[str, int]) -> None:
         """Hold what another of the same kind held; names that are unknown here are passed over."""
         for slot in list(self._values):
-            if (value := values.get(self.named(offset_of(slot)))) is not None:
+            if slot[0] in self._map.masks and (value := values.get(self.named(self._map.offset_of(slot)))) is not None:
                 self[slot] = value & (1 << 8 * slot[0].size) - 1
 
     def set_reset(self, register: type[Register], value: int, index: int = 0) -> None:
@@ -239,6 +269,11 @@ class RegisterFile:
         found = self._map.words.get(offset)
         if found is not None:
             slot, shift, _ = found
+            if slot[0].zero_extended:
+                # The upper word alone is ignored, and the lower one makes all of it.
+                if not shift:
+                    self._store(slot, value, 2**64 - 1)
+                return
             touched <<= shift
             self._store(slot, self._values[slot] & ~touched | value << shift, touched)
 

@@ -18,6 +18,7 @@ from vhost_iommu.guest.platform import Function, GuestSmmu, Placed, Platform, Pr
 from vhost_iommu.smmu.model import Companion
 
 IRQ_EDGE_RISING = 1
+IRQ_LEVEL_HIGH = 4
 GIC_SPI = 0
 #: Bytes of a GICv3's redistributors, of all CPUs that QEMU's machine could have there.
 _REDISTRIBUTORS = 0xF6_0000
@@ -135,14 +136,18 @@ def _smmu_node(smmu: GuestSmmu, registers: Window, function: Function, phandle: 
     _set(node, "#iommu-cells", 1)
     # Without a word it would inherit the root's, which is coherent.
     _set(node, "dma-coherent" if smmu.coherent else "dma-noncoherent", None)
-    if smmu.wired:
+    if smmu.line:
+        line = [GIC_SPI, function.line - at.SPI_BASE, IRQ_LEVEL_HIGH]
+        _set(node, "interrupts", line * len(smmu.binding.interrupts))
+    elif smmu.wired:
         own = [name for name in smmu.binding.interrupts if name in function.intids]
         _set(node, "interrupts", [cell for name in own for cell in _interrupt(function.intids[name])])
-        _set(node, "interrupt-names", own)
+        if smmu.binding.named:
+            _set(node, "interrupt-names", own)
     elif smmu.msi:
         _set(node, "msi-parent", msi_parent)
     _set(node, "label", smmu.name)
-    for name, value in smmu.properties.items():
+    for name, value in (*smmu.binding.properties.items(), *smmu.properties.items()):
         _set(node, name, value)
     _set(node, "phandle", phandle)
     return node

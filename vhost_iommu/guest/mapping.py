@@ -17,13 +17,15 @@ def platform_of(config: MachineConfig) -> Platform:
     smmus, masters = [], []
     for smmu in config.smmus:
         # Beside a GICv3 that has LPIs, as QEMU's has, Linux looks for no v2m frame, and has no MSIs of it.
-        wired = smmu.interrupts == "wired" or config.guest.gic == 3
+        line = smmu.interrupts == "line"
+        wired = not line and (smmu.interrupts == "wired" or config.guest.gic == 3)
         smmus.append(
             GuestSmmu(
                 smmu.name,
-                binding=MODELS[smmu.model].binding,
+                binding=smmu.traits.binding or MODELS[smmu.model].binding,
                 wired=smmu.traits.wires if wired else (),
-                msi=not wired,
+                line=line,
+                msi=not wired and not line,
                 coherent=smmu.traits.coherent,
                 companions=smmu.traits.companions,
                 granules=frozenset(int(granule.removesuffix("K")) << 10 for granule in smmu.traits.granules),

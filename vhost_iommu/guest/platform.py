@@ -26,6 +26,7 @@ V2M = 0x0802_0000  #: the GICv2m frame
 V2M_DOORBELL = V2M + 0x40  #: a 4-byte write of an INTID here raises that interrupt
 V2M_INTIDS = range(80, 144)
 SPI_BASE = 32  #: INTID of SPI 0
+PCI_SPI = 3  #: of the four lines that pins are on, by slot; a level each
 
 #: From the last one down: slot 0 is the host bridge, and QEMU fills the next ones with what has no address, its own
 #: network card first, so that ours collide with nothing.
@@ -49,6 +50,7 @@ class GuestSmmu:
     name: str
     binding: Binding = MODELS[DEFAULT].binding
     wired: tuple[str, ...] = ()  #: of its and its companions' interrupts; none: MSIs
+    line: bool = False  #: all of them are on the PCI function's pin
     msi: bool = True  #: the device tree names the v2m frame as its MSI parent
     granules: frozenset[int] = frozenset({4096, 16384, 65536})  #: bytes
     coherent: bool = True  #: what firmware says of its table walks; it should agree with IDR0.COHACC
@@ -122,6 +124,11 @@ class Function:
     def config(self) -> int:
         """Guest physical address of its configuration space."""
         return ECAM + (self.slot << 15)
+
+    @property
+    def line(self) -> int:
+        """INTID of its pin."""
+        return SPI_BASE + PCI_SPI + self.slot % 4
 
     def writes(self) -> list[tuple[int, int]]:
         """(address, 32-bit value) stores, in order, that firmware would do to make it work."""

@@ -7,12 +7,13 @@ answered is bounded, and goes on from where it says. Guest memory that changes m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..layout import Layout
 from .context import Context
+from .stages import Output
 from .tlb import Space
 from .transaction import Transaction
 from .walk import Descriptors, Fault, FaultKind, Table
@@ -436,3 +437,30 @@ def fault_text(fault: Fault) -> str:
     }
     ipa = f", of IPA {fault.ipa:#x}" if fault.stage == 2 else ""
     return f"{meant[fault.kind]} ({where}{ipa})"
+
+
+def access1(leaf: Leaf) -> str:
+    """What a leaf of stage 1 permits, for people."""
+    write = "rw" if leaf.writable else "rd" if leaf.clean else "r-"
+    user = f"user {write}{'-' if leaf.uxn else 'x'}" if leaf.user else "user ---"
+    return f"{user}, privileged {write}{'-' if leaf.pxn else 'x'}{'' if leaf.not_global else ', global'}"
+
+
+def access2(leaf: Leaf) -> str:
+    """What a leaf of stage 2 permits, for people."""
+    write = "w" if leaf.writable else "d" if leaf.clean else "-"
+    return f"{'r' if leaf.readable else '-'}{write}{'-' if leaf.uxn and leaf.pxn else 'x'}"
+
+
+def leaves_differ(found: Output | Fault | None, kept: Output | Fault | None, why: str) -> Iterator[str]:
+    """Translations that are cached and would not be made again of the tables; ``why`` that is so."""
+    if not isinstance(kept, Output):
+        return
+    for stage in (1, 2):
+        old = kept.stage1 if stage == 1 else kept.stage2
+        new = None if not isinstance(found, Output) else found.stage1 if stage == 1 else found.stage2
+        if old is None or (new is not None and old.descriptor == new.descriptor and old.output == new.output):
+            continue
+        where = f"stage {stage}: the TLB has {old.base:#x} at {old.output:#x} (descriptor {old.descriptor:#018x})"
+        now = "none is there now" if new is None else f"it is {new.descriptor:#018x} now"
+        yield f"{where}; {now}: {why}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from ..layout import Layout, Register
 from ..memory import MemoryLike
@@ -32,6 +32,23 @@ class Companion:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """How a device tree tells Linux of it."""
+
+    compatible: str
+    registers_size: int  #: bytes of its window
+    interrupts: tuple[str, ...]  #: names that its own lines may have, in order
+    messages: int  #: how many a driver sets up, where it has messages
+    driver: str  #: Linux's platform driver, which prefixes its log lines
+    sysfs: str  #: beginning of its name in /sys/class/iommu
+    #: How its interrupts may reach the guest: as "msi", on lines that are "wired" one by one and pulse, or on the
+    #: function's one "line", which is a level. The first is what a machine file need not say.
+    ways: tuple[str, ...] = ("msi", "wired")
+    named: bool = True  #: its node has interrupt-names
+    properties: Mapping[str, int] = field(default_factory=dict)  #: further ones of its node
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What others must know of one SMMU before it is made; from its features and ID registers."""
 
@@ -45,18 +62,7 @@ class Traits:
     pri: bool
     el2: bool  #: it has streams of a hypervisor at EL2
     companions: tuple[Companion, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """How a device tree tells Linux of it."""
-
-    compatible: str
-    registers_size: int  #: bytes of its window
-    interrupts: tuple[str, ...]  #: names that its own lines may have, in order
-    messages: int  #: how many a driver sets up, where it has messages
-    driver: str  #: Linux's platform driver, which prefixes its log lines
-    sysfs: str  #: beginning of its name in /sys/class/iommu
+    binding: Binding | None = None  #: where it is not its model's
 
 
 class Instance(MmioDevice, AtsTranslator, Protocol):
@@ -71,6 +77,14 @@ class Instance(MmioDevice, AtsTranslator, Protocol):
 
     def work(self) -> bool:
         """Go on with what a register write left for later; whether more is left, for another call."""
+
+
+@runtime_checkable
+class Levelled(Protocol):
+    """An instance whose interrupts are one level."""
+
+    def on_level(self, changed: Callable[[bool], None]) -> None:
+        """Have ``changed`` told of the level of all its lines together."""
 
 
 class Make(Protocol):
@@ -126,6 +140,7 @@ class Page:
     number: str = ""  #: what tells the layouts of ``numbers`` apart
     numbers: Mapping[int, type[Layout]] | None = None
     layouts: Sequence[type[Layout]] = ()
+    specification: str = "IHI 0070"  #: whose sections the layouts name
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ what the core answers becomes the reference's own values, so everything around a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..memory import Buffer, Window
 from .context import Context, HalfContext, Stage1, Stage2
@@ -37,6 +37,29 @@ _TYPES = tuple(MemoryType(packed >> 2 & 3, packed & 3, packed >> 4) for packed i
 
 _SH_OF_LEAF = 0xFF
 _USER, _WRITABLE, _READABLE, _CLEAN, _NOT_GLOBAL, _PXN, _UXN = 1, 2, 4, 8, 32, 64, 128
+
+
+# -- counts --------------------------------------------------------------------------------------------------------
+
+
+class CoreCounts(NamedTuple):
+    """What the compiled core has counted, in its order."""
+
+    transactions: int = 0
+    translations: int = 0
+    walks: int = 0
+    tlb_hits: int = 0
+    tlb_misses: int = 0
+    tlb2_hits: int = 0
+    tlb2_misses: int = 0
+    contexts: int = 0
+    walks_more: int = 0  #: beyond the first of a translation
+    descriptors: int = 0
+
+    @property
+    def missed(self) -> int:
+        """Translations that needed a walk."""
+        return self.walks - self.walks_more
 
 
 # -- contexts ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from .counters import CoreCounts, Counters
+from ..native import CoreCounts
+from .counters import Counters
 
 _NOBODY: AbstractContextManager[None] = nullcontext()
 

@@ -6,33 +6,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ...layout import Layout
+from ..native import CoreCounts
 from .commands import COMMANDS
 
 #: Of each type of event so many are kept, to be told of: the first show the cause.
 FIRST_EVENTS = 3
-
-
-class CoreCounts(NamedTuple):
-    """What the compiled core has counted, in its order."""
-
-    transactions: int = 0
-    translations: int = 0
-    walks: int = 0
-    tlb_hits: int = 0
-    tlb_misses: int = 0
-    tlb2_hits: int = 0
-    tlb2_misses: int = 0
-    contexts: int = 0
-    walks_more: int = 0  #: beyond the first of a translation
-    descriptors: int = 0
-
-    @property
-    def missed(self) -> int:
-        """Translations that needed a walk."""
-        return self.walks - self.walks_more
 
 
 @dataclass(slots=True)

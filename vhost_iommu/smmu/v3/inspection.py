@@ -32,7 +32,10 @@ from ..inspection import (
     Step,
     Stream,
     Streams,
+    access1,
+    access2,
     fault_text,
+    leaves_differ,
     observed,
     runs,
 )
@@ -40,7 +43,7 @@ from ..queue import Ring
 from ..seams import DESCRIPTOR, Seams
 from ..stages import Output
 from ..transaction import Answer, Outcome, Transaction
-from ..walk import Access, Fault, FaultKind, LongTable, Mapping
+from ..walk import Access, Fault, FaultKind, LongTable
 from . import commands, events
 from .causes import causes_of
 from .configuration import CdFault, Configuration, Refusal
@@ -428,10 +431,10 @@ class Inspected:
         if context is None:
             return Runs((), None)
         if space.stage == 2:
-            table, access = None if context.stage2 is None else context.stage2.table, _access2
+            table, access = None if context.stage2 is None else context.stage2.table, access2
         else:
             half = None if context.stage1 is None else context.stage1.halves[space.half]
-            table, access = None if half is None else half.table, _access1
+            table, access = None if half is None else half.table, access1
         if not isinstance(table, LongTable):
             return Runs((), None)
 
@@ -469,7 +472,7 @@ class Inspected:
         if self.state.structures or self.state.translations:
             other = _Twin(self.state, self._reader, caches=True)
             cached, kept = _end(other, transaction)
-            differs = [*self._structures_differ(twin), *_leaves_differ(found, kept)]
+            differs = [*self._structures_differ(twin), *leaves_differ(found, kept, "no CMD_TLBI_… has named it since")]
         causes = causes_of(end.event) if end.event is not None else ()
         return Explanation(
             transaction,
@@ -515,17 +518,6 @@ def _wrong(structure: Any, illegal: Callable[[Any], bool]) -> tuple[str, ...]:
     return tuple(found) or ("ILLEGAL, in more than one field",)
 
 
-def _access1(leaf: Mapping) -> str:
-    write = "rw" if leaf.writable else "rd" if leaf.clean else "r-"
-    user = f"user {write}{'-' if leaf.uxn else 'x'}" if leaf.user else "user ---"
-    return f"{user}, privileged {write}{'-' if leaf.pxn else 'x'}{'' if leaf.not_global else ', global'}"
-
-
-def _access2(leaf: Mapping) -> str:
-    write = "w" if leaf.writable else "d" if leaf.clean else "-"
-    return f"{'r' if leaf.readable else '-'}{write}{'-' if leaf.uxn and leaf.pxn else 'x'}"
-
-
 def _difference(old: Layout, new: Layout) -> str:
     """What differs between what is cached and what is in memory."""
     fields = [f for f in new.fields if not f.view and f.decode(old.raw) != f.decode(new.raw)]
@@ -533,20 +525,6 @@ def _difference(old: Layout, new: Layout) -> str:
         f"{f.name} is cached as {f.text(f.decode(old.raw))}, in memory {f.text(f.decode(new.raw))}" for f in fields
     ]
     return "; ".join(shown[:6]) + ("; …" if len(shown) > 6 else "")
-
-
-def _leaves_differ(found: Output | Fault | None, kept: Output | Fault | None) -> Iterator[str]:
-    """Translations that are cached and would not be made again of the tables."""
-    if not isinstance(kept, Output):
-        return
-    for stage in (1, 2):
-        old = kept.stage1 if stage == 1 else kept.stage2
-        new = None if not isinstance(found, Output) else found.stage1 if stage == 1 else found.stage2
-        if old is None or (new is not None and old.descriptor == new.descriptor and old.output == new.output):
-            continue
-        where = f"stage {stage}: the TLB has {old.base:#x} at {old.output:#x} (descriptor {old.descriptor:#018x})"
-        now = "none is there now" if new is None else f"it is {new.descriptor:#018x} now"
-        yield f"{where}; {now}: no CMD_TLBI_… has named it since"
 
 
 def _comes_to(end: End) -> tuple[object, ...]:
@@ -634,7 +612,7 @@ def _permissions(twin: _Twin, context: Context, iova: int, access: Access, found
             leaf for _, leaf in twin.smmu.tlb2 if at is not None and leaf.base <= at < leaf.base + (1 << leaf.shift)
         )
         second = next(inside, None)
-    for stage, leaf, text in ((1, first, _access1), (2, second, _access2)):
+    for stage, leaf, text in ((1, first, access1), (2, second, access2)):
         if leaf is None or (isinstance(found, Fault) and found.stage == stage and not refused):
             continue
         said = "refused" if refused == stage else "permitted"

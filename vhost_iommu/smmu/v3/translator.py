@@ -10,14 +10,14 @@ from ...memory import Memory, MemoryLike
 from ...register_file import RegisterFile
 from ...watch import Watch
 from ..handover import SharedStages
-from ..native import CONTEXTS, NativePublished, NativeStages, windows_of
+from ..native import CONTEXTS, CoreCounts, NativePublished, NativeStages, windows_of
 from ..seams import DESCRIPTOR, Seams, declared, refuse_replaced
 from ..stages import PlainStages, Stages
 from ..tlb import Tlb
 from ..walk import LongTable
 from .command_queue import CommandQueue
 from .configuration import Configuration, StrictConfiguration
-from .counters import CoreCounts, Counters
+from .counters import Counters
 from .execution import Execution
 from .registers import IDR3
 from .reports import Reports
