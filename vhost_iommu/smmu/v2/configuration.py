@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from ...register_file import RegisterFile
 from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
 from ..memory_type import MemoryType, Shareability, from_memattr
 from ..seams import Sealed, declared
 from ..walk import Descriptors, Fault, FaultKind, LongTable, Mapping, Regime, Table, aligned_base, start_level
+from ..walk_short import Remap, ShortTable
 from .identity import stream_bits
 from .registers import (
     BUS_BITS,
@@ -101,7 +102,13 @@ class Faulty:
     kind: FaultKind
     stage: int
     input_bits: int
-    start_level: int = 0
+
+    start_level: ClassVar[int] = 0
+    big_endian: ClassVar[bool] = False
+    descriptor_size: ClassVar[int] = 8
+
+    def shift(self, level: int) -> int:
+        return self.input_bits
 
     def walk(self, address: int, descriptors: Descriptors) -> Mapping | Fault:
         return Fault(self.kind, 0, self.stage)
@@ -326,7 +333,7 @@ class Configuration(Sealed):
             asid=0 if hypervisor else self.asid(bank, aarch64),
             aset=0,
             aarch32=not aarch64,
-            sizes32=(tcr.T0SZ32, 0 if hypervisor else tcr.T1SZ32),
+            sizes32=(tcr.T0SZ32, tcr.T1SZ32 if self.long(bank, False, aarch64) and not hypervisor else 0),
             response=Response(abort=bool(sctlr.CFRE)),
         )
 
@@ -343,7 +350,7 @@ class Configuration(Sealed):
         registers = self.registers
         tcr, tcr2, sctlr = registers[CB_TCR, bank], registers[CB_TCR2, bank], registers[CB_SCTLR, bank]
         if not self.long(bank, hypervisor, aarch64):
-            return None
+            return self._short_half(bank, high)
         if tcr.EPD1 if high else tcr.EPD0:
             return None
         ttbr = registers[CB_TTBR1, bank].ADDR if high else registers[CB_TTBR0, bank].ADDR
@@ -373,6 +380,25 @@ class Configuration(Sealed):
             table = Faulty(FaultKind.ADDR_SIZE, 1, size)
         ignored = aarch64 and self.bus == 64 and bool(tcr2.TBI1 if high else tcr2.TBI0)
         return HalfContext(table, ignored, False)
+
+    def _short_half(self, bank: int, high: int) -> HalfContext | None:
+        """A table of short descriptors (§16.5.40); TTBR1's is always of 32 bits."""
+        registers = self.registers
+        tcr, sctlr = registers[CB_TCR, bank], registers[CB_SCTLR, bank]
+        if tcr.PD1 if high else tcr.PD0:
+            return None
+        size = 32 if high else 32 - tcr.T0SZ32
+        ttbr = registers.raw(CB_TTBR1 if high else CB_TTBR0, bank) & 0xFFFF_FFFF
+        table = ShortTable(
+            base=ttbr >> size - 18 << size - 18,
+            input_bits=size,
+            output_bits=min(40, self.ias),
+            big_endian=bool(sctlr.E),
+            access_flag=bool(sctlr.AFE),
+            access_fault=not sctlr.AFFD,
+            remap=Remap(registers.raw(CB_MAIR0, bank), registers.raw(CB_MAIR1, bank)) if sctlr.TRE else None,
+        )
+        return HalfContext(table, False, False)
 
     def _granule(self, bits: int | None) -> int:
         """The granule asked for; the smallest that there is in place of one that is reserved or not implemented."""

@@ -16,7 +16,7 @@ from ...layout import Register
 from .registers import BUS_BITS, IDR0, IDR1, IDR2, IDR7, MOST, SIZE_BITS
 
 GRANULES = ("4K", "16K", "64K")
-_AARCH32 = {"long": 1, "none": 2}
+_AARCH32 = {"short": 0, "long": 1, "none": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Features:
 
     #: AArch64 table granules; none: AArch32 tables alone.
     granules: tuple[str, ...] = GRANULES
-    #: AArch32 tables: "none", or "long" descriptors (LPAE).
-    aarch32: Literal["none", "long"] = "long"
+    #: AArch32 tables: "none", "long" descriptors (LPAE), or "short" ones as well.
+    aarch32: Literal["none", "long", "short"] = "short"
     #: Stages that contexts may have.
     stage1: bool = True
     stage2: bool = True

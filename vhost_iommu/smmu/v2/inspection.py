@@ -13,7 +13,7 @@ from dataclasses import replace
 from ...errors import UsageError
 from ...layout import Layout, Register
 from ...memory import Ended
-from .. import descriptors
+from .. import descriptors, descriptors_short
 from ..context import Context, HalfContext
 from ..inspection import (
     AddressSpace,
@@ -42,6 +42,7 @@ from ..seams import DESCRIPTOR
 from ..stages import Output
 from ..transaction import Answer, Transaction
 from ..walk import Fault, LongTable, Table
+from ..walk_short import ShortTable
 from .causes import causes_of
 from .configuration import Banks, Bypass, Configuration, Found, Refusal
 from .instance import Smmu
@@ -175,12 +176,11 @@ class _Twin:
 
     def note(self, table: Table) -> Callable[[DescriptorRead], None]:
         def noted(read: DescriptorRead) -> None:
-            assert isinstance(table, LongTable)
             self._walked(table, read)
 
         return noted
 
-    def _walked(self, table: LongTable, read: DescriptorRead) -> None:
+    def _walked(self, table: Table, read: DescriptorRead) -> None:
         at = self._at if read.raw is not None else None
         via = f", read at IPA {read.address:#x}" if at is not None and at != read.address else ""
         what = f"stage {read.stage} level {read.level}"
@@ -189,7 +189,11 @@ class _Twin:
         elif read.raw is None:
             self.steps.append(Step(what, self._at, f"nothing answers here{via}"))
         else:
-            value = descriptors.decode(read.raw, read.stage, read.level, table.granule_bits, False)
+            value = (
+                descriptors.decode(read.raw, read.stage, read.level, table.granule_bits, False)
+                if isinstance(table, LongTable)
+                else descriptors_short.decode(read.raw, read.level)
+            )
             self.steps.append(Step(what, at, f"{value.text()}{via}", value))
 
 
@@ -327,14 +331,14 @@ class Inspected:
         found = []
         if context.stage1 is not None:
             for number, half in enumerate(context.stage1.halves):
-                if half is not None and isinstance(half.table, LongTable):
+                if half is not None and isinstance(half.table, LongTable | ShortTable):
                     size = 1 << half.table.input_bits
                     top = 1 << (32 if context.stage1.aarch32 else 64)
                     tags = f"ASID {context.stage1.asid:#x}, VMID {context.vmid:#x}"
                     found.append(
                         AddressSpace(sid, ssid, 1, number, half.table.base, top - size if number else 0, size, tags)
                     )
-        if context.stage2 is not None and isinstance(context.stage2.table, LongTable):
+        if context.stage2 is not None and isinstance(context.stage2.table, LongTable | ShortTable):
             table = context.stage2.table
             found.append(AddressSpace(sid, ssid, 2, 0, table.base, 0, 1 << table.input_bits, f"VMID {context.vmid:#x}"))
         return tuple(found)
@@ -348,7 +352,7 @@ class Inspected:
         else:
             half = None if context.stage1 is None else context.stage1.halves[space.half]
             table, access = None if half is None else half.table, access1
-        if not isinstance(table, LongTable):
+        if not isinstance(table, LongTable | ShortTable):
             return Runs((), None)
 
         def read(address: int, size: int) -> bytes | Fault | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One SMMUv2: registers, stream mapping, context banks, faults and interrupts (IHI 0062).
 
-Law: all state is in the instance, so any number live side by side. Not modelled: Secure state, E2H and monitor contexts,
-short descriptors, address translation operations, extended stream matching, compressed indices, configuration access
+Law: all state is in the instance, so any number live side by side. Not modelled: Secure state, E2H and
+monitor contexts, address translation operations, extended stream matching, compressed indices, configuration access
 faults, global stalls, hardware updates of descriptors, Performance Monitors, broadcast TLBIs.
 """
 

@@ -393,6 +393,7 @@ class CB_TCR(Register, at=0x030, count=MOST, stride=_BANK, section="16.5.38"):
     """Translation control. Fields are AArch64's; views are other formats'."""
 
     T0SZ = field(5, 0, doc="2^(64 - this) bytes, of TTBR0's")
+    SL0_0 = bit(6, doc="Stage 2: the lower bit of SL0")
     EPD0 = bit(7, doc="No walks of TTBR0's table")
     IRGN0 = field(9, 8, doc="Inner cacheability of walks")
     ORGN0 = field(11, 10, doc="Outer cacheability of walks")
