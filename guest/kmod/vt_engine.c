@@ -477,6 +477,12 @@ struct space {
 	bool mapped;
 };
 
+static int space_map(struct space *space)
+{
+	return vt_map(space->domain, space->iova, virt_to_phys(space->page), PAGE_SIZE,
+		      IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE);
+}
+
 static int space_open(struct vt *vt, struct space *space, u64 iova)
 {
 	int error;
@@ -492,8 +498,14 @@ static int space_open(struct vt *vt, struct space *space, u64 iova)
 		space->domain = NULL;
 		return fail("no domain: %d", error);
 	}
-	error = vt_map(space->domain, iova, virt_to_phys(space->page), PAGE_SIZE,
-		       IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE);
+	error = space_map(space);
+	if (error == -ENODEV) { /* a driver may make a domain's table when it is attached for the first time */
+		error = iommu_attach_device(space->domain, vt->dev);
+		if (error)
+			return fail("the device is not attached: %d", error);
+		error = space_map(space);
+		iommu_detach_device(space->domain, vt->dev);
+	}
 	if (error)
 		return fail("the page is not mapped at %#llx: %d", iova, error);
 	space->mapped = true;

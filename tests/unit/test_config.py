@@ -170,7 +170,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         (GUEST + SMMU + "stall_watchdog = nan\n", "[[smmu]] 'stall_watchdog' is in seconds; make it 0 to 86400"),
         (GUEST + SMMU + 'granules = "4K"\n', "[[smmu]] 'granules' is a list, each a text in quotes, not '4K'"),
         (GUEST + SMMU + "granules = [4]\n", "[[smmu]] 'granules' is a list, each a text in quotes, not [4]"),
-        (GUEST + SMMU + 'interrupts = "x"\n', "[[smmu]] 'interrupts' is one of \"msi\", \"wired\", not 'x'"),
+        (GUEST + SMMU + 'interrupts = "x"\n', '[[smmu]] \'interrupts\' is one of "msi", "wired", "line", not \'x\''),
         (GUEST + SMMU + "[smmu.id_registers]\nIDR0 = 0x100000000\n", "'IDR0' is a register of 32 bits"),
         ('[guest]\nkind = "bsd"\n' + SMMU, "[guest] 'kind' is one of \"linux\", \"bare\", not 'bsd'"),
         (GUEST + 'memory = "lots"\n' + SMMU, "[guest] 'memory' is a size like \"512M\", not 'lots'"),
@@ -201,6 +201,8 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         (GUEST + SMMU + "substream_id_bits = 8\n" + ENGINE + "pasid_bits = 9\n", "engine0 has 9 bits of PASIDs"),
         (GUEST + SMMU + ENGINE + "pasid_bits = -1\n", "engine0 has -1 bits of PASIDs"),
         (GUEST + SMMU + 'msi = false\ninterrupts = "msi"\n', "smmu0 cannot send MSIs; set msi = true"),
+        (GUEST + SMMU + 'interrupts = "line"\n', "'interrupts' of an smmuv3 is one of msi, wired, not 'line'"),
+        (GUEST + SMMU + 'model = "smmuv2"\ninterrupts = "msi"\n', "of an smmuv2 is one of line, wired, not 'msi'"),
         (GUEST + SMMU + "oas = 33\n", "oas"),
         (GUEST + 'page_size = "4K"\n' + SMMU + 'granules = ["64K"]\n', "walks tables of 64K only"),
         ("[guest", "this is not TOML"),
@@ -228,7 +230,7 @@ def test_a_kernel_whose_page_size_an_smmu_lacks_is_refused_when_it_is_known() ->
 def test_a_wrong_name_says_which_machines_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no machine 'smmuv3-linix'; did you mean 'smmuv3-linux'"):
         load_machine("smmuv3-linix")
-    with pytest.raises(UsageError, match=r"nothing\.toml is no file; name one that is there, or one of smmuv3-bare"):
+    with pytest.raises(UsageError, match=r"nothing\.toml is no file; name one that is there, or one of smmuv2-linux"):
         load_machine(tmp_path / "nothing.toml")
 
 

@@ -222,8 +222,12 @@ KINDS: dict[str, Callable[[str, list[str]], Decoded]] = {
 #: How many words a record has, of kinds of which several may follow each other.
 SIZES = {record.kind: record.layout.size // 8 for record in _RECORDS if record.several}
 
-#: Registers by their names in capitals, and by offset.
-_NAMED = {name.upper(): cls for model in MODELS.values() for name, cls in model.registers.items()}
+#: Registers by their names in capitals, and by offset. A name that several models have is the first one's; those of any
+#: are known with the model's before them, as in SMMUV2.CR0.
+_NAMED = {
+    **{name.upper(): cls for model in reversed(tuple(MODELS.values())) for name, cls in model.registers.items()},
+    **{f"{model.name}.{name}".upper(): cls for model in MODELS.values() for name, cls in model.registers.items()},
+}
 _PLACED = {at: cls for model in MODELS.values() for at, cls in model.offsets.items()}
 _SECOND_PAGES = [model.page1 for model in MODELS.values() if model.page1]
 

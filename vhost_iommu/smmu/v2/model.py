@@ -118,12 +118,7 @@ MODEL = Model(
     ),
     causes=causes_of,
     registers=registers.BY_NAME,
-    offsets={
-        where.at + index * where.stride: register
-        for register in registers.REGISTERS
-        for where in (_DEFAULT.copies(register),)
-        for index in range(where.many)
-    },
+    offsets={},  # where they are differs from one SMMUv2 to another
     page1=0,
     pages=PAGES,
     layouts=(),

@@ -60,6 +60,8 @@ class GlobalFault(Layout, size=24, section="3.8"):
     FADDR = field(191, 128, doc="The address")
 
 
+LAYOUTS = (ContextFault, GlobalFault)
+
 #: In the words of accounts: the faults that a record may be of.
 CONTEXT_KINDS = ("TF", "AFF", "PF", "EF", "TLBMCF", "ASF", "UUT")
 GLOBAL_KINDS = ("ICF", "USF", "SMCF", "UCBF", "UUT")

@@ -636,6 +636,7 @@ CONTEXT: tuple[type[Register], ...] = (
     CB_ATS1UW, CB_ATSR,
 )  # fmt: skip
 REGISTERS = (*GLOBAL0, *GLOBAL1, *CONTEXT)
+LAYOUTS = REGISTERS
 BY_NAME: Mapping[str, type[Register]] = {register.__name__: register for register in REGISTERS}
 #: A store to one of these is an invalidation.
 INVALIDATIONS: tuple[type[Register], ...] = (
