@@ -214,13 +214,21 @@ class Layout:
     reserved: ClassVar[int] = 0
     #: Fields whose value makes it this layout (a command's opcode).
     fixed: ClassVar[Mapping[str, int]] = {}
-    #: Section of the specification.
+    #: The specification, and its section.
+    specification: ClassVar[str] = "IHI 0070"
     section: ClassVar[str] = ""
 
     def __init_subclass__(
-        cls, size: int | None = None, section: str = "", fixed: Mapping[str, int] | None = None, **rest: Any
+        cls,
+        size: int | None = None,
+        section: str = "",
+        fixed: Mapping[str, int] | None = None,
+        specification: str = "",
+        **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
+        if specification:
+            cls.specification = specification
         if size is not None:
             cls.size = size
         if section:

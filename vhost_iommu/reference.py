@@ -135,8 +135,8 @@ def _meaning(f: Field) -> str:
     return _escape(f.doc + array + held + needs)
 
 
-def _section(cls: type[Layout], specification: str) -> list[str]:
-    return [f"{specification} §{cls.section}"] if cls.section else []
+def _section(cls: type[Layout]) -> list[str]:
+    return [f"{cls.specification} §{cls.section}"] if cls.section else []
 
 
 # -- the pages -----------------------------------------------------------------------------------------------
@@ -157,13 +157,13 @@ def text(about: Page) -> str:
         page.table(["guard", "ignored"], [(f"`{guard}`", _escape(guard.doc)) for guard in about.guards])
     for group in about.groups:
         for r in group.registers:
-            page.layout(r, _register_facts(r, about.specification))
+            page.layout(r, _register_facts(r))
     if about.numbers is not None:
         _numbered(page, about)
     elif about.layouts and not about.groups:
         page.table(["bytes", "structure", ""], [(str(cls.size), _link(cls), _summary(cls)) for cls in about.layouts])
     for cls in about.layouts:
-        page.layout(cls, [f"{cls.size} bytes", *_section(cls, about.specification)])
+        page.layout(cls, [f"{cls.size} bytes", *_section(cls)])
     return page.text()
 
 
@@ -175,7 +175,7 @@ def _numbered(page: _Page, about: Page) -> None:
         + [("", _link(cls), _summary(cls)) for cls in more],
     )
     for at, cls in numbers.items():
-        page.layout(cls, [f"{number} {at:#04x}", *_section(cls, about.specification)])
+        page.layout(cls, [f"{number} {at:#04x}", *_section(cls)])
 
 
 def _offset(r: type[Register]) -> str:
@@ -187,14 +187,14 @@ def _access(r: type[Register]) -> str:
     return "/".join(kind.value for kind in Access if kind in kinds)
 
 
-def _register_facts(r: type[Register], specification: str) -> list[str]:
+def _register_facts(r: type[Register]) -> list[str]:
     facts = [f"offset {_offset(r)}" + (f", n = 0 to {r.count - 1}" if r.count > 1 else ""), f"{r.size * 8} bits"]
     facts.append(f"resets to {r.reset:#x}")
     if r.guard:
         facts.append(f"guard [{r.guard}](#guards)")
     if r.needs:
         facts.append(f"needs {r.needs}")
-    return [*facts, *_section(r, specification)]
+    return [*facts, *_section(r)]
 
 
 _ENGINE = Page(

@@ -318,7 +318,7 @@ def test_decode_takes_a_log_or_words_however_they_are_given(
             "[ 1.0] arm-smmu-v3 10000000.iommu: allocated 1024 entries for cmdq\n",
             "of 10000000.iommu report no error",
         ),
-        ([], "[ 1.0] arm-smmu 5000000.iommu: Unhandled context fault: fsr=0x402\n", "of an SMMUv2"),
+        ([], "[ 1.0] arm-smmu 5000000.iommu: Unhandled context fault: fsr=0x402\n", "report no error"),
         (["command"], EVENT, "leave the KIND out"),
         (["event"], "[ 1.0] nvme nvme0: timeout\n", "nothing here is of an SMMU"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from vhost_iommu.decode.logs import Finding, complaints, read_log
 from vhost_iommu.layout import Layout
+from vhost_iommu.smmu.v2.records import ContextFault, GlobalFault
 from vhost_iommu.smmu.v3 import causes
 from vhost_iommu.smmu.v3 import events as e
 from vhost_iommu.smmu.v3.commands import CMD_TLBI_NH_VA
@@ -298,7 +299,36 @@ def test_a_log_without_errors_of_an_smmu_has_no_finding_and_names_who_speaks() -
     other = read_log(
         "[ 1.0] nvme nvme0: I/O error 0x10 received\n[ 1.0] arm-smmu 5000000.iommu: Unhandled context fault"
     )
-    assert (other.findings, other.smmus, other.smmuv2, other.stamped) == ((), (), True, True)
+    assert (other.findings, other.smmus, other.stamped) == ((), ("5000000.iommu",), True)
+
+
+#: As 7.3 and 6.12 print them.
+SMMUV2 = """\
+<3>[   11.890642] arm-smmu 10000000.iommu: Unhandled context fault: fsr=0x402, iova=0xfffffffc9000, fsynr=0x13, cbfrsynra=0x200, cb=2
+<3>[   11.890709] arm-smmu 10000000.iommu: FSR    = 00000402 [Format=2 TF], SID=0x200
+<3>[   11.890725] arm-smmu 10000000.iommu: FSYNR0 = 00000013 [S1CBNDX=0 WNR PLVL=3]
+[    6.100000] arm-smmu 10000000.iommu: Blocked unknown Stream ID 0x9; boot with "arm-smmu.disable_bypass=0" to allow, but this may have security implications
+[    6.200000] arm-smmu 10000000.iommu: Unexpected global fault, this could be serious
+[    6.200010] arm-smmu 10000000.iommu:  GFSR 0x80000001, GFSYNR0 0x00000006, GFSYNR1 0x00000200, GFSYNR2 0x00000000
+"""  # noqa: E501
+
+
+def test_what_the_driver_of_an_smmuv2_reports_is_decoded() -> None:
+    context, unknown, fault = read_log(SMMUV2).findings
+    assert context.decoded[0].value == ContextFault.of(
+        TF=1, FORMAT=2, PLVL=3, WNR=1, FADDR=0xFFFFFFFC9000, SID=0x200, CBNDX=2
+    )
+    assert (context.lines, context.smmu, context.sid) == ((1,), "10000000.iommu", 0x200)
+    assert "IHI 0062D §3.7" in context.text()
+    assert "cause: the address was never mapped" in context.text()
+    assert unknown.decoded[0].value == GlobalFault.of(USF=1, SID=9)
+    assert fault.decoded[0].value == GlobalFault.of(ICF=1, MULTI=1, WNR=1, PNU=1, SID=0x200)
+    assert "cause: the stream's S2CR.TYPE is fault" in fault.text()
+
+
+def test_an_smmuv2_and_an_smmuv3_in_one_log_are_read_apart() -> None:
+    found = read_log(SMMUV2 + LINUX_6_1).findings
+    assert {type(each.decoded[0].value).__name__ for each in found} >= {"ContextFault", "GlobalFault", "CMDQ_CONS"}
 
 
 def test_every_event_global_error_and_command_error_has_causes_and_not_too_many() -> None:

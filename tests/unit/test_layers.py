@@ -64,7 +64,7 @@ PARTS: dict[str, set[str]] = {
         "watch",
     },
     "decode": {"errors", "layout", "models", "smmu"},
-    "decode.logs": {"decode", "layout", "smmu.v3", "terminal"},
+    "decode.logs": {"decode", "layout", "smmu.v2", "smmu.v3", "terminal"},
     "header": {"layout", "masters", "models", "smmu"},
     "reference": {"errors", "lab", "layout", "masters", "models", "smmu"},
     "guest": {

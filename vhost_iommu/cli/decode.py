@@ -105,8 +105,6 @@ def _nothing(log: Log) -> str:
         return "what is reported here is of other kinds; leave the KIND out to see it"
     if log.smmus:
         return f"the driver's lines of {', '.join(log.smmus)} report no error; there is nothing to decode"
-    if log.smmuv2:
-        return "the lines are of an SMMUv2 (arm-smmu), whose faults are not decoded; those of arm-smmu-v3 are"
     return "nothing here is of an SMMU; words alone need their KIND, as in: vhost-iommu decode event 0x10 0 0 0"
 
 

@@ -108,7 +108,7 @@ class Decoded:
 def heading(cls: type[Layout]) -> str:
     """What a layout is, and where the specification says so."""
     summary = (cls.__doc__ or "").strip().splitlines()[0]
-    where = f" (IHI 0070 §{cls.section})" if cls.section else ""
+    where = f" ({cls.specification} §{cls.section})" if cls.section else ""
     return f"{cls.__name__}: {summary.rstrip('.')}{where}"
 
 

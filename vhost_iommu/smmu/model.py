@@ -140,7 +140,6 @@ class Page:
     number: str = ""  #: what tells the layouts of ``numbers`` apart
     numbers: Mapping[int, type[Layout]] | None = None
     layouts: Sequence[type[Layout]] = ()
-    specification: str = "IHI 0070"  #: whose sections the layouts name
 
 
 @dataclass(frozen=True)

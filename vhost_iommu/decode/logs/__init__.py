@@ -15,10 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ...terminal import plain
-from . import arm_smmu_v3
+from . import arm_smmu, arm_smmu_v3
 from .finding import Finding
 
 __all__ = ["Finding", "Log", "read_log"]
+
+#: Of each driver what it calls itself, what it says, and what that reports.
+DRIVERS = (arm_smmu_v3, arm_smmu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,6 @@ class Log:
     smmus: tuple[str, ...]
     #: Whether there are lines of a log at all, of whomever.
     stamped: bool
-    #: Whether there are lines of the driver of SMMUv2, which is not decoded.
-    smmuv2: bool
     #: All that is said, without what loggers and drivers put before it.
     plain: str
 
@@ -48,13 +49,13 @@ def _read(lines: _Lines) -> Log:
     found = [
         finding
         for name, stream in _streams(pieces).items()
-        for finding in arm_smmu_v3.findings(name, stream.text, stream.line_at)
+        for driver in DRIVERS
+        for finding in driver.findings(name, stream.text, stream.line_at)
     ]
     return Log(
         tuple(_merged(sorted(found, key=lambda finding: finding.lines))),
         tuple(sorted({smmu for _, smmu, _, _ in pieces if smmu is not None})),
         any(stamped for _, _, stamped, _ in pieces),
-        any(re.search(r"\barm-smmu \S+: ", line) for _, line in lines),
         " ".join(content for _, _, _, content in pieces if content),
     )
 
@@ -66,7 +67,8 @@ def _understood(log: Log) -> int:
 
 # -- from a log to the words of each SMMU ----------------------------------------------------------------------
 
-_DRIVER = re.compile(rf"\b{arm_smmu_v3.NAME}\s+(\S+?):(?=\s|$)")
+_NAMES = "|".join(driver.NAME for driver in DRIVERS)
+_DRIVER = re.compile(rf"\b(?:{_NAMES})\s+(\S+?):(?=\s|$)")
 _BLANK = re.compile(r"[\s>|#*]+")
 #: What loggers and consoles put before a line.
 _STAMP = re.compile(
@@ -115,7 +117,7 @@ def _streams(pieces: Iterable[_Piece]) -> dict[str, _Stream]:
     for line, driver, stamped, content in pieces:
         if driver is not None:
             name, foreign = driver, False
-        elif _WORDS.fullmatch(content) or arm_smmu_v3.says(content):
+        elif _WORDS.fullmatch(content) or any(each.says(content) for each in DRIVERS):
             foreign = False
         elif stamped:
             foreign = True
@@ -142,7 +144,7 @@ def _pieces(lines: _Lines) -> Iterator[_Piece]:
     head = ""
     for number, line in lines:
         whole, head = f"{head}{line}", ""
-        if re.search(rf"\b{arm_smmu_v3.NAME}\s*$", whole):  # broken before the name
+        if re.search(rf"\b(?:{_NAMES})\s*$", whole):  # broken before the name
             head = whole.rstrip() + " "
             continue
         # A log whose line breaks were lost has several of its lines in one.

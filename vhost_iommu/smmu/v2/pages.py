@@ -29,7 +29,6 @@ registers, `aarch32` and `aarch64` tables, `atos` (address translation operation
                 registers.CONTEXT,
             ),
         ),
-        specification="IHI 0062D",
     ),
     Page(
         "smmuv2-faults.md",
@@ -39,6 +38,5 @@ What a fault leaves in the registers, as records of this project, not of the arc
 traces. Bits count over the whole record.
 """,
         layouts=(records.ContextFault, records.GlobalFault),
-        specification="IHI 0062D",
     ),
 )

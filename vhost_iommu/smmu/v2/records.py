@@ -12,7 +12,7 @@ from .registers import BankType
 _LEVELS = {level: f"level {level}" for level in range(4)}
 
 
-class ContextFault(Layout, size=40, section="3.7"):
+class ContextFault(Layout, size=40, specification="IHI 0062D", section="3.7"):
     """A fault that a context bank has recorded: FSR, FSYNR0, FAR, CBFRSYNRA, CBAR and IPAFAR."""
 
     TF = bit(1, doc="Translation fault")
@@ -42,7 +42,7 @@ class ContextFault(Layout, size=40, section="3.7"):
     IPA = field(255, 192, doc="Stage 2: the address that it did not translate")
 
 
-class GlobalFault(Layout, size=24, section="3.8"):
+class GlobalFault(Layout, size=24, specification="IHI 0062D", section="3.8"):
     """A fault that is of no context bank: GFSR, GFSYNR0, GFSYNR1 and GFAR."""
 
     ICF = bit(0, doc="Invalid context fault")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
 
-from ...layout import Access, Register, address, bit, field
+from ...layout import Access, address, bit, field
+from ...layout import Register as AnyRegister
 
 RO, WO, W1C = Access.RO, Access.WO, Access.W1C
 
@@ -33,6 +34,10 @@ ALLOCATE = {0: "use incoming", 2: "allocate", 3: "no allocate"}
 BSU = {0: "no effect", 1: "inner shareable", 2: "outer shareable", 3: "full system"}
 _FORMATS = {0: "AArch32 short", 1: "AArch32 long", 2: "AArch64", 3: "AArch64"}
 _LEVELS = {level: f"level {level}" for level in range(4)}
+
+
+class Register(AnyRegister, specification="IHI 0062D"):
+    """A register of an SMMUv2."""
 
 
 class StreamType(IntEnum):
