@@ -28,15 +28,15 @@ class Slice:
 
     @property
     def least(self) -> int:
-        """Nanoseconds that it takes to draw: one for each that has no parts."""
-        return sum(part.least for part in self.parts) or 1
+        """Nanoseconds that it takes to draw: in the first there is none of its parts, so that a flow finds it."""
+        return 1 + sum(part.least for part in self.parts)
 
     def laid(self, begin: int, end: int) -> None:
         """Have it and its parts within these bounds, which have room for it."""
         least = self.least
         self.begin = min(max(self.begin, begin), end - least)
         self.end = min(max(self.end, self.begin + least), end)
-        at, left = self.begin, least
+        at, left = self.begin + 1, least - 1
         for part in self.parts:
             left -= part.least
             part.laid(at, self.end - left)
