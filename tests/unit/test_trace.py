@@ -199,7 +199,7 @@ def test_a_trace_onto_a_full_disk_is_whole_records_and_says_so_in_its_last(
     assert seen == list(range(len(seen)))
     assert len(text) >= room - 2048
     assert all(len(line.split()) == 5 for line in text.splitlines()[:-1] if suffix == "txt")
-    assert trace.incomplete == "No space left on device"
+    assert trace.incomplete == "No space left on device; its last record says from when on"
     (record,) = caplog.records
     assert record.getMessage() == f"{path}: the trace ends here: No space left on device"
 
@@ -216,7 +216,7 @@ def test_a_disk_that_is_full_only_at_the_end_is_told_of_too(
     disk.room = 2000
     trace.close()
     assert last_name(path.read_text(), suffix) == "WRITE_FAILED"
-    assert trace.incomplete == "No space left on device"
+    assert trace.incomplete == "No space left on device; its last record says from when on"
 
 
 def test_a_last_record_that_does_not_fit_leaves_a_file_that_is_valid(
@@ -228,7 +228,7 @@ def test_a_last_record_that_does_not_fit_leaves_a_file_that_is_valid(
         for sid in range(100):
             emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
     assert len(json.loads(path.read_text())) > 5
-    assert trace.incomplete is not None
+    assert trace.incomplete == "No space left on device"
 
 
 def test_a_disk_on_which_not_even_a_last_record_fits_is_refused_at_once(
@@ -244,10 +244,16 @@ def test_a_disk_on_which_not_even_a_last_record_fits_is_refused_at_once(
     assert os.listdir("/proc/self/fd") == fds
 
 
+def test_a_device_that_takes_nothing_ends_the_trace_and_no_record_says_so() -> None:
+    with Trace.file("/dev/full") as trace:
+        emit(trace, "smmu0", "mmio", "CR0")
+    assert trace.incomplete == "No space left on device"
+
+
 def test_a_command_says_at_its_end_that_a_trace_is_not_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for room, said in (1 << 20, ""), (3000, "not the whole trace (No space left on device); its last record says"):
+    for room, said in (1 << 20, ""), (3000, "not the whole trace: No space left on device; its last record says"):
         with monkeypatch.context() as patch:
             FullDisk(room, patch)
             with tracing(tmp_path / "trace.txt") as trace:
@@ -265,7 +271,7 @@ def test_the_limit_is_told_of_as_a_full_disk_is(tmp_path: Path, caplog: pytest.L
         assert trace.incomplete is None
         for sid in range(100):
             emit(trace, "smmu0", "translation", "TRANSLATE", SID=sid)
-    assert trace.incomplete == "its limit of 3000 bytes is reached"
+    assert trace.incomplete == "its limit of 3000 bytes is reached; its last record says from when on"
     assert len(caplog.records) == 1
 
 

@@ -193,6 +193,7 @@ void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, ui
     record->word[1] = size;
     record->word[2] = begun;
     vi_tell(record, number, VI_REQUEST);
+    reader->begun = vi_watch_now(); /* the disk's own time is none of what comes next */
 }
 
 /* ---- writers ------------------------------------------------------------------------------------------------------ */

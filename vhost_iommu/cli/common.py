@@ -164,7 +164,4 @@ def tracing(path: Path | None, only: Sequence[str] = ()) -> Iterator[Trace | Non
             yield trace
     finally:
         if trace.incomplete is not None:
-            print(
-                f"vhost-iommu: {path} is not the whole trace ({trace.incomplete}); its last record says from when on",
-                file=sys.stderr,
-            )
+            print(f"vhost-iommu: {path} is not the whole trace: {trace.incomplete}", file=sys.stderr)

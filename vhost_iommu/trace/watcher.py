@@ -102,7 +102,9 @@ class Trace(Watcher):
     @property
     def incomplete(self) -> str | None:
         """Why later records were lost, if they were."""
-        return None if self._writer is None else self._writer.ended
+        if self._writer is None or self._writer.ended is None:
+            return None
+        return self._writer.ended + ("; its last record says from when on" if self._writer.last_says else "")
 
     def written_by(self, wake: Callable[[], None]) -> None:
         """From now on whoever ``wake`` wakes calls ``flush``, so that nobody who reports waits for a disk."""

@@ -38,8 +38,9 @@ class Writer:
         self._path, self._form, self._limit = path, form, limit
         #: Called when there is something to flush; None: it is flushed at once.
         self.wake: Callable[[], None] | None = None
-        #: Why records are lost from here on.
+        #: Why records are lost from here on, and whether a last record says so.
         self.ended: str | None = None
+        self.last_says = False
         self._lock = threading.Lock()  # held for moments; guards all that follows
         self._pending = [form.begin()]
         self._size = self._pending_size = len(self._pending[0])
@@ -72,6 +73,7 @@ class Writer:
             if full:
                 self._end(f"its limit of {self._limit} bytes is reached")
                 records = self._form.last("LIMIT_REACHED", f"{self._limit} bytes")
+                self.last_says = True
             self._pending.append(records)
             self._pending_size += len(records)
             self._size += len(records)
@@ -144,13 +146,15 @@ class Writer:
             at = self._ends.popleft()
             while self._ends and self._ends[0] + _RESERVE <= self._written:
                 at = self._ends.popleft()
-            ends = [self._form.last("WRITE_FAILED", why) + self._form.end(), self._form.end()]
-        for end in ends:
+            self.last_says = False
+            ends = {self._form.last("WRITE_FAILED", why) + self._form.end(): True, self._form.end(): False}
+        for end, says in ends.items():
             # A pipe cannot be cut, and a broken disk may take nothing at all.
             with suppress(OSError):
                 os.ftruncate(self._fd, at)
                 os.lseek(self._fd, at, os.SEEK_SET)
                 self._put(end)
+                self.last_says = says
                 return
 
     def _end(self, why: str) -> None:
