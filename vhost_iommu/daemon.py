@@ -219,14 +219,16 @@ class Daemon:
         self._workers.append(self.server.worker(name, work))
         return self._workers[-1].wake
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Wait until SMMUs and masters have done what they were told to, and watchers were told of it: SETTLING seconds
-        at most, as what somebody holds up never ends.
+        at most, as what somebody holds up never ends. Whether they have.
         """
         until = time.monotonic() + SETTLING
         while not all(worker.idle for worker in self._workers) and time.monotonic() < until:
             time.sleep(SETTLING / 1000)
+        idle = all(worker.idle for worker in self._workers)
         self.machine.watches.flush()
+        return idle
 
     @property
     def failure(self) -> Exception | None:

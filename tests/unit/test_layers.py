@@ -83,6 +83,7 @@ PARTS: dict[str, set[str]] = {
         "smmu",
         "terminal",
         "trace",
+        "vfio",
         "watch",
     },
     "demo": {"config", "guest", "terminal"},
