@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pexpect
@@ -139,24 +138,6 @@ def test_a_guest_that_is_paused_at_its_begin_can_be_prepared_and_watched(vhost_i
         # What the driver made of the stream, decoded.
         context = guest.inside.query_context(stream=0x100)
         assert context is not None
-
-
-def test_nothing_is_left_of_a_test_that_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "killed.py").write_text(
-        "import time, vhost_iommu\n"
-        "with vhost_iommu.boot('smmuv3-linux', kernel='6.12') as guest:\n"
-        "    print(guest._process.pid, flush=True)\n"
-        "    time.sleep(1000)\n"
-    )
-    test = subprocess.Popen([sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, text=True)
-    assert test.stdout is not None
-    pid = int(test.stdout.readline())
-    test.kill()
-    test.wait()
-    until = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
 
 
 @BY_BOTH
