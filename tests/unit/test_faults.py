@@ -13,7 +13,7 @@ from tests.smmu_builder import RAM_BASE, Bench
 from vhost_iommu import reference
 from vhost_iommu.config import parse_machine
 from vhost_iommu.errors import UsageError
-from vhost_iommu.guest.account import Account
+from vhost_iommu.guest.account import Account, Ledger
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.share import checkout
 from vhost_iommu.guest.verdict import Verdict, unstruck
@@ -485,7 +485,7 @@ def test_a_full_page_request_queue_overflows_and_answers_success(way: dict[str, 
 def test_the_account_of_a_machine_has_each_fault_and_how_often_it_struck() -> None:
     text = MACHINE + '[[fault]]\nkind = "drop-sync"\nafter = 2\n[[fault]]\nkind = "wrong-address"\n'
     machine = Machine(parse_machine(text))
-    account = Account.of(machine, Ktap())
+    account = Account.of(machine, Ledger(machine.smmus, machine.watches), Ktap())
     assert account.json()["faults"] == [
         {"name": "smmu0", "fault": "drop-sync after=2", "struck": 0},
         {"name": "engine0", "fault": "wrong-address", "struck": 0},

@@ -11,14 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.smmu_builder import Bench, Ram
 from vhost_iommu.config import load_machine
-from vhost_iommu.guest.account import Account, DiskAccount, checksums, size_text
+from vhost_iommu.guest.account import Account, DiskAccount, Ledger, checksums, size_text
 from vhost_iommu.guest.ktap import Ktap
 from vhost_iommu.guest.report import Report, to_json, to_junit
 from vhost_iommu.guest.stand import Stand
 from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.machine import Machine
+from vhost_iommu.masters.port import Port, Waiting
 from vhost_iommu.smmu.v3 import commands, events
+from vhost_iommu.smmu.v3.registers import GERROR
+from vhost_iommu.watch import Watches
 
 SAID = (
     "KTAP version 1\n1..3\n# checksum disk0 sha256=00 offset=0 bytes=512\nok 1 a\nok 2 b # SKIP no disk\n"
@@ -36,8 +40,10 @@ def machine() -> Machine:
 def test_the_account_tells_what_each_part_did(machine: Machine) -> None:
     smmu = machine.smmus["smmu0"]
     smmu.counters.executed[commands.CMD_SYNC.fixed["OPCODE"]] += 2
-    smmu.counters.event_made(events.C_BAD_STE.of(SID=0x100))
-    account = Account.of(machine, Ktap())
+    ledger = Ledger(machine.smmus, machine.watches)
+    smmu.watch.reported(events.C_BAD_STE.of(SID=0x100), kept=True)
+    smmu.watch.reported(GERROR.of(CMDQ_ERR=1), kept=True)
+    account = Account.of(machine, ledger, Ktap())
     lines = account.lines()
     assert ("smmu0", "0 commands (2 CMD_SYNC); 0 refused") in lines
     assert ("smmu0", "1 event (1 C_BAD_STE); the first:") in lines
@@ -51,7 +57,7 @@ def test_the_account_tells_what_each_part_did(machine: Machine) -> None:
 def test_a_guests_checksum_is_held_against_the_disk(machine: Machine) -> None:
     sha = "076a27c79e5ace2a3d47f9dd2e83e4ff6ea8872b3c2218f66c92b89b55f36560"  # of 512 zero bytes
     said = [f"# checksum disk0 sha256={sha} offset=0 bytes=512", "# checksum disk0 sha256=00 offset=512 bytes=512"]
-    account = Account.of(machine, Ktap.of(said))
+    account = Account.of(machine, Ledger(machine.smmus, machine.watches), Ktap.of(said))
     assert [disk.same for disk in account.disks] == [True, False]
     assert account.wrong == ("disk0",)
 
@@ -66,13 +72,13 @@ def test_a_guests_checksum_is_held_against_the_disk(machine: Machine) -> None:
     ],
 )
 def test_a_checksum_that_is_none_is_not_compared(machine: Machine, said: str) -> None:
-    assert Account.of(machine, Ktap.of([f"# checksum {said}"])).disks == ()
+    assert Account.of(machine, Ledger(machine.smmus, machine.watches), Ktap.of([f"# checksum {said}"])).disks == ()
 
 
 @pytest.mark.parametrize("size", [1 << 62, int("9" * 4000)])
 def test_a_checksum_beyond_the_disk_is_wrong(machine: Machine, size: int) -> None:
     said = f"# checksum disk0 sha256=00 offset=0 bytes={size}"
-    account = Account.of(machine, Ktap.of([said]))
+    account = Account.of(machine, Ledger(machine.smmus, machine.watches), Ktap.of([said]))
     assert account.wrong == ("disk0",)
     assert "sha256 of " in account.lines()[-1][1]
     assert checksums(Ktap.of([said]))["disk0"][0]["offset"] == "0"
@@ -138,3 +144,35 @@ def test_a_death_is_an_error_that_says_where_the_guest_was() -> None:
 def test_each_of_many_runs_is_a_suite() -> None:
     root = ElementTree.fromstring(to_junit([REPORT, REPORT], "machine"))
     assert [suite.get("name") for suite in root] == ["machine.1", "machine.2"]
+
+
+def test_the_accounts_watcher_wants_nothing_that_the_core_would_tell(machine: Machine) -> None:
+    before = machine.watches.by_core
+    Ledger(machine.smmus, machine.watches)
+    assert (before, machine.watches.by_core) == (False, False)
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_the_account_has_each_event_that_was_made_or_lost_and_each_stall_that_nobody_answered(*, pure: bool) -> None:
+    bench = Bench({"stall_model": "both"}, ram=Ram(size=8 << 20), event_bits=2, pure=pure)
+    bench.stream(3, cd={"S": 1})
+    port = Port("engine0", bench.ram.memory, bench.smmu, (3,))
+    other = Port("engine1", bench.ram.memory, bench.smmu, (4,))
+    watches = Watches()
+    watches.add(bench.smmu.watch)
+    ledger = Ledger({bench.smmu.name: bench.smmu}, watches)
+
+    def same() -> int:
+        told, counters = ledger.told[bench.smmu.name], bench.smmu.counters
+        assert (dict(told.events), told.first) == (dict(counters.made), counters.first_events)
+        assert (told.events.total() - told.lost, told.lost) == (counters.events, counters.events_lost)
+        assert len(told.stalls) == len(bench.smmu.stalls)
+        return len(told.stalls)
+
+    assert all(isinstance(port.read(0x1000 * at, 4), Waiting) for at in range(3))
+    for at in range(6):
+        other.read(0x1000 * at, 4)
+    assert same() == 3
+    assert bench.smmu.counters.events_lost > 0
+    bench.smmu.reset()
+    assert same() == 0

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the models did during a run, and what of it the guest's own word can be held against.
 
-Law: it is taken once, when QEMU has ended; everything in it was counted where it happened, traced or not.
+Law: it is taken once, when QEMU has ended. What happens too often to be told of was counted where it happened; the rest
+its watcher was told, which wants nothing that the core would have to tell.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,54 @@ from vhost_iommu.layout import Layout
 from vhost_iommu.machine import Machine
 from vhost_iommu.masters.master import Master
 from vhost_iommu.masters.virtio_blk import VirtioBlk
+from vhost_iommu.watch import Kind, Reported, Stalled, Watcher, Watches
+
+#: Of each kind of events so many are kept.
+FIRST_EVENTS = 3
+
+
+@dataclass
+class Told:
+    """What one SMMU has told."""
+
+    events: Counter[str] = field(default_factory=Counter)  #: by kind, with those that were lost
+    lost: int = 0
+    first: list[Layout] = field(default_factory=list)  #: of each kind, in the order in which they came
+    stalls: set[int] = field(default_factory=set)  #: that have not ended
+
+
+class Ledger(Watcher):
+    """Looks on from the beginning of a run, for its account."""
+
+    wants = Kind.REPORTED | Kind.STALLED
+
+    def __init__(self, smmus: Mapping[str, Any], watches: Watches) -> None:
+        self._kinds = {name: smmu.counters.kind_of for name, smmu in smmus.items()}
+        self._told = {name: Told() for name in smmus}
+        self._watches = watches
+        watches.attach(self)
+
+    @property
+    def told(self) -> Mapping[str, Told]:
+        """Until now, by SMMU."""
+        self._watches.flush()
+        return self._told
+
+    def reported(self, it: Reported) -> None:
+        kind, told = self._kinds[it.who](it.record), self._told[it.who]
+        if kind is None:
+            return
+        told.events[kind] += 1
+        told.lost += not it.kept
+        if told.events[kind] <= FIRST_EVENTS:
+            told.first.append(it.record)
+
+    def stalled(self, it: Stalled) -> None:
+        stalls = self._told[it.who].stalls
+        if it.ended:
+            stalls.discard(it.key)
+        else:
+            stalls.add(it.key)
 
 
 @dataclass(frozen=True)
@@ -30,14 +80,15 @@ class SmmuAccount:
     masters: Mapping[int, str] = field(default_factory=dict)  #: behind it, by StreamID
 
     @classmethod
-    def of(cls, smmu: Any, masters: Mapping[int, str]) -> SmmuAccount:
+    def of(cls, smmu: Any, told: Told, masters: Mapping[int, str]) -> SmmuAccount:
         counters, tlb = smmu.counters, smmu.tlb.counters
         names = ("transactions", "translations", "walks", "faults", "stalls", "commands", "command_errors", "syncs",
-                 "page_requests", "events", "events_lost", "interrupts", "mmio_reads", "mmio_writes")  # fmt: skip
+                 "page_requests", "interrupts", "mmio_reads", "mmio_writes")  # fmt: skip
         counts = {name: getattr(counters, name) for name in names}
-        counts.update(tlb_hits=tlb.hits, tlb_misses=tlb.misses, unanswered_stalls=len(smmu.stalls))
-        first = tuple(counters.first_events)
-        return cls(smmu.name, counts, counters.commands_by_kind, counters.events_by_kind, first, masters)
+        counts.update(events=told.events.total() - told.lost, events_lost=told.lost)
+        counts.update(tlb_hits=tlb.hits, tlb_misses=tlb.misses, unanswered_stalls=len(told.stalls))
+        events = dict(told.events.most_common())
+        return cls(smmu.name, counts, counters.commands_by_kind, events, tuple(told.first), masters)
 
     @property
     def worked(self) -> bool:
@@ -156,8 +207,9 @@ class Account:
     faults: tuple[FaultAccount, ...] = ()  #: that were asked for
 
     @classmethod
-    def of(cls, machine: Machine, ktap: Ktap) -> Account:
-        """Of a machine whose guest has ended, and said ``ktap``."""
+    def of(cls, machine: Machine, ledger: Ledger, ktap: Ktap) -> Account:
+        """Of a machine on which ``ledger`` has looked, whose guest has ended, and said ``ktap``."""
+        told = ledger.told
         behind: dict[str, dict[int, str]] = {name: {} for name in machine.smmus}
         for each in machine.config.masters:
             behind.setdefault(each.smmu or "", {}).update(dict.fromkeys(each.stream_ids, each.name))
@@ -169,7 +221,7 @@ class Account:
             for fact in said.get(name, [])
         ]
         return cls(
-            tuple(SmmuAccount.of(smmu, behind[name]) for name, smmu in machine.smmus.items()),
+            tuple(SmmuAccount.of(smmu, told[name], behind[name]) for name, smmu in machine.smmus.items()),
             tuple(MasterAccount.of(master) for master in machine.masters.values()),
             tuple(disks),
             tuple(FaultAccount(name, str(fault), struck) for name, fault, struck in machine.lab.account()),

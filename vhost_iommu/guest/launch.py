@@ -18,7 +18,7 @@ from vhost_iommu.config import GICS, MachineConfig, load_machine, with_faults
 from vhost_iommu.daemon import Daemon
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import devicetree, linux, qemu
-from vhost_iommu.guest.account import Account
+from vhost_iommu.guest.account import Account, Ledger
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.folder import control_socket
@@ -87,6 +87,7 @@ class Launch:
         self.config = config
         self.platform = platform_of(config)
         self.daemon: Daemon | None = None
+        self._ledger: Ledger | None = None
         self._trace = trace
         self._watchers = watchers
         self._live = wishes.live
@@ -126,7 +127,9 @@ class Launch:
 
     def account(self, ktap: Ktap) -> Account:
         """What the models did."""
-        return Account() if self.daemon is None else Account.of(self.daemon.machine, ktap)
+        if self.daemon is None or self._ledger is None:
+            return Account()
+        return Account.of(self.daemon.machine, self._ledger, ktap)
 
     def _serve(self, folder: Path) -> Daemon:
         self.daemon = Daemon(
@@ -141,6 +144,7 @@ class Launch:
         )
         self._timeline.begin()
         self.daemon.machine.attach(self._timeline)
+        self._ledger = Ledger(self.daemon.machine.smmus, self.daemon.machine.watches)
         return self.daemon
 
     def heard(self, line: str) -> None:

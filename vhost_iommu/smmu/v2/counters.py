@@ -40,6 +40,11 @@ class Counters:
     mmio_reads: int = 0
     mmio_writes: int = 0
 
+    @staticmethod
+    def kind_of(reported: Layout) -> str | None:
+        """Of a fault."""
+        return kind_of(reported)
+
     def fault_made(self, record: Layout, *, kept: bool) -> None:
         kind = kind_of(record)
         self.made[kind] += 1

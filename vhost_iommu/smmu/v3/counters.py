@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ...layout import Layout
 from ..native import CoreCounts
 from .commands import COMMANDS
+from .registers import GERROR
 
 #: Of each type of event so many are kept, to be told of: the first show the cause.
 FIRST_EVENTS = 3
@@ -50,6 +51,11 @@ class Counters:
     writes_seen: int = 0  #: likewise
     #: … and (writes, commands, CMD_SYNCs) that its doorbell has carried out.
     by_doorbell: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+
+    @staticmethod
+    def kind_of(reported: Layout) -> str | None:
+        """Of an event; None: it is a global error."""
+        return None if isinstance(reported, GERROR) else type(reported).__name__
 
     def event_made(self, event: Layout) -> None:
         """Before it is recorded, or lost."""
