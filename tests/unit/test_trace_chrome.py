@@ -238,7 +238,7 @@ def test_events_and_aborts_are_seen_beside_all_tracks_and_fill_their_queue() -> 
     aborted = Moved(0, 120, "disk0", IOVA, 64, True, 16, "terminated")
     events = told([Reported(0, 110, "smmu0", record, True), aborted, store(200, "EVENTQ_CONS", 1)])
     assert [(each["name"], each["s"]) for each in of(events, "fault", "i")] == [
-        ("smmu0: F_TRANSLATION SID 0x100 0xffffffffe000", "g"),
+        ("smmu0: F_TRANSLATION SID=0x100 InputAddr=0xffffffffe000", "g"),
         ("disk0: write at 0xffffffffe010: terminated", "g"),
     ]
     assert [event["args"]["depth"] for event in events if event["name"] == "EVENTQ"] == [1, 0]
@@ -263,9 +263,11 @@ def test_the_guests_console_and_its_cases_are_lines_of_a_text(tmp_path: Path) ->
     with Trace.file(tmp_path / "t.txt", clock=lambda: 1_000_000) as trace:
         trace.said("Linux version 6.12")
         trace.case("disk0_appears", "passed", 2_000_000, 5_000_000)
+        trace.said("\x1b[0m two\nlines\x85")
     assert (tmp_path / "t.txt").read_text().splitlines() == [
         "    0.000000 guest console Linux version 6.12",
         "    0.004000 guest case disk0_appears outcome=passed took=3000.0us",
+        r"    0.000000 guest console \u001b[0m two\nlines\u0085",
     ]
 
 

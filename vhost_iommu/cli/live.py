@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, progress: Progress) -> int:
     from vhost_iommu.guest.live import CommandError, GuestDiedError, GuestError, GuestTimeoutError
 
     try:
-        with tracing(args.trace) as trace, _boot(args, progress, trace) as guest:
+        with tracing(args.trace, args.trace_only) as trace, _boot(args, progress, trace) as guest:
             progress.clear()
             return _shell(guest) if args.shell else _exec(guest, args)
     except CommandError as error:

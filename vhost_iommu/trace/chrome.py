@@ -215,7 +215,7 @@ class Chrome:
         failed = it.error if it.error not in ("", "CERROR_NONE") else ""
         what = type(it.command).__name__
         args = {"command": what, **names.hexed(fields(it.command)), "result": it.error}
-        name = names.of_record(it.command) + (f": {failed}" if failed else "")
+        name = names.of_command(it.command) + (f": {failed}" if failed else "")
         burst.commands.append(Slice("command", name, burst.latest, it.time, args))
         burst.error = failed
         if not failed and queue.depth:

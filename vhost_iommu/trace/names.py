@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from ..layout import Layout
 from ..watch import Fetched, Filled, Moved, Reported, Served, Stalled, Translated
 from .slices import Args
-from .text import fields, is_event, stream
+from .text import fields, stream
 
-#: Of a command and an event, what tells it from others of its name; an address needs no word before it.
+#: What tells a command from others of its name; an address needs no word before it.
 _TELLING = ("VMID", "ASID", "SID", "SSID", "STAG", "Resp")
-_ADDRESSES = ("Address", "InputAddr")
+_ADDRESS = "Address"
 #: Kinds of commands that a burst's name has.
 _MOST_KINDS = 3
 _FLAGS = ("user", "writable", "readable", "clean", "", "not global", "PXN", "UXN")
@@ -36,12 +36,13 @@ def way(write: bool) -> str:
     return "write" if write else "read"
 
 
-def of_record(record: Layout) -> str:
-    """A command or an event: ``CMD_TLBI_NH_VA ASID 1 0xffffffffe000``."""
-    values = fields(record)
+def of_command(command: Layout) -> str:
+    """``CMD_TLBI_NH_VA ASID 0x1 0xffffffffe000``."""
+    values = fields(command)
     said = [f"{name} {values[name]:#x}" for name in _TELLING if values.get(name)]
-    said += [f"{values[name]:#x}" for name in _ADDRESSES if name in values]
-    return " ".join([type(record).__name__, *said])
+    if _ADDRESS in values:
+        said.append(f"{values[_ADDRESS]:#x}")
+    return " ".join([type(command).__name__, *said])
 
 
 def of_burst(commands: Sequence[str]) -> str:
@@ -53,8 +54,7 @@ def of_burst(commands: Sequence[str]) -> str:
 
 
 def of_event(it: Reported) -> str:
-    shown = of_record(it.record) if is_event(it.record) else f"{type(it.record).__name__} {it.record.raw:#x}"
-    return shown + ("" if it.kept else " (lost)")
+    return it.record.text() + ("" if it.kept else " (lost)")
 
 
 def of_structure(it: Fetched) -> str:

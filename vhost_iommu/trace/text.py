@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..layout import Layout
+from ..layout import Layout, Register
 from ..watch import (
     Accessed,
     Commanded,
@@ -64,7 +64,8 @@ def records_of(value: Value, began: int) -> Iterator[Record]:
 
 
 def line_of(record: Record) -> str:
-    words = [f"{record.time / 1e6:12.6f}", record.track, record.kind, record.name]
+    name = record.name if record.name.isprintable() else json.dumps(record.name)[1:-1]
+    words = [f"{record.time / 1e6:12.6f}", record.track, record.kind, name]
     words += [f"{key}={_shown(value)}" for key, value in record.args.items()]
     if record.duration is not None:
         words.append(f"took={record.duration:.1f}us")
@@ -183,12 +184,13 @@ def _of_transaction(it: Translated) -> Mapping[str, float | str]:
 
 
 def fields(record: Layout) -> dict[str, int]:
-    """All but the field that says what it is."""
-    return {name: value for name, value in record.values().items() if name not in ("OPCODE", "TYPE")}
+    """All but those that say what it is."""
+    return {name: value for name, value in record.values().items() if name not in record.fixed}
 
 
 def is_event(record: Layout) -> bool:
-    return any(field.name == "TYPE" for field in record.fields)
+    """Or else a register, which tells of a global error."""
+    return not isinstance(record, Register)
 
 
 def stream(sid: int, ssid: int | None) -> dict[str, int]:
