@@ -149,6 +149,23 @@ def test_a_guest_that_panics_is_told_of_in_a_sentence(vhost_iommu: Bench) -> Non
         guest.run("echo c >/proc/sysrq-trigger")
 
 
+@BY_BOTH
+def test_a_guest_that_the_test_kills_died_of_that(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12", paused=True) as guest:
+        guest.kill()
+        with pytest.raises(GuestDiedError, match="the guest is no more; the test has killed it"):
+            guest.run("true")
+
+
+@BY_BOTH
+def test_arguments_that_qemu_does_not_know_are_the_tests_mistake(vhost_iommu: Bench) -> None:
+    with (
+        pytest.raises(UsageError, match=r"not start.*-no-such-option: invalid option.*; correct .* arguments$"),
+        vhost_iommu.boot("smmuv3-linux", kernel="6.12", qemu_args=["-no-such-option"]),
+    ):
+        pass
+
+
 # -- the command line ------------------------------------------------------------------------------------------------
 
 

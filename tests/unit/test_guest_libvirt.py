@@ -17,6 +17,9 @@ from vhost_iommu.guest.libvirt.session import Session
 GUEST = qemu.Command(("/bin/qemu",), qemu.Hardware(), Path("/k"), name="a-guest-with-a-very-long-name")
 
 
+ENDED = "internal error: qemu unexpectedly closed the monitor"
+
+
 def test_the_python_module_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(session, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'vhost-iommu\[libvirt\]'"):
@@ -61,13 +64,14 @@ def test_what_libvirt_learns_is_kept_where_it_can_write(monkeypatch: pytest.Monk
         (1000, "no connection driver available for qemu:///session", "; install libvirt's driver of QEMU"),
         (0, "cannot open /x: Permission denied", "; libvirt has no power of root's over others' files"),
         (1000, "cannot open /x: Permission denied", ""),
-        (1000, "internal error: QEMU ended: a warning\n2026-12-01T04:12:25.495465Z qemu: no such option", ""),
+        (1000, f"{ENDED}: a warning\n2026-12-01T04:12:25.495465Z qemu: no such option", "; correct QEMU's arguments"),
+        (1000, f"{ENDED}: qemu: no such option", "; correct QEMU's arguments"),
     ],
 )
 def test_of_what_libvirt_says_the_last_line_counts(
     monkeypatch: pytest.MonkeyPatch, uid: int, said: str, mend: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    last = said.rpartition("\n")[2].removeprefix("2026-12-01T04:12:25.495465Z ")
+    last = said.rpartition("\n")[2].removeprefix("2026-12-01T04:12:25.495465Z ").removeprefix(f"{ENDED}: ")
     assert launch.sentence(said).startswith(last + mend)
     assert mend or launch.sentence(said) == last

@@ -29,9 +29,10 @@ from vhost_iommu.guest.launch import Launch, Wishes
 from vhost_iommu.guest.launcher import Running
 from vhost_iommu.guest.line import Line
 from vhost_iommu.guest.payload import LinuxGuest, own_module
+from vhost_iommu.guest.qemu import GRACE
 from vhost_iommu.guest.recording import TRACEPOINTS, Recording, in_step, tracepoints
 from vhost_iommu.guest.report import Report
-from vhost_iommu.guest.run import Prepared
+from vhost_iommu.guest.run import Prepared, last_words
 from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.lab.control import Queries
 from vhost_iommu.lab.faults import Fault, Injection
@@ -126,6 +127,7 @@ class Guest:
         self._began = time.monotonic()
         self._checked = (0, dict[str, int]())
         self._asked = False
+        self._killed = False
         #: What its machine consists of: SMMUs and masters by name.
         self.machine: Machine = _machine(launch)
         self.name = launch.config.name
@@ -299,6 +301,7 @@ class Guest:
 
     def kill(self) -> None:
         """End it now."""
+        self._killed = True
         self._process.kill()
 
     @property
@@ -435,7 +438,8 @@ class Guest:
         with self._alive():
             answer = self._process.monitor.ask(command, PATIENCE, **arguments)
         if answer is None:
-            if not self.running:
+            # It may have said nothing because it is about to be gone.
+            if self._process.ends_within(GRACE):
                 raise self._why_it_ended()
             raise QemuError(f"QEMU does not do {command!r}")
         return answer
@@ -474,13 +478,15 @@ class Guest:
         if served is not None and served.failure is not None:
             return served.failure
         status = self._process.end()
+        if self._killed:
+            return GuestDiedError("the guest is no more; the test has killed it")
         if self._ear.death is not None:
             return GuestDiedError(f"the guest died: {self._ear.death}")
         if status:
-            said = (self._prepared.folder.file("qemu.log").read_text(errors="replace").splitlines() or [""])[-1]
+            said = last_words(self._prepared.folder.file("qemu.log"))
             if not self._ear.lines:
-                return UsageError(f"QEMU does not start ({plain(said) or f'status {status}'}); correct its arguments")
-            return QemuError(f"QEMU ended with status {status}{f': {plain(said)}' if said else ''}; {self._last()}")
+                return UsageError(f"QEMU does not start ({said or f'status {status}'}); correct its arguments")
+            return QemuError(f"QEMU ended with status {status}{f': {said}' if said else ''}; {self._last()}")
         why = self._process.monitor.shutdown(1.0)
         return GuestDiedError(f"the guest is no more{f' ({why})' if why else ''}; {self._last()}")
 

@@ -359,7 +359,7 @@ class GuestRun:
         verdict, why = judge(story, self.expected, self.options.contract, account.wrong)
         verdict, why = unstruck(verdict, why, account.unstruck)
         if story.end is End.CLOSED and story.status:
-            said = _last_line(folder.file("qemu.log"))
+            said = last_words(folder.file("qemu.log"))
             if not watched.lines:
                 raise UsageError(f"QEMU does not start ({said or f'status {story.status}'}); correct its arguments")
             why += f": {said}" if said else ""
@@ -391,5 +391,7 @@ def _source(name: str) -> Path:
     return source
 
 
-def _last_line(path: Path) -> str:
-    return plain((path.read_text(errors="replace").splitlines() or [""])[-1])
+def last_words(log: Path) -> str:
+    """What QEMU said last that was no warning; those it has for arguments that are no mistakes, such as libvirt's."""
+    lines = log.read_text(errors="replace").splitlines()
+    return plain(next((line for line in reversed(lines) if ": warning: " not in line), ""))

@@ -41,13 +41,16 @@ _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 LONGEST_WORD = 1 << 17
 
 
-#: What mends what libvirt says of this machine; the second is of root alone, who is nobody in its namespace.
+#: What mends what libvirt says; the second is of root alone, who is nobody in its namespace.
 _NO_DRIVER = ("no connection driver", "install libvirt's driver of QEMU (Debian: libvirt-daemon-driver-qemu)")
 _NO_POWER = (
     r"Permission denied|Not a directory",
     "libvirt has no power of root's over others' files; name places of root's in $TMPDIR, $VI_CACHE and --keep, "
     "or be another user",
 )
+_NO_START = ("qemu unexpectedly closed the monitor", "correct QEMU's arguments")
+#: What libvirt says before what QEMU says, where that is a line.
+_UNEXPECTED = re.compile(rf"^.*{_NO_START[0]}: ")
 
 
 class Libvirt:
@@ -230,7 +233,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def sentence(error: str) -> str:
-    """libvirt's last line, which has QEMU's; and the mend, where it is of this machine."""
-    last = _TIMESTAMP.sub("", error.strip().rpartition("\n")[2])
-    mends = (_NO_DRIVER, *[_NO_POWER] * (os.geteuid() == 0))
-    return "; ".join([last, *(mend for said, mend in mends if re.search(said, last))])
+    """libvirt's last line, which has QEMU's; and what mends it, where that is known."""
+    last = _TIMESTAMP.sub("", _UNEXPECTED.sub("", error.strip().rpartition("\n")[2]))
+    mends = (_NO_DRIVER, *[_NO_POWER] * (os.geteuid() == 0), _NO_START)
+    return "; ".join([last, *[mend for said, mend in mends if re.search(said, error)][:1]])
