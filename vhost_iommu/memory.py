@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import ClientError
+from .sealed import Sealed
 from .shared import HOST_PAGE, Guard, KernelGuard, address_of, fence, map_file
 
 Buffer = bytearray | memoryview
@@ -67,11 +68,13 @@ class Window:
         return self.base + self.size
 
 
-class Memory:
+class Memory(Sealed):
     """Guest physical address space as non-overlapping windows.
 
     Readers take one snapshot of the window table, so they need no lock against a client that maps and unmaps.
     """
+
+    OPEN = frozenset({"_table", "fence", "most", "outside"})
 
     def __init__(self, *windows: tuple[int, Buffer], page: int = HOST_PAGE) -> None:
         """``windows``: (base address, buffer) pairs; ``Memory((0x4000_0000, bytearray(1 << 20)))`` is 1 MiB of RAM.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from .layout import Register
 from .mmio import Mirror
+from .sealed import Sealed
 
 R = TypeVar("R", bound=Register)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -57,7 +58,7 @@ def as_declared(register: type[Register]) -> Copies:
     return Copies(register.at, register.count, register.stride or register.size)
 
 
-class RegisterMap:
+class RegisterMap(Sealed):
     """Where registers are, what a write changes in each, and what a reset leaves; the same for all blocks of a kind."""
 
     def __init__(
@@ -103,13 +104,15 @@ class RegisterMap:
         self.masks[register] = (write & bits, clear & bits, guards)
 
 
-class RegisterFile:
+class RegisterFile(Sealed):
     """The registers of one block, by offset from its base.
 
     Accesses are 4 or 8 bytes, aligned; others read as zero and are ignored (IHI 0070 §6.2). An 8-byte access to
     4-byte registers is two accesses, the lower offset first; a 4-byte access to an 8-byte register touches that half.
     With ``narrow`` accesses of 1 and 2 bytes touch those bytes alone.
     """
+
+    OPEN = frozenset({"_mirror"})
 
     def __init__(
         self, where: RegisterMap, *, guards: Mapping[str, GuardCheck] | None = None, narrow: bool = False
@@ -150,7 +153,7 @@ class RegisterFile:
 
     def reset(self) -> None:
         """Every register takes its reset value again."""
-        self._values = dict(self._resets)
+        self._values.update(self._resets)
         self._mirror_all()
         self._all_changed()
 

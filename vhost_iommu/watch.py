@@ -19,6 +19,7 @@ from enum import IntFlag
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from .layout import Layout
+from .sealed import Sealed
 
 
 class Kind(IntFlag):
@@ -586,8 +587,12 @@ def _no_command(data: bytes) -> Layout:
     raise LookupError("there are no commands here")
 
 
-class Watch:
+class Watch(Sealed):
     """The seam of one instance and its masters, where they tell: ``if watch.on: watch.accessed(…)``."""
+
+    OPEN = frozenset({
+        "on", "kinds", "by_core", "stream", "register_named", "command_of", "wake", "_watched", "_taken", "_delivering",
+    })  # fmt: skip
 
     def __init__(self, name: str, ring: Ring | None = None) -> None:
         self.name = name
@@ -624,6 +629,8 @@ class Watch:
         """It is ``watched`` that tells, under this lock."""
         self._watched = watched
         self._locks.append(lock)
+        if isinstance(watched, Sealed):
+            watched.seal()
 
     def master(self, name: str, sids: Sequence[int]) -> None:
         self.masters.update(dict.fromkeys(sids, name))

@@ -181,6 +181,7 @@ def test_bands_end_within_what_they_lead_to() -> None:
         (gzip.compress(b"[" * 100_000), "is no dump"),
         (gzip.compress(b"{}")[:-4], "is no dump"),
     ],
+    ids=["empty", "not packed", "a list", "not JSON", "of another format", "without a machine", "deep", "cut short"],
 )
 def test_a_file_that_is_no_dump_is_refused_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "d").write_bytes(content)

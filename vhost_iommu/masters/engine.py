@@ -819,6 +819,7 @@ class TestEngine(Window):
     the AtcPage. With a ``port.atc`` frames can use ATS.
     """
 
+    OPEN = Window.OPEN | {"_atc", "_frames", "_jobs"}
     compatible = "arm,smmute"
     size = PAIR + 2 * PAGE
     __test__ = False  # pytest takes the name for a test's
@@ -847,6 +848,7 @@ class TestEngine(Window):
         self._frames: dict[int, Frame] = {}
         self._jobs: list[Job] = []
         self._atc: _AtcRegisters | None = None
+        self.seal()
 
     def frame(self, index: int) -> Frame | None:
         """None: not implemented."""

@@ -12,18 +12,19 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
 
+from ..sealed import Sealed
 from .port import Abort, Port, Steps, Waiting, Why
 
 T = TypeVar("T")
 
 
-class Turns:
+class Turns(Sealed):
     """A master's lock, taken by register accesses with ``with``; its worker gives way to them.
 
     Python's locks are unfair: a worker that lets go and takes again would keep a vCPU waiting for long.
     """
 
-    __slots__ = ("lock", "pause", "waiting")
+    OPEN = frozenset({"pause"})
 
     def __init__(self, lock: AbstractContextManager[object], pause: Callable[[], None] = lambda: None) -> None:
         """``pause`` lets other threads run for a moment; who brings threads brings it."""
@@ -51,14 +52,14 @@ class Turns:
             self.pause()
 
 
-class Gate:
+class Gate(Sealed):
     """A port between two resets: closed for good by the reset, after which no access of its holders passes.
 
     ``with gate as is_open`` holds the master's lock, so nothing closes it meanwhile. An inner gate of a part of
     the master, such as a queue, is closed with the ``outer`` one or alone.
     """
 
-    __slots__ = ("open", "outer", "port", "turns")
+    OPEN = frozenset({"open"})
 
     def __init__(self, port: Port, turns: Turns, outer: Gate | None = None) -> None:
         self.port = port

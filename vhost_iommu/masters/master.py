@@ -13,14 +13,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
-from ..smmu.seams import declared, no_seam, refuse_replaced
+from ..sealed import Sealed, declared, no_seam, refuse_replaced
 from .gate import Gate, Turns
 from .port import Port
 from .tasks import Tasks
 
 
 @declared
-class Master(ABC):
+class Master(Sealed, ABC):
     """Makes DMA through its ``port``. Neither that nor a method can be replaced, for the core would go past it.
 
     ``wake`` has ``work`` called, by default at once; a server passes one that wakes the thread in which it calls
@@ -28,17 +28,18 @@ class Master(ABC):
     end of a stall calls it under that SMMU's lock.
     """
 
-    _sealed: ClassVar[frozenset[str]] = frozenset()
+    OPEN = frozenset({"wake", "gate", "_working", "_again"})
+    _methods: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         declared(cls)
         names = {name for each in cls.__mro__[:-1] for name, method in vars(each).items() if callable(method)}
-        cls._sealed = frozenset(names)
+        cls._methods = frozenset(names)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._sealed or (name == "port" and "port" in self.__dict__):
+        if name in self._methods or (name == "port" and "port" in self.__dict__):
             raise no_seam(self, name)
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
 
     def __init__(
         self,

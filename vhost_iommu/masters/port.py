@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ..errors import UsageError
 from ..memory import MemoryLike
 from ..mmio import Mirror
-from ..smmu.seams import Sealed, declared, refuse_replaced
+from ..sealed import Sealed, declared, refuse_replaced
 from ..smmu.transaction import (
     NO_SSID,
     Answer,

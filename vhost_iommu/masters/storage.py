@@ -81,6 +81,14 @@ class _Descriptor:
 
     @property
     def prompt(self) -> Prompt | None:
+        """None, too, where somebody has replaced what reads or writes: requests would go past that."""
+        if self.fd < 0 or {"read", "write"} & self.__dict__.keys():
+            return None
+        if (type(self).read, type(self).write) != (_Descriptor.read, _Descriptor.write):
+            return None
+        return self._promptly()
+
+    def _promptly(self) -> Prompt | None:
         return None
 
     def read(self, offset: int, size: int) -> bytes | None:
@@ -180,9 +188,8 @@ class FileStorage(_Descriptor):
         super().__init__(name, fd, size, readonly)
         self._nowait = _reads_without_waiting(fd)
 
-    @property
-    def prompt(self) -> Prompt | None:
-        return Prompt(self.fd, os.RWF_NOWAIT, False) if self._nowait and self.fd >= 0 else None
+    def _promptly(self) -> Prompt | None:
+        return Prompt(self.fd, os.RWF_NOWAIT, False) if self._nowait else None
 
 
 def _is_disk(mode: int) -> bool:
@@ -243,9 +250,8 @@ class MemoryStorage(_Descriptor):
             raise UsageError(f"a disk of {size} bytes cannot be in memory: {error.strerror}") from error
         super().__init__("memory", fd, size, readonly)
 
-    @property
-    def prompt(self) -> Prompt | None:
-        return Prompt(self.fd, 0, not self.readonly) if self.fd >= 0 else None
+    def _promptly(self) -> Prompt | None:
+        return Prompt(self.fd, 0, not self.readonly)
 
     def flush(self) -> bool:
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ..sealed import Sealed
 from .port import Awaited, Steps
 
 
@@ -26,8 +27,10 @@ class _Task:
         return any(stall.answer is not None for stall in self.stalls)
 
 
-class Tasks:
+class Tasks(Sealed):
     """The tasks of one master. Called by whoever runs its work, from one thread at a time."""
+
+    OPEN = frozenset({"_ready", "alone"})
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """``wake`` has ``turn`` called again; it is called from any thread and must not block."""

@@ -115,6 +115,7 @@ class VirtioBlk(VirtioMmio):
     ASCII characters, what GET_ID answers, default the name), ``block_size`` (int, default 512).
     """
 
+    OPEN = VirtioMmio.OPEN | {"writeback"}
     device_id = 2
 
     def __init__(
@@ -171,6 +172,7 @@ class VirtioBlk(VirtioMmio):
             RequestType.WRITE_ZEROES: self._write_zeroes,
         }
         super().__init__(name, port, queues=queues, queue_size=queue_size, interrupt=interrupt, wake=wake, lock=lock)
+        self.seal()
 
     @property
     def offered(self) -> RingFeatures:

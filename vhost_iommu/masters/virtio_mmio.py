@@ -202,6 +202,11 @@ class VirtioMmio(Window):
     compatible = "virtio,mmio"
     size = 0x200
 
+    OPEN = Window.OPEN | {
+        "_changing", "_pulse", "_wake", "_mirror", "_bell", "_interrupts", "features", "driver_features", "_queues",
+        "_kicked", "_served",
+    }  # fmt: skip
+
     #: virtio 1.2 §5
     device_id: ClassVar[int]
 

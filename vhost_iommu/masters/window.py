@@ -23,6 +23,8 @@ def nothing() -> None:
 class Window(Master):
     """A platform device that makes DMA; ``interrupt`` raises its wired interrupt as an edge."""
 
+    OPEN = Master.OPEN | {"interrupt", "post"}
+
     #: The device tree's compatible string.
     compatible: ClassVar[str]
     #: Bytes of the register window.

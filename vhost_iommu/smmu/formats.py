@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..sealed import Sealed
 from .context import Context
 from .memory_type import MemoryType
-from .seams import Sealed
 from .stages import Output, Pieces, PlainStages, Stages, StageTlb
 from .tlb import Space, Tlb, TlbCounters
 from .transaction import Begun

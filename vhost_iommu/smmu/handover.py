@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ..sealed import Sealed
 from .context import Context
 from .memory_type import MemoryType
 from .native import NativePublished, NativeStages, NativeTlb
-from .seams import Sealed, Seams
+from .seams import Seams
 from .stages import Output, Pieces, PlainStages
 from .tlb import Space, Tlb, TlbCounters
 from .transaction import Begun

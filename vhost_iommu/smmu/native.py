@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..memory import Buffer, Window
+from ..sealed import Sealed
 from .context import Context, HalfContext, Stage1, Stage2
 from .memory_type import MemoryType
-from .seams import Sealed
 from .stages import Output, Pieces
 from .tlb import Space, TlbCounters
 from .transaction import Begun, Piece
@@ -129,8 +129,10 @@ def _table(t: Table, top_byte_ignored: bool = False, no_unprivileged: bool = Fal
     )
 
 
-class NativePublished:
+class NativePublished(Sealed):
     """Contexts that requests of masters find in the core, unless they are withheld; refusals, which Python asks for."""
+
+    OPEN = frozenset({"_withheld"})
 
     def __init__(self, core: Core) -> None:
         self._core = core

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..layout import Layout
 from ..memory import Ended, MemoryLike
+from ..sealed import SEAMS, Sealed
 from .transaction import Stall, Transaction
-
-C = TypeVar("C", bound=type)
 
 
 class Verdict(Enum):
@@ -111,8 +110,8 @@ class Seams:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in NAMES:
-            raise UsageError(f"there is no seam {name!r}; they are {', '.join(NAMES)} (docs/faults.md)")
+        if name not in SEAMS:
+            raise UsageError(f"there is no seam {name!r}; they are {', '.join(SEAMS)} (docs/faults.md)")
         object.__setattr__(self, name, value)
         if self._bound is not None:
             self._bound.seams_changed()
@@ -122,6 +121,8 @@ class Seams:
         if self._bound is not None:
             raise UsageError("these seams are another SMMU's; make Seams() for each")
         object.__setattr__(self, "_bound", bound)
+        if isinstance(bound, Sealed):
+            bound.seal()
         bound.seams_changed()
 
     @property
@@ -161,17 +162,12 @@ class Seams:
         return self._bound.refuses(command)
 
 
-#: What may be set.
-NAMES = ("gate", "memory", "walk", "translation", "acknowledge", "message", "wire", "room", "stalls")
-
 #: The kind of a walk's accesses.
 DESCRIPTOR = "descriptor"
 
 
-class SeamMemory:
+class SeamMemory(Sealed):
     """Memory whose accesses the seam may abort."""
-
-    __slots__ = ("_kind", "_memory", "_seams")
 
     def __init__(self, memory: MemoryLike, seams: Seams, kind: str) -> None:
         self._memory = memory
@@ -205,51 +201,3 @@ class SeamMemory:
 def fetch(memory: MemoryLike, kind: str, pa: int, size: int) -> bytes | None:
     """A read by a part whose accesses are of several kinds."""
     return memory.fetch(kind, pa, size) if isinstance(memory, SeamMemory) else memory.read(pa, size)
-
-
-# -- what is sealed ----------------------------------------------------------------------------------------------
-
-
-def no_seam(owner: object, name: str) -> UsageError:
-    """What to say of an assignment that might have no effect."""
-    return UsageError(
-        f"{type(owner).__name__}.{name} is no seam, and the compiled core would go past it; "
-        f"set one of smmu.seams instead: {', '.join(NAMES)}, or a port's 'rewrite' (docs/faults.md)"
-    )
-
-
-class Sealed:
-    """A part of which nothing but ``OPEN`` is assigned once it is sealed; so no method of it can be replaced."""
-
-    #: What its owner, or itself, assigns while it works.
-    OPEN: frozenset[str] = frozenset()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if "_sealed" in self.__dict__ and name not in self.OPEN:
-            raise no_seam(self, name)
-        object.__setattr__(self, name, value)
-
-    def seal(self) -> None:
-        """All that it consists of is there, and is sealed as well."""
-        if "_sealed" not in self.__dict__:
-            self.__dict__["_sealed"] = True
-            for part in vars(self).values():
-                if isinstance(part, Sealed):
-                    part.seal()
-
-
-def declared(cls: C) -> C:
-    """Of a class whose methods the compiled core has its own of: remember them as they are declared."""
-    cls._declared = {name: method for name, method in vars(cls).items() if callable(method)}  # type: ignore[attr-defined]
-    return cls
-
-
-def refuse_replaced(*classes: Any) -> None:
-    """UsageError where a method of a ``declared`` class was replaced, which the compiled core would not call."""
-    for each in classes:
-        for name, method in each._declared.items():
-            if vars(each).get(name) is not method:
-                raise UsageError(
-                    f"{each.__name__}.{name} was replaced, and the compiled core would go past it; set the seam 'gate' "
-                    "or another of Seams instead (docs/faults.md), or make the SMMU with pure=True"
-                )

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..memory import MemoryLike
+from ..sealed import Sealed, declared
 from ..watch import Watch
 from .context import Context, HalfContext, Stage1, Stage2
 from .descriptors import S1LeafDescriptor
 from .memory_type import MemoryType, combine, combine_forced, override
-from .seams import Sealed, declared, fetch
+from .seams import fetch
 from .tlb import Space, StrictTlb, Tlb, TlbCounters
 from .transaction import Begun, Piece
 from .walk import Access, Cause, Fault, FaultKind, Mapping, permitted1, permitted2

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from ..sealed import Sealed, declared
 from ..watch import Watch
-from .seams import Sealed, declared
 
 
 class Space(NamedTuple):

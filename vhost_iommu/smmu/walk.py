@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import ClassVar, Protocol
 
+from ..sealed import declared
 from . import memory_type
 from .descriptors import S1LeafDescriptor, S2LeafDescriptor, TableDescriptor
 from .memory_type import MemoryType
-from .seams import declared
 
 
 class FaultKind(Enum):

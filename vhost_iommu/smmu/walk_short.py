@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..sealed import declared
 from .descriptors_short import LargePage, Section, ShortTable1, SmallPage
 from .memory_type import NC, WB, WT, MemoryType, Shareability
-from .seams import declared
 from .walk import Descriptors, Fault, FaultKind, Mapping
 
 _SUPERSECTION, _SECTION, _LARGE, _SMALL = 24, 20, 16, 12

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
 from ..memory_type import MemoryType, Shareability, from_memattr
-from ..seams import Sealed, declared
 from ..walk import Descriptors, Fault, FaultKind, LongTable, Mapping, Regime, Table, aligned_base, start_level
 from ..walk_short import Remap, ShortTable
 from .identity import stream_bits

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ...watch import Watch
-from ..seams import Sealed, Seams
+from ..seams import Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
 from ..walk import Access, Cause, Fault, FaultKind
 from .configuration import Banks, Configuration, Refusal

@@ -17,9 +17,10 @@ from ...layout import Register
 from ...memory import MemoryLike
 from ...mmio import MmioDevice
 from ...register_file import on_load, on_store
+from ...sealed import Sealed, declared, refuse_replaced
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, AtsStatus, Endpoint, PageRequest
-from ..seams import Sealed, Seams, declared, refuse_replaced
+from ..seams import Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from .counters import Counters
 from .faults import Faults

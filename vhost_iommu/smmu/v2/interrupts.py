@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ...watch import Watch
-from ..seams import Sealed, Seams, Verdict
+from ..seams import Seams, Verdict
 from .counters import Counters
 from .registers import CB_FSR, CB_SCTLR, CR0, FAULTS, GFSR
 

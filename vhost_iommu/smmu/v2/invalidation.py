@@ -12,8 +12,9 @@ from typing import Any
 
 from ...layout import Register
 from ...register_file import RegisterFile, on_store
+from ...sealed import Sealed, declared
 from ...watch import Watch
-from ..seams import Sealed, Seams, Verdict, declared
+from ..seams import Seams, Verdict
 from ..stages import STAGE2_WORLD, Stages
 from .configuration import HYPERVISOR, NON_SECURE, Configuration
 from .counters import Counters

@@ -6,10 +6,11 @@ Law: a fault is a value until it is recorded; whoever calls holds the instance's
 
 from __future__ import annotations
 
+from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..context import Context
 from ..memory_type import combine, override
-from ..seams import Sealed, Seams, declared
+from ..seams import Seams
 from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Begun, Piece, Transaction
 from ..walk import Access, Fault, FaultKind

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ...sealed import Sealed
 from ..native import CoreCounts
 from .counters import Counters
 
@@ -98,7 +99,7 @@ class Followed:
             self._core.unfollow(self._number)
 
 
-class Ledger:
+class Ledger(Sealed):
     """The activity of one SMMU, as its model and its core count it."""
 
     def __init__(self, counters: Counters, configuration: Structures, core: Followers | None) -> None:

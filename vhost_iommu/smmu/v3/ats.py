@@ -14,9 +14,9 @@ from typing import Any
 
 from ...layout import Layout
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..ats import AtsCompletion, AtsEntry, AtsInvalidation, AtsRequest, AtsStatus, Endpoint
 from ..context import Context
-from ..seams import Sealed
 from ..stages import Stages
 from ..transaction import Answer, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind

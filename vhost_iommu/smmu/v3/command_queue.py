@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..queue import Ring
-from ..seams import Refuse, Sealed, Seams, Verdict, declared
+from ..seams import Refuse, Seams, Verdict
 from ..stages import Stages
 from . import commands
 from .ats import Ats

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar, cast
 from ...layout import Layout
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..context import Context, HalfContext, Published, Response, Stage1, Stage2
-from ..seams import Sealed, declared, fetch
+from ..seams import fetch
 from ..transaction import Mpam
 from ..walk import Fault, LongTable, Regime, Wide, aligned_base, start_level
 from . import events
@@ -72,8 +73,10 @@ def _keep(cache: dict[_K, _V], key: _K, value: _V) -> _V:
     return value
 
 
-class OfStreams(Generic[_K, _V]):
+class OfStreams(Sealed, Generic[_K, _V]):
     """What is cached of streams: by StreamID, and by what tells several of one apart."""
+
+    OPEN = frozenset({"_count"})
 
     def __init__(self) -> None:
         self._streams: dict[int, dict[_K, _V]] = {}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ...layout import Register
 from ...register_file import GuardCheck, RegisterFile, on_store
-from ..seams import Sealed, Seams
+from ...sealed import Sealed
+from ..seams import Seams
 from ..transaction import NO_MPAM
 from .registers import CR0, CR0ACK, GBPA, GBPMPAM, GMPAM, IRQ_CTRL, IRQ_CTRLACK, Guard
 from .validity import Validity

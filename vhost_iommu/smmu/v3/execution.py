@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ..ats import PageResponse, PrgResponse
 from ..context import Context
-from ..seams import Sealed, declared
 from ..stages import STAGE2_WORLD, Stages, StageTlb
 from ..walk import Access
 from . import commands

@@ -16,9 +16,10 @@ from ...layout import Register
 from ...memory import MemoryLike
 from ...mmio import Mirror, MmioDevice
 from ...register_file import RegisterFile, on_store
+from ...sealed import Sealed, declared, refuse_replaced
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
-from ..seams import Sealed, Seams, declared, refuse_replaced
+from ..seams import Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .activity import Ledger

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...layout import Register
 from ...register_file import RegisterFile, RegisterMap, on_store
-from ..seams import Sealed
+from ...sealed import Sealed
 from .activity import Followed, Ledger, Streams
 from .pmcg_registers import (
     BITS,

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..ats import Endpoint, PageRequest, PageResponse, PrgResponse
 from ..queue import Ring
-from ..seams import Sealed, Seams
+from ..seams import Seams
 from . import events
 from .ats import Ats
 from .configuration import Configuration, Refusal

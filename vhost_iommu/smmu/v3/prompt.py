@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ... import _core
 from ...mmio import Mirror
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ...watch import Watch
 from ..queue import Ring
-from ..seams import Sealed
 from .counters import Counters
 from .registers import CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR0ACK, GERROR, GERRORN
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...layout import Layout
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..stages import Stages
 from . import commands
 from .execution import Execution
@@ -21,7 +22,7 @@ from .reports import Reports
 from .stalls import Stalls
 
 
-class Provoked:
+class Provoked(Sealed):
     """One SMMU as its seams know it."""
 
     def __init__(

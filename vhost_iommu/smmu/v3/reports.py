@@ -15,9 +15,10 @@ from typing import Any
 from ...layout import Layout, Register
 from ...memory import MemoryLike
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..queue import Ring
-from ..seams import Sealed, Seams, Verdict, declared
+from ..seams import Seams, Verdict
 from . import events
 from .counters import Counters
 from .registers import (

@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ...watch import Watch
-from ..seams import Sealed, Seams
+from ..seams import Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
 from .counters import Counters
 from .events import Event

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..context import Context, Response
 from ..memory_type import MemoryType, override
-from ..seams import Sealed, Seams, declared
+from ..seams import Seams
 from ..stages import Stages
 from ..transaction import Answer, Begun, Outcome, Piece, Transaction
 from ..walk import Access, Cause, Fault, FaultKind

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import _core
 from ...memory import Memory, MemoryLike
 from ...register_file import RegisterFile
+from ...sealed import declared, refuse_replaced
 from ...watch import Watch
 from ..handover import SharedStages
 from ..native import CONTEXTS, CoreCounts, NativePublished, NativeStages, windows_of
-from ..seams import DESCRIPTOR, Seams, declared, refuse_replaced
+from ..seams import DESCRIPTOR, Seams
 from ..stages import PlainStages, Stages
 from ..tlb import Tlb
 from ..walk import LongTable

@@ -11,6 +11,7 @@ from enum import IntEnum
 from functools import cached_property
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..transaction import Mpam
 from ..walk import Wide
 from .registers import CR2, HTTU, IDR0, IDR1, IDR3, IDR5, MPAMIDR, AddressSize, StallModel, TTEndian
@@ -25,7 +26,7 @@ class StreamWorld(IntEnum):
     NS_EL2_E2H = 3
 
 
-class Validity:
+class Validity(Sealed):
     """Limits and validity rules of one SMMU."""
 
     def __init__(self, registers: RegisterFile) -> None:
