@@ -11,13 +11,14 @@ from typing import Any
 
 from ...layout import Layout, Register
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..stages import Stages
 from .interrupts import GLOBAL, Interrupts
 from .invalidation import Invalidation
 from .registers import GFSR
 
 
-class Provoked:
+class Provoked(Sealed):
     """One SMMU as its seams know it."""
 
     def __init__(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...register_file import RegisterFile
+from ...sealed import Sealed
 from ..context import Context
 from ..stages import Stages
 from ..tlb import Space
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..._core.door import Core
 
 
-class Standing:
+class Standing(Sealed):
     """Of one instance; for who holds its lock."""
 
     def __init__(
