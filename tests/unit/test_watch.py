@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.conftest import missing
-from tests.smmu_builder import Bench
+from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core
 from vhost_iommu.masters.port import Abort, Port
 from vhost_iommu.smmu.v3 import commands as c
@@ -474,3 +475,16 @@ def test_what_waits_for_a_number_to_be_told_has_a_bound_and_all_of_it_is_account
     assert sum(told) == reads
     assert min(told) > 0
     assert [note.name for note in seen.of(Noted)] == ["in time"]
+
+
+def test_what_a_request_tells_is_in_the_order_of_its_clock_too(pure: bool) -> None:
+    made = World(pages=64, ram=Ram(size=8 << 20))
+    with made.watch.recording() as seen:
+        before = time.monotonic_ns()
+        for _ in range(3):
+            assert made.port.read(IOVA, 64 << 12) == bytes(64 << 12)
+        after = time.monotonic_ns()
+        times = [value.time for value in seen if not isinstance(value, Snapshot)]
+    assert len(times) > 3 * 64
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= after

@@ -129,7 +129,8 @@ struct vi_reader {
     uint64_t room, promised;      /* records that it may still tell, of how many (tell.h) */
     uint32_t sid, ssid;           /* of whom it tells, … */
     uint64_t first_pa;            /* … and where its transaction begins; UINT64_MAX: nothing of it is found yet */
-    uint64_t begun;               /* when it began, by the clock of records */
+    uint64_t begun, now;          /* when it began, and the last look at the clock of records; … */
+    unsigned uses;                /* … pages that were told of since */
     bool quiet;                   /* what may be lost is */
     struct vi_counters counters;
     /* Whose request is counted apart, if it is, and the counters before it. */

@@ -110,7 +110,7 @@ bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_spac
     record->word[1] = leaf->output | (unsigned)(vi_leaf_level(leaf) + 1) | vi_leaf_granule(leaf) << 4;
     record->word[2] = leaf->descriptor;
     record->word[3] = leaf->descriptor_at;
-    vi_tell(record, number, VI_FILLED);
+    vi_tell_at(record, number, VI_FILLED, vi_now(reader));
     return true;
 }
 
@@ -132,6 +132,8 @@ static void check(struct vi_reader *reader, struct vi_hit *hit)
     reader->last = last;
 }
 
+enum { PAGES_A_LOOK = 16 };
+
 void vi_tell_use(struct vi_reader *reader, const struct vi_context *context, uint64_t iova, uint64_t size, uint64_t pa,
                  unsigned access)
 {
@@ -149,7 +151,10 @@ void vi_tell_use(struct vi_reader *reader, const struct vi_context *context, uin
     record->word[0] = iova;
     record->word[1] = size;
     record->word[2] = pa;
-    vi_tell(record, number, VI_USED);
+    /* To look at the clock takes as long as all else of this. */
+    if (++reader->uses == PAGES_A_LOOK)
+        vi_now(reader);
+    vi_tell_at(record, number, VI_USED, reader->now);
 }
 
 void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size, unsigned access)
@@ -158,6 +163,9 @@ void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size,
         enum vi_kind kind;
         enum vi_losable as;
     } told[] = {{VI_TRANSLATED, VI_LOSE_TRANSLATED}, {VI_MOVED, VI_LOSE_MOVED}};
+    if (!reader->watch)
+        return;
+    uint64_t now = vi_now(reader);
     for (unsigned at = 0; at < sizeof told / sizeof *told; at++) {
         uint64_t number;
         struct vi_record *record = begin_losable(reader, told[at].kind, told[at].as, &number);
@@ -168,11 +176,10 @@ void vi_tell_transaction(struct vi_reader *reader, uint64_t iova, uint64_t size,
         record->word[1] = size;
         record->word[2] = reader->first_pa;
         record->word[3] = reader->begun;
-        vi_tell(record, number, told[at].kind);
+        vi_tell_at(record, number, told[at].kind, now);
     }
     reader->first_pa = UINT64_MAX;
-    if (reader->watch)
-        reader->begun = vi_watch_now();
+    reader->begun = now;
 }
 
 void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, uint64_t size, uint64_t begun)
@@ -193,7 +200,7 @@ void vi_tell_served(struct vi_reader *reader, uint32_t type, uint64_t sector, ui
     record->word[1] = size;
     record->word[2] = begun;
     vi_tell(record, number, VI_REQUEST);
-    reader->begun = vi_watch_now(); /* the disk's own time is none of what comes next */
+    reader->begun = vi_now(reader); /* the disk's own time is none of what comes next */
 }
 
 /* ---- writers ------------------------------------------------------------------------------------------------------ */

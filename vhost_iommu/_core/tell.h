@@ -23,13 +23,20 @@ static inline bool vi_may_tell(struct vi_reader *reader)
 /* The request has told all: the rest of its room is others'. */
 void vi_told_all(struct vi_reader *reader);
 
+/* Look at the clock of records. */
+static inline uint64_t vi_now(struct vi_reader *reader)
+{
+    reader->uses = 0;
+    return reader->now = vi_watch_now();
+}
+
 /* Whose what is told from now on is. */
 static inline void vi_telling(struct vi_reader *reader, uint32_t sid, uint32_t ssid)
 {
     reader->sid = sid;
     reader->ssid = ssid;
     reader->first_pa = UINT64_MAX;
-    reader->begun = vi_watch_now();
+    reader->begun = vi_now(reader);
 }
 
 /* An entry that is about to be put; false: there is no room to tell, and it is not to be put. */

@@ -117,11 +117,16 @@ static inline struct vi_record *vi_tell_begin(struct vi_watch *watch, uint64_t *
     return &watch->ring[*number & (watch->size - 1)];
 }
 
-static inline void vi_tell(struct vi_record *record, uint64_t number, enum vi_kind kind)
+static inline void vi_tell_at(struct vi_record *record, uint64_t number, enum vi_kind kind, uint64_t time)
 {
-    record->time = vi_watch_now();
+    record->time = time;
     record->kind = (uint8_t)kind;
     atomic_store_explicit(&record->number, number + 1, memory_order_release);
+}
+
+static inline void vi_tell(struct vi_record *record, uint64_t number, enum vi_kind kind)
+{
+    vi_tell_at(record, number, kind, vi_watch_now());
 }
 
 static inline bool vi_wanted(struct vi_watch *watch, enum vi_kind kind)
