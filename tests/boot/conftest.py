@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,5 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place() -> Iterator[Place]:
     """With a short name, for sockets are below it."""
     folder = Path(tempfile.mkdtemp(prefix="vi-"))
-    yield Place(folder)
+    place = Place(folder)
+    yield place
+    # What a test that failed left there is nobody else's.
+    for pid, _ in place.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder)
