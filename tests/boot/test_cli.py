@@ -62,6 +62,26 @@ def test_a_trace_shows_the_guest_each_smmu_and_each_master(tmp_path: Path) -> No
     }
 
 
+def test_a_trace_of_linux_shows_requests_that_flow_to_their_walks_beside_its_tests(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    assert cli.main(["run", "smmuv3-linux", "--json", "--cases", "disk0_writes_directly", "--trace", str(path)]) == 0
+    events = json.loads(path.read_text())
+    chrome_trace.check(events)
+    shown = {(event["cat"], event["name"]) for event in events if event["ph"] == "X"}
+    assert ("case", "disk0_writes_directly") in shown
+    assert any(kind == "request" and re.match(r"write \d+ KiB sector \d+", name) for kind, name in shown)
+    assert ("command", "2 commands: CMD_TLBI_NH_VA, CMD_SYNC") in shown
+    assert {event["ph"] for event in events if event.get("cat") == "flow"} == set("stf")
+    assert any("Linux version" in event["name"] for event in events if event.get("cat") == "console")
+    entries = [event["args"]["entries"] for event in events if event["name"] == "TLB"]
+    assert max(entries) > 0
+
+
+def test_a_disk_that_is_full_ends_the_trace_and_not_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "smmuv3-bare", "--json", "--trace", "/dev/full"]) == 0
+    assert "/dev/full is not the whole trace: No space left on device\n" in capsys.readouterr().err
+
+
 def test_kept_artefacts_say_what_was_run(tmp_path: Path) -> None:
     keep = tmp_path / "kept"
     assert cli.main(["run", "smmuv3-bare", "--json", "--keep", str(keep), "--", "-name", "my-guest"]) == 0

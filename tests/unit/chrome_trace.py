@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
@@ -68,7 +69,7 @@ def _nest(events: Sequence[Event]) -> None:
 
 
 def _bind(events: Sequence[Event]) -> None:
-    found = slices(events)
+    outermost = {thread: _outermost(found) for thread, found in slices(events).items()}
     steps: dict[int, list[tuple[int, int, Event]]] = defaultdict(list)
     for at, event in enumerate(events):
         if event["ph"] in "stf":
@@ -79,9 +80,20 @@ def _bind(events: Sequence[Event]) -> None:
         assert phases[-1] == "f", f"flow {number} goes {phases}"
         assert set(phases[1:-1]) <= {"t"}, f"flow {number} goes {phases}"
         for time, _, event in flow:
-            around = [each for each in found[event["pid"], event["tid"]] if each[0] <= time < each[1]]
-            assert around, f"a step of flow {number} is in no slice"
+            track = outermost[event["pid"], event["tid"]]
+            at = bisect_right(track, time, key=lambda bounds: bounds[0]) - 1
+            assert at >= 0, f"a step of flow {number} is before all slices"
+            assert time < track[at][1], f"a step of flow {number} is in no slice"
             assert event["ph"] != "f" or event["bp"] == "e"
+
+
+def _outermost(found: Sequence[tuple[int, int, Event]]) -> list[tuple[int, int]]:
+    """Bounds of those that are in no other, in order; they nest."""
+    kept: list[tuple[int, int]] = []
+    for begin, end, _ in sorted(found, key=lambda each: (each[0], -each[1])):
+        if not kept or begin >= kept[-1][1]:
+            kept.append((begin, end))
+    return kept
 
 
 def _grow(events: Sequence[Event]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.chrome_trace import Event, check, nanoseconds, slices
 from vhost_iommu.cli.common import tracing
 from vhost_iommu.errors import UsageError
+from vhost_iommu.smmu.v2.records import GlobalFault
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3 import events as e
 from vhost_iommu.smmu.v3.structures import STE
@@ -236,12 +237,20 @@ def test_a_stall_is_a_slice_and_counted() -> None:
 def test_events_and_aborts_are_seen_beside_all_tracks_and_fill_their_queue() -> None:
     record = e.F_TRANSLATION.of(SID=SID, InputAddr=IOVA)
     aborted = Moved(0, 120, "disk0", IOVA, 64, True, 16, "terminated")
-    events = told([Reported(0, 110, "smmu0", record, True), aborted, store(200, "EVENTQ_CONS", 1)])
+    values: list[Value] = [store(50, "EVENTQ_BASE", 8), Reported(0, 110, "smmu0", record, True), aborted]
+    events = told([*values, store(200, "EVENTQ_CONS", 1)])
     assert [(each["name"], each["s"]) for each in of(events, "fault", "i")] == [
         ("smmu0: F_TRANSLATION SID=0x100 InputAddr=0xffffffffe000", "g"),
         ("disk0: write at 0xffffffffe010: terminated", "g"),
     ]
-    assert [event["args"]["depth"] for event in events if event["name"] == "EVENTQ"] == [1, 0]
+    assert [event["args"]["depth"] for event in events if event["name"] == "EVENTQ"] == [0, 1, 0]
+
+
+def test_an_instance_without_queues_counts_none() -> None:
+    record = GlobalFault.of(USF=1, SID=SID, FADDR=IOVA)
+    events = told([Reported(0, 110, "smmu0", record, True), store(200, "TLBIALL", 0)])
+    assert of(events, "counter", "C") == []
+    assert of(events, "fault", "i")[0]["name"].startswith("smmu0: GlobalFault USF=1")
 
 
 def test_the_guests_console_and_its_cases_are_tracks_of_a_process_of_their_own(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ _GUEST, _TRACE = "guest", "trace"
 class _Queue:
     """What of a queue in memory its registers say."""
 
+    there: bool = False  #: not all models have it
     bits: int = 0
     prod: int = 0
     cons: int = 0
@@ -64,7 +65,7 @@ class _Queue:
 
     def register(self, name: str, value: int) -> None:
         if name == "BASE":
-            self.bits = value & 0x1F
+            self.there, self.bits = True, value & 0x1F
         elif name == "PROD":
             self.prod = value & 0xF_FFFF
         elif name == "CONS":
@@ -467,7 +468,8 @@ class Chrome:
         self._instant("fault", f"{it.who}: {name}", it, "faults", args, everywhere=True)
 
     def _depth(self, who: str, time: int, name: str, queue: _Queue) -> None:
-        self._count(who, time, name, "depth", queue.depth)
+        if queue.there:
+            self._count(who, time, name, "depth", queue.depth)
 
     def _count(self, who: str, time: int, name: str, unit: str, value: int) -> None:
         if not self._writes("counter"):
