@@ -115,7 +115,7 @@ def test_junit_has_a_case_for_each_test_and_one_for_the_guest() -> None:
     assert [case.get("name") for case in suite] == ["a", "b", "c", "guest"]
     assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
         "tests": "4",
-        "failures": "2",
+        "failures": "1",
         "errors": "0",
         "skipped": "1",
     }
@@ -126,6 +126,20 @@ def test_junit_has_a_case_for_each_test_and_one_for_the_guest() -> None:
     assert str(failure.text).startswith("read 5 where 6 was")
     assert (out := found("testcase[@name='guest']/system-out")) is not None
     assert "not ok 3 c" in str(out.text)
+
+
+def test_a_failure_that_no_test_tells_of_is_the_guests_in_junit() -> None:
+    suite = suite_of(replace(REPORT, ktap=Ktap.of(""), verdict=Verdict.FAILED, why="the guest said: oh no"))
+    assert (failure := suite.find("testcase[@name='guest']/failure")) is not None
+    assert (failure.get("message"), suite.get("failures")) == ("the guest said: oh no", "1")
+
+
+def test_junit_says_a_tests_own_last_word_and_not_the_kernels() -> None:
+    said = "KTAP version 1\n1..1\n# reading\n# why not\n# [    1.5] Run /init as init process\nnot ok 1 mine"
+    suite = suite_of(replace(REPORT, ktap=Ktap.of(said), verdict=Verdict.FAILED))
+    assert (failure := suite.find("testcase[@name='mine']/failure")) is not None
+    assert failure.get("message") == "why not"
+    assert "Run /init" in str(failure.text)
 
 
 def test_junit_is_well_formed_whatever_the_guest_says() -> None:

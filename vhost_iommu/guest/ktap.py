@@ -36,6 +36,12 @@ class Result:
         """In a word."""
         return "skipped" if self.skipped is not None else "passed" if self.passed else "failed"
 
+    @property
+    def reason(self) -> str:
+        """Its own last word; what the kernel's log says is none, where it has another."""
+        own = [note for note in self.notes if note and not _STAMP.match(note)]
+        return (own or self.notes or ("",))[-1]
+
     def __str__(self) -> str:
         why = "" if self.skipped is None else f" ({self.skipped})"
         return f"{self.name}: {self.outcome}{why}"

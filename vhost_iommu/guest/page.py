@@ -72,10 +72,10 @@ def report_page(report: Report, timeline: Timeline, machine: str, dump: Path) ->
 def _failures(report: Report) -> Iterator[Element]:
     for result in report.results:
         if not result.passed and result.skipped is None:
-            first, *more = result.notes or ("",)
-            yield element("p", {"class": "failed"}, f"{result.name} failed{f': {first}' if first else ''}")
-            if more:
-                yield details("what else it said", "\n".join(more))
+            why = f": {result.reason}" if result.reason else ""
+            yield element("p", {"class": "failed"}, f"{result.name} failed{why}")
+            if len(result.notes) > 1:
+                yield details("all that it said", "\n".join(result.notes))
 
 
 # -- the timeline ------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def to_junit(reports: Sequence[Report], name: str) -> bytes:
 
 
 def _suite(report: Report, name: str) -> ElementTree.Element:
-    """A case for each test, and one, "guest", for how the run ended, which has the console's end."""
+    """A case for each test, and one, "guest", for how the run ended: what no test tells, and the console's end."""
     suite = ElementTree.Element("testsuite", name=_xml(name))
     count = dict.fromkeys(("failures", "errors", "skipped"), 0)
 
@@ -119,7 +119,7 @@ def _suite(report: Report, name: str) -> ElementTree.Element:
         if result.skipped is not None:
             tell(made, "skipped", result.skipped)
         elif not result.passed:
-            tell(made, "failure", (result.notes or ("no reason given",))[-1], "\n".join(result.notes))
+            tell(made, "failure", result.reason or "no reason given", "\n".join(result.notes))
         elif result.notes:
             ElementTree.SubElement(made, "system-out").text = _xml("\n".join(result.notes))
     end = case("guest")
@@ -127,7 +127,8 @@ def _suite(report: Report, name: str) -> ElementTree.Element:
     if report.verdict is Verdict.SKIPPED:
         tell(end, "skipped", report.why)
     elif report.verdict is Verdict.FAILED:
-        tell(end, "failure", report.why)
+        if not count["failures"]:
+            tell(end, "failure", report.why)
     elif report.verdict is not Verdict.PASSED:
         tell(end, "error", report.why, "\n".join(report.stand_lines))
     ElementTree.SubElement(end, "system-out").text = _xml("\n".join(report.console.splitlines()[-TAIL:]))
