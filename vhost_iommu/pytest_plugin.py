@@ -20,7 +20,7 @@ import pytest
 from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.ktap import Result
-from vhost_iommu.guest.launch import cases_of, run
+from vhost_iommu.guest.launch import TRACES, cases_of, run
 from vhost_iommu.guest.live import Guest, GuestError, boot
 from vhost_iommu.guest.recording import Found
 from vhost_iommu.guest.report import Report
@@ -60,6 +60,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--vi-machine", metavar="M", help="the machine where a test names none (environment: VI_MACHINE)")
     group.addoption("--vi-append", metavar="S", help="more of each kernel's command line (environment: VI_APPEND)")
+    group.addoption(
+        "--vi-trace",
+        metavar="FORM",
+        choices=sorted(TRACES),
+        help="trace each guest in its folder, as text or as json for ui.perfetto.dev, where a test does not say "
+        "(environment: VI_TRACE)",
+    )
     group.addoption(
         "--vi-keep",
         metavar="DIR",
@@ -164,6 +171,7 @@ class Bench:
             "launcher": self.launcher,
             "accel": _option(self._config, "accel"),
             "gic": None if gic is None else int(gic),
+            "trace": _option(self._config, "trace"),
         }
         for name, value in said.items():
             if value is not None and wishes.get(name) is None:

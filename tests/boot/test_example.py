@@ -94,12 +94,18 @@ FAILING = """
 def test_a_failure_names_one_folder_that_stays(python: Path, assets: Assets, tmp_path: Path) -> None:
     need_kernel(assets, "6.12")
     (tmp_path / "test_it.py").write_text("\n".join(line[4:] for line in FAILING.splitlines()))
-    line = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "test_it.py"]
+    line = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "--vi-trace", "text", "test_it.py"]
     done = subprocess.run(line, cwd=tmp_path, env=clean(), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the fault is the guest's: 'echo looking; ls /nowhere' ended with status 1: ls: /nowhere" in done.stdout
     (named,) = [each for each in done.stdout.splitlines() if "guest of smmuv3-linux, all of it in " in each]
     folder = Path(named.partition(" all of it in ")[2].rstrip("- "))
-    assert {"console.log", "qemu.cmd", "trace.txt"} <= {each.name for each in folder.iterdir()}
-    assert "CMD_TLBI_NH_VA" in (folder / "trace.txt").read_text()
+    left = {each.name for each in folder.iterdir()}
+    assert {"console.log", "dump", "qemu.cmd", "report.html", "trace.txt"} <= left
+    # Traced from its begin, and so with what no recording has.
+    trace = (folder / "trace.txt").read_text()
+    assert trace.index("CMD_CFGI_STE_RANGE") < trace.index("CMD_TLBI_NH_VA")
+    page = (folder / "report.html").read_text()
+    for shown in ("Timeline", "ls /nowhere", "The last recording", "CMD_TLBI_NH_VA", "translations: "):
+        assert shown in page
     shutil.rmtree(folder)

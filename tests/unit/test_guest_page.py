@@ -9,13 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from vhost_iommu.guest.account import Account
-from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.ktap import Ktap, Result
 from vhost_iommu.guest.page import report_page
+from vhost_iommu.guest.recording import Recording
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.timeline import MOST, Timeline
 from vhost_iommu.guest.verdict import Verdict
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
 from vhost_iommu.watch import Noted, Reported
+from vhost_iommu.watch import Recording as Watched
 
 CONSOLE = ["KTAP version 1", "1..2", "ok 1 first", "# <b>why</b>", "# more\x1b[0m", "not ok 2 <i>second</i>"]
 
@@ -57,6 +59,20 @@ def test_commands_are_told_by_the_test_whose_result_came_after_them() -> None:
         ("<i>second</i>", 7),
     ]
     assert timeline.moments[0].seconds == 1.0
+
+
+def test_what_a_live_guest_did_is_told_by_what_it_was_asked(tmp_path: Path) -> None:
+    state = {"smmu0": counters(CMD_SYNC=0)}
+    timeline = Timeline(lambda: state, Clock())
+    for what, syncs, passed in (("boot", 3, True), ("dd <if>", 10, False)):
+        state["smmu0"] = counters(CMD_SYNC=syncs)
+        timeline.did(Result(what, passed))
+    report = Report(Verdict.FAILED, "a command", Ktap(), "", 3.0, None, tmp_path, account=Account())
+    seen = Recording(Watched())
+    seen.guest.append(Noted(1, 5, "guest", "iommu", "unmap", {"iova": 0, "size": 4096}))
+    page = report_page(report, timeline, "m", tmp_path / "dump", seen)
+    for text in ("dd &lt;if&gt;", ">7<", ">10<", "had done what it was asked", "The last recording"):
+        assert text in page
 
 
 def test_moments_beyond_those_that_are_noted_are_counted() -> None:

@@ -60,7 +60,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> list[Double]:
         booted[-1].check()
 
     monkeypatch.setattr(pytest_plugin, "boot", boot)
-    for name in ("KERNEL", "LAUNCHER", "ACCEL", "GIC", "MACHINE", "APPEND", "KEEP"):
+    for name in ("KERNEL", "LAUNCHER", "ACCEL", "GIC", "MACHINE", "APPEND", "KEEP", "TRACE"):
         monkeypatch.delenv(f"VI_{name}", raising=False)
     return booted
 
@@ -183,6 +183,17 @@ def test_a_complaint_is_told_at_the_test_that_made_it(pytester: pytest.Pytester,
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_warns *", "*nobody asked for: WARNING: at x*"])
     assert len(doubles) == 1
     assert doubles[0].kept
+
+
+def test_a_trace_is_wished_for_by_its_form(
+    pytester: pytest.Pytester, doubles: list[Double], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes(pytester, BOOTS, "--vi-trace", "json").assert_outcomes(passed=1)
+    monkeypatch.setenv("VI_TRACE", "text")
+    outcomes(pytester, BOOTS).assert_outcomes(passed=1)
+    outcomes(pytester, BOOTS.replace('"smmuv3-linux"', '"smmuv3-linux", trace="json"')).assert_outcomes(passed=1)
+    assert [each.wishes["trace"] for each in doubles] == ["json", "text", "json"]
+    outcomes(pytester, BOOTS, "--vi-trace", "gif").stderr.fnmatch_lines(["*--vi-trace: invalid choice: 'gif'*"])
 
 
 def test_folders_are_kept_by_the_tests_names(pytester: pytest.Pytester, doubles: list[Double], tmp_path: Path) -> None:

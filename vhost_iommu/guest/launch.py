@@ -8,6 +8,7 @@ is decided twice.
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,11 +23,12 @@ from vhost_iommu.guest.account import Account, Ledger
 from vhost_iommu.guest.assets import FLAVOURS, Assets
 from vhost_iommu.guest.build import Toolchain
 from vhost_iommu.guest.folder import control_socket
-from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.ktap import Ktap, Result
 from vhost_iommu.guest.mapping import platform_of, wires_of
 from vhost_iommu.guest.page import report_page
 from vhost_iommu.guest.payload import LinuxGuest
 from vhost_iommu.guest.platform import Platform
+from vhost_iommu.guest.recording import Recording
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.run import BareGuest, GuestRun, Options
 from vhost_iommu.guest.timeline import Timeline
@@ -34,6 +36,11 @@ from vhost_iommu.guest.verdict import Contract
 from vhost_iommu.lab.faults import Fault
 from vhost_iommu.trace import Trace
 from vhost_iommu.watch import Watcher
+
+#: Names of a trace in a run's folder, by its form.
+TRACES = {"text": "trace.txt", "json": "trace.json"}
+#: Characters that are shown of a live guest's command.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Wishes:
     launcher: str = "qemu"  #: who starts QEMU
     gic: int | None = None  #: version of the interrupt controller
     accelerator: str = "tcg"  #: or "kvm": the guest runs on this machine's CPUs
+    traced: str | None = None  #: a trace in the run's folder: "text", or "json" for a viewer
     live: bool = False  #: Linux runs no cases: it does what it is asked while it runs
 
 
@@ -89,6 +97,9 @@ class Launch:
         self.daemon: Daemon | None = None
         self._ledger: Ledger | None = None
         self._trace = trace
+        self._traced = wishes.traced
+        if self._traced not in (None, *TRACES):
+            raise UsageError(f"{self._traced!r} is no form of a trace; take {' or '.join(TRACES)}")
         self._watchers = watchers
         self._live = wishes.live
         self._timeline = Timeline(self._counters)
@@ -121,9 +132,11 @@ class Launch:
         return self.guest_run.run()
 
     def close(self) -> None:
-        """Close the disks, which can be read until then."""
+        """Close the disks, which can be read until then, and a trace of the run's own."""
         if self.daemon is not None:
             self.daemon.machine.close()
+        if self._traced is not None and self._trace is not None:
+            self._trace.close()
 
     def account(self, ktap: Ktap) -> Account:
         """What the models did."""
@@ -132,6 +145,9 @@ class Launch:
         return Account.of(self.daemon.machine, self._ledger, ktap)
 
     def _serve(self, folder: Path) -> Daemon:
+        if self._traced is not None:
+            assert self.guest_run.folder is not None
+            self._trace = Trace.file(self.guest_run.folder / TRACES[self._traced])
         self.daemon = Daemon(
             self.config,
             folder,
@@ -157,12 +173,25 @@ class Launch:
                 self._trace.case(result.name, result.outcome, before, self._timeline.told)
         self._on_line(line)
 
+    def did(self, what: str, *, passed: bool = True) -> None:
+        """A live guest has done this."""
+        before, result = self._timeline.told, Result(textwrap.shorten(what, _SHOWN, placeholder="…"), passed)
+        self._timeline.did(result)
+        if self._trace is not None:
+            self._trace.case(result.name, result.outcome, before, self._timeline.told)
+
     def _counters(self) -> Mapping[str, Any]:
         return {} if self.daemon is None else {name: s.counters for name, s in self.daemon.machine.smmus.items()}
 
-    def write_page(self, report: Report, folder: Path) -> None:
+    def write_trace(self, folder: Path, recorded: Recording | None) -> None:
+        """trace.txt of a guest that was not traced: the last recording, or what was reported where there is none."""
+        if self._trace is None:
+            text = "".join(f"{each.seconds:.6f} {each.who} {each.text}\n" for each in self._timeline.moments)
+            (folder / TRACES["text"]).write_text(text if recorded is None else recorded.text, encoding="utf-8")
+
+    def write_page(self, report: Report, folder: Path, recorded: Recording | None = None) -> None:
         """report.html, of what came of a run."""
-        text = report_page(report, self._timeline, self.config.name, folder / "dump")
+        text = report_page(report, self._timeline, self.config.name, folder / "dump", recorded)
         (folder / "report.html").write_text(text, encoding="utf-8")
 
 
@@ -182,8 +211,11 @@ def run(
     launcher: str = "qemu",
     gic: int | None = None,
     accel: str = "tcg",
+    trace: str | None = None,
 ) -> Report:
     """Run the guest of ``machine`` to its end, as ``vhost-iommu run`` does; what came of it.
+
+    ``trace``: "text" or "json", in its folder.
 
     UsageError: something of it cannot be had.
     """
@@ -202,6 +234,7 @@ def run(
         launcher=launcher,
         gic=gic,
         accelerator=accel,
+        traced=trace,
     )
     with closing(launch):
         return launch.run()

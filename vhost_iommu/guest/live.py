@@ -155,6 +155,25 @@ class Guest:
         CommandError: its exit status is not 0, and ``check``. GuestTimeoutError: it was ended after ``timeout``
         seconds. ``on_output`` is called with what it says as it comes.
         """
+        try:
+            done = self._run(command, timeout, on_output, check=False)
+        except GuestError:
+            self._launch.did(command, passed=False)
+            raise
+        self._launch.did(command, passed=not done.status)
+        if check and done.status:
+            raise CommandError(command, done)
+        return done
+
+    def _run(
+        self,
+        command: str,
+        timeout: float = 60.0,
+        on_output: Callable[[bytes], None] = lambda data: None,
+        *,
+        check: bool = True,
+    ) -> Ran:
+        """``run``, which nobody asked for and is in no report."""
         self._has_agent()
         began = time.monotonic()
         try:
@@ -209,7 +228,7 @@ class Guest:
             raise GuestTimeoutError(f"put {path}: {self._silent()}") from None
         if status:
             raise CommandError(f"put {path}", Ran(said.decode(errors="replace"), status, 0.0))
-        self.run(f"chmod {mode:o} {shlex.quote(path)}")
+        self._run(f"chmod {mode:o} {shlex.quote(path)}")
 
     def get(self, path: str, to: str | Path | None = None, *, timeout: float = 300.0) -> bytes:
         """The bytes of the guest's file ``path``; written to the host's file ``to``, if that is given."""
@@ -339,7 +358,7 @@ class Guest:
             self._ear.recordings += [seen]
             began = time.monotonic_ns()
             if traced:
-                self.run("echo vi-begin >/sys/kernel/tracing/trace_marker")
+                self._run("echo vi-begin >/sys/kernel/tracing/trace_marker")
                 began = (began + time.monotonic_ns()) // 2
             try:
                 yield seen
@@ -349,7 +368,7 @@ class Guest:
                 self._ear.recordings = [each for each in self._ear.recordings if each is not seen]
         if traced and self.running:
             found = tracepoints(
-                self.run("cat /sys/kernel/tracing/trace; echo 0 >/sys/kernel/tracing/tracing_on").output, began
+                self._run("cat /sys/kernel/tracing/trace; echo 0 >/sys/kernel/tracing/tracing_on").output, began
             )
             seen.guest += in_step(found, seen.commands())
 
@@ -360,7 +379,7 @@ class Guest:
         line = "&& ".join(f"echo 1 >events/iommu/{each}/enable " for each in TRACEPOINTS[:2])
         line = f"cd /sys/kernel/tracing && echo 0 >tracing_on && echo mono >trace_clock && echo >trace && {line}"
         line += f"&& echo 1 >tracing_on; (echo 1 >events/iommu/{TRACEPOINTS[2]}/enable) 2>/dev/null; cat tracing_on"
-        return self.run(f"({line}) 2>/dev/null", check=False).output.strip() == "1"
+        return self._run(f"({line}) 2>/dev/null", check=False).output.strip() == "1"
 
     def settle(self) -> None:
         """Wait until the machine has done whatever the CPUs have sent off. A read that is answered comes behind the
@@ -461,6 +480,7 @@ class Guest:
         try:
             with self._alive():
                 self._agent.wait_ready(seconds)
+            self._launch.did("boot")
         except NoAnswerError:
             raise GuestTimeoutError(f"the guest was not up within {seconds:g} s; {self._last()}") from None
 
@@ -586,7 +606,7 @@ def boot(
     allow: Sequence[str] = (),
     on_line: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda text: None,
-    trace: Trace | None = None,
+    trace: Trace | str | None = None,
     assets: Assets | None = None,
 ) -> Iterator[Guest]:
     """Boot the guest of ``machine``, a name in qemu-configs/ or a machine file, and yield it once it can be asked.
@@ -595,7 +615,7 @@ def boot(
     seconds that it has to be up. ``keep``: a folder for what is left of it. ``paused``: it waits at its begin for
     ``Guest.resume``. ``launcher``: who starts QEMU, "qemu" or "libvirt". ``gic`` and ``accel`` are as of
     ``vhost-iommu run``. ``deaths``: more patterns of console lines that are its end.
-    ``allow``: as of ``Guest.allow``.
+    ``allow``: as of ``Guest.allow``. ``trace``: "text" or "json", in its folder, which stays if anything goes wrong.
     UsageError: something of it cannot be had. GuestError: see its subclasses.
     """
     config = machine if isinstance(machine, MachineConfig) else load_machine(str(machine))
@@ -615,9 +635,11 @@ def boot(
         launcher=launcher,
         gic=gic,
         accelerator=accel,
+        traced=trace if isinstance(trace, str) else None,
         live=config.guest.kind == "linux",
     )
-    launch = Launch(config, wishes, trace=trace, assets=assets, on_line=on_line, on_note=on_note)
+    made = None if isinstance(trace, str) else trace
+    launch = Launch(config, wishes, trace=made, assets=assets, on_line=on_line, on_note=on_note)
     try:
         with _named(launch), _booted(launch, (*_DEATHS, *deaths)) as guest:
             guest.allow(*allow)
@@ -690,8 +712,8 @@ def _leave(launch: Launch, prepared: Prepared, process: Running, guest: Guest, e
         prepared.folder.path, tuple(run.notes), launch.account(Ktap()), run.kernel,
     )  # fmt: skip
     prepared.folder.file("result.txt").write_text(f"{report.verdict.name}: {why}\nthe fault is {whose}\n")
-    prepared.folder.file("trace.txt").write_text("" if guest.recorded is None else guest.recorded.text)
-    launch.write_page(report, prepared.folder.path)
+    launch.write_trace(prepared.folder.path, guest.recorded)
+    launch.write_page(report, prepared.folder.path, guest.recorded)
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.finding import Kept
+from vhost_iommu.guest.recording import Recording, by_operation
 from vhost_iommu.guest.report import Report
 from vhost_iommu.guest.timeline import Operation, Timeline
 from vhost_iommu.lab import spaces
@@ -26,11 +27,12 @@ _COUNTED_SO = (
     "Counted whenever the console's line of a result was read: of a guest that does not wait, what it did right "
     "after a result may stand with that."
 )
+_COUNTED_LIVE = "Counted whenever the guest had done what it was asked."
 #: Kinds of commands and counts that are a column, those most counted first.
 _COLUMNS = 7
 _STYLE = """
 .page .passed { color: #2e7d4f; } .page .failed, .page .died, .page .interrupted { color: #b3362f; }
-.page .skipped { color: #8a6d1d; } .wide { overflow-x: auto; }
+.page .skipped { color: #8a6d1d; } .wide { overflow-x: auto; } .wide td:first-child { white-space: nowrap; }
 .verdict { font-size: 1.15em; font-weight: 600; }
 table { border-collapse: collapse; margin: .4em 0 1em; } th, td { padding: .15em .7em; text-align: right; }
 th { font-weight: 600; border-bottom: 1px solid #b5bccb; } td:first-child, th:first-child { text-align: left; }
@@ -43,8 +45,8 @@ svg .tick { text-anchor: middle; fill: #5a6270; } svg .small { font-size: 10px; 
 """
 
 
-def report_page(report: Report, timeline: Timeline, machine: str, dump: Path) -> str:
-    """The page; ``dump``: of the machine, where one was kept."""
+def report_page(report: Report, timeline: Timeline, machine: str, dump: Path, recorded: Recording | None = None) -> str:
+    """The page; ``dump``: of the machine, where one was kept; ``recorded``: the last recording of a live guest."""
     body = element("body", {"class": "page"})
     verdict = report.verdict.name.lower()
     kernel = f", Linux {report.kernel}" if report.kernel else ""
@@ -57,7 +59,9 @@ def report_page(report: Report, timeline: Timeline, machine: str, dump: Path) ->
         body.append(_timeline(report, timeline))
         if timeline.left_out:
             body.append(element("p", {}, f"{timeline.left_out} further moments are counted, not shown"))
-    body.extend(_operations(timeline.operations))
+    body.extend(_operations(timeline.operations, _COUNTED_SO if report.results else _COUNTED_LIVE))
+    if recorded is not None:
+        body.extend(_recorded(recorded))
     body.append(element("h2", {}, "What the models did"))
     body.append(element("pre", {}, "\n".join(f"{subject:8}  {text}" for subject, text in report.account.lines())))
     body.extend(_of_dump(dump))
@@ -92,7 +96,7 @@ def _timeline(report: Report, timeline: Timeline) -> Element:
     def x(at: float) -> float:
         return _LEFT + (_RIGHT - _LEFT) * min(max(at / seconds, 0.0), 1.0)
 
-    root.append(_label(18, "tests"))
+    root.append(_label(18, "tests" if report.results else "guest"))
     began = 0.0
     for each in timeline.operations:
         skipped, passed = each.result.skipped is not None, each.result.passed
@@ -131,17 +135,17 @@ def _label(y: float, text: str) -> Element:
 # -- commands by operation --------------------------------------------------------------------------------------------
 
 
-def _operations(operations: Sequence[Operation]) -> Iterator[Element]:
-    """A table for each SMMU: what it did in each of the guest's tests."""
+def _operations(operations: Sequence[Operation], counted: str) -> Iterator[Element]:
+    """A table for each SMMU: what it did in each of the guest's tests, or of what a live one was asked."""
     for name in dict.fromkeys(name for each in operations for name in each.counts):
         total: Counter[str] = sum((each.counts.get(name, Counter()) for each in operations), Counter())
         columns = [kind for kind, _ in total.most_common(_COLUMNS)]
         if not columns:
             continue
         yield element("h2", {}, f"{name}: commands, events and walks by operation")
-        yield element("p", {}, _COUNTED_SO)
+        yield element("p", {}, counted)
         table = element("table")
-        table.append(_row("th", ["until the result of", *columns]))
+        table.append(_row("th", ["until the end of", *columns]))
         for each in operations:
             counts = each.counts.get(name, Counter())
             table.append(_row("td", [each.result.name, *(str(counts[kind] or "") for kind in columns)]))
@@ -151,6 +155,28 @@ def _operations(operations: Sequence[Operation]) -> Iterator[Element]:
         yield wide
         if rest := total.keys() - set(columns):
             yield element("p", {}, f"not shown: {', '.join(f'{total[kind]} {kind}' for kind in sorted(rest))}")
+
+
+def _recorded(seen: Recording) -> Iterator[Element]:
+    """The last recording in a few lines, and commands by what the kernel did."""
+    yield element("h2", {}, "The last recording")
+    yield element("pre", {}, "\n".join(seen.summary()))
+    rows = by_operation(seen)
+    total: Counter[str] = Counter()
+    for each in rows.values():
+        total.update(each.commands)
+    if not total:
+        return
+    columns = [kind for kind, _ in total.most_common(_COLUMNS)]
+    table = element("table")
+    table.append(_row("th", ["operation", "of bytes", "times", *columns]))
+    for (name, size), each in rows.items():
+        name = "until a CMD_SYNC" if name == "?" else name
+        counts = (str(each.commands.get(kind, "")) for kind in columns)
+        table.append(_row("td", [name, f"{size:#x}" if size else "", str(each.count), *counts]))
+    wide = element("div", {"class": "wide"})
+    wide.append(table)
+    yield wide
 
 
 def _row(tag: str, cells: Sequence[str]) -> Element:

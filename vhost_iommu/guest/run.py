@@ -139,7 +139,8 @@ class GuestRun:
         self._account = account
         self._on_report = on_report
         self.notes: list[str] = []
-        #: The folder of its last run, if that stayed.
+        #: The folder of its run, and once that is over the same if it stayed.
+        self.folder: Path | None = None
         self.kept: Path | None = None
         #: Names of the tests that the guest must report, where they are known.
         self.expected: tuple[str, ...] = ()
@@ -289,6 +290,7 @@ class GuestRun:
         the folder is gone unless something went wrong. UsageError as of preparing.
         """
         made = Prepared(RunFolder(self.options.keep))
+        self.folder = made.folder.path
         try:
             with contextlib.ExitStack() as stack:
                 made.served = self._served(made.folder, stack)

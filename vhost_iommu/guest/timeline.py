@@ -32,7 +32,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One test of the guest: when its result came, and what each SMMU did since the one before."""
+    """A guest's test, or a live one's command: when its result came, and what each SMMU did since the one before."""
 
     seconds: float
     result: Result
@@ -66,14 +66,17 @@ class Timeline(Watcher):
         if not self._ktap.announced:
             self.told = self.clock()  # no test has begun before this
         result = self._ktap.feed(text)
-        if result is None or result.parent:
-            return result
+        if result is not None and not result.parent:
+            self.did(result)
+        return result
+
+    def did(self, result: Result) -> None:
+        """The guest has done this."""
         self.told = self.clock()
         now = {name: _counts(each) for name, each in self.counters().items()}
         since = {name: counts - self._before.get(name, Counter()) for name, counts in now.items()}
         self._before = now
         self.operations.append(Operation(self._seconds(self.told), result, since))
-        return result
 
     def reported(self, it: Reported) -> None:
         self._note(it.time, it.who, it.record.text() + ("" if it.kept else " (lost)"))
