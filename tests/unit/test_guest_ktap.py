@@ -8,6 +8,7 @@ import time
 import pytest
 
 from vhost_iommu.guest.ktap import Ktap
+from vhost_iommu.guest.timeline import Timeline
 
 GOOD = """\
 [    0.000000] Booting Linux on physical CPU 0x0000000000
@@ -98,3 +99,19 @@ def test_thousands_of_suites_are_read_in_no_time() -> None:
     assert len(ktap.results) == 20_000
     assert not ktap.complete
     assert time.process_time() - began < 10  # it would be minutes if each suite looked at all before it
+
+
+def test_a_case_begins_with_the_announcement_or_the_result_before_it() -> None:
+    now = iter(range(100, 2000, 100))
+    timeline = Timeline(clock=lambda: next(now))
+    begun = []
+    for line in ("booting", "KTAP version 1", "1..2", "# a note", "ok 1 a", "noise", "not ok 2 b"):
+        before = timeline.told
+        if timeline.line(line) is not None:
+            begun.append((before, timeline.told))
+    assert begun == [(300, 400), (400, 500)]  # the beginning is at 100, the announcement at 300
+
+
+def test_an_outcome_is_a_word() -> None:
+    ktap = Ktap.of("KTAP version 1\n1..3\nok 1 a\nnot ok 2 b\nok 3 c # SKIP no disk\n")
+    assert [result.outcome for result in ktap.results] == ["passed", "failed", "skipped"]

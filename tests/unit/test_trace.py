@@ -18,7 +18,7 @@ import pytest
 
 from vhost_iommu.cli.common import tracing
 from vhost_iommu.trace import Trace, load_chrome
-from vhost_iommu.watch import Kind, Noted, Served, Watch
+from vhost_iommu.watch import Kind, Noted, Served, Value, Watch
 
 
 def emit(
@@ -319,6 +319,24 @@ def test_a_memory_trace_keeps_what_was_reported() -> None:
     emit(trace, "smmu0", "command", "CMD_SYNC", CS=1)
     (record,) = trace.records
     assert (record.track, record.kind, record.name, record.args) == ("smmu0", "command", "CMD_SYNC", {"CS": 1})
+
+
+def test_of_what_comes_after_the_end_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Value] = []
+    watch = Watch("smmu0")
+    with Trace.file(tmp_path / "trace.txt", 3000) as trace:
+        watch.attach(trace)
+
+        def tell(value: Value) -> None:
+            made.append(value)
+            Trace.tell(trace, value)
+
+        monkeypatch.setattr(trace, "tell", tell)
+        for at in range(100):
+            watch.noted("smmu0", "fault", "drop-sync", struck=at)
+            watch.flush()
+    assert trace.incomplete is not None
+    assert 10 < len(made) < 60
 
 
 def test_only_the_kinds_that_are_named_are_written_and_wanted(tmp_path: Path) -> None:

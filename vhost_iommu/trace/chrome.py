@@ -48,6 +48,7 @@ _TRACKS = ("cases", "console", "requests", "DMA", "commands", "faults", "stalls"
 #: Numbers of processes; 0 is nobody's, in a viewer's eyes.
 _TRACE_PID, _GUEST_PID = 1, 2
 _GUEST, _TRACE = "guest", "trace"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 @dataclass
@@ -492,7 +493,7 @@ def _stall(it: Stalled, end: int, more: Args) -> Slice:
 
 
 def _bytes(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode()
+    return _ENCODER.encode(event).encode()
 
 
 def load(text: str) -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..watch import Kind, Noted, Value, Watch, Watcher, deliver
+from ..watch import Batch, Kind, Noted, Value, Watch, Watcher, deliver
 from .chrome import Chrome
 from .form import DEFAULT, Form
 from .text import Kept, Record, Text
@@ -73,6 +73,10 @@ class Trace(Watcher):
     def joined(self, watch: Watch) -> None:
         self._watches.append(watch)
         self._form.joined(watch)
+
+    def batch(self, batches: Sequence[Batch]) -> None:
+        if self._writer is None or self._writer.ended is None:  # else nothing is made of them
+            super().batch(batches)
 
     def tell(self, value: Value) -> None:
         with self._lock:
