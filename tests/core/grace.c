@@ -530,7 +530,7 @@ int main(void)
     test_contexts_give_way(&test);
     test_a_walk_for_an_empty_space_is_in_vain_after_its_invalidation(&test);
     test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, base));
-    test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, descriptor));
+    test_an_entry_that_two_wrote_is_invalidated(&test, offsetof(struct vi_entry, rest));
     test_waits_for_who_is_inside(&test, use_up_and_invalidate);
     test_waits_for_who_is_inside(&test, use_up_and_enter);
     test_no_entry_outlives_its_tag(&test);

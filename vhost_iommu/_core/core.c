@@ -81,6 +81,7 @@ struct vi_reader *vi_try_enter(struct vi_core *core, unsigned hint)
                 reader->last = reader->windows->count ? reader->windows->window : &no_window;
                 reader->words_at = UINT64_MAX; /* no word is there */
                 reader->words_span = 0;
+                reader->tables_at = VI_NO_TABLE;
                 reader->seen[0].table = reader->seen[1].table = NULL;
                 if (!VI_UNWATCHED && VI_UNLIKELY(reader->looked = VI_GET(core->looked)))
                     vi_enter_looked(reader);
@@ -314,6 +315,8 @@ bool vi_fetch64_slowly(struct vi_reader *reader, uint64_t pa, uint64_t *value)
     reader->words_at = w->base;
     reader->words_span = w->size - 8;
     reader->words = w->host;
+    reader->tables_at = w->size >> 12 ? w->base | VI_TableDescriptor_TYPE : VI_NO_TABLE;
+    reader->tables_span = (w->size >> 12) - 1;
     *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)host, memory_order_relaxed);
     return true;
 }

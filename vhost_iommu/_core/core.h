@@ -116,8 +116,11 @@ struct vi_table {
     bool top_byte_ignored, no_unprivileged; /* stage 1: TBIx, E0PDx */
     /* What follows from the above (vi_make_context). */
     bool plain;            /* most descriptors need no more than to be followed */
-    uint8_t plain_bits;    /* granule_bits, if it is plain; else 0 */
-    uint8_t start_shift;   /* of an address, for its index into the first table */
+    uint8_t plain_bits;    /* granule_bits, if it is plain, and of stage 2 or of a stage 1 that is alone; else 0 */
+    uint8_t levels;        /* descriptors on the way to a page */
+    uint8_t quick_bits;    /* the same where they are pages of 4 KiB, behind more than one table */
+    uint8_t start_shift;   /* of an address, for its index into the first table; and for that times 8 */
+    uint8_t start_times_8;
     uint64_t start_mask;   /* of that index, times 8 */
     uint64_t within;       /* of an address, what is within its page */
     uint64_t beyond;       /* bits of an address that are the same in all that it translates (quickly): `above` */

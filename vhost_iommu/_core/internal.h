@@ -20,16 +20,16 @@
 #define VI_PUT(at, value) atomic_store_explicit(&(at), (value), memory_order_relaxed)
 
 /* A number that one thread alone changes and others may look at: compilers make three instructions of what is one. */
-static inline __attribute__((always_inline)) void vi_count64(_Atomic uint64_t *at)
+static inline __attribute__((always_inline)) void vi_add64(_Atomic uint64_t *at, uint64_t count)
 {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-    __asm__("addq $1, %0" : "+m"(*(uint64_t *)(void *)at) : : "cc");
+    __asm__("addq %1, %0" : "+m"(*(uint64_t *)(void *)at) : "er"(count) : "cc");
 #else
-    VI_PUT(*at, VI_GET(*at) + 1);
+    VI_PUT(*at, VI_GET(*at) + count);
 #endif
 }
-#define VI_COUNT(at) vi_count64(&(at))
-#define VI_ADD(at, count) VI_PUT(at, VI_GET(at) + (count))
+#define VI_COUNT(at) vi_add64(&(at), 1)
+#define VI_ADD(at, count) vi_add64(&(at), (count))
 
 /* ---- the address spaces of the TLBs (tlb.c) ---------------------------------------------------------------------- */
 
@@ -56,7 +56,6 @@ void vi_space_put(struct vi_core *core, struct vi_space *space);
 /* ---- ways through the TLBs (tlb.h, translate.h) --------------------------------------------------------------------- */
 
 struct vi_tlb; /* tlb.h */
-struct vi_hints;
 struct vi_entry;
 
 /*
@@ -73,19 +72,20 @@ struct vi_lane {
     uint64_t told;  /* … by this bit */
     uint64_t state, tag; /* of the space, and the tag in the high half */
     uint32_t sizes; /* of the space, of which the smallest is 2^shift bytes (of none, one that no leaf has) */
-    unsigned shift;
-    uint64_t within, salt; /* the offsets in a page of the smallest size; of the hashes of such pages */
-    uint32_t others; /* of the sizes, but the smallest */
-    uint64_t hash, key; /* of the page that was not found, last, … */
-    struct vi_hints *hints; /* … and of its set */
+    uint64_t shift;
+    uint64_t page, within, salt; /* bits of an address that are its page of the smallest size; others; of such pages' hashes */
+    uint64_t others; /* of the sizes, but the smallest */
+    uint64_t key, set, hint; /* of the page that was not found, last; the set as vi_hints_at has it */
     const struct vi_entry *entry; /* that was found last */
-    /* Of the page that was walked for last: which addresses its table has, their descriptors, and what those above say. */
+    /* Of the page of 4 KiB that was walked for last: which addresses its table has, where that is, also in our memory (for
+     * good, and whole), and what the descriptors above it say. */
     uint64_t region, descriptors, above;
-    uint64_t like, tag_like; /* such a page's descriptor (0: none), and the tag that its entry got */
+    const uint8_t *beside;
+    uint64_t like, tag_like; /* such a page's descriptor without its address (0: none), and the tag that its entry got */
 };
 
 /* How many pages of a request are looked up at once. */
-enum { VI_MOST_AHEAD = 16 };
+enum { VI_MOST_AHEAD = 64 };
 
 /* A context's way through the TLBs, for one kind of access: of stages that it has, if it is quick. */
 struct vi_course {
@@ -108,6 +108,9 @@ struct vi_setup {
     uint64_t output_mask; /* of a physical address */
 };
 
+/* Where no window has tables: no descriptor has this of its address and type. */
+#define VI_NO_TABLE UINT64_C(4)
+
 struct vi_reader {
     _Alignas(64) _Atomic uint32_t turn; /* odd: somebody is inside */
     struct vi_core *core;
@@ -116,6 +119,8 @@ struct vi_reader {
     /* Of the window that served a descriptor last, if it is aligned and whole for good: where words may be read. */
     uint64_t words_at, words_span; /* from words_at, up to words_span bytes further on */
     const uint8_t *words;          /* the host has that of words_at here */
+    /* What a descriptor of a table of 4 KiB at words_at has of its address and type; how many such fit behind that one. */
+    uint64_t tables_at, tables_span;
     /* By stage, the low half of the tag that a page got last: another one with the same bits of this table gets it, too. */
     struct {
         const struct vi_table *table;
@@ -271,15 +276,6 @@ VI_HOT bool vi_fetch64_here(struct vi_reader *reader, uint64_t base, uint64_t of
         return false;
     *value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(reader->words + at), memory_order_relaxed);
     return true;
-}
-
-/* Where `count` words from `pa` on may be read, in the window of the word before; NULL: not there. */
-VI_HOT const _Atomic uint64_t *vi_words_here(const struct vi_reader *reader, uint64_t pa, uint64_t count)
-{
-    uint64_t at = pa - reader->words_at;
-    if (VI_UNLIKELY(at > reader->words_span || reader->words_span - at < 8 * (count - 1)))
-        return NULL;
-    return (const _Atomic uint64_t *)(const void *)(reader->words + at);
 }
 
 VI_HOT bool vi_fetch64(struct vi_reader *reader, uint64_t pa, uint64_t *value)

@@ -109,7 +109,7 @@ bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_spac
     record->word[0] = leaf->base;
     record->word[1] = leaf->output | (unsigned)(vi_leaf_level(leaf) + 1) | vi_leaf_granule(leaf) << 4;
     record->word[2] = leaf->descriptor;
-    record->word[3] = leaf->descriptor_at;
+    record->word[3] = vi_leaf_at(leaf);
     vi_tell_at(record, number, VI_FILLED, vi_now(reader));
     return true;
 }
@@ -125,7 +125,7 @@ static void check(struct vi_reader *reader, struct vi_hit *hit)
         if (hit->found)
             vi_unpack(&leaf, &hit->entry);
         /* Through stage 2 it is somewhere else, which a check finds out by vi_translate. */
-        hit->read = hit->found && !c->stage2 && vi_load64(reader, leaf.descriptor_at, &hit->now);
+        hit->read = hit->found && !c->stage2 && vi_load64(reader, vi_leaf_at(&leaf), &hit->now);
     }
     hit->synced = reader->watch ? atomic_load(&reader->watch->synced) : 0;
     reader->check->check(reader->check->of, reader, hit);

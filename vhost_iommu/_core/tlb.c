@@ -30,6 +30,8 @@ static struct vi_tlb *tlb_new(uint32_t entries)
         return NULL;
     uint32_t sets = power_of_two((entries + VI_WAYS - 1) / VI_WAYS);
     tlb->last_set = sets - 1;
+    tlb->last = tlb->last_set * sizeof(struct vi_hints);
+    tlb->most_ahead = sets * VI_HALF < VI_MOST_AHEAD ? sets * VI_HALF : VI_MOST_AHEAD;
     tlb->hints = calloc(sets, sizeof *tlb->hints);
     size_t size = (sets + 1) * sizeof *tlb->set; /* one may look behind the last one */
     tlb->set = aligned_alloc(64, size);
@@ -86,6 +88,7 @@ static void forget(struct vi_tlb *tlb, uint32_t set, unsigned way)
     VI_PUT(tlb->set[set][way].tag, 0);
     VI_PUT(tlb->set[set][way].check, 0); /* which it cannot be with this tag, but by chance: and no space has it */
     vi_set_hint(&tlb->hints[set], way, 0);
+    VI_PUT(tlb->hints[set].owner[way / VI_HALF], 0);
 }
 
 /* The entry in this way is overwritten by one of the space whose tag is `tag`. */
@@ -115,9 +118,10 @@ void vi_tlb_put(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space
     if (VI_UNLIKELY(!(state & bit)) && !vi_note_size(space, state, bit))
         return;
     leaf->tag = tag | (uint32_t)leaf->tag;
-    leaf->space = vi_place_of(core, space);
     uint64_t hash = hash_of(leaf->base, shift, tag);
-    vi_tlb_insert(core, tlb, space, &tlb->hints[vi_set_of(tlb, hash)], hash, leaf);
+    struct vi_lane lane = {.tlb = tlb, .space = space, .place = vi_place_of(core, space), .hint = vi_hint(hash),
+                           .set = vi_set_at(tlb, hash)};
+    vi_tlb_insert(core, &lane, leaf);
 }
 
 void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, uint64_t state,
@@ -128,8 +132,7 @@ void vi_tlb_replace(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *s
     for (unsigned way = 0; way < VI_WAYS; way++)
         if (VI_GET(tlb->set[set][way].base) == leaf->base && !((VI_GET(tlb->set[set][way].tag) ^ tag) >> 32)) {
             leaf->tag = tag | (uint32_t)leaf->tag;
-            leaf->space = vi_place_of(core, space);
-            vi_entry_fill(&tlb->set[set][way], leaf);
+            vi_entry_fill(&tlb->set[set][way], leaf, vi_place_of(core, space));
             vi_set_hint(&tlb->hints[set], way, vi_hint(hash));
             return;
         }

@@ -19,8 +19,8 @@ struct vi_leaf {
     uint64_t base;  /* | log2 of its bytes */
     uint64_t tag;   /* tag of its space << 32 | attributes, VI_LEAF_… */
     uint64_t output;
-    uint64_t descriptor, descriptor_at;
-    uint64_t space; /* where it is in the pool of spaces, in bytes */
+    uint64_t descriptor, table; /* it is in a table of its granule's size that begins there, or would (vi_leaf_at) */
+    uint64_t space;             /* where it is in the pool of spaces, in bytes */
 };
 #define VI_LEAF_SHIFT_MASK 0xFFF
 /* In the low half of `tag`: VI_USER … in [7:0], and */
@@ -34,6 +34,16 @@ static inline unsigned vi_leaf_shift(const struct vi_leaf *leaf) { return leaf->
 static inline uint64_t vi_leaf_base(const struct vi_leaf *leaf) { return leaf->base & ~(uint64_t)VI_LEAF_SHIFT_MASK; }
 static inline int vi_leaf_level(const struct vi_leaf *leaf) { return (int)(leaf->tag >> VI_LEAF_LEVEL & 7) - 1; }
 static inline unsigned vi_leaf_granule(const struct vi_leaf *leaf) { return 12 + 2 * (leaf->tag >> VI_LEAF_GRANULE & 3); }
+
+/* Where in such a table the descriptor of an address is, of a leaf of 2^shift bytes. */
+static inline uint64_t vi_index_times_8(uint64_t address, unsigned shift, unsigned granule_bits)
+{
+    return address >> (shift - 3) & ((UINT64_C(1) << granule_bits) - 8);
+}
+static inline uint64_t vi_leaf_at(const struct vi_leaf *leaf)
+{
+    return leaf->table + vi_index_times_8(leaf->base, vi_leaf_shift(leaf), vi_leaf_granule(leaf));
+}
 
 /* An invalidation by address, to be done again when nobody is inside who began before it. */
 struct vi_invalidation {
@@ -68,31 +78,46 @@ static inline uint64_t vi_place_of(const struct vi_core *core, const struct vi_s
     return (uint64_t)((const char *)space - (const char *)core->spaces->pool);
 }
 
+/* Two by two: what neighbours have alike is beside each other, and so is what differs in the same way from one to the next. */
 struct vi_entry {
     _Alignas(64) _Atomic uint64_t base;
-    _Atomic uint64_t tag, output, check;
-    _Atomic uint64_t descriptor, descriptor_at, space, cold_check; /* what few hits need */
+    _Atomic uint64_t cold_check; /* of what few hits need: of `rest`, which is output ^ descriptor, and `table` */
+    _Atomic uint64_t tag, space, output, check, rest, table;
 };
 
 _Static_assert(sizeof(struct vi_entry) == 64, "an entry is a cache line");
 
-/* Of a set: a byte for each way, 0: free; and the offset of the entry that is overwritten next. */
+/*
+ * Of a set: a byte for each way, 0: free; the offset of the entry that is overwritten next; and whose all four entries of
+ * a half are (vi_owner), for who overwrites all four. 0: that is not known.
+ */
 struct vi_hints {
-    _Atomic uint64_t ways, oldest;
+    _Atomic uint64_t ways, oldest, owner[2];
 };
+enum { VI_HALF = VI_WAYS / 2 };
 
 struct vi_tlb {
     uint32_t last_set; /* of a power of two of them */
+    uint64_t last;     /* the same as vi_hints_at has it */
+    uint32_t most_ahead; /* pages that may be walked for at once: they are not to evict each other */
     struct vi_hints *hints;
     struct vi_entry (*set)[VI_WAYS];
     _Atomic uint64_t evictions, invalidated;
 };
 
-/* The set that has these hints. */
-static inline struct vi_entry (*vi_set_behind(const struct vi_tlb *tlb, const struct vi_hints *hints))[VI_WAYS]
+/* The hints of a set, and its first entry; `set` is its number times the size of the former. */
+VI_HOT struct vi_hints *vi_hints_at(const struct vi_tlb *tlb, uint64_t set)
 {
-    return &tlb->set[hints - tlb->hints];
+    return (struct vi_hints *)(void *)((char *)tlb->hints + set);
 }
+VI_HOT struct vi_entry *vi_entries_at(const struct vi_tlb *tlb, uint64_t set)
+{
+    enum { TIMES = (sizeof(struct vi_entry[VI_WAYS])) / (sizeof(struct vi_hints)) };
+    return (struct vi_entry *)(void *)((char *)tlb->set + set * TIMES);
+}
+
+/* A space by its place and its tag, as `owner` of entries. */
+VI_HOT uint64_t vi_owner(uint64_t place, uint64_t tag) { return (tag & ~(uint64_t)UINT32_MAX) | (uint32_t)place | 1; }
 
 static inline uint64_t vi_rotated(uint64_t word, unsigned by) { return word << by % 64 | word >> -by % 64; }
 
@@ -102,12 +127,11 @@ static inline uint64_t vi_check(uint64_t base, uint64_t tag, uint64_t output)
 {
     return ((base + vi_rotated(tag, 29)) * VI_CHECK_FACTOR + 1) ^ output;
 }
-#define VI_COLD_FACTOR UINT64_C(0x1000193)
-/* Of the words that few hits need, and, by `check`, of the others. */
-static inline uint64_t vi_cold_check(uint64_t descriptor, uint64_t descriptor_at, uint64_t space, uint64_t check)
-{
-    return check + descriptor + (descriptor_at * VI_COLD_FACTOR + space);
-}
+/*
+ * Of the words that few hits need; `check` is vi_check's of the page with output 0, so they are of the same page. A place of
+ * a space needs none: it is not the place of the space whose tag this is, or it is right.
+ */
+static inline uint64_t vi_cold_check(uint64_t rest, uint64_t table, uint64_t check) { return check + rest + table; }
 
 /*
  * Of the page `page` (its address >> `shift`); `salt` is its space's and size's. Four pages that are neighbours are in one
@@ -123,31 +147,31 @@ static inline uint32_t vi_set_of(const struct vi_tlb *tlb, uint64_t hash)
 {
     return (uint32_t)(hash >> 32) & tlb->last_set;
 }
+/* The same as vi_hints_at has it. */
+VI_HOT uint64_t vi_set_at(const struct vi_tlb *tlb, uint64_t hash)
+{
+    _Static_assert(sizeof(struct vi_hints) == 1 << 5, "so many bits less are shifted away");
+    return hash >> (32 - 5) & tlb->last;
+}
 #define VI_EACH_BYTE UINT64_C(0x0101010101010101)
 static inline uint64_t vi_hint(uint64_t hash) { return hash >> 56 | 1; }
 
 /* The bytes of `word` that are 0, as their highest bits; above the lowest, one that is 1 may be told too. */
 static inline uint64_t vi_zero_bytes(uint64_t word) { return (word - VI_EACH_BYTE) & ~word & (VI_EACH_BYTE << 7); }
 
-/* What most hits need of an entry; false: two writers met in it. */
-VI_HOT bool vi_copy_hot(const struct vi_entry *entry, struct vi_leaf *leaf)
+/* All of an entry; false: two writers met in it. */
+static inline bool vi_copy(const struct vi_entry *entry, struct vi_leaf *leaf)
 {
+    uint64_t rest = VI_GET(entry->rest);
     leaf->base = VI_GET(entry->base);
     leaf->tag = VI_GET(entry->tag);
     leaf->output = VI_GET(entry->output);
-    return VI_GET(entry->check) == vi_check(leaf->base, leaf->tag, leaf->output);
-}
-
-/* All of it. */
-static inline bool vi_copy(const struct vi_entry *entry, struct vi_leaf *leaf)
-{
-    leaf->descriptor = VI_GET(entry->descriptor);
-    leaf->descriptor_at = VI_GET(entry->descriptor_at);
+    leaf->descriptor = leaf->output ^ rest;
+    leaf->table = VI_GET(entry->table);
     leaf->space = VI_GET(entry->space);
-    if (!vi_copy_hot(entry, leaf))
-        return false;
-    return VI_GET(entry->cold_check) == vi_cold_check(leaf->descriptor, leaf->descriptor_at, leaf->space,
-                                                      vi_check(leaf->base, leaf->tag, leaf->output));
+    uint64_t check = vi_check(leaf->base, leaf->tag, 0);
+    return VI_GET(entry->check) == (check ^ leaf->output) &&
+           VI_GET(entry->cold_check) == vi_cold_check(rest, leaf->table, check);
 }
 
 /* All of the entry of the space whose state is `state` that translates `address`: the smallest, if several do. */
@@ -164,7 +188,8 @@ VI_HOT void vi_lane_refresh(struct vi_lane *lane)
     lane->sizes = (uint32_t)state;
     lane->others = lane->sizes & (lane->sizes - 1);
     lane->shift = 12 + (unsigned)__builtin_ctz(lane->sizes | UINT32_C(1) << 31);
-    lane->within = (UINT64_C(1) << lane->shift) - 1;
+    lane->page = ~UINT64_C(0) << lane->shift;
+    lane->within = ~lane->page;
     lane->salt = vi_salt(lane->shift, lane->tag);
     lane->region = UINT64_MAX; /* none */
     lane->need = lane->tag | (uint32_t)lane->need;
@@ -203,7 +228,7 @@ enum vi_found vi_lane_find_slowly(const struct vi_lane *lane, uint32_t sizes, ui
 VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64_t *tag, uint64_t *output, uint64_t *size)
 {
     const struct vi_tlb *tlb = lane->tlb;
-    uint64_t offset = address & lane->within, key = (address ^ offset) | lane->shift;
+    uint64_t key = (address & lane->page) | lane->shift;
     /* Most likely it is behind the one before it. */
     const struct vi_entry *entry = lane->entry + 1;
     uint64_t bits, out;
@@ -213,18 +238,20 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
         if (VI_LIKELY((bits & lane->tested) == lane->need && VI_GET(entry->check) == vi_check(key, bits, out))) {
             lane->entry = entry;
             *tag = bits;
-            *output = out | offset;
-            *size = lane->within + 1 - offset;
+            *output = out | (address & lane->within);
+            *size = lane->within + 1 - (address & lane->within);
             return VI_HIT;
         }
     }
-    uint64_t hash = lane->hash = vi_hash(address >> lane->shift, lane->salt);
-    struct vi_hints *hints = lane->hints = &tlb->hints[vi_set_of(tlb, hash)];
-    uint64_t ways = vi_zero_bytes(VI_GET(hints->ways) ^ vi_hint(hash) * VI_EACH_BYTE);
+    uint64_t hash = vi_hash(address >> lane->shift, lane->salt), hint = lane->hint = vi_hint(hash);
+    uint64_t set = lane->set = vi_set_at(tlb, hash);
+    uint64_t ways = vi_zero_bytes(VI_GET(vi_hints_at(tlb, set)->ways) ^ hint * VI_EACH_BYTE);
     lane->key = key;
-    uint32_t looks = lane->others;
+    if (VI_LIKELY(!(ways | lane->others)))
+        return VI_MISS;
+    uint32_t looks = (uint32_t)lane->others;
     for (; VI_UNLIKELY(ways); ways &= ways - 1) {
-        entry = vi_way_of(*vi_set_behind(tlb, hints), ways);
+        entry = vi_way_of(vi_entries_at(tlb, set), ways);
         if (VI_UNLIKELY(VI_GET(entry->base) != key))
             continue;
         bits = VI_GET(entry->tag);
@@ -232,8 +259,8 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
         if (VI_LIKELY((bits & lane->tested) == lane->need && VI_GET(entry->check) == vi_check(key, bits, out))) {
             lane->entry = entry;
             *tag = bits;
-            *output = out | offset;
-            *size = lane->within + 1 - offset;
+            *output = out | (address & lane->within);
+            *size = lane->within + 1 - (address & lane->within);
             return VI_HIT;
         }
         looks = lane->sizes;
@@ -252,7 +279,7 @@ VI_HOT enum vi_found vi_lane_find(struct vi_lane *lane, uint64_t address, uint64
     return VI_MISS;
 }
 
-VI_HOT void vi_set_hint(struct vi_hints *hints, unsigned way, uint64_t hint)
+VI_HOT void vi_set_hint(struct vi_hints *hints, uint64_t way, uint64_t hint)
 {
     _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest byte of a set's hints is the first");
     VI_PUT(((_Atomic uint8_t *)(void *)&hints->ways)[way], (uint8_t)hint);
@@ -265,30 +292,61 @@ VI_HOT void vi_set_four_hints(struct vi_hints *hints, unsigned way, uint64_t has
     VI_PUT(halves[way / 4], (uint32_t)(vi_hint(hash) * VI_EACH_BYTE) ^ UINT32_C(0x06040200));
 }
 
-VI_HOT void vi_entry_fill(struct vi_entry *entry, const struct vi_leaf *leaf)
+VI_HOT void vi_entry_fill(struct vi_entry *entry, const struct vi_leaf *leaf, uint64_t place)
 {
-    uint64_t check = vi_check(leaf->base, leaf->tag, leaf->output);
+    VI_PUT(entry->space, place);
+    uint64_t check = vi_check(leaf->base, leaf->tag, 0), rest = leaf->output ^ leaf->descriptor;
     VI_PUT(entry->base, leaf->base);
     VI_PUT(entry->tag, leaf->tag);
     VI_PUT(entry->output, leaf->output);
-    VI_PUT(entry->check, check);
-    VI_PUT(entry->descriptor, leaf->descriptor);
-    VI_PUT(entry->descriptor_at, leaf->descriptor_at);
-    VI_PUT(entry->space, leaf->space);
-    VI_PUT(entry->cold_check, vi_cold_check(leaf->descriptor, leaf->descriptor_at, leaf->space, check));
+    VI_PUT(entry->check, check ^ leaf->output);
+    VI_PUT(entry->rest, rest);
+    VI_PUT(entry->table, leaf->table);
+    VI_PUT(entry->cold_check, vi_cold_check(rest, leaf->table, check));
+}
+
+/* Two words beside each other. */
+typedef uint64_t vi_pair __attribute__((vector_size(16), may_alias));
+VI_HOT vi_pair vi_pair_of(uint64_t low, uint64_t high) { return (vi_pair){low, high}; }
+
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define VI_PAIRS 1
+#else
+#define VI_PAIRS 0
+#endif
+
+/* Each word once, and whole. */
+VI_HOT vi_pair vi_get_pair(const _Atomic uint64_t *from)
+{
+#if VI_PAIRS
+    vi_pair words;
+    __asm__ volatile("movq %1, %0\n\tmovhps %2, %0" : "=&x"(words) : "m"(from[0]), "m"(from[1]));
+    return words;
+#else
+    return vi_pair_of(VI_GET(from[0]), VI_GET(from[1]));
+#endif
+}
+
+/* Words of an entry, whose check words tell of whatever is torn. */
+VI_HOT void vi_put_pair(_Atomic uint64_t *to, vi_pair words)
+{
+#if VI_PAIRS
+    __asm__("movaps %1, %0" : "=m"(*(vi_pair *)(void *)to) : "x"(words));
+#else
+    VI_PUT(to[0], words[0]);
+    VI_PUT(to[1], words[1]);
+#endif
 }
 
 void vi_tlb_evict(const struct vi_core *core, struct vi_tlb *tlb, const struct vi_entry *entry);
 /* Say that the space may have entries of this size; false: it has another tag by now. */
 bool vi_note_size(struct vi_space *space, uint64_t state, uint64_t bit);
 
-/*
- * Put `leaf`, which is in no entry yet and whose page has this hash and set, into `space`: both know it to have such
- * entries.
- */
-VI_HOT void vi_tlb_insert(struct vi_core *core, struct vi_tlb *tlb, struct vi_space *space, struct vi_hints *hints,
-                          uint64_t hash, const struct vi_leaf *leaf)
+/* Put `leaf`, which the lane did not find, in an entry; its space and the lane know it to have pages of this size. */
+VI_HOT void vi_tlb_insert(struct vi_core *core, const struct vi_lane *lane, const struct vi_leaf *leaf)
 {
+    struct vi_tlb *tlb = lane->tlb;
+    struct vi_hints *hints = vi_hints_at(tlb, lane->set);
     uint64_t open = ~VI_GET(hints->ways) & VI_EACH_BYTE, offset; /* hints are odd */
     if (VI_UNLIKELY(open)) {
         offset = (unsigned)__builtin_ctzll(open) * 8u;
@@ -296,15 +354,16 @@ VI_HOT void vi_tlb_insert(struct vi_core *core, struct vi_tlb *tlb, struct vi_sp
         offset = VI_GET(hints->oldest);
         VI_PUT(hints->oldest, (offset + sizeof(struct vi_entry)) % (VI_WAYS * sizeof(struct vi_entry)));
     }
-    struct vi_entry *entry = (struct vi_entry *)(void *)((char *)vi_set_behind(tlb, hints) + offset);
+    struct vi_entry *entry = (struct vi_entry *)(void *)((char *)vi_entries_at(tlb, lane->set) + offset);
     if (VI_LIKELY(!((VI_GET(entry->tag) ^ leaf->tag) >> 32))) {
         VI_COUNT(tlb->evictions); /* of this space, which has as many as before */
     } else {
         vi_tlb_evict(core, tlb, entry);
-        VI_PUT(space->entries, VI_GET(space->entries) + 1);
+        VI_PUT(hints->owner[offset / sizeof(struct vi_entry[VI_HALF])], 0);
+        VI_PUT(lane->space->entries, VI_GET(lane->space->entries) + 1);
     }
-    vi_entry_fill(entry, leaf);
-    vi_set_hint(hints, (unsigned)(offset / sizeof *entry), vi_hint(hash));
+    vi_entry_fill(entry, leaf, lane->place);
+    vi_set_hint(hints, offset / sizeof *entry, lane->hint);
 }
 
 /* Put `leaf`, which is in no entry yet, into `space`, whose state was `state` before its walk began: if that is past,

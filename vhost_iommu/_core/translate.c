@@ -6,6 +6,7 @@
 /* A guest that wins every race for a descriptor gets no translation. */
 #define MOST_TRIES 16
 
+#define PAGE UINT64_C(4096) /* of the smallest granule, which is walked for quickly */
 #define AF VI_S1LeafDescriptor_AF
 #define DBM VI_S1LeafDescriptor_DBM
 /* AP[1], AP[2], APTable[0], APTable[1], S2AP[0] and S2AP[1]. */
@@ -199,13 +200,14 @@ VI_HOT uint64_t page_key(uint64_t address, unsigned granule_bits)
     return (address & ~UINT64_C(0) << granule_bits) | granule_bits;
 }
 
+/* `below`: the table of its granule's size in which the descriptor is. */
 VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, unsigned stage, uint64_t key,
-                       uint64_t descriptor, uint64_t at, uint64_t hierarchy, struct vi_leaf *leaf)
+                       uint64_t descriptor, uint64_t below, uint64_t hierarchy, struct vi_leaf *leaf)
 {
     leaf->base = key;
     leaf->output = descriptor & table->address;
     leaf->descriptor = descriptor;
-    leaf->descriptor_at = at;
+    leaf->table = below;
     /* Most pages have what the one before had. */
     uint64_t bits = descriptor & table->telling;
     if (stage == 1)
@@ -218,71 +220,84 @@ VI_HOT void found_page(struct vi_reader *reader, const struct vi_table *table, u
     leaf->tag = reader->seen[stage - 1].tag;
 }
 
-/* Descriptors on the way to a page. */
-static inline unsigned levels_of(const struct vi_table *table) { return (unsigned)(4 - table->start_level); }
-
 enum quick_walk { WALKED, ELSEWHERE, UNEXPECTED };
 
-/*
- * A walk to a page by descriptors that are all what one expects, of a table of `stage` whose addresses are physical (in a
- * plain one none is beyond the output size), in the window of the descriptor before, or `anywhere`. `stride` is the
- * table's; given as a constant, it makes constants of shifts and masks.
- */
-VI_HOT enum quick_walk walk_by(struct vi_reader *reader, const struct vi_table *table, unsigned stage, unsigned stride,
-                               uint64_t address, bool anywhere, struct vi_lane *lane, struct vi_leaf *leaf)
+VI_HOT uint64_t word_at(const uint8_t *host)
 {
-    unsigned start = table->start_shift - 3u; /* of an index times 8, as are the others here */
-    uint64_t base = table->base, index = address >> start & table->start_mask, mask = (UINT64_C(8) << stride) - 8;
-    uint64_t tested = table->tested, hierarchy = 0, descriptor;
-#pragma GCC unroll 4
-    for (unsigned shift = 4 * stride; shift; shift -= stride) {
-        if (shift > start)
-            continue; /* a level above the first */
-        if (VI_UNLIKELY(!vi_fetch64_here(reader, base, index, &descriptor)) &&
-            !(anywhere && vi_fetch64_slowly(reader, base + index, &descriptor)))
-            return ELSEWHERE;
-        if (shift == stride) {
-            if (VI_UNLIKELY((descriptor & table->tested_page) != (3 | AF)))
-                return UNEXPECTED;
-            if (lane && shift != start) { /* where the pages beside it have theirs */
-                lane->region = address >> (2 * stride + 3);
-                lane->like = 0;
-                lane->descriptors = base;
-                lane->above = hierarchy;
-            }
-            found_page(reader, table, stage, lane ? lane->key : page_key(address, stride + 3), descriptor,
-                       base + index, hierarchy, leaf);
-            return WALKED;
-        }
-        if (VI_UNLIKELY((descriptor & tested) != 3))
-            return UNEXPECTED;
-        if (stage == 1) /* which alone has such bits */
-            hierarchy |= descriptor;
-        base = descriptor & table->address;
-        index = address >> (shift - stride) & mask;
-    }
-    return UNEXPECTED;
+    return atomic_load_explicit((const _Atomic uint64_t *)(const void *)host, memory_order_relaxed);
 }
 
+/*
+ * A walk to a page of 4 KiB by descriptors that are all what one expects, of a table of `stage` that has such pages (as
+ * quick_bits says) and whose addresses are physical, in the window of the descriptor before.
+ */
+VI_HOT enum quick_walk walk_here(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
+                                 uint64_t address, struct vi_leaf *leaf)
+{
+    enum { STRIDE = 9 };
+    const uint64_t mask = (UINT64_C(8) << STRIDE) - 8;
+    unsigned start = table->start_times_8; /* of an index times 8, as are the others here */
+    uint64_t at = (address >> start & table->start_mask) + (table->base - reader->words_at);
+    if (VI_UNLIKELY(at > reader->words_span))
+        return ELSEWHERE;
+    uint64_t above = 0, descriptor = word_at(reader->words + at);
+#pragma GCC unroll 4
+    for (unsigned shift = 3 * STRIDE; shift; shift -= STRIDE) {
+        if (shift >= start)
+            continue; /* of the first table, or one that it has not */
+        above |= descriptor;
+        /* One comparison for its type, which leaves no bits below those of a page, and for where the table is. */
+        at = (descriptor & (VI_TableDescriptor_NextTable | VI_TableDescriptor_TYPE)) - reader->tables_at;
+        if (VI_UNLIKELY(vi_rotated(at, 64 - 12) > reader->tables_span))
+            return (descriptor & table->tested) == 3 ? ELSEWHERE : UNEXPECTED;
+        descriptor = word_at(reader->words + at + (address >> shift & mask));
+    }
+    if (VI_UNLIKELY((descriptor & table->tested_page) != (3 | AF) || above & table->too_high))
+        return UNEXPECTED;
+    lane->region = address >> (2 * STRIDE + 3);
+    lane->like = 0;
+    lane->beside = reader->words + at;
+    lane->descriptors = reader->words_at + at;
+    lane->above = above;
+    found_page(reader, table, stage, lane->key, descriptor, reader->words_at + at, above, leaf);
+    return WALKED;
+}
+
+/* The same of a plain table of any granule, in any window. False: nothing has been done, and walk_once finds out why. */
 static __attribute__((noinline)) bool walk_anywhere(struct vi_reader *reader, const struct vi_table *table,
                                                     uint64_t address, struct vi_leaf *leaf)
 {
-    return walk_by(reader, table, table->stage, table->granule_bits - 3u, address, true, NULL, leaf) == WALKED;
+    unsigned granule = table->granule_bits, stride = granule - 3, shift = table->start_shift;
+    uint64_t base = table->base, index = address >> (shift - 3) & table->start_mask, above = 0, descriptor;
+    for (;; shift -= stride) {
+        if (VI_UNLIKELY(!vi_fetch64(reader, base + index, &descriptor)))
+            return false;
+        if (shift == granule)
+            break;
+        if (VI_UNLIKELY((descriptor & table->tested) != 3))
+            return false;
+        above |= descriptor;
+        base = descriptor & table->address;
+        index = vi_index_times_8(address, shift - stride, granule);
+    }
+    if (VI_UNLIKELY((descriptor & table->tested_page) != (3 | AF)))
+        return false;
+    found_page(reader, table, table->stage, page_key(address, granule), descriptor,
+               base + index - vi_index_times_8(address, granule, granule), above, leaf);
+    return true;
 }
 
-/* False: it is not as simple, nothing has been done, and walk_once finds out what it means. */
+/* A walk to a page of the size of the lane's; the same holds. */
 VI_HOT bool walk_to_page(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                          uint64_t address, struct vi_leaf *leaf)
 {
-    if (VI_UNLIKELY(!lane && !table->plain))
-        return false;
-    enum quick_walk how = ELSEWHERE;
-    if (VI_LIKELY((lane ? lane->shift : table->granule_bits) == 12))
-        how = walk_by(reader, table, stage, 9, address, false, lane, leaf);
-    if (VI_LIKELY(how != ELSEWHERE))
-        return how == WALKED;
+    if (VI_LIKELY(table->quick_bits == lane->shift)) {
+        enum quick_walk how = walk_here(reader, lane, table, stage, address, leaf);
+        if (VI_LIKELY(how != ELSEWHERE))
+            return how == WALKED;
+    }
     struct vi_leaf found; /* so that `leaf` may be in registers */
-    if (!walk_anywhere(reader, table, address, &found))
+    if (table->plain_bits != lane->shift || !walk_anywhere(reader, table, address, &found))
         return false;
     *leaf = found;
     return true;
@@ -307,26 +322,34 @@ VI_HOT bool keep_quickly(struct vi_reader *reader, struct vi_lane *lane, struct 
             return false;
     }
     leaf->tag = tag;
-    leaf->space = lane->place;
-    vi_tlb_insert(reader->core, lane->tlb, lane->space, lane->hints, lane->hash, leaf);
+    vi_tlb_insert(reader->core, lane, leaf);
     return true;
 }
 
-/* Where a page's descriptor is in a whole table of its level. */
-VI_HOT uint64_t index_times_8(const struct vi_lane *lane, uint64_t address)
-{
-    return address >> (lane->shift - 3) & (lane->within & ~UINT64_C(7));
-}
+/* What a page's descriptor has in common with those beside it, which then have its tag. */
+VI_HOT uint64_t likeness(const struct vi_table *table) { return ~table->address | table->too_high; }
 
-/* A walk whose table the walk of the page before found. */
-VI_HOT bool walk_beside(struct vi_reader *reader, const struct vi_lane *lane, const struct vi_table *table, unsigned stage,
+/* A page of 4 KiB whose table the walk of the page before found. */
+VI_HOT bool fill_beside(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                         uint64_t address, struct vi_leaf *leaf)
 {
-    uint64_t index = index_times_8(lane, address), descriptor;
-    if (VI_UNLIKELY(!vi_fetch64_here(reader, lane->descriptors, index, &descriptor) ||
-                    (descriptor & table->tested_page) != (AF | 3)))
+    uint64_t descriptor = word_at(lane->beside + vi_index_times_8(address, 12, 12)), other = descriptor ^ lane->like;
+    if (VI_LIKELY(lane->like && !(other & likeness(table)) && !vi_looked(reader))) {
+        leaf->base = lane->key;
+        leaf->tag = lane->tag_like;
+        leaf->output = other;
+        leaf->descriptor = descriptor;
+        leaf->table = lane->descriptors;
+        vi_tlb_insert(reader->core, lane, leaf);
+        return true;
+    }
+    if (VI_UNLIKELY((descriptor & table->tested_page) != (AF | 3)))
         return false;
-    found_page(reader, table, stage, lane->key, descriptor, lane->descriptors + index, lane->above, leaf);
+    found_page(reader, table, stage, lane->key, descriptor, lane->descriptors, lane->above, leaf);
+    if (VI_UNLIKELY(!keep_quickly(reader, lane, leaf)))
+        return false;
+    lane->like = descriptor & likeness(table);
+    lane->tag_like = leaf->tag;
     return true;
 }
 
@@ -337,19 +360,15 @@ VI_HOT bool walk_beside(struct vi_reader *reader, const struct vi_lane *lane, co
 VI_HOT bool fill_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *table, unsigned stage,
                          uint64_t address, struct vi_leaf *leaf)
 {
-    if (VI_UNLIKELY(table->plain_bits != lane->shift))
-        return false;
-    if (address >> (2 * lane->shift - 3) == lane->region) {
-        if (VI_UNLIKELY(!walk_beside(reader, lane, table, stage, address, leaf) || !keep_quickly(reader, lane, leaf)))
+    if (address >> 21 == lane->region) {
+        if (VI_UNLIKELY(!fill_beside(reader, lane, table, stage, address, leaf)))
             return false;
-        lane->like = leaf->descriptor;
-        lane->tag_like = leaf->tag;
     } else {
         if (VI_UNLIKELY(!walk_to_page(reader, lane, table, stage, address, leaf) || !keep_quickly(reader, lane, leaf)))
             return false;
     }
     VI_COUNT(reader->counters.walks);
-    VI_ADD(reader->counters.descriptors, levels_of(table)); /* as who begins each walk at the start */
+    VI_ADD(reader->counters.descriptors, table->levels); /* as who begins each walk at the start */
     return true;
 }
 
@@ -484,8 +503,8 @@ VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane
                 continue;
             }
             if (VI_LIKELY(descriptor & AF)) {
-                found_page(reader, table, table->stage, page_key(address, table->granule_bits), descriptor, at, hierarchy,
-                           leaf);
+                found_page(reader, table, table->stage, page_key(address, table->granule_bits), descriptor,
+                           at - vi_index_times_8(address, shift, table->granule_bits), hierarchy, leaf);
                 return FOUND;
             }
         }
@@ -524,7 +543,7 @@ VI_HOT enum walked walk_once(struct vi_reader *reader, nested by, struct vi_lane
         leaf->tag = leaf_attributes(table, descriptor, hierarchy, level);
         leaf->output = output;
         leaf->descriptor = descriptor;
-        leaf->descriptor_at = at;
+        leaf->table = at - vi_index_times_8(address, shift, table->granule_bits);
         return FOUND;
     }
 }
@@ -534,8 +553,8 @@ VI_HOT bool walk(struct vi_reader *reader, nested by, struct vi_lane *reads, con
                  struct vi_leaf *leaf, struct vi_fault *fault)
 {
     VI_COUNT(reader->counters.walks);
-    if (!by && VI_LIKELY(walk_to_page(reader, NULL, table, table->stage, address, leaf))) {
-        VI_ADD(reader->counters.descriptors, levels_of(table));
+    if (!by && table->plain && VI_LIKELY(walk_anywhere(reader, table, address, leaf))) {
+        VI_ADD(reader->counters.descriptors, table->levels);
         return true;
     }
     struct vi_lane own, *lane = NULL;
@@ -561,7 +580,7 @@ static enum updated mark_dirty(struct vi_reader *reader, nested by, const struct
     uint64_t old = leaf->descriptor;
     uint64_t marked = (table->stage == 1 ? old & ~AP_READ_ONLY : old | S2_WRITE) | AF;
     enum updated how =
-        update(reader, by, table, leaf->descriptor_at, vi_leaf_level(leaf), old, marked, fault);
+        update(reader, by, table, vi_leaf_at(leaf), vi_leaf_level(leaf), old, marked, fault);
     if (how == REPLACED) {
         leaf->descriptor = marked;
         leaf->tag = (leaf->tag & ~(uint64_t)VI_CLEAN) | VI_WRITABLE;
@@ -758,6 +777,9 @@ static void quicken_table(struct vi_table *t, const struct vi_context *c, bool h
     t->plain = t->wide == VI_NARROW && !t->big_endian && !t->update_tables && t->start_level >= 0 &&
                t->output_bits <= c->output_bits && !(t->base >> c->output_bits);
     t->plain_bits = t->plain ? t->granule_bits : 0;
+    t->levels = (uint8_t)(4 - t->start_level);
+    t->quick_bits = t->plain_bits == 12 && t->levels > 1 ? t->plain_bits : 0;
+    t->start_times_8 = (uint8_t)(t->start_shift - 3);
     t->telling = VI_S1LeafDescriptor_SH | VI_S2LeafDescriptor_MemAttr | VI_S2LeafDescriptor_S2AP | VI_S1LeafDescriptor_nG |
                  VI_S2LeafDescriptor_XN | DBM;
     t->constant = (t->stage == 1 ? VI_READABLE : VI_USER | VI_NOT_GLOBAL) |
@@ -780,7 +802,7 @@ void vi_quicken(struct vi_context *c)
             c->quick = false;
         if (c->aarch32) {
             half->plain = false;
-            half->plain_bits = 0;
+            half->plain_bits = half->quick_bits = 0;
         }
     }
     for (unsigned high = 0; high < 2; high++)
@@ -789,6 +811,9 @@ void vi_quicken(struct vi_context *c)
             c->half[high].above = 1;
         }
     c->alone = c->quick && c->unprivileged && !c->stage2;
+    for (unsigned high = 0; high < 2; high++)
+        if (!c->alone)
+            c->half[high].plain_bits = c->half[high].quick_bits = 0;
     if (c->stage2)
         quicken_table(&c->s2, c, false);
     for (unsigned access = 0; access < 8; access++) {
@@ -868,97 +893,112 @@ unsigned vi_pages_behind(struct vi_course *course, uint64_t address, unsigned co
 }
 
 /* Whether one of four neighbours' pages, the first of which has this key and hash, may be in the ways that are told. */
-static __attribute__((noinline)) bool one_is_there(const struct vi_lane *lane, const struct vi_entry *set, uint64_t ways,
-                                                   uint64_t key)
+static __attribute__((noinline)) bool one_is_there(const struct vi_entry *set, uint64_t ways, uint64_t key)
 {
     for (; ways; ways &= ways - 1)
-        if (!((VI_GET(vi_way_of(set, ways)->base) ^ key) & ~(UINT64_C(3) << lane->shift)))
+        if (!((VI_GET(vi_way_of(set, ways)->base) ^ key) & ~(3 * PAGE)))
             return true;
     return false;
 }
 
-/* The first of four ways beside each other for such pages; -1: there are none, or a page is there already. */
-VI_HOT int four_ways(const struct vi_lane *lane, struct vi_hints *hints, uint64_t key, uint64_t hash)
+/* Four ways beside each other for such pages, as the offset of the first; -1: there are none, or a page is there already. */
+VI_HOT int64_t four_ways(const struct vi_lane *lane, uint64_t set, uint64_t key, uint64_t hash)
 {
-    enum { HALF = 4 * sizeof(struct vi_entry) };
-    uint64_t taken = VI_GET(hints->ways);
+    enum { HALF = sizeof(struct vi_entry[VI_HALF]) };
+    struct vi_hints *hints = vi_hints_at(lane->tlb, set);
+    uint64_t taken = VI_GET(hints->ways), free = ~taken & VI_EACH_BYTE;
     uint64_t ways = vi_zero_bytes((taken ^ (hash >> 56) * VI_EACH_BYTE) & VI_EACH_BYTE * 0xF8);
-    if (VI_UNLIKELY(ways && one_is_there(lane, *vi_set_behind(lane->tlb, hints), ways, key)))
+    if (VI_UNLIKELY(ways && one_is_there(vi_entries_at(lane->tlb, set), ways, key)))
         return -1;
-    if (VI_LIKELY(!(~taken & VI_EACH_BYTE))) { /* all of them */
-        uint64_t half = VI_GET(hints->oldest) & HALF;
-        VI_PUT(hints->oldest, half ^ HALF);
-        return half ? 4 : 0;
+    if (VI_UNLIKELY(free)) {
+        bool high = (uint32_t)taken;
+        if (high && taken >> 32)
+            return -1;
+        VI_PUT(hints->owner[high], vi_owner(lane->place, 0)); /* no entry there counts */
+        return high ? HALF : 0;
     }
-    return !(taken & UINT32_MAX) ? 0 : !(taken >> 32) ? 4 : -1;
+    uint64_t half = VI_GET(hints->oldest) & HALF;
+    VI_PUT(hints->oldest, half ^ HALF);
+    return (int64_t)half;
 }
 
-/* Account for an entry that is overwritten by one of the lane's space; returns whether it was one itself. */
-static __attribute__((noinline)) bool overwritten(const struct vi_core *core, const struct vi_lane *lane,
-                                                  const struct vi_entry *entry)
+/* Account for four entries beside each other that are overwritten by such of the lane's space; returns how many were that. */
+static __attribute__((noinline)) unsigned overwritten(const struct vi_core *core, const struct vi_lane *lane,
+                                                      const struct vi_entry *entry)
 {
-    if (VI_GET(entry->tag) >> 32 == lane->tag >> 32)
-        return true;
-    vi_tlb_evict(core, lane->tlb, entry);
-    return false;
+    unsigned stayed = 0;
+    for (unsigned each = 0; each < VI_HALF; each++) {
+        uint64_t tag = VI_GET(entry[each].tag);
+        if (tag >> 32 == lane->tag >> 32)
+            stayed++;
+        else if (tag)
+            vi_tlb_evict(core, lane->tlb, &entry[each]);
+    }
+    return stayed;
 }
 
-/* At most `count` pages, as vi_look_ahead says, and *stayed: in how many ways were entries of the space. */
+/*
+ * At most `count` pages, whose descriptors are at `from`, as vi_look_ahead says, and *stayed: in how many ways were entries
+ * of the space.
+ */
 VI_HOT unsigned walk_beside_all(const struct vi_core *core, struct vi_lane *lane, const struct vi_table *table,
-                                uint64_t address, unsigned count, uint64_t at, const _Atomic uint64_t *from,
-                                uint64_t mask, uint64_t *pa, unsigned *stayed)
+                                uint64_t address, unsigned count, const _Atomic uint64_t *from, uint64_t mask,
+                                uint64_t *pa, unsigned *stayed)
 {
-    struct vi_tlb *tlb = lane->tlb;
-    const uint64_t size = lane->within + 1, tag = lane->tag_like, place = lane->place;
-    const uint64_t tested = ~table->address | table->too_high, like = lane->like & tested;
-    uint64_t key = address | lane->shift, check = vi_check(key, tag, 0);
-    for (unsigned done = 0; done < count; done += 4) {
-        uint64_t hash = vi_hash(key >> lane->shift, lane->salt), cold = vi_cold_check(0, at, place, 0);
-        struct vi_hints *hints = &tlb->hints[vi_set_of(tlb, hash)];
-        int way = four_ways(lane, hints, key, hash);
-        if (VI_UNLIKELY(way < 0))
+    const struct vi_tlb *tlb = lane->tlb;
+    const uint64_t tag = lane->tag_like, owner = vi_owner(lane->place, lane->tag), step = PAGE * VI_CHECK_FACTOR;
+    const uint64_t like = lane->like, tested = likeness(table) | ~mask;
+    uint64_t key = address | 12, sum = vi_check(key, tag, 0);
+    const vi_pair alike = vi_pair_of(like, like), tests = vi_pair_of(tested, tested);
+    /* The words of an entry, two by two, but for its output, and what is added to them from one to the next. */
+    const vi_pair whose = vi_pair_of(tag, lane->place), rest = vi_pair_of(like, lane->descriptors);
+    vi_pair page = vi_pair_of(key, vi_cold_check(like, lane->descriptors, sum)), check = vi_pair_of(0, sum);
+    const vi_pair next_page = vi_pair_of(PAGE, step), next_check = vi_pair_of(0, step);
+    for (unsigned done = 0; done < count; done += VI_HALF) {
+        vi_pair output[VI_HALF / 2] = {vi_get_pair(from) ^ alike, vi_get_pair(from + 2) ^ alike};
+        vi_pair other = (output[0] | output[1]) & tests;
+        if (VI_UNLIKELY(other[0] | other[1]))
             return done;
-        struct vi_entry *entry = &(*vi_set_behind(tlb, hints))[way];
+        uint64_t hash = vi_hash(key >> 12, lane->salt);
+        uint64_t set = vi_set_at(tlb, hash);
+        struct vi_hints *hints = vi_hints_at(tlb, set);
+        int64_t half = four_ways(lane, set, key, hash);
+        if (VI_UNLIKELY(half < 0))
+            return done;
+        struct vi_entry *entry = (struct vi_entry *)(void *)((char *)vi_entries_at(tlb, set) + half);
+        _Atomic uint64_t *was = &hints->owner[half / (int64_t)sizeof(struct vi_entry[VI_HALF])];
+        if (VI_GET(*was) == owner) /* one with this place and another tag is of entries that do not count */
+            *stayed += VI_HALF;
+        else if (VI_UNLIKELY((uint32_t)VI_GET(*was) != (uint32_t)owner))
+            *stayed += overwritten(core, lane, entry);
+        memcpy(pa, output, sizeof output);
 #pragma GCC unroll 4
-        for (unsigned each = 0; each < 4; each++) {
-            uint64_t descriptor = VI_GET(from[each]), output = descriptor ^ like;
-            if (VI_UNLIKELY(output & tested)) {
-                for (unsigned other = 0; other < each; other++)
-                    vi_set_hint(hints, (unsigned)way + other, vi_hint(hash) ^ other << 1);
-                return done + each;
-            }
-            if (VI_UNLIKELY(VI_GET(entry[each].space) != place || VI_GET(entry[each].tag) >> 32 == tag >> 32))
-                *stayed += overwritten(core, lane, &entry[each]);
-            VI_PUT(entry[each].base, key);
-            VI_PUT(entry[each].tag, tag);
-            VI_PUT(entry[each].output, output);
-            VI_PUT(entry[each].check, check ^ output);
-            VI_PUT(entry[each].descriptor, descriptor);
-            VI_PUT(entry[each].descriptor_at, at + 8 * each);
-            VI_PUT(entry[each].space, place);
-            VI_PUT(entry[each].cold_check, (check ^ output) + descriptor + (cold + 8 * each * VI_COLD_FACTOR));
-            pa[each] = output & mask;
-            key += size;
-            check += size * VI_CHECK_FACTOR;
+        for (unsigned each = 0; each < VI_HALF; each++) {
+            uint64_t mine = output[each / 2][each % 2];
+            vi_put_pair(&entry[each].base, page);
+            vi_put_pair(&entry[each].tag, whose);
+            vi_put_pair(&entry[each].output, vi_pair_of(mine, mine) ^ check);
+            vi_put_pair(&entry[each].rest, rest);
+            page += next_page;
+            check += next_check;
         }
-        vi_set_four_hints(hints, (unsigned)way, hash);
-        lane->entry = &entry[3];
-        at += 32;
-        from += 4;
-        pa += 4;
+        vi_set_four_hints(hints, (unsigned)(half / (int64_t)sizeof *entry), hash);
+        VI_PUT(*was, owner);
+        lane->entry = &entry[VI_HALF - 1];
+        key += VI_HALF * PAGE;
+        from += VI_HALF;
+        pa += VI_HALF;
     }
     return count;
 }
 
 /* What walk_beside_all has put, for which there is room. */
 static __attribute__((noinline)) void tell_pages(struct vi_reader *reader, const struct vi_lane *lane,
-                                                 const struct vi_table *table, uint64_t address, uint64_t at,
-                                                 const uint64_t *pa, unsigned count)
+                                                 uint64_t address, const uint64_t *pa, unsigned count)
 {
-    uint64_t like = lane->like & (~table->address | table->too_high);
-    for (unsigned each = 0; each < count; each++, address += lane->within + 1, at += 8) {
+    for (unsigned each = 0; each < count; each++, address += PAGE) {
         struct vi_leaf leaf = {
-            .base = address | lane->shift, .tag = lane->tag_like, .output = pa[each], .descriptor = pa[each] | like, .descriptor_at = at};
+            .base = address | lane->shift, .tag = lane->tag_like, .output = pa[each], .descriptor = pa[each] | lane->like, .table = lane->descriptors};
         vi_tell_fill(reader, 1, lane->space, &leaf);
     }
 }
@@ -967,27 +1007,29 @@ static unsigned walk_ahead(struct vi_reader *reader, struct vi_course *course, u
 {
     struct vi_lane *lane = &course->lane1;
     const struct vi_context *context = course->context;
-    uint64_t index = index_times_8(lane, address), at = lane->descriptors + index;
-    if (address >> lane->shift & 3 || address >> (2 * lane->shift - 3) != lane->region || !lane->like || lane->others)
+    uint64_t index = vi_index_times_8(address, 12, 12);
+    if (address >> 12 & 3 || address >> 21 != lane->region || !lane->like || lane->others)
         return 0;
-    if (count > (lane->within + 1 - index) / 8)
-        count = (unsigned)(lane->within + 1 - index) / 8;
+    if (count > (PAGE - index) / 8)
+        count = (unsigned)(PAGE - index) / 8;
+    if (count > lane->tlb->most_ahead)
+        count = lane->tlb->most_ahead;
     count &= ~3u;
-    const _Atomic uint64_t *from = vi_words_here(reader, at, count);
-    if (VI_UNLIKELY(!count || !from || !is_quick(context, address, address + (count - 1) * (lane->within + 1)) ||
+    const _Atomic uint64_t *from = (const _Atomic uint64_t *)(const void *)(lane->beside + index);
+    if (VI_UNLIKELY(!count || !is_quick(context, address, address + (count - 1) * PAGE) ||
                     (uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire)))
         return 0;
     if (VI_UNLIKELY(vi_watch_of(reader)) && !vi_get_room_for(reader, count))
         return 0;
-    unsigned stayed = 0, found = walk_beside_all(reader->core, lane, &context->half[address >> 55 & 1], address, count, at,
+    unsigned stayed = 0, found = walk_beside_all(reader->core, lane, &context->half[address >> 55 & 1], address, count,
                                                  from, course->mask, course->ahead.pa, &stayed);
     if (VI_UNLIKELY(vi_watch_of(reader)))
-        tell_pages(reader, lane, &context->half[address >> 55 & 1], address, at, course->ahead.pa, found);
+        tell_pages(reader, lane, address, course->ahead.pa, found);
     course->ahead.tag = lane->tag_like;
     VI_ADD(lane->tlb->evictions, stayed);
-    VI_ADD(lane->space->entries, found - stayed);
+    VI_PUT(lane->space->entries, VI_GET(lane->space->entries) + found - stayed);
     VI_ADD(reader->counters.walks, found);
-    VI_ADD(reader->counters.descriptors, found * levels_of(&context->half[address >> 55 & 1]));
+    VI_ADD(reader->counters.descriptors, found * context->half[address >> 55 & 1].levels);
     VI_ADD(reader->counters.tlb_misses, found);
     return found;
 }
@@ -1076,7 +1118,7 @@ struct vi_leaf vi_pack(const struct vi_mapping *mapping)
                (uint64_t)(mapping->granule_bits - 12) / 2 << VI_LEAF_GRANULE,
         .output = mapping->output,
         .descriptor = mapping->descriptor,
-        .descriptor_at = mapping->descriptor_at,
+        .table = mapping->descriptor_at - vi_index_times_8(mapping->base, mapping->shift, mapping->granule_bits),
     };
 }
 
@@ -1086,7 +1128,7 @@ void vi_unpack(const struct vi_leaf *leaf, struct vi_mapping *mapping)
         .base = vi_leaf_base(leaf),
         .output = leaf->output,
         .descriptor = leaf->descriptor,
-        .descriptor_at = leaf->descriptor_at,
+        .descriptor_at = vi_leaf_at(leaf),
         .shift = (uint8_t)vi_leaf_shift(leaf),
         .granule_bits = (uint8_t)vi_leaf_granule(leaf),
         .level = (int8_t)vi_leaf_level(leaf),

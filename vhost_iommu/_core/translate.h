@@ -51,7 +51,7 @@ struct vi_walked {
 };
 
 /*
- * What vi_place does about a miss of stage 1, alone, in whose space there are pages, where each descriptor is what one
+ * What vi_place does about a miss of a stage 1 that is alone, in whose space there are pages, where each descriptor is what one
  * expects and the access is simply permitted. Tag 0: it is not so, and nothing has been done or counted.
  */
 struct vi_walked vi_walk_quickly(struct vi_reader *reader, struct vi_lane *lane, const struct vi_table *half,
@@ -66,7 +66,8 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
     uint64_t output, size, size2;
     bool missed = false;
     /* A half is tried after the other, for a guess comes earlier than bit 55. None has an address if it is not quick. */
-    if (VI_LIKELY((address & halves[0].beyond) == halves[0].above) || (address & halves[1].beyond) == halves[1].above) {
+    const struct vi_table *half = VI_LIKELY((address & halves[0].beyond) == halves[0].above) ? halves : halves + 1;
+    if (VI_LIKELY(half == halves) || (address & half->beyond) == half->above) {
         enum vi_found found = vi_lane_find(&course->lane1, address, &place->stage1.tag, &output, &size);
         if (VI_LIKELY(found == VI_HIT)) {
             if (!context->stage2) {
@@ -85,8 +86,7 @@ VI_HOT bool vi_place_quickly(struct vi_reader *reader, struct vi_course *course,
             }
         }
         missed = found == VI_MISS && !(uint32_t)atomic_load_explicit(&context->global->state, memory_order_acquire);
-        if (VI_LIKELY(missed && context->alone)) {
-            const struct vi_table *half = &halves[address >> 55 & 1];
+        if (VI_LIKELY(missed)) {
             struct vi_walked walked = vi_walk_quickly(reader, &course->lane1, half, address);
             if (VI_LIKELY(walked.tag)) {
                 place->pa = walked.pa;
