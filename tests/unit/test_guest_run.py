@@ -215,6 +215,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"vhost-iommu-{os.getuid()}"
 
 
+def test_a_folder_that_is_too_long_for_sockets_is_told_of(runs: Path) -> None:
+    with pytest.raises(UsageError, match=r"bytes too long for a socket; name a shorter folder in \$TMPDIR"):
+        folder.control_socket("x" * 100)
+
+
 def test_a_run_that_went_well_leaves_nothing(runs: Path) -> None:
     run = folder.RunFolder()
     assert run.path.stat().st_mode & 0o077 == 0

@@ -55,10 +55,16 @@ def root() -> Path:
 
 
 def control_socket(machine: str) -> Path:
-    """Where the control socket of a machine that begins now is to be: ``MACHINE.PID.sock`` in a folder of ours."""
+    """Where the control socket of a machine that begins now is to be: ``MACHINE.PID.sock`` in a folder of ours.
+
+    UsageError: that is too long.
+    """
     folder = controls()
     names = (f"{machine}.{os.getpid()}{f'-{n}' if n else ''}.sock" for n in count())
-    return next(path for name in names if not (path := folder / name).exists())
+    path = next(path for name in names if not (path := folder / name).exists())
+    if (over := len(os.fsencode(path)) - MAX_PATH) > 0:
+        raise UsageError(f"{path} is {over} bytes too long for a socket; name a shorter folder in $TMPDIR")
+    return path
 
 
 def controls() -> Path:
