@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,7 @@ from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3 import events as e
 from vhost_iommu.smmu.v3.structures import STE
 from vhost_iommu.trace import Chrome, Trace, load_chrome
+from vhost_iommu.trace.text import Text
 from vhost_iommu.watch import (
     Accessed,
     Commanded,
@@ -415,3 +416,13 @@ def test_each_value_is_told_once(tmp_path: Path) -> None:
     events = told(sorted(values, key=lambda each: each.time))
     assert len(of(events, "translation")) == 50
     assert len(of(events, "request")) == len({event["id"] for event in events if event["ph"] == "f"}) == 25
+
+
+def test_each_type_of_values_is_written_in_either_form() -> None:
+    stall = Stalled(0, 100, "smmu0", 7, SID, IOVA, 8, True, None, "for software", False)
+    snapshot = Snapshot(0, 1, "smmu0", {}, (), (filled(1),))
+    values = [snapshot, *MOMENT, stall]
+    assert {type(value) for value in values} == set(get_args(Value))
+    for value in values:
+        assert b"".join(Text(0).tell(value))
+    assert len(told(values)) > len(values)
