@@ -47,6 +47,9 @@ class Own:
     def running(self) -> list[str]:
         return [each.name() for each in self.connection.listAllDomains() if each.isActive()]
 
+    def wardens(self) -> list[int]:
+        return [pid for pid, line in self.place.processes() if b"warden" in line]
+
     def create_other(self) -> None:
         """A domain that no server of ours serves."""
         domain = ElementTree.fromstring(self.xml)
@@ -88,7 +91,7 @@ def test_a_domain_ends_with_its_server_and_no_other_does(own: Own, end: signal.S
 def test_what_a_server_and_its_warden_left_behind_the_next_server_ends(own: Own) -> None:
     server = own.serve()
     own.connection.createXML(own.xml)
-    for pid in [pid for pid, line in own.place.processes() if b"warden" in line] + [server.pid]:
+    for pid in [*own.wardens(), server.pid]:
         os.kill(pid, signal.SIGSTOP)  # so that neither acts before both are killed
         os.kill(pid, signal.SIGKILL)
     _, errors = server.communicate(timeout=DEADLINE)
@@ -101,6 +104,15 @@ def test_what_a_server_and_its_warden_left_behind_the_next_server_ends(own: Own)
     _, errors = server.communicate(timeout=DEADLINE)
     assert f"the domain {MACHINE}, whose server was gone, was destroyed" in errors
     assert own.running() == []
+
+
+def test_a_server_whose_warden_was_killed_ends_as_ever(own: Own) -> None:
+    server = own.serve()
+    (warden,) = own.wardens()
+    os.kill(warden, signal.SIGKILL)
+    server.send_signal(signal.SIGINT)
+    _, errors = server.communicate(timeout=DEADLINE)
+    assert (server.returncode, "Traceback" in errors) == (0, False)
 
 
 def test_a_libvirt_that_does_not_answer_is_told_of(place: Place) -> None:

@@ -23,8 +23,6 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest.libvirt.domain import QEMU
 from vhost_iommu.guest.libvirt.session import module_here
 
-#: Where one's own domains are.
-URI = "qemu:///session"
 #: Seconds in which libvirt answers, and in which it ends QEMU, gently and then not.
 PATIENCE = 60.0
 
@@ -46,14 +44,15 @@ def watched(uri: str, sockets: Sequence[Path]) -> Iterator[list[str]]:
                 start_new_session=True,  # the terminal's Ctrl-C is for us alone
             )
         try:
+            said: dict[str, Any] = {}
             ours.settimeout(PATIENCE)
-            with contextlib.suppress(OSError):
-                said = json.loads(ours.makefile().readline() or "{}")
+            with contextlib.suppress(OSError), ours.makefile() as told:
+                said = json.loads(told.readline() or "{}")
             if "left" not in said:
                 raise UsageError(f"{uri} does not answer: {said.get('error', 'nothing')}; name another with --libvirt")
             yield said["left"]
         finally:
-            ours.shutdown(socket.SHUT_RDWR)
+            ours.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
 
