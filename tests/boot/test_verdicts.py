@@ -260,3 +260,14 @@ def test_a_bare_guest_that_hangs_after_a_test_says_after_which(assets: Assets) -
     assert "(2 of 3 tests)" in report.why
     (cpu,) = report.stands
     assert cpu.symbols.name(cpu.pc), report.stand_lines
+
+
+def test_many_runs_without_the_core_say_so_once(
+    program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(_core.PURE, "0")
+    monkeypatch.setattr(_core, "built", lambda: None)
+    monkeypatch.setattr(_core, "stale", lambda: False)
+    elf = str(program(psci(SYSTEM_OFF)))
+    assert run("--elf", elf, "--exit-only", "--repeat", "2") == 0
+    assert capsys.readouterr().err.count("no compiled core") == 1

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from vhost_iommu import __version__, _core, cli
-from vhost_iommu.cli.common import seconds
+from vhost_iommu.cli.common import seconds, tell_of_core
 from vhost_iommu.config import MachineConfig, load_machine
 from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import doctor
@@ -432,14 +432,24 @@ def test_a_log_line_of_any_thread_clears_the_progress_line_first(monkeypatch: py
 
 @pytest.mark.parametrize(("pure", "lines"), [("0", 1), ("1", 0)])
 def test_a_missing_core_is_told_once_unless_nobody_wants_it(
-    pure: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    pure: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(_core.PURE, pure)
     monkeypatch.setattr(_core, "built", lambda: None)
+    tell_of_core()
+    assert capsys.readouterr().err.count("no compiled core") == lines
+
+
+@pytest.mark.parametrize(
+    "argv", [("run", "smmuv3-bare", "--kernel", "6.12"), ("run", "smmuv3-bear"), ("serve", "two-smmus", "--fd", "99")]
+)
+def test_a_mistake_is_one_line_where_the_core_is_missing_too(
+    argv: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(_core.PURE, "0")
+    monkeypatch.setattr(_core, "built", lambda: None)
     monkeypatch.setattr(_core, "stale", lambda: False)
-    assert run("serve", "two-smmus", "--socket-path", str(tmp_path / "s")) == 2
-    said = capsys.readouterr().err
-    assert said.count("no compiled core") == lines
+    assert "compiled core" not in mistake(capsys, *argv)
 
 
 def test_a_core_that_is_older_than_its_sources_is_not_run(

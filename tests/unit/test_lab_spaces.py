@@ -146,6 +146,42 @@ def test_what_a_dump_does_not_have_is_told(bench: Bench, kept: Path) -> None:
     assert any("the dump does not have" in line for line in explanation_lines(said))
 
 
+class Gone:
+    """Where memory was."""
+
+    def read(self, pa: int, size: int) -> bytes | None:
+        return None
+
+    def lacks(self, pa: int) -> bool:
+        return False
+
+
+class Ending(Built):
+    """Its guest takes its memory along, and where that is can be asked ``often`` before."""
+
+    def __init__(self, bench: Bench, often: int) -> None:
+        super().__init__(bench)
+        self.often = often
+
+    def windows(self, instance: str) -> tuple[tuple[int, int], ...]:
+        self.often -= 1
+        return super().windows(instance) if self.often >= 0 else ()
+
+    def reader(self, instance: str) -> Reader:
+        return Gone()
+
+
+@pytest.mark.parametrize("often", [0, 1])
+def test_a_dump_of_a_guest_that_has_ended_or_ends_meanwhile_does_not_blame_its_tables(
+    bench: Bench, tmp_path: Path, often: int
+) -> None:
+    dump.write(tmp_path / "dump", dump.take(Ending(bench, often), "now"))
+    ask = offline(tmp_path / "dump")
+    said = ask("explain", stream=0, address=0x10_0000)
+    assert said["missing"] == [bench.strtab & ~0xFFF]
+    assert any("which had gone" in line for line in page_lines(page(ask)))
+
+
 def test_a_page_and_pictures_show_every_run_and_are_well_formed(kept: Path) -> None:
     ask = offline(kept)
     found = list(spaces.collect(ask))

@@ -27,6 +27,7 @@ from vhost_iommu.cli.common import (
     Help,
     Parser,
     look_at_core,
+    tell_of_core,
 )
 from vhost_iommu.cli.completion import SHELLS, PrintCompletion
 from vhost_iommu.errors import UsageError
@@ -188,4 +189,5 @@ def _demo(args: argparse.Namespace) -> int:
     from vhost_iommu.demo import demo
 
     look_at_core()
+    tell_of_core()
     return demo()

@@ -79,16 +79,19 @@ class Add(Protocol):
 
 
 def look_at_core() -> None:
-    """A word where the models are plain Python and nobody asked for that; UsageError where the core is of an earlier
-    day than the rest.
-    """
-    if _core.pure():
-        return
-    if _core.stale():
+    """UsageError where the core is of an earlier day than the rest."""
+    if not _core.pure() and _core.stale():
         raise UsageError(
             f"the compiled core is older than its sources; 'make core' compiles it anew, {_core.PURE}=1 does without"
         )
-    if _core.built() is None:
+
+
+def tell_of_core() -> None:
+    """A word where the models are plain Python and nobody asked for that.
+
+    It is said once a guest is there: a mistake is one line, without the core too.
+    """
+    if not _core.pure() and _core.built() is None:
         text = "no compiled core, so all works but slower: 'vhost-iommu doctor' says more"
         print(f"vhost-iommu: {text}", file=sys.stderr)
 

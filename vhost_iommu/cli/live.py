@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from vhost_iommu.cli.common import EXIT_DIED, EXIT_OK, tracing
+from vhost_iommu.cli.common import EXIT_DIED, EXIT_OK, tell_of_core, tracing
 from vhost_iommu.errors import UsageError
 from vhost_iommu.terminal import Progress, paint
 
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, progress: Progress) -> int:
     try:
         with tracing(args.trace, args.trace_only) as trace, _boot(args, progress, trace) as guest:
             progress.clear()
+            tell_of_core()
             return _shell(guest) if args.shell else _exec(guest, args)
     except CommandError as error:
         return error.done.status

@@ -154,7 +154,7 @@ def _spaces(args: argparse.Namespace) -> int:
         told = [{"instance": each.instance, "master": each.master, **each.about, "runs": each.runs} for each in found]
         print(json.dumps(told, indent=1))
     elif args.svg is None and args.html is None:
-        print("\n".join(spaces.text(found)) or "no stream translates")
+        print("\n".join(spaces.text(found)) or "no address of a stream translates")
     return EXIT_OK
 
 

@@ -20,6 +20,7 @@ from vhost_iommu.cli.common import (
     look_at_core,
     machine_argument,
     seconds,
+    tell_of_core,
     trace_option,
     tracing,
 )
@@ -231,9 +232,14 @@ def _launch(
     from vhost_iommu.guest.ktap import Ktap
     from vhost_iommu.guest.launch import Launch, Wishes
 
-    ktap = Ktap()
+    ktap, begun = Ktap(), noted
 
     def line_came(line: str) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            progress.clear()
+            tell_of_core()
         if args.console:
             progress.clear()
             print(line, flush=True, file=sys.stderr if args.json else sys.stdout)

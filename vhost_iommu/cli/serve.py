@@ -16,6 +16,7 @@ from vhost_iommu.cli.common import (
     faults_of,
     look_at_core,
     machine_argument,
+    tell_of_core,
     trace_option,
     tracing,
 )
@@ -94,6 +95,7 @@ def _serve(args: argparse.Namespace) -> int:
         )
 
         def ready() -> None:
+            tell_of_core()
             if not daemon.sockets:
                 return
             if args.libvirt is not None:

@@ -103,6 +103,8 @@ def take(subject: Subject, now: str) -> Dump:
 
 
 def _kept(subject: Subject, name: str) -> Kept:
+    # Where memory is is asked first: a guest may end meanwhile, and what has gone then is missing, not unanswered.
+    windows = subject.windows(name)
     state, memory = subject.state(name, caches=True), Collecting(subject.reader(name))
     inspection = subject.inspection(state, memory)
     left_out = []
@@ -124,11 +126,13 @@ def _kept(subject: Subject, name: str) -> Kept:
                 tables += _walk(inspection, stream.sid, ssid, memory)
     if memory.full or tables >= MOST_TABLES:
         left_out.append(f"tables beyond {len(memory.pages)} pages of memory")
+    if not windows or subject.windows(name) != windows:
+        left_out.append("what was in the guest's memory, which had gone")
     pages = {
         f"{at:#x}": base64.b64encode(page).decode() if page.strip(b"\0") else ""
         for at, page in sorted(memory.pages.items())
     }
-    return Kept(state, subject.windows(name), pages, tuple(left_out))
+    return Kept(state, windows, pages, tuple(left_out))
 
 
 def _all(ask: Callable[[int], Any], most: int) -> tuple[list[Any], bool]:
@@ -222,7 +226,7 @@ class Image:
 
     def lacks(self, pa: int) -> bool:
         inside = any(base <= pa < base + size for base, size in self._windows)
-        return inside and pa & -PAGE not in self._pages
+        return (inside or not self._windows) and pa & -PAGE not in self._pages
 
 
 class Offline:

@@ -141,7 +141,7 @@ def html(spaces: Sequence[Space], title: str) -> str:
     body = element("body", {"class": "page"})
     body.append(element("h1", {}, title))
     if not spaces:
-        body.append(element("p", {}, "No stream translates."))
+        body.append(element("p", {}, "No address of a stream translates."))
     for number, each in enumerate(spaces):
         body.extend(pictured(each, legend=not number))
     return page(title, body)
