@@ -135,7 +135,7 @@ def test_examples_are_shown_as_they_are_to_be_typed(
         (["run", "smmuv3-bare", "--trace-only", "fault"], "give that, too"),
         (
             ["run", "smmuv3-bare", "--trace", "t.txt", "--trace-only", "faults"],
-            "there is no kind 'faults'; they are mmio",
+            "there is no kind 'faults' in t.txt; they are mmio",
         ),
         (["serve", "two-smmus", "--socket-path", "x.sock"], "needs a socket for each"),
         (["run", "smmuv3-bare", "--kernal", "x"], "did you mean '--kernel'?"),
