@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pexpect
@@ -17,7 +18,7 @@ from vhost_iommu.errors import UsageError
 from vhost_iommu.guest import kmod
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.live import CommandError, ComplaintError, GuestDiedError, GuestTimeoutError
-from vhost_iommu.guest.recording import name_of
+from vhost_iommu.guest.recording import Difference, Recording, by_operation, name_of
 from vhost_iommu.pytest_plugin import Bench
 from vhost_iommu.watch import Commanded, Moved, Noted, Value
 
@@ -91,6 +92,29 @@ def test_a_recording_has_both_sides_in_order_and_commands_by_operation(vhost_iom
         with guest.recording() as nothing:
             pass
         assert list(nothing.commands()) == []
+
+
+def test_two_kernels_are_held_against_each_other_by_operation(vhost_iommu: Bench, assets: Assets) -> None:
+    def recorded(kernel: str) -> Recording:
+        need_kernel(assets, kernel)
+        with vhost_iommu.boot("smmuv3-linux", kernel=kernel) as guest, guest.recording() as seen:
+            guest.run("dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct")
+        assert not seen.events
+        return seen
+
+    kernels = ("6.1", "6.12", "7")
+    every = {kernel: recorded(kernel) for kernel in kernels}
+    for seen in every.values():
+        rows = {size: row for (name, size), row in by_operation(seen).items() if name == "unmap"}
+        assert sum(size * row.count for size, row in rows.items()) >= 4 * 0x10000
+        # How many pages are one mapping is a kernel's own; each that ends is waited for once.
+        assert [row.commands["CMD_SYNC"] for row in rows.values()] == [row.count for row in rows.values()]
+    for one, other in pairwise(kernels):
+        found = Difference(every[one], every[other], (one, other))
+        assert bool(found) == (by_operation(every[one]) != by_operation(every[other]))
+        for name, line in zip((one, other), found.lines()[-2:], strict=False):
+            assert line.startswith(f"{name:>10}: CMD_SYNC {len(every[name].commands('CMD_SYNC'))}, CMD_TLBI_NH_VA ")
+    assert not Difference(every["7"], every["7"])
 
 
 def touches(it: Value, page: int) -> bool:

@@ -33,7 +33,7 @@ SHELL += [
 def _kernels(assets: Assets, request: pytest.FixtureRequest) -> None:
     need_kernel(assets, "6.12")
     if "both_kernels" in request.node.name:
-        need_kernel(assets, "6.1")
+        need_kernel(assets, "7")
 
 
 PYTHON = [(block, ast.parse(block.text)) for page in RUN for block in blocks(page, "python")]

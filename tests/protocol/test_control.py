@@ -20,10 +20,16 @@ from typing import Any
 import pytest
 from qemu.qmp import ExecuteError, QMPClient
 
+from tests.protocol.client import open_fds
+from tests.protocol.test_daemon import eventually
+from tests.protocol.test_without_guest import DATA, IOVA, NOWHERE, Driver
+from vhost_iommu import without_guest
 from vhost_iommu.config import load_machine
 from vhost_iommu.daemon import Daemon
+from vhost_iommu.guest.folder import controls
 from vhost_iommu.lab.control import QUERIES
 from vhost_iommu.lab.conversation import MOST_EVENTS, MOST_WAITING, Conversation
+from vhost_iommu.masters.engine import Cmd
 from vhost_iommu.server import MOST_TALKS
 from vhost_iommu.smmu.v3.registers import IDR0
 
@@ -301,3 +307,92 @@ def test_random_bytes_harm_nobody(socket_path: Path, caplog: pytest.LogCaptureFi
             to_end(client)
     ask(socket_path, ("query-status", {}))
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_request_without_end_is_hung_up_on_long_before_a_gigabyte(socket_path: Path) -> None:
+    sent = 0
+    with connected(socket_path) as client:
+        client.sendall(b'{"execute":"')
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 30:
+                sent += client.send(b"a" * (1 << 20))
+    assert sent < 1 << 24
+    ask(socket_path, ("query-status", {}))
+
+
+def test_half_a_request_keeps_nobody_waiting(socket_path: Path) -> None:
+    with connected(socket_path) as client:
+        client.sendall(b'{"execute":"qmp_capa')
+        ask(socket_path, ("query-status", {}))
+        client.sendall(b'bilities"}')
+        reader = client.makefile()
+        assert [list(json.loads(reader.readline())) for _ in range(2)] == [["QMP"], ["return"]]
+
+
+def greeted(path: Path) -> None:
+    """All that came before has had its turn; QEMU's client takes a full backlog for a connection."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert b"QMP" in client.recv(1 << 10)
+
+
+def test_ten_thousand_connections_leave_it_as_it_was(socket_path: Path) -> None:
+    before = open_fds()
+    for _ in range(10_000):
+        # One that waits for its turn, however many are before it.
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path))
+    greeted(socket_path)
+    ask(socket_path, ("query-status", {}))
+    held = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(10 * MOST_TALKS):
+            held.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            held[-1].connect(str(socket_path))
+        greeted(socket_path)
+        ask(socket_path, ("query-status", {}))
+        assert open_fds() - before - len(held) <= MOST_TALKS
+    assert eventually(lambda: open_fds() == before)
+
+
+def test_a_machine_at_work_is_asked_for_all_that_it_holds() -> None:
+    with without_guest("smmuv3-bare", session=True) as cpu:
+        driver = Driver(cpu)
+        driver.map(IOVA + 0x3000, DATA)
+        driver.map(IOVA + 0x8000, DATA)
+        assert driver.copy(IOVA, IOVA + 0x100, 8) is Cmd.HALTED
+        assert driver.copy(NOWHERE, IOVA, 8) is Cmd.ERROR
+        (path,) = controls().glob(f"smmuv3-bare.{os.getpid()}*.sock")
+        stream = {"stream": 1}
+        answers = ask(
+            path,
+            ("query-instances", {}),
+            ("query-streams", {}),
+            ("query-context", stream),
+            ("query-tlb", {"address": IOVA}),
+            ("query-caches", stream),
+            ("query-queue", {"queue": "eventq"}),
+            ("query-stalls", {}),
+            ("query-tables", {**stream, "limit": 1}),
+            ("explain", {**stream, "address": NOWHERE}),
+            ("query-events", {}),
+        )
+        instances, streams, context, tlb, caches, events, stalls, tables, explained, reported = answers
+        assert instances[0]["counters"]["walks"] >= 2
+        assert [each["sid"] for each in streams["streams"]] == [1]
+        assert context is not None
+        assert len(tlb["translations"]) == 1
+        assert {each["structure"]["kind"] for each in caches} == {"STE", "CD"}
+        assert [each["entry"]["kind"] for each in events if each["waiting"]] == ["F_TRANSLATION"]
+        assert stalls == []
+        assert "F_TRANSLATION" in json.dumps(explained)
+        assert reported[0]["kind"] == "F_TRANSLATION"
+        # Page tables come as far as was asked for, and go on from there.
+        begins = []
+        while True:
+            begins += [each["start"] for each in tables["runs"]]
+            if tables["next"] is None:
+                break
+            assert len(tables["runs"]) == 1
+            (tables,) = ask(path, ("query-tables", {**stream, "limit": 1, "first": tables["next"]}))
+        assert begins == [IOVA, IOVA + 0x3000, IOVA + 0x8000]

@@ -60,8 +60,7 @@ class Driver:
             index = IOVA >> 30 - 9 * level & 0x1FF
             table = TableDescriptor.of(TYPE=3).raw | TABLES + 0x1000 * (level + 1)
             cpu.store(TABLES + 0x1000 * level + 8 * index, table, 8)
-        leaf = S1LeafDescriptor.of(TYPE=3, AF=1, SH=3, AP=1, nG=1).raw | DATA
-        cpu.store(TABLES + 0x2000 + 8 * (IOVA >> 12 & 0x1FF), leaf, 8)
+        self.map(IOVA, DATA)
         cpu.write("smmu0", STRTAB_BASE, STRTAB_BASE.of(ADDR=STREAMS))
         cpu.write("smmu0", STRTAB_BASE_CFG, STRTAB_BASE_CFG.of(LOG2SIZE=4))
         cpu.write("smmu0", CMDQ_BASE, CMDQ_BASE.of(ADDR=COMMANDS, LOG2SIZE=8))
@@ -71,6 +70,11 @@ class Driver:
         cpu.write("smmu0", IRQ_CTRL, IRQ_CTRL.of(EVENTQ_IRQEN=1))
         cpu.write("smmu0", CR0, CR0.of(SMMUEN=1, CMDQEN=1, EVENTQEN=1))
         assert cpu.read("smmu0", CR0ACK) == cpu.read("smmu0", CR0)
+
+    def map(self, iova: int, page: int) -> None:
+        """A page within the same 2 MiB."""
+        leaf = S1LeafDescriptor.of(TYPE=3, AF=1, SH=3, AP=1, nG=1).raw | page
+        self.cpu.store(TABLES + 0x2000 + 8 * (iova >> 12 & 0x1FF), leaf, 8)
 
     def submit(self, *commands: Layout) -> None:
         for each in commands:

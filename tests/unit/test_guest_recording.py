@@ -132,4 +132,7 @@ def test_two_kernels_differ_by_operation() -> None:
         "unmap of 0x1000",
         "       6.1: 1 times; each: CMD_SYNC 1, CMD_TLBI_NH_VA 1",
         "         7: 1 times; each: CMD_SYNC 1, CMD_TLBI_NH_VA 2",
+        "in all",
+        "       6.1: CMD_SYNC 1, CMD_TLBI_NH_VA 1",
+        "         7: CMD_SYNC 1, CMD_TLBI_NH_VA 2",
     ]

@@ -162,9 +162,7 @@ def _recorded(seen: Recording) -> Iterator[Element]:
     yield element("h2", {}, "The last recording")
     yield element("pre", {}, "\n".join(seen.summary()))
     rows = by_operation(seen)
-    total: Counter[str] = Counter()
-    for each in rows.values():
-        total.update(each.commands)
+    total = sum((Counter(each.commands) for each in rows.values()), Counter())
     if not total:
         return
     columns = [kind for kind, _ in total.most_common(_COLUMNS)]

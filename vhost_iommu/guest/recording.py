@@ -225,9 +225,10 @@ class Row:
 
 
 def by_operation(seen: Recording) -> dict[tuple[str, int], Row]:
-    """By name and size of the operation."""
+    """By name and size of the operation; mappings, which take no command, are there where the kernel tells of them."""
     found: dict[tuple[str, int], list[Operation]] = {}
-    for each in seen.operations:
+    maps = [Operation("map", int(each.fields["iova"]), int(each.fields["size"])) for each in seen.kernel("map")]
+    for each in (*maps, *seen.operations):
         found.setdefault((each.name, each.size), []).append(each)
     return {
         key: Row(len(each), sum((Counter(one.kinds) for one in each), Counter())) for key, each in sorted(found.items())
@@ -244,7 +245,7 @@ class Difference:
         return self._one != self._other
 
     def lines(self) -> list[str]:
-        """For each operation that differs how often it was, and commands for each time on average."""
+        """For each operation that differs how often it was, and commands for each time on average; and all commands."""
         none = Row(0, {})
         said = []
         for key in sorted({*self._one, *self._other}):
@@ -253,6 +254,10 @@ class Difference:
                 continue
             said.append(f"{key[0]} of {key[1]:#x}")
             said += [f"  {name:>8}: {_row(row)}" for name, row in zip(self._names, (one, other), strict=True)]
+        if said:
+            said.append("in all")
+            both = zip(self._names, (self._one, self._other), strict=True)
+            said += [f"  {name:>8}: {_kinds(_total(rows)) or 'no command'}" for name, rows in both]
         return said
 
     def __repr__(self) -> str:
@@ -260,8 +265,20 @@ class Difference:
 
 
 def _row(row: Row) -> str:
-    each = ", ".join(f"{name} {count / row.count:.3g}" for name, count in sorted(row.commands.items()))
+    each = _kinds({name: count / row.count for name, count in row.commands.items()})
     return f"{row.count} times{f'; each: {each}' if each else ''}"
+
+
+def _kinds(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {count:.3g}" if isinstance(count, float) else f"{name} {count}"
+                     for name, count in sorted(counts.items()))  # fmt: skip
+
+
+def _total(rows: Mapping[tuple[str, int], Row]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in rows.values():
+        total.update(each.commands)
+    return total
 
 
 # -- the guest's tracepoints -----------------------------------------------------------------------------------------
