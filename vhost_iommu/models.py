@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .smmu.model import Model
+from .smmu.msm.model import MODEL as MSM
 from .smmu.v2.model import MODEL as SMMUV2
 from .smmu.v3.model import MODEL as SMMUV3
 
-MODELS: Mapping[str, Model] = {model.name: model for model in (SMMUV3, SMMUV2)}
+MODELS: Mapping[str, Model] = {model.name: model for model in (SMMUV3, SMMUV2, MSM)}
 DEFAULT = SMMUV3.name

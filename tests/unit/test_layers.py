@@ -30,6 +30,7 @@ PARTS: dict[str, set[str]] = {
     "mmio": {"layout"},
     "register_file": {"sealed", "layout", "mmio"},
     "smmu": {"sealed", "_core", "errors", "layout", "memory", "mmio", "register_file", "watch"},
+    "smmu.msm": {"sealed", "_core", "errors", "layout", "memory", "mmio", "register_file", "smmu", "watch"},
     "smmu.v2": {"sealed", "_core", "errors", "layout", "memory", "mmio", "register_file", "smmu", "watch"},
     "smmu.v3": {"sealed", "_core", "errors", "layout", "memory", "mmio", "register_file", "smmu", "watch"},
     "masters": {
@@ -46,7 +47,7 @@ PARTS: dict[str, set[str]] = {
     },
     "lab": {"sealed", "errors", "layout", "smmu.context", "smmu.inspection", "smmu.seams", "smmu.transaction", "watch"},
     "bench": {"errors", "lab", "machine", "memory", "models", "smmu.inspection", "watch"},
-    "models": {"smmu", "smmu.v2", "smmu.v3"},
+    "models": {"smmu", "smmu.msm", "smmu.v2", "smmu.v3"},
     "config": {"errors", "lab", "models", "smmu.model"},
     "vfio": {"errors", "memory", "mmio", "shared", "trace"},
     "machine": {
