@@ -230,7 +230,9 @@ def test_a_kernel_whose_page_size_an_smmu_lacks_is_refused_when_it_is_known() ->
 def test_a_wrong_name_says_which_machines_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no machine 'smmuv3-linix'; did you mean 'smmuv3-linux'"):
         load_machine("smmuv3-linix")
-    with pytest.raises(UsageError, match=r"nothing\.toml is no file; name one that is there, or one of smmuv2-linux"):
+    with pytest.raises(
+        UsageError, match=r"nothing\.toml is no file; name one that is there, or one of msm-bare, smmuv2-linux"
+    ):
         load_machine(tmp_path / "nothing.toml")
 
 

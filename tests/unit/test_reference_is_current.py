@@ -13,11 +13,15 @@ from vhost_iommu.guest.share import checkout
 from vhost_iommu.lab.control import COMMANDS
 from vhost_iommu.masters import engine
 from vhost_iommu.smmu import descriptors
+from vhost_iommu.smmu.msm import records as msm_records
+from vhost_iommu.smmu.msm import registers as msm_registers
 from vhost_iommu.smmu.v2 import records as v2_records
 from vhost_iommu.smmu.v2 import registers as v2_registers
 from vhost_iommu.smmu.v3 import commands, events, pmcg_registers, registers, structures
 
 MODULES = {
+    "msm-registers.md": msm_registers,
+    "msm-faults.md": msm_records,
     "smmuv2-registers.md": v2_registers,
     "smmuv2-faults.md": v2_records,
     "smmuv3-registers.md": registers,

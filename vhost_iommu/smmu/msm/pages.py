@@ -27,6 +27,6 @@ table leaves out are RES0: they read as zero and a write does not change them.
 What a fault leaves in the registers, as records of this project, not of the hardware: in recordings, accounts and
 traces. Bits count over the whole record.
 """,
-        layouts=(records.ContextFault, records.GlobalError),
+        layouts=records.LAYOUTS,
     ),
 )  # fmt: skip

@@ -53,3 +53,7 @@ def kind_of(record: Layout) -> str:
     if isinstance(record, GlobalError):
         return f"ESR.{next((name for name in GLOBAL_KINDS if values[name]), 'none')}"
     return f"FSR.{next((name for name in CONTEXT_KINDS if values[name]), 'none')}"
+
+
+#: What docs/reference has a page for.
+LAYOUTS: tuple[type[Layout], ...] = (ContextFault, GlobalError)

@@ -421,4 +421,5 @@ GLOBAL_REGISTERS: tuple[type[Register], ...] = (
     ESYNR0, ESYNR1, REV, IDR, RPU_ACR,
 )  # fmt: skip
 REGISTERS = (*CONTEXT_REGISTERS, *GLOBAL_REGISTERS)
+LAYOUTS = REGISTERS
 BY_NAME: Mapping[str, type[Register]] = {register.__name__: register for register in REGISTERS}
