@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from vhost_iommu import _core, server
+from tests.pumped import Pumped
+from vhost_iommu import _core
 from vhost_iommu.layout import Layout, Register
 from vhost_iommu.memory import Ended, Memory, Outside
 from vhost_iommu.smmu.context import Context
@@ -213,10 +214,9 @@ class Bench:
         self.ram.memory.outside = lambda pa, data, ended: self.doorbell is not None and self.doorbell(pa, data, ended)
         options.setdefault("interrupt", self.wires.append)
         self.smmu = Smmu(self.ram.memory, None if features is None else Features(**features), **options)
-        self.mirror = None
+        self.mirror: Pumped | None = None
         if pumped:
-            assert server.pump is not None
-            self.mirror = self.smmu.mirror(server.pump.Mirror)
+            self.mirror = Pumped(self.smmu)
         self.sid_bits, self.command_bits, self.event_bits = sid_bits, command_bits, event_bits
         self.strtab = self.ram.alloc(STE.size << sid_bits)
         self.cmdq = self.ram.alloc(max(Command.size << command_bits, 32))

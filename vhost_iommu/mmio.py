@@ -43,15 +43,6 @@ class Mirror(Protocol):
     def store(self, offset: int, size: int, value: int) -> None:
         """``size`` (4 or 8) bytes at ``offset`` read as ``value`` from now on; IndexError outside of the block."""
 
-    def load(self, offset: int, size: int) -> int | None:
-        """What a read returns; None: the block is to say."""
-
-    def carry_out(self, offset: int, value: int) -> bool:
-        """Whether a write of 4 bytes has been carried out without the block; if not, the block is to do all of it."""
-
-    def post(self) -> bool:
-        """Whether that write wants a posted write sent, which the caller then does."""
-
 
 @runtime_checkable
 class Mirrored(MmioDevice, Protocol):

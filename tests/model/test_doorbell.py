@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.pumped import Pumped
 from tests.smmu_builder import Bench
-from vhost_iommu import _core, server
+from vhost_iommu import _core
 from vhost_iommu.smmu.v3.commands import CMD_CFGI_STE, CMD_RESUME, CMD_SYNC, CMD_TLBI_NH_ALL, Command, CompletionSignal
 from vhost_iommu.smmu.v3.instance import COMMAND_BURST
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, GERROR, CommandError
@@ -206,10 +207,10 @@ def test_no_command_is_lost_or_done_twice_while_threads_take_the_lock_all_the_ti
 
 def test_an_instance_with_another_lock_carries_out_nothing_natively() -> None:
     bench = Bench(interrupt=None, lock=threading.RLock())
-    mirror = bench.smmu.mirror(server.pump.Mirror)
+    pumped = Pumped(bench.smmu)
     bench.invalidate()
-    assert mirror is not None
-    assert not mirror.carry_out(CMDQ_PROD.at, bench.place(CMD_SYNC.of()))
+    assert pumped.mirror is not None
+    assert not pumped.carry_out(CMDQ_PROD.at, bench.place(CMD_SYNC.of()))
 
 
 @pytest.mark.parametrize("kind", ["doorbell", "core", "reference"])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.model import virtio_driver as v
 from tests.model.virtio_driver import BlkDriver
+from tests.pumped import Pumped
 from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core, server
 from vhost_iommu.errors import UsageError
@@ -27,7 +28,6 @@ from vhost_iommu.masters.prompt import Batch, Disk, Post
 from vhost_iommu.masters.storage import FileStorage, MemoryStorage, Storage
 from vhost_iommu.masters.virtio_blk import RequestType, VirtioBlk
 from vhost_iommu.memory import Window
-from vhost_iommu.mmio import Mirror
 from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.commands import CMD_RESUME, CMD_TLBI_NH_ALL
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
@@ -48,7 +48,7 @@ TIMEOUT = 60
 class Registers:
     """The disk's registers as the pump has them: natively where they are, and otherwise the model's."""
 
-    def __init__(self, blk: VirtioBlk, mirror: Mirror | None, interrupt: Callable[[], None]) -> None:
+    def __init__(self, blk: VirtioBlk, mirror: Pumped | None, interrupt: Callable[[], None]) -> None:
         self.blk, self.mirror, self.interrupt = blk, mirror, interrupt
         self.native: list[int] = []  # offsets of what was carried out natively
 
@@ -113,10 +113,9 @@ class World:
         )
         mirror = None
         if way == "native":
-            assert server.pump is not None
             self.blk.post = Post(DOORBELL, INTID)
-            mirror = self.blk.mirror(server.pump.Mirror)
-            assert mirror is not None
+            mirror = Pumped(self.blk)
+            assert mirror.mirror is not None
         self.registers = Registers(self.blk, mirror, self.pulse)
         self.driver = Scattered(self)
         self.driver.probe(wanted, queues=queues)

@@ -25,7 +25,6 @@ cdef extern from "mirror.h" nogil:
 
     bint vi_mirror_make(vi_mirror *mirror, uint64_t size)
     void vi_mirror_free(vi_mirror *mirror)
-    bint vi_mirror_load(vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t *value)
     bint vi_mirror_store(vi_mirror *mirror, uint64_t offset, uint32_t size, uint64_t value)
 
 

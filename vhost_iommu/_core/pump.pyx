@@ -23,29 +23,6 @@ cdef class Mirror:
         if not vi_mirror_store(&self.raw, offset, size, value):
             raise IndexError(f"{size} bytes at {offset:#x}")
 
-    def load(self, uint64_t offset, uint32_t size):
-        """What a read returns that is answered without the interpreter, as the pump has them; None: that is the block's."""
-        cdef uint32_t word = 0
-        cdef uint64_t value
-        if vi_mirror_load(&self.raw, offset, size, &value):
-            return value
-        if size == 4 and self.raw.load != NULL and self.raw.load(self.raw.store_of, offset, &word):
-            return word
-        return None
-
-    def carry_out(self, uint64_t offset, uint32_t value):
-        """Whether a write of 4 bytes is carried out without the interpreter, as the pump has them; the others are for
-        the block."""
-        cdef bint done
-        with nogil:
-            done = self.raw.store != NULL and self.raw.store(self.raw.store_of, offset, value)
-        return done
-
-    def post(self):
-        """Whether a write that was carried out wants a posted write sent, which the caller then does."""
-        posting, self.raw.posting = self.raw.posting, False
-        return posting
-
     @property
     def plain(self):
         return self.raw.plain
