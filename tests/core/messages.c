@@ -277,35 +277,9 @@ static void seam(void) {
     close(pair[1]);
 }
 
-/* Who finds that others have the processor meanwhile sleeps for a while, and not for ever. */
-static void patience(void) {
-    struct vi_pump *pump = calloc(1, sizeof *pump);
-    CHECK(vi_pump_may_spin_on(pump, 50000) && !pump->sleeps);
-    CHECK(!vi_pump_may_spin_on(pump, 3000000) && pump->sleeps);
-    uint32_t sleeps = pump->sleeps;
-    int pair[2];
-    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    struct vi_wire wire = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = pair[0], .most_ns = 1000000};
-    pump->in = malloc(VI_PUMP_ROOM);
-    pump->wire = &wire;
-    pump->fd = pair[0];
-    pump->feed_all = true;
-    pump->spin_ns = 1;
-    for (uint32_t at = 1; at < sleeps + 2; at++) {
-        CHECK(write(pair[1], "x", 1) == 1 && vi_pump_run(pump) == VI_PUMP_FEED);
-        CHECK(pump->sleeps == (at < sleeps ? sleeps - at : 0));
-        pump->at = pump->have;
-    }
-    free(pump->in);
-    free(pump);
-    close(pair[0]);
-    close(pair[1]);
-}
-
 int main(int argc, char **argv) {
     unsigned first = argc > 1 ? (unsigned)atoi(argv[1]) : 0, count = argc > 2 ? (unsigned)atoi(argv[2]) : 2000;
     seam();
-    patience();
     for (seed = first; seed < first + count; seed++) {
         state = seed * 0x9E3779B97F4A7C15u + 1;
         converse();

@@ -323,31 +323,6 @@ static ssize_t receive_now(struct vi_pump *pump, int flags) {
     return size;
 }
 
-/* What a client's own threads take less than, and another process' turn more; messages until it is tried again. */
-enum { ANOTHERS_TURN_NS = 500000, SLEEPS = 512 };
-
-bool vi_pump_may_spin_on(struct vi_pump *pump, int64_t away_ns) {
-    if (away_ns < ANOTHERS_TURN_NS)
-        return true;
-    pump->sleeps = SLEEPS;
-    return false;
-}
-
-/* Look for the next bytes for a while; false: they have not come. */
-static bool receive_soon(struct vi_pump *pump, int64_t began, ssize_t *size) {
-    for (int64_t now = began, before; now - began < pump->spin_ns;) {
-        *size = receive_now(pump, MSG_DONTWAIT);
-        if (*size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
-            return true;
-        before = now_ns();
-        sched_yield(); /* whoever else would run here does */
-        now = now_ns();
-        if (!vi_pump_may_spin_on(pump, now - before))
-            return false;
-    }
-    return false;
-}
-
 /* Wait for the next bytes. Looks for them for a while first if the last ones came within as long, which is the sign of
  * someone who waits for each answer: to be woken costs more than such a client takes to ask again. */
 static ssize_t receive(struct vi_pump *pump) {
@@ -357,10 +332,17 @@ static ssize_t receive(struct vi_pump *pump) {
         return receive_now(pump, 0);
     int64_t began = now_ns();
     ssize_t size;
-    if (pump->sleeps)
-        pump->sleeps--;
-    if (pump->sleeps || pump->last_wait_ns > pump->spin_ns || !receive_soon(pump, began, &size))
-        size = receive_now(pump, 0);
+    if (pump->last_wait_ns <= pump->spin_ns) {
+        do {
+            size = receive_now(pump, MSG_DONTWAIT);
+            if (size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+                pump->last_wait_ns = now_ns() - began;
+                return size;
+            }
+            sched_yield(); /* whoever else would run here does */
+        } while (now_ns() - began < pump->spin_ns);
+    }
+    size = receive_now(pump, 0);
     pump->last_wait_ns = now_ns() - began;
     return size;
 }

@@ -72,7 +72,6 @@ struct vi_pump {
     bool feed_all;        /* set by the caller when all is handed out: hand out whatever comes as bytes */
     int64_t spin_ns;      /* how long to look for a message before sleeping for it; 0: not at all */
     int64_t last_wait_ns; /* how long the last message was waited for */
-    uint32_t sleeps;      /* so many messages are waited for asleep: others want the processor */
 
     uint8_t *in; /* VI_PUMP_ROOM bytes, the caller's */
     size_t at, have; /* in[at] up to in[have] is received and not handled */
@@ -90,12 +89,6 @@ struct vi_pump {
     size_t message_end;
     uint64_t entry, entries; /* of a REGION_WRITE_MULTI; entries 0: of another */
 };
-
-/*
- * The processor was given away while a message was looked for, and came back `away_ns` later. False: that long that somebody
- * else is at work here. To sleep is better then: who is woken goes first, and who gives away, last.
- */
-bool vi_pump_may_spin_on(struct vi_pump *pump, int64_t away_ns);
 
 /* Receive and answer until there is something for the caller: an enum vi_pump_says. Not to be called with the
  * interpreter in hand. */
