@@ -235,7 +235,7 @@ class Guest:
         self._has_agent()
         try:
             with self._alive():
-                data, status = self._agent.run(f"cat {shlex.quote(path)}", timeout)
+                data, status = self._agent.get(path, timeout)
         except NoAnswerError:
             raise GuestTimeoutError(f"get {path}: {self._silent()}") from None
         if status:
