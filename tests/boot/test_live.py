@@ -153,6 +153,20 @@ def test_what_a_kernel_complains_of_fails_unless_it_was_asked_for(vhost_iommu: B
         complains("WARNING: CPU: 0 at nowhere")
 
 
+def test_an_event_fails_unless_it_was_asked_for(vhost_iommu: Bench) -> None:
+    reads = "(dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct >/dev/null 2>&1 &); "
+    told = "until dmesg | grep -q 'event 0x10 received'; do sleep 0.1; done"
+
+    def strays(*allowed: str) -> None:
+        wrong = ["wrong-address after=60"]
+        with vhost_iommu.boot("smmuv3-linux", kernel="6.12", faults=wrong, allow=allowed) as guest:
+            guest.run(reads + told)
+
+    strays("F_TRANSLATION")
+    with pytest.raises(ComplaintError, match="nobody asked for: 1 event F_TRANSLATION; see "):
+        strays()
+
+
 @BY_BOTH
 def test_a_guest_that_is_paused_at_its_begin_can_be_prepared_and_watched(vhost_iommu: Bench) -> None:
     with vhost_iommu.boot("smmuv3-linux", kernel="6.12", paused=True) as guest:
