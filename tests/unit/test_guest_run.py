@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,6 +250,19 @@ def _failed_runs(count: int, newest: float, size: int = 0) -> list[Path]:
         os.utime(kept, (newest - count + n, newest - count + n))
         made.append(kept)
     return made
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_run_that_ends_takes_nothing_from_under_who_looks_at_all_folders(runs: Path, failed: bool) -> None:
+    run = folder.RunFolder()
+    run.file("Image").touch()
+    ending = threading.Thread(target=run.close, args=(failed,))
+    with folder._alone_in(runs):
+        ending.start()
+        ending.join(0.05)
+        assert run.file("Image").exists()
+    ending.join()
+    assert not run.file("Image").exists()
 
 
 def test_a_folder_that_a_report_names_is_there_for_a_day_however_many_runs_fail(runs: Path) -> None:

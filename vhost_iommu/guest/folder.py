@@ -125,18 +125,20 @@ class RunFolder:
 
     def close(self, failed: bool) -> Path | None:
         """Remove what is not to stay; the folder, if it stays."""
-        stays = failed or self.keep is not None
-        if self.keep is None:
+        if self.keep is not None:
+            os.close(self._lock)
+            self.file(_LOCK).unlink(missing_ok=True)
+            return self.path
+        # Who looks at all folders meanwhile finds this one whole, or does not find it.
+        with _alone_in(self.path.parent):
             if failed:
                 _reduce(self.path)
             else:
                 shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
-        if self.keep is not None:
-            self.file(_LOCK).unlink(missing_ok=True)
-        elif stays:
-            prune(self.path.parent)
-        return self.path if stays else None
+            os.close(self._lock)
+            if failed:
+                _prune(self.path.parent)
+        return self.path if failed else None
 
 
 def prune(parent: Path) -> None:
