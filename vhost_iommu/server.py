@@ -122,20 +122,15 @@ class Channel:
         self._mute = False
         #: Holds what the last ``receive`` brought.
         self.buffer = bytearray(RECEIVE_SIZE)
-        self._buffers = [self.buffer]
         self._ancillary = socket.CMSG_SPACE(MAX_MSG_FDS * 4)
-        # Taken for each reply, which a guest's CPU waits for: a with statement takes twice as long.
         self._lock = threading.Lock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._send = connected.send
-        self._recvmsg_into = connected.recvmsg_into
 
     def receive(self) -> tuple[int, list[int]]:
         """How many bytes ``buffer`` has now, 0 at the end, and descriptors, which are the caller's to close; the last
         of them is LOST where this process had no room for others.
         """
         try:
-            size, ancillary, flags, _ = self._recvmsg_into(self._buffers, self._ancillary, _CLOEXEC)
+            size, ancillary, flags, _ = self._socket.recvmsg_into([self.buffer], self._ancillary, _CLOEXEC)
         except OSError as problem:
             log.debug("receive: %s", problem)
             return 0, []
@@ -171,17 +166,13 @@ class Channel:
         """Send all of ``message``, or break the channel and return False. Waits at most about SEND_TIMEOUT."""
         if self._mute:
             return True
-        self._acquire()
-        try:
-            sent = self._send(message, _NOSIGNAL)
-            if sent != len(message):
-                self._send_rest(memoryview(message)[sent:])
-        except OSError as problem:
-            self._unsent(problem.errno)
-            self.shutdown()  # and so no later send succeeds
-            return False
-        finally:
-            self._release()
+        with self._lock:
+            try:
+                self._send_all(memoryview(message))
+            except OSError as problem:
+                self._unsent(problem.errno)
+                self.shutdown()  # and so no later send succeeds
+                return False
         return True
 
     def heed(self, asked: Callable[[], float | None], stop: int) -> bool:
@@ -201,10 +192,10 @@ class Channel:
         if problem == errno.EAGAIN:
             self._complain(f"nothing was read for {SEND_TIMEOUT:g} s: the connection is closed")
 
-    def _send_rest(self, rest: memoryview) -> None:
+    def _send_all(self, rest: memoryview) -> None:
         deadline = time.monotonic() + SEND_TIMEOUT
         while rest:
-            rest = rest[self._send(rest, _NOSIGNAL) :]
+            rest = rest[self._socket.send(rest, _NOSIGNAL) :]
             if rest and time.monotonic() > deadline:
                 raise OSError(errno.EAGAIN, "the client reads too slowly")
 
