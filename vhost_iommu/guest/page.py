@@ -37,7 +37,7 @@ _STYLE = """
 table { border-collapse: collapse; margin: .4em 0 1em; } th, td { padding: .15em .7em; text-align: right; }
 th { font-weight: 600; border-bottom: 1px solid #b5bccb; } td:first-child, th:first-child { text-align: left; }
 tr:nth-child(even) td { background: #f4f5f8; } table { font-variant-numeric: tabular-nums; font-size: 13px; }
-pre { font: 12px/1.4 ui-monospace, monospace; background: #f4f5f8; padding: .7em 1em; overflow-x: auto; }
+pre { font: 12px/1.4 ui-monospace, monospace; background: #f4f5f8; padding: .7em 1em; white-space: pre-wrap; }
 summary { cursor: pointer; color: #5a6270; }
 svg .axis { stroke: #b5bccb; } svg .okay { fill: #8fc79a; } svg .bad { fill: #e58b88; } svg .skip { fill: #e3cf8f; }
 svg .slice { stroke: #fff; } svg .mark { stroke: #b3362f; stroke-width: 1.5; } svg .row { text-anchor: end; }
