@@ -41,13 +41,14 @@ class Kind(IntFlag):
     NOTED = 1 << 13
     GAP = 1 << 14
     SNAPSHOT = 1 << 15
+    FOUND = 1 << 16
 
 
-ALL = Kind((1 << 16) - 1)
+ALL = Kind((1 << 17) - 1)
 #: What the core tells by itself, so that somebody has to fetch it.
 BY_CORE = (
     Kind.ACCESSED | Kind.COMMAND | Kind.FILLED | Kind.USED | Kind.DROPPED | Kind.TRANSLATED | Kind.MOVED
-    | Kind.INTERRUPTED | Kind.SERVED
+    | Kind.INTERRUPTED | Kind.SERVED | Kind.FOUND
 )  # fmt: skip
 
 
@@ -234,6 +235,22 @@ class Noted(NamedTuple):
     fields: Mapping[str, float | str]
 
 
+class Found(NamedTuple):
+    """What a check has found wrong, before bytes moved; ``rule`` is the check's own number of what it goes by."""
+
+    number: int
+    time: int
+    who: str
+    rule: int
+    sid: int
+    ssid: int | None
+    iova: int
+    write: bool
+    cached: int | None  #: the descriptor of which the entry was made that was used; None: there was no entry
+    now: int | None  #: what is there now in memory; None: that could not be read
+    synced: int  #: the number of the last CMD_SYNC that had completed
+
+
 class Gap(NamedTuple):
     """Records for which there was no room: how many of each kind, whose numbers would be in [first, number)."""
 
@@ -257,7 +274,7 @@ class Snapshot(NamedTuple):
 
 Value: TypeAlias = (
     Accessed | Commanded | Fetched | Filled | Used | Dropped | Translated | Reported | Interrupted | Moved | Stalled
-    | Served | Noted | Gap | Snapshot
+    | Served | Noted | Found | Gap | Snapshot
 )  # fmt: skip
 
 V = TypeVar("V", bound=Value)
@@ -276,6 +293,7 @@ _KINDS: dict[type[Any], tuple[Kind, str]] = {
     Stalled: (Kind.STALLED, "stalled"),
     Served: (Kind.SERVED, "served"),
     Noted: (Kind.NOTED, "noted"),
+    Found: (Kind.FOUND, "found"),
     Gap: (Kind.GAP, "gap"),
     Snapshot: (Kind.SNAPSHOT, "snapshot"),
 }
@@ -323,6 +341,8 @@ class Watcher:
     def served(self, it: Served) -> None: ...
 
     def noted(self, it: Noted) -> None: ...
+
+    def found(self, it: Found) -> None: ...
 
     def gap(self, it: Gap) -> None: ...
 
@@ -524,7 +544,7 @@ class Batch:
 def _places(kinds: int) -> re.Pattern[bytes]:
     """Finds in the kinds of records those that are wanted, and the places of what Python tells."""
     kinds |= Kind.TOLD
-    return re.compile(b"[" + b"".join(re.escape(bytes([bit])) for bit in range(16) if kinds >> bit & 1) + b"]")
+    return re.compile(b"[" + b"".join(re.escape(bytes([bit])) for bit in range(17) if kinds >> bit & 1) + b"]")
 
 
 def _chain(batches: Iterable[Batch], kinds: int) -> Iterator[Value]:
@@ -1062,6 +1082,11 @@ def _served(watch: Watch, n: int, r: _Record) -> Served:
     return Served(n, r[1], who, name, "OK", r[1] - r[10], {"sector": r[8], "size": r[9]})
 
 
+def _found(watch: Watch, n: int, r: _Record) -> Found:
+    cached, now = r[9] if r[6] & 1 else None, r[10] if r[6] & 2 else None
+    return Found(n, r[1], watch.name, r[7], r[2], _ssid(r[3]), r[8], bool(r[5] & _WRITE), cached, now, r[11])
+
+
 def _gap(watch: Watch, n: int, r: _Record) -> Gap:
     lost = struct.unpack("<4I", struct.pack("<2Q", r[9], r[10]))
     kinds = (Kind.ACCESSED, Kind.USED, Kind.TRANSLATED, Kind.MOVED)
@@ -1083,5 +1108,6 @@ _DECODERS: dict[int, Callable[[Watch, int, _Record], Value]] = {
     _bit(Kind.INTERRUPTED): _interrupted,
     _bit(Kind.MOVED): _moved,
     _bit(Kind.SERVED): _served,
+    _bit(Kind.FOUND): _found,
     _bit(Kind.GAP): _gap,
 }

@@ -507,6 +507,52 @@ static void test_a_long_request_holds_little_of_the_ring(struct test *test)
     vi_watch_free(&watch);
 }
 
+/* Rule 7 is about any page. */
+static void find_all(void *of, struct vi_reader *reader, const struct vi_hit *hit)
+{
+    *(unsigned *)of += vi_tell_finding(reader, 7, hit);
+}
+
+/* A finding is told before its page's use, with the evidence; none is lost in a ring that has no room for uses. */
+static void test_findings_are_told_with_their_evidence_and_none_is_lost(struct test *test)
+{
+    enum { RING = 1024, READS = 200 };
+    struct vi_watch watch;
+    unsigned told = 0, found = 0, before_its_use = 0;
+    struct vi_check check = {find_all, &told};
+    uint8_t bytes[8];
+    put64(test->ram, stage1_at(0), page_descriptor(RAM_BASE + PAGES));
+    vi_invalidate_tlb(test->core, 1);
+    REQUIRE(vi_watch_make(&watch, RING));
+    atomic_store(&watch.kinds, UINT32_MAX);
+    atomic_store(&watch.synced, 42);
+    vi_watch_core(test->core, &watch);
+    vi_set_check(test->core, &check);
+    struct vi_request request = {.sid = STAGE1_STREAM, .ssid = VI_NO_SSID, .iova = IOVA + 16, .size = 8, .incoming = VI_INCOMING};
+    struct vi_result result;
+    unsigned done = 0;
+    struct vi_reader *inside = vi_enter(test->core, READERS_LANE);
+    for (unsigned i = 0; i < READS; i++) /* until there is room for no request more */
+        done += vi_dma_read(inside, &request, bytes, &result) == VI_DONE;
+    vi_exit(inside);
+    vi_set_check(test->core, NULL);
+    vi_watch_core(test->core, NULL);
+    vi_quiesce(test->core);
+    for (uint64_t at = 0; at < vi_watch_told(&watch); at++) {
+        const struct vi_record *record = &watch.ring[at];
+        if (record->kind != VI_FOUND)
+            continue;
+        found++;
+        before_its_use += watch.ring[at + 1].kind == VI_USED && watch.ring[at + 1].word[0] == IOVA + 16;
+        REQUIRE(record->size == 7 && record->sid == STAGE1_STREAM && record->word[0] == IOVA + 16 && record->word[3] == 42);
+        REQUIRE(record->small == 3 && record->word[1] == page_descriptor(RAM_BASE + PAGES) && record->word[2] == record->word[1]);
+    }
+    REQUIRE(done > 10 && told >= done && found == told);
+    REQUIRE(before_its_use > 10 && before_its_use < found); /* later uses are lost */
+    vi_watch_free(&watch);
+    invalidate_tlbs(test->core);
+}
+
 int main(void)
 {
     struct test test = {.core = vi_core_new(64, 16), .ram = aligned_alloc(4096, RAM_SIZE)};
@@ -541,6 +587,7 @@ int main(void)
     test_a_check_sees_each_page_before_its_bytes_move(&test);
     test_pages_beside_each_other_have_their_own_tables(&test);
     test_a_long_request_holds_little_of_the_ring(&test);
+    test_findings_are_told_with_their_evidence_and_none_is_lost(&test);
     vi_core_free(test.core);
     free(test.ram);
     puts("grace: ok");

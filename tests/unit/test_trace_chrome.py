@@ -27,6 +27,7 @@ from vhost_iommu.watch import (
     Dropped,
     Fetched,
     Filled,
+    Found,
     Gap,
     Interrupted,
     Kind,
@@ -315,6 +316,7 @@ MOMENT: list[Value] = [
     Noted(0, 192, "smmu0", "fault", "drop-sync", {"what": "CMD_SYNC", "struck": 1}),
     Noted(0, 195, "guest", "console", "hello", {}),
     Noted(0, 197, "guest", "case", "works", {"outcome": "passed", "took": 50}),
+    Found(0, 198, "smmu0", 3, SID, None, IOVA, False, 0x4395_B703, None, 7),
     Gap(0, 199, "smmu0", 4, {Kind.MOVED: 3}),
 ]
 

@@ -17,11 +17,14 @@ from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, CR0, IDR0
 from vhost_iommu.watch import (
     ALL,
+    RECORD,
     Accessed,
+    Batch,
     Commanded,
     Dropped,
     Fetched,
     Filled,
+    Found,
     Gap,
     Interrupted,
     Kind,
@@ -33,6 +36,7 @@ from vhost_iommu.watch import (
     Translated,
     Used,
     Value,
+    Watch,
     Watcher,
 )
 
@@ -412,6 +416,14 @@ def test_a_recording_keeps_what_the_core_tells_raw(pumped: World) -> None:
             pumped.port.read(IOVA, 1)
     assert seen.raw_bytes >= 64 * 300
     assert len(seen.of(Moved)) == 100
+
+
+def test_a_finding_of_the_core_is_a_value_with_its_evidence() -> None:
+    watch = Watch("smmu0")
+    raw = RECORD.pack(6, 99, SID, 0xFFFF_FFFF, int(Kind.FOUND).bit_length() - 1, 1, 0b01, 7, IOVA, 0x703, 0, 42)
+    (told,) = Batch(watch, 5, raw, [], {}).of(int(Kind.FOUND))
+    assert told == Found(5, 99, "smmu0", 7, SID, None, IOVA, True, 0x703, None, 42)
+    assert not list(Batch(watch, 5, raw, [], {}).of(int(Kind.USED)))
 
 
 def test_every_type_of_value_has_a_kind_and_a_call() -> None:

@@ -369,6 +369,11 @@ struct vi_check {
     void (*check)(void *of, struct vi_reader *reader, const struct vi_hit *hit);
     void *of;
 };
+/*
+ * For a check, from within: tell that `hit` is wrong by a rule, with the evidence. It is never lost: false where there is no
+ * room to tell, and then its page is not to be used.
+ */
+bool vi_tell_finding(struct vi_reader *reader, uint32_t rule, const struct vi_hit *hit);
 /* Writers. NULL: nobody checks, once this returns; it quiesces. */
 void vi_set_check(struct vi_core *core, const struct vi_check *check);
 

@@ -87,19 +87,27 @@ static struct vi_record *begin_losable(struct vi_reader *reader, enum vi_kind ki
     return begin(reader, number);
 }
 
+/* For what is never lost; false: there is none. */
+static bool take_room(struct vi_reader *reader)
+{
+    if (reader->room > VI_AT_THE_END) {
+        reader->room--;
+        return true;
+    }
+    if (!vi_promise(reader->watch, 1))
+        return false;
+    reader->promised++;
+    return true;
+}
+
 bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_space *space, const struct vi_leaf *leaf)
 {
     struct vi_watch *watch = reader->watch;
     uint64_t number;
     if (!vi_wanted(watch, VI_FILLED))
         return true;
-    if (reader->room > VI_AT_THE_END) {
-        reader->room--;
-    } else {
-        if (!vi_promise(watch, 1))
-            return false;
-        reader->promised++;
-    }
+    if (!take_room(reader))
+        return false;
     struct vi_record *record = begin(reader, &number);
     bool global = space->asid == VI_GLOBAL;
     record->flags = (uint8_t)leaf->tag;
@@ -111,6 +119,25 @@ bool vi_tell_fill(struct vi_reader *reader, unsigned stage, const struct vi_spac
     record->word[2] = leaf->descriptor;
     record->word[3] = vi_leaf_at(leaf);
     vi_tell_at(record, number, VI_FILLED, vi_now(reader));
+    return true;
+}
+
+bool vi_tell_finding(struct vi_reader *reader, uint32_t rule, const struct vi_hit *hit)
+{
+    uint64_t number;
+    if (!reader->watch || !vi_wanted(reader->watch, VI_FOUND))
+        return true;
+    if (!take_room(reader))
+        return false;
+    struct vi_record *record = begin(reader, &number);
+    record->flags = hit->access & VI_WRITE ? VI_FLAG_WRITE : 0;
+    record->small = (uint16_t)(hit->found | hit->read << 1);
+    record->size = rule;
+    record->word[0] = hit->iova;
+    record->word[1] = hit->found ? hit->entry.descriptor : 0;
+    record->word[2] = hit->now;
+    record->word[3] = hit->synced;
+    vi_tell(record, number, VI_FOUND);
     return true;
 }
 

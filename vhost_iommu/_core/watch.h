@@ -25,12 +25,12 @@
 enum vi_kind {
     VI_TOLD, /* the place of what the model tells */
     VI_ACCESSED, VI_COMMAND, VI_FETCHED, VI_FILLED, VI_USED, VI_DROPPED, VI_TRANSLATED, VI_REPORTED, VI_INTERRUPTED,
-    VI_MOVED, VI_STALLED, VI_REQUEST, VI_NOTED, VI_GAP, VI_SNAPSHOT,
+    VI_MOVED, VI_STALLED, VI_REQUEST, VI_NOTED, VI_GAP, VI_SNAPSHOT, VI_FOUND,
     VI_VOID = 31, /* a number for which there was nothing to tell */
 };
 #define VI_WANTS(kind) (UINT32_C(1) << (kind))
 /* What readers tell. */
-#define VI_OF_READERS (VI_WANTS(VI_FILLED) | VI_WANTS(VI_USED) | VI_WANTS(VI_TRANSLATED) | VI_WANTS(VI_MOVED) | VI_WANTS(VI_REQUEST))
+#define VI_OF_READERS (VI_WANTS(VI_FILLED) | VI_WANTS(VI_USED) | VI_WANTS(VI_TRANSLATED) | VI_WANTS(VI_MOVED) | VI_WANTS(VI_REQUEST) | VI_WANTS(VI_FOUND))
 
 struct vi_record {
     _Atomic uint64_t number; /* + 1; any other: it is still being told */

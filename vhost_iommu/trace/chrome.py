@@ -20,6 +20,7 @@ from ..watch import (
     Dropped,
     Fetched,
     Filled,
+    Found,
     Gap,
     Interrupted,
     Kind,
@@ -37,7 +38,7 @@ from ..watch import (
 from . import names
 from .form import KINDS
 from .slices import Args, Slice
-from .text import fields, is_event, stream
+from .text import fields, finding, is_event, stream
 from .tracks import Tracks
 
 #: Parts that are held until their whole is known; then it is written in pieces.
@@ -126,6 +127,7 @@ class Chrome:
             Stalled: self._stalled,
             Served: self._served,
             Noted: self._noted,
+            Found: self._finding,
             Gap: self._gap,
             Snapshot: self._snapshot,
         }
@@ -365,6 +367,9 @@ class Chrome:
         else:
             track = "requests" if it.topic == "request" else it.topic
             self._out.instant(it.topic, names.of_note(it.name, it.fields), it, track, names.hexed(it.fields))
+
+    def _finding(self, it: Found) -> None:
+        self._out.instant("finding", f"rule {it.rule}", it, "faults", names.hexed(finding(it)), everywhere=True)
 
     def _gap(self, it: Gap) -> None:
         lost = {f"lost {kind.name or '?'}": count for kind, count in it.lost.items()}

@@ -21,6 +21,7 @@ KINDS: Mapping[str, Kind] = {
     "drop": Kind.DROPPED,
     "translation": Kind.TRANSLATED,
     "fault": Kind.REPORTED | Kind.MOVED | Kind.STALLED,
+    "finding": Kind.FOUND,
     "interrupt": Kind.INTERRUPTED,
     "dma": Kind.MOVED,
     "request": Kind.SERVED,

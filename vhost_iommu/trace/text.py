@@ -17,6 +17,7 @@ from ..watch import (
     Dropped,
     Fetched,
     Filled,
+    Found,
     Gap,
     Interrupted,
     Moved,
@@ -163,9 +164,17 @@ def _said(it: Value) -> tuple[str, str, Mapping[str, float | str]]:
             return "request", it.request, {**it.fields, "status": it.status}
         case Noted():
             return it.topic, it.name, it.fields
+        case Found():
+            return "finding", f"rule {it.rule}", finding(it)
         case Gap():
             return "trace", "GAP", {"first": it.first, **{kind.name or "?": lost for kind, lost in it.lost.items()}}
     raise AssertionError(it)
+
+
+def finding(it: Found) -> Mapping[str, float | str]:
+    """With what is not known left out."""
+    known = {"cached": it.cached, "now": it.now}
+    return {**stream(it.sid, it.ssid), "iova": it.iova, **{k: v for k, v in known.items() if v is not None}}
 
 
 def _of_entry(it: Filled) -> Mapping[str, int]:
