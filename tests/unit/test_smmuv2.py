@@ -9,9 +9,12 @@ import pytest
 
 from tests.v2_builder import IOVA, SID, Bench
 from vhost_iommu.errors import UsageError
+from vhost_iommu.smmu.memory_type import NC, WB, MemoryType
+from vhost_iommu.smmu.seams import Verdict
 from vhost_iommu.smmu.transaction import Outcome, Transaction
 from vhost_iommu.smmu.v2 import Features, Smmu
 from vhost_iommu.smmu.v2 import registers as r
+from vhost_iommu.smmu.v2.inspection import Inspected, state_of
 from vhost_iommu.smmu.v2.records import ContextFault
 
 
@@ -237,6 +240,63 @@ def test_a_table_beyond_the_output_addresses_is_an_address_size_fault(bench: Ben
     bench.translate()
     assert bench.read(r.CB_FSR).ASF
     assert bench.read(r.CB_FSYNR0).PLVL == 0
+
+
+def test_a_granule_that_is_not_there_is_the_smallest_that_is(built: bool) -> None:
+    bench = Bench(Features(granules=("4K", "64K")), pure=not built)
+    _, page = mapped(bench, tcr={"TG0": 2})
+    assert bench.pa() == page
+
+
+def test_sizes_that_cannot_be_are_translation_faults(bench: Bench) -> None:
+    mapped(bench, tcr={"T0SZ": 12})
+    bench.translate()
+    assert bench.read(r.CB_FSR).raw == r.CB_FSR.of(TF=1, FORMAT=2).raw
+    assert bench.read(r.CB_FSYNR0).PLVL == 0
+    table = bench.table(stage=2)
+    bench.stream(6, bank=1, group=1)
+    bench.stage2(table, 1)
+    bench.write(r.CB_TCR, r.CB_TCR.of(T0SZ=25).raw | 2 << 6, 1)
+    bench.translate(sid=6)
+    assert bench.read(r.CB_FSR, 1).TF
+
+
+def test_vmids_of_16_bits_are_in_cba2r(built: bool) -> None:
+    bench = Bench(Features(vmid16=True), pure=not built)
+    bench.enable(VMID16EN=1)
+    table, page = mapped(bench)
+    bench.set(r.CBA2R, VA64=1, VMID16=0x1234)
+    assert bench.pa() == page
+    table.map(IOVA, other := bench.page())
+    bench.write(r.TLBIVMID, 0x34)
+    assert bench.pa() == page
+    bench.write(r.TLBIVMID, 0x1234)
+    assert bench.pa() == other
+
+
+def test_s2cr_overrides_privilege_and_instruction(bench: Bench) -> None:
+    table, page = mapped(bench)
+    table.change(IOVA, 3, AP=0, UXN=1)
+    assert bench.pa(privileged=True) == page
+    bench.set(r.S2CR, PRIVCFG=2)
+    assert bench.pa(privileged=True) is None
+    bench.write(r.CB_FSR, 0xFFFF_FFFF)
+    bench.set(r.S2CR, PRIVCFG=3, INSTCFG=2)
+    assert bench.pa(instruction=True) == page
+    bench.set(r.S2CR, PRIVCFG=3, INSTCFG=3)
+    assert bench.pa(write=True) == page, "a write is data"
+
+
+def test_attributes_are_overridden_and_strengthened_in_order(bench: Bench) -> None:
+    bench.stream(TYPE=r.StreamType.BYPASS, MTCFG=1, MemAttr=0b0001)
+    assert bench.translate().memory[0].is_device
+    table, _ = mapped(bench)
+    table.change(IOVA, 3, AttrIndx=1)
+    assert bench.translate().memory[0] == MemoryType(WB, WB, 3)
+    bench.set(r.CBAR, TYPE=1, VMID=1, MemAttr=0b0101, BPSHCFG=1)
+    assert bench.translate().memory[0] == MemoryType(NC, NC, 2)
+    bench.set(r.CB_SCTLR, MTCFG=1, MemAttr=0b0010)
+    assert bench.translate().memory[0] == MemoryType(0, 2, 2)
 
 
 # -- stage 2 and both ----------------------------------------------------------------------------------------------
@@ -549,3 +609,155 @@ def test_a_fault_is_told_as_one_value(bench: Bench) -> None:
     event = bench.translate(IOVA + 0x1000).events[0]
     assert isinstance(event, ContextFault)
     assert (event.TF, event.PLVL, event.CBNDX, event.SID, event.FADDR) == (1, 3, 3, SID, IOVA + 0x1000)
+
+
+# -- address translation operations --------------------------------------------------------------------------------
+
+
+def operations(built: bool) -> Bench:
+    return Bench(Features(translation_operations=True), pure=not built)
+
+
+def test_an_operation_translates_into_par(built: bool) -> None:
+    bench = operations(built)
+    _, page = mapped(bench)
+    bench.write(r.CB_ATS1PR, IOVA)
+    par = bench.read(r.CB_PAR)
+    assert (0, page, 0x44, 2) == (par.F, par.PA, par.ATTR, par.SH)
+    assert not bench.read(r.CB_ATSR).ACTIVE
+    assert bench.read(r.CB_FSR).raw == r.CB_FSR.of(FORMAT=2).raw
+
+
+def test_an_operation_that_fails_says_why_in_par_alone(built: bool) -> None:
+    bench = operations(built)
+    table, _ = mapped(bench)
+    table.change(IOVA, 3, AP=2)
+    bench.write(r.CB_ATS1PW, IOVA)
+    assert bench.read(r.CB_PAR) == r.CB_PAR.of(F=1, PF=1, PLVL=3, FORMAT=2)
+    bench.write(r.CB_ATS1PR, IOVA + 0x1000)
+    assert bench.read(r.CB_PAR) == r.CB_PAR.of(F=1, TF=1, PLVL=3, FORMAT=2)
+    bench.write(r.CB_ATS1PR, 1 << 52)
+    assert bench.read(r.CB_PAR) == r.CB_PAR.of(F=1, TF=1, FORMAT=2)
+    assert not bench.read(r.CB_FSR).TF
+    assert not bench.pulses
+
+
+def test_an_operation_of_both_stages_gives_the_address_between(built: bool) -> None:
+    bench = operations(built)
+    table, second, page = nested(bench)
+    second.unmap(page)
+    bench.write(r.CB_ATS1PR, IOVA)
+    assert page == bench.read(r.CB_PAR).PA, "stage 2 of the result is not asked"
+    second.unmap(table.at)
+    bench.write(r.TLBIVMID, 1)
+    bench.write(r.CB_ATS1PR, IOVA)
+    assert bench.read(r.CB_PAR) == r.CB_PAR.of(F=1, ATOT=1)
+    assert bench.read(r.CB_FSR, 1).TF
+    assert bench.read(r.CB_FSYNR0, 1).ATOF
+    assert bench.pulses == ["context1"]
+
+
+def test_without_operations_their_registers_read_as_zero(bench: Bench) -> None:
+    mapped(bench)
+    at = 0x1_0000 // 2 + r.CB_PAR.at
+    bench.smmu.write(at, 8, 1)
+    assert bench.smmu.read(at, 8) == 0
+
+
+# -- being wrong on purpose ------------------------------------------------------------------------------------------
+
+
+def test_the_gate_may_have_an_invalidation_ignored(bench: Bench) -> None:
+    table, page = mapped(bench)
+    assert bench.pa() == page
+    table.map(IOVA, other := bench.page())
+    bench.smmu.seams.gate = lambda store: Verdict.IGNORE
+    bench.write(r.CB_TLBIALL)
+    assert bench.pa() == page
+    bench.smmu.seams.gate = None
+    bench.write(r.CB_TLBIALL)
+    assert bench.pa() == other
+
+
+def test_a_descriptors_read_may_abort(bench: Bench) -> None:
+    mapped(bench)
+    bench.smmu.seams.walk = lambda kind, pa: True
+    bench.translate()
+    assert bench.read(r.CB_FSR).EF
+
+
+def test_an_interrupt_may_be_lost(bench: Bench) -> None:
+    mapped(bench)
+    bench.smmu.seams.wire = lambda line, send: Verdict.IGNORE
+    bench.translate(IOVA + 0x1000)
+    assert (bench.pulses, bench.levels) == ([], [])
+
+
+def test_who_looks_on_is_told_of_stores_drops_and_faults(bench: Bench) -> None:
+    mapped(bench)
+    with bench.smmu.watch.recording() as seen:
+        bench.translate()
+        bench.translate(IOVA + 0x1000)
+        bench.write(r.CB_TLBIALL)
+        bench.write(r.CB_TLBSYNC)
+        bench.smmu.watch.flush()
+    assert [type(each.command).__name__ for each in seen.commands] == ["CB_TLBIALL", "CB_TLBSYNC"]
+    assert [each.record.values()["TF"] for each in seen.events] == [1]
+    assert [each.outcome for each in seen.translations] == ["ok", "abort"]
+
+
+# -- looking inside ----------------------------------------------------------------------------------------------------
+
+
+class Reads:
+    """Memory that is only read."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.memory = bench.ram.memory
+
+    def read(self, pa: int, size: int) -> bytes | None:
+        return self.memory.read(pa, size)
+
+    def lacks(self, pa: int) -> bool:
+        return False
+
+
+def looked_at(bench: Bench) -> Inspected:
+    return Inspected(state_of(bench.smmu, caches=True), Reads(bench))
+
+
+def test_an_explanation_names_registers_descriptors_and_the_end(bench: Bench) -> None:
+    _, page = mapped(bench)
+    before = bench.smmu.registers.held()
+    told = looked_at(bench).explain(Transaction(SID, IOVA))
+    assert told.end.pa == page
+    assert [step.what for step in told.steps][:4] == ["SMR[0]", "S2CR[0]", "CBAR[0]", "CB_SCTLR[0]"]
+    assert [step.what for step in told.steps][-3:] == [f"stage 1 level {level}" for level in (1, 2, 3)]
+    fault = looked_at(bench).explain(Transaction(SID, IOVA + 0x1000))
+    assert isinstance(fault.end.event, ContextFault)
+    assert fault.causes
+    assert bench.smmu.registers.held() == before, "nothing has happened"
+
+
+def test_an_explanation_tells_what_is_cached_otherwise(bench: Bench) -> None:
+    table, page = mapped(bench)
+    assert bench.pa() == page
+    table.map(IOVA, other := bench.page())
+    told = looked_at(bench).explain(Transaction(SID, IOVA))
+    assert told.end.pa == other
+    assert told.cached is not None
+    assert told.cached.pa == page
+    assert "no TLB invalidation has named it since" in told.differs[0]
+
+
+def test_streams_spaces_and_tables_can_be_listed(bench: Bench) -> None:
+    _, page = mapped(bench)
+    bench.stream(0x40, group=2, mask=0xF, TYPE=r.StreamType.BYPASS)
+    inspected = looked_at(bench)
+    streams = inspected.streams(0, 10).streams
+    assert [each.sid for each in streams] == [SID, 0x40]
+    assert "context bank 0, stage 1, ASID 0x11, VMID 0x1" in streams[0].does
+    (space,) = inspected.spaces(SID, None)
+    (run,) = inspected.tables(space, 0, 10).runs
+    assert (run.start, run.size, run.output) == (IOVA, 4096, page)
+    assert "1 of 8 context banks are enabled" in inspected.said()[0]

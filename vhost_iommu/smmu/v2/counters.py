@@ -33,7 +33,7 @@ class Counters:
     page_requests: int = 0  #: there is no such thing
     events: int = 0  #: faults that were recorded
     events_lost: int = 0  #: those that only MULTI tells of
-    executed: Counter[str] = field(default_factory=Counter)  #: invalidations, by register
+    executed: Counter[str] = field(default_factory=Counter)  #: invalidations and waits, by register
     made: Counter[str] = field(default_factory=Counter)  #: faults by kind, also those that were lost
     first_events: list[Layout] = field(default_factory=list)
     interrupts: int = 0  #: rises of lines

@@ -115,6 +115,12 @@ class Faults(Sealed):
         self._tell(record, kept, answer)
         self.interrupts.recorded(GLOBAL)
 
+    def refuse_operation(self, refused: Refusal) -> None:
+        """An address translation operation whose second bank is none (§4.2.4): whose it was is not recorded."""
+        self.counters.faults += 1
+        syndrome = GFSYNR0.of(Nested=1, ATS=1)
+        self._record_global(refused.status, syndrome, 0, 0, Answer())
+
     # -- context faults (§3.7) -------------------------------------------------------------------------------
 
     def in_the_way(self, banks: Banks, t: Transaction, answer: Answer) -> bool:
@@ -177,6 +183,23 @@ class Faults(Sealed):
             self._wait(bank, left, f"context bank {bank} has no RESUME", answer, record)
         else:
             self.end(bank, answer)
+        self.interrupts.recorded(context_line(bank))
+
+    def operation_fault(
+        self, banks: Banks, bank: int, t: Transaction, access: Access, fault: Fault, level: int, answer: Answer
+    ) -> None:
+        """A fault of stage 2's ``bank`` that an address translation operation met; it never stalls."""
+        self.counters.faults += 1
+        record = self._record(banks, bank, STATUS[fault.kind], t, access, level, fault).replace(ATOF=1)
+        kept = not self.configuration.fault_set(bank)
+        if kept:
+            self._keep(bank, record)
+            if not self.registers[CB_SCTLR, bank].HUPCF:
+                self.configuration.forget()
+        else:
+            self.registers[CB_FSR, bank] = self.registers.raw(CB_FSR, bank) | CB_FSR.MULTI.mask
+            record = record.replace(MULTI=1)
+        self._tell(record, kept, answer)
         self.interrupts.recorded(context_line(bank))
 
     def end(self, bank: int, answer: Answer) -> None:

@@ -50,6 +50,8 @@ class Features:
     #: StreamIDs of 16 bits, if software asks for them (needs stream_matching and 15 bits).
     extended_ids: bool = False
     vmid16: bool = False
+    #: Address translation operations: ATS1PR and its like, PAR. Linux unmaps slower with them.
+    translation_operations: bool = False
     #: Contexts may stall on faults.
     stall: bool = True
     #: Table walks are coherent (IDR0.CTTW). They are without it, too: guest memory is shared with QEMU.
@@ -124,7 +126,7 @@ class Features:
                 CTTW=self.coherent,
                 NUMIRPT=1,
                 PTFS=_AARCH32[self.aarch32],
-                ATOSNS=self.stage1,
+                ATOSNS=self.stage1 and not self.translation_operations,
                 SMS=self.stream_matching,
                 NTS=self.nested,
                 S2TS=self.stage2,
@@ -161,6 +163,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "extended_ids": True,
         "bus_bits": 64,
         "vmid16": True,
+        "translation_operations": True,
     },
     # The least that is still an SMMUv2: one stage, one granule, one context, StreamIDs as indices.
     "minimal": {

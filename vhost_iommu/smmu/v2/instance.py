@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One SMMUv2: registers, stream mapping, context banks, faults and interrupts (IHI 0062).
 
-Law: all state is in the instance, so any number live side by side. Not modelled: Secure state, E2H and
-monitor contexts, address translation operations, extended stream matching, compressed indices, configuration access
-faults, global stalls, hardware updates of descriptors, Performance Monitors, broadcast TLBIs.
+Law: all state is in the instance; any number live side by side. Not modelled: Secure state, E2H and monitor contexts,
+global translation operations, extended stream matching, compressed indices, configuration access faults, global stalls,
+hardware updates of descriptors, Performance Monitors, broadcast TLBIs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .features import Features
 from .identity import register_file
 from .interrupts import GLOBAL, Interrupts, context_line
 from .invalidation import Invalidation
+from .operations import Operations
 from .provoked import Provoked
 from .registers import (
     CB_CONTEXTIDR,
@@ -120,6 +121,8 @@ class Smmu(Sealed):
         self.invalidation = Invalidation(
             registers, self.configuration, self.stages, counters, watch, seams, self._waited_for
         )
+        self.operations = Operations(registers, self.configuration, self.stages, self.faults, self.transactions.level)
+        registers.attach(self.operations)
         registers.attach(self.invalidation)
         registers.attach(self)
         if how.core is not None:

@@ -172,6 +172,7 @@ class Invalidation(Sealed):
     def _synced(self, store: Register) -> None:
         """All is invalidated already; who used what is gone has ended when this returns, so no wait is ever active."""
         self._waited()
+        self.counters.executed[type(store).__name__] += 1
         self.counters.syncs += 1
         if self.watch.on:
             self.watch.command(self.watch.synced(), store, "")
