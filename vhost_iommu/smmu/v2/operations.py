@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ...layout import Register
 from ...register_file import RegisterFile, on_store
+from ...sealed import Sealed
 from ..memory_type import WB, WT, MemoryType
-from ..seams import Sealed
 from ..stages import Output, Stages
 from ..transaction import Answer, Transaction
 from ..walk import Access, Cause, Fault, FaultKind, Mapping
