@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "software.h"
+#include "tell.h"
 #include "v3/commands.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -28,6 +29,9 @@ struct machine {
     struct vi_v3 v3;
     uint8_t *ram, *next, *rom;
     uint8_t *before; /* a copy of RAM */
+    struct vi_watch watch;
+    uint64_t taken; /* records */
+    struct vi_check check;
 };
 
 /* Input; zeros once there is none left. */
@@ -37,6 +41,20 @@ static uint64_t take(struct machine *m, unsigned bytes)
     for (; bytes && m->left; bytes--, m->left--)
         value = value << 8 | *m->input++;
     return value;
+}
+
+/* As the door enters for who asks beside requests: what it does is told. */
+static struct vi_reader *enter(struct machine *m, unsigned lane)
+{
+    struct vi_reader *reader = vi_enter(m->core, lane);
+    REQUIRE(vi_begin_telling(reader, 0, VI_NO_SSID));
+    return reader;
+}
+
+static void leave(struct vi_reader *reader)
+{
+    vi_told_all(reader); /* what only read memory has told nothing */
+    vi_exit(reader);
 }
 
 static uint64_t rotated(uint64_t word, unsigned by) { return word << by | word >> (64 - by); }
@@ -295,7 +313,7 @@ static void transaction(struct machine *m)
     uint8_t *bytes = malloc(request.size ? request.size : 1);
     REQUIRE(bytes);
     memset(bytes, (int)kind, request.size);
-    struct vi_reader *reader = vi_enter(m->core, (unsigned)kind);
+    struct vi_reader *reader = enter(m, (unsigned)kind);
     switch (kind % 8) {
     case 0:
     case 1:
@@ -338,7 +356,7 @@ static void transaction(struct machine *m)
         REQUIRE(all == result.done);
     }
     }
-    vi_exit(reader);
+    leave(reader);
     vi_drop_context(m->core, &context);
     free(bytes);
 }
@@ -351,7 +369,7 @@ static void cold_and_warm(struct machine *m)
     invalidate_tlbs(m->core);
     vi_quiesce(m->core);
     memcpy(m->before, m->ram, RAM_SIZE);
-    struct vi_reader *reader = vi_enter(m->core, 0);
+    struct vi_reader *reader = enter(m, 0);
     ask(reader, &asked, &cold);
     if (!memcmp(m->before, m->ram, RAM_SIZE)) {
         asked.mappings = !asked.mappings;
@@ -361,7 +379,7 @@ static void cold_and_warm(struct machine *m)
         REQUIRE(cold.fault.cause == warm.fault.cause && cold.fault.ipa == warm.fault.ipa);
         REQUIRE(cold.pa == warm.pa);
     }
-    vi_exit(reader);
+    leave(reader);
 }
 
 static void poke(struct machine *m)
@@ -457,7 +475,7 @@ static void access_memory(struct machine *m)
     uint64_t size = kind & 8 ? 1 + take(m, 1) % 64 : take(m, 2) % (MOST_BYTES + 1);
     uint8_t *bytes = calloc(1, size ? size : 1);
     REQUIRE(bytes);
-    struct vi_reader *reader = vi_enter(m->core, (unsigned)kind);
+    struct vi_reader *reader = enter(m, (unsigned)kind);
     switch (kind % 4) {
     case 0:
         vi_read(reader, pa, bytes, size);
@@ -474,7 +492,7 @@ static void access_memory(struct machine *m)
         REQUIRE(swapped >= -1 && swapped <= 1);
     }
     }
-    vi_exit(reader);
+    leave(reader);
     free(bytes);
 }
 
@@ -485,12 +503,12 @@ static void look(struct machine *m)
     struct vi_fault fault = {0};
     struct vi_context context = take_context(m);
     REQUIRE(vi_make_context(m->core, &context));
-    struct vi_reader *reader = vi_enter(m->core, 1);
+    struct vi_reader *reader = enter(m, 1);
     if (context.stage2) {
         int got = vi_read_ipa(reader, &context, address, words, sizeof words, &pa, &fault);
         REQUIRE(got >= -1 && got <= 1 && (got == 0) == (fault.kind != VI_NO_FAULT));
     }
-    vi_exit(reader);
+    leave(reader);
     vi_drop_context(m->core, &context);
 }
 
@@ -510,9 +528,48 @@ static void set_windows(struct machine *m, unsigned without)
     REQUIRE(vi_set_windows(m->core, some, count));
 }
 
+/* ---- who looks on --------------------------------------------------------------------------------------------------- */
+
+enum { RING = 4096 };
+
+/* Finds each page whose descriptor has changed since. */
+static void find_stale(void *of, struct vi_reader *reader, const struct vi_hit *hit)
+{
+    (void)of;
+    if (hit->found && hit->read && hit->now != hit->entry.descriptor)
+        REQUIRE(vi_tell_finding(reader, 1, hit));
+}
+
+/* All that was told has a kind that was wanted, in the order of numbers; afterwards there is room. */
+static void take_records(struct machine *m)
+{
+    static struct vi_record records[RING];
+    for (uint64_t count; (count = vi_watch_told(&m->watch));) {
+        REQUIRE(count <= RING);
+        vi_watch_take(&m->watch, count, records);
+        for (uint64_t at = 0; at < count; at++) {
+            REQUIRE(atomic_load(&records[at].number) == ++m->taken);
+            REQUIRE(records[at].kind == VI_VOID || records[at].kind <= VI_FOUND);
+            REQUIRE(records[at].time);
+        }
+    }
+    REQUIRE(!atomic_load(&m->watch.promised) && atomic_load(&m->watch.taken) == atomic_load(&m->watch.next));
+}
+
+/* Somebody begins or ends to look on, or to check, between two steps. */
+static void look_on(struct machine *m)
+{
+    uint64_t kind = take(m, 1);
+    atomic_store(&m->watch.kinds, kind & 2 ? UINT32_MAX : (uint32_t)take(m, 3));
+    vi_watch_core(m->core, kind & 1 ? &m->watch : NULL);
+    vi_set_check(m->core, kind & 4 ? &m->check : NULL);
+    vi_quiesce(m->core);
+}
+
 static void step(struct machine *m)
 {
-    switch (take(m, 1) % 16) {
+    take_records(m);
+    switch (take(m, 1) % 17) {
     case 0:
         set_parameters(m);
         break;
@@ -542,6 +599,9 @@ static void step(struct machine *m)
     case 12:
         publish_any(m);
         break;
+    case 16:
+        look_on(m);
+        break;
     default:
         transaction(m);
     }
@@ -558,7 +618,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     m.next = calloc(1, NEXT_SIZE);
     m.rom = calloc(1, ROM_SIZE);
     m.before = malloc(RAM_SIZE);
-    REQUIRE(m.core && m.ram && m.next && m.rom && m.before);
+    REQUIRE(m.core && m.ram && m.next && m.rom && m.before && vi_watch_make(&m.watch, RING));
+    m.check.check = find_stale;
     write_tables(m.ram);
     set_windows(&m, 0);
     vi_set_parameters(m.core, &m.set);
@@ -567,7 +628,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         publish(m.core, sid, VI_NO_SSID);
     for (unsigned steps = 0; m.left && steps < MOST_STEPS; steps++)
         step(&m);
+    take_records(&m);
     vi_core_free(m.core);
+    vi_watch_free(&m.watch);
     free(m.ram);
     free(m.next);
     free(m.rom);
