@@ -429,7 +429,7 @@ static bool descriptor_aborted(struct vi_fault *fault, uint64_t at, uint64_t pa,
 {
     if (pa == at)
         return aborted(fault, level, stage, at);
-    aborted(fault, 0, 1, pa);
+    aborted(fault, level, 1, pa);
     fault->cause = VI_CAUSE_TT;
     return false;
 }

@@ -48,6 +48,11 @@ class Fault:
     fetch: int = 0  #: physical address of the descriptor (WALK_EABT only)
     table_write: bool = False  #: a descriptor's update was refused, not its read (cause TT only)
 
+    def of_walk(self, level: int) -> Fault:
+        """As a walk of stage 1 that was at ``level`` passes it on: an abort of its own read was at that level."""
+        own = self.kind is FaultKind.WALK_EABT and self.stage == 1
+        return replace(self, level=level) if own else self
+
 
 class Wide(Enum):
     """Where a descriptor carries address bits above 47."""
@@ -217,7 +222,7 @@ class LongTable:
             if raw is None:
                 return Fault(FaultKind.WALK_EABT, level, stage, fetch=at)
             if isinstance(raw, Fault):
-                return raw
+                return raw.of_walk(level)
             descriptor = _swapped(raw) if self.big_endian else raw
             if not descriptor & _VALID:
                 return Fault(FaultKind.TRANSLATION, level, stage)
@@ -260,7 +265,7 @@ class LongTable:
         result = descriptors.update(at, old, new)
         if result is None:
             return Fault(FaultKind.WALK_EABT, level, self.stage, fetch=at)
-        return result
+        return result.of_walk(level) if isinstance(result, Fault) else result
 
     def _output(self, descriptor: int) -> int:
         """The address in a descriptor, down to the granule."""

@@ -116,7 +116,9 @@ class ShortTable:
         raw = descriptors.fetch(at, 4)
         if raw is None:
             return Fault(FaultKind.WALK_EABT, level, fetch=at)
-        if isinstance(raw, Fault) or not self.big_endian:
+        if isinstance(raw, Fault):
+            return raw.of_walk(level)
+        if not self.big_endian:
             return raw
         return int.from_bytes(raw.to_bytes(4, "little"), "big")
 
