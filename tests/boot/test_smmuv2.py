@@ -53,6 +53,19 @@ def test_a_stock_kernel_passes_every_case_and_both_sides_saw_the_same_bytes(boot
     assert counters.syncs > 1000
 
 
+def test_unlike_smmus_and_masters_behind_none_work_in_one_guest(boots: Boots) -> None:
+    """Each domain is of the SMMU that it was made for: the kernel refuses it to a device behind the other."""
+    boot = boots.of("mixed")
+    all_passed(boot.report)
+    bytes_are_the_same_on_both_sides(boot)
+    names = {result.name for result in boot.report.results}
+    assert {"engine0_refuses_a_foreign_domain", "engine1_refuses_a_foreign_domain", "disks_work_at_once"} <= names
+    v3, v2 = boot.machine.smmus["smmu0"].counters, boot.machine.smmus["smmu1"].counters
+    assert set(v3.events_by_kind) == {"F_TRANSLATION"}
+    assert set(v2.events_by_kind) == {"FSR.TF"}
+    assert min(v3.syncs, v2.syncs) > 1000
+
+
 def test_a_trace_has_each_access_invalidation_and_fault(boots: Boots) -> None:
     boot = boots.of(MACHINE, Way.TRACED)
     assert boot.spans, "the host saw each access, in the guest's order"

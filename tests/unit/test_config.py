@@ -231,7 +231,7 @@ def test_a_wrong_name_says_which_machines_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no machine 'smmuv3-linix'; did you mean 'smmuv3-linux'"):
         load_machine("smmuv3-linix")
     with pytest.raises(
-        UsageError, match=r"nothing\.toml is no file; name one that is there, or one of msm-bare, smmuv2-linux"
+        UsageError, match=r"nothing\.toml is no file; name one that is there, or one of mixed, msm-bare"
     ):
         load_machine(tmp_path / "nothing.toml")
 
