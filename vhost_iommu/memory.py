@@ -93,6 +93,11 @@ class Memory(Sealed):
         for base, buffer in windows:
             self.add(Window(base, len(buffer), buffer))
 
+    def seal(self) -> None:
+        """Of another kind of memory the core knows nothing, so nothing of it is gone past."""
+        if type(self) is Memory:
+            super().seal()
+
     # -- the window table ------------------------------------------------------------------------------------
 
     @property

@@ -115,7 +115,6 @@ def test_every_byte_goes_through_translation_by_the_disks_stream() -> None:
     class Watched(Memory):
         """Allows what the last answer translated to, and nothing else."""
 
-        OPEN = Memory.OPEN | {"accesses", "allowed"}
         accesses = 0
 
         def allow(self, pa: int, size: int) -> None:

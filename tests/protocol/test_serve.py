@@ -35,7 +35,7 @@ def test_an_inherited_connection_is_served_until_it_ends_and_the_trace_is_whole(
         process.kill()
         process.wait()
     events = json.loads(trace.read_text())
-    assert ("read IDR5", "mmio") in {(event["name"], event.get("cat")) for event in events}
+    assert (f"read IDR5: {value:#x}", "mmio") in {(event["name"], event.get("cat")) for event in events}
 
 
 def test_a_folder_gets_a_socket_for_each_smmu_and_none_is_left(tmp_path: Path) -> None:

@@ -365,7 +365,6 @@ def test_an_aborted_update_is_an_aborted_walk() -> None:
 class Contended(Memory):
     """Memory in which another agent is faster: it calls ``rival`` before each compare and swap."""
 
-    OPEN = Memory.OPEN | {"rival", "swaps"}
     rival: Callable[[int], None] = staticmethod(lambda pa: None)
     swaps = 0
 
