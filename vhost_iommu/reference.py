@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .lab.control import COMMANDS, QUERIES
-from .lab.faults import FAULTS
+from .lab.faults import FAULTS, Bare, Seen
 from .layout import Access, Field, Layout, Register
 from .masters import engine
 from .models import MODELS
@@ -275,17 +275,20 @@ def faults() -> str:
     for kind, declared in FAULTS.items():
         for seen in declared.LINUX:
             says = "<br>".join(f"`{_escape(each)}`" for each in seen.says) or "nothing"
-            machine = seen.machine + "".join(f", `{line}`" for line in seen.features)
-            rows.append([f"`{' '.join(f'{kind} {seen.fault}'.split())}`", machine, says, _escape(seen.then)])
+            rows.append([f"`{' '.join(f'{kind} {seen.fault}'.split())}`", _machine(seen), says, _escape(seen.then)])
     page.table(["fault", "machine", "Linux 6.12 prints", "and then"], rows)
     page.lines += ["Stock Linux has no way to meet these; a program of guest/bare does:", ""]
     rows = []
     for kind, declared in FAULTS.items():
         for bare in declared.BARE:
             case = f"`{bare.program}`: {bare.case}" + ("" if bare.passes else ", which fails")
-            rows.append([f"`{f'{kind} {bare.fault}'.strip()}`", bare.machine, case, _escape(bare.then)])
+            rows.append([f"`{f'{kind} {bare.fault}'.strip()}`", _machine(bare), case, _escape(bare.then)])
     page.table(["fault", "machine", "program and case", "what software sees"], rows)
     return "\n".join(["", *page.lines, ""])
+
+
+def _machine(seen: Seen | Bare) -> str:
+    return seen.machine + "".join(f", `{line}`" for line in seen.features)
 
 
 CONTROL_PAGE = "control.md"

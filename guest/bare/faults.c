@@ -194,11 +194,88 @@ static void a_time_out_stops_the_queue_until_it_is_acknowledged(void)
 	VT_SILENT(smmu);
 }
 
+/* -- the virtual machine structure -- */
+
+/* abort-access access=VMS: one transaction is aborted with the structure's address, and the next one reads it. */
+static void an_abort_of_a_vms_fails_one_transaction(void)
+{
+	static struct vt_space stage2;
+	uint16_t *partids;
+
+	if (!vt_scene_begin(&scene) || !vt_scene_nest(&scene, &stage2, 1))
+		return;
+	if (!MPAMIDR_PARTID_MAX(vt_smmu_get(smmu, MPAMIDR))) {
+		vt_skip("the SMMU has no PARTIDs");
+		return;
+	}
+	partids = vt_alloc(VT_PAGE, VT_PAGE);
+	partids[0] = 1;
+	scene.ste[1] |= STE_S1MPAM;
+	scene.ste[5] = (uint64_t)partids; /* VMSPtr */
+	vt_scene_ste(&scene);
+	VT_CHECK(!reads(), "a read is not aborted");
+	VT_EXPECT(smmu, VT_EVENT(VT_F_VMS_FETCH, engine->sid), 0, 0, (uint64_t)partids);
+	VT_CHECK(reads() && vt_engine_result(engine) == scene.sum, "the next read fails, or is of another page");
+	VT_SILENT(smmu);
+}
+
+/* -- the wire of CMD_SYNC -- */
+
+/* The INTID of the wire, which is listened to; 0: skipped. */
+static uint32_t begin_wire(void)
+{
+	uint32_t intid;
+
+	if (!vt_scene_begin(&scene))
+		return 0;
+	intid = vt_config.smmu[scene.master->smmu].intid[3];
+	if (intid)
+		vt_interrupt_listen(intid);
+	else
+		vt_skip("CMD_SYNC has no wire");
+	return intid;
+}
+
+static bool syncs(void)
+{
+	vt_smmu_command(smmu, CMD_SYNC | SYNC_CS(SYNC_SIG_IRQ), 0);
+	return vt_smmu_consumed(smmu);
+}
+
+/* lose-interrupt source=cmdq-sync: CMD_SYNC completes, which its wire does not say; the next one's does. */
+static void a_sync_whose_wire_is_silent_completes(void)
+{
+	uint32_t intid = begin_wire();
+
+	if (!intid)
+		return;
+	VT_CHECK(syncs(), "CMD_SYNC does not complete");
+	VT_CHECK(!VT_WAIT(vt_interrupt_pending(intid), 2), "its interrupt comes");
+	VT_CHECK(syncs(), "the next CMD_SYNC does not complete");
+	VT_CHECK(VT_WAIT(vt_interrupt_pending(intid), 10), "the next one's interrupt does not come");
+}
+
+/* late-interrupt source=cmdq-sync seconds=2: CMD_SYNC completes, and its wire says so later. */
+static void a_sync_whose_wire_is_late_is_told_later(void)
+{
+	uint32_t intid = begin_wire();
+	uint64_t start = vt_ticks();
+
+	if (!intid)
+		return;
+	VT_CHECK(syncs(), "CMD_SYNC does not complete");
+	VT_CHECK(VT_WAIT(vt_interrupt_pending(intid), 20), "its interrupt does not come");
+	VT_CHECK(vt_ticks() - start > vt_frequency(), "its interrupt is not late");
+}
+
 VT_CASES(
 	{"stalls_resumed_at_once_end_in_reverse", stalls_resumed_at_once_end_in_reverse},
 	{"stalls_terminated_in_reverse_are_all_aborted", stalls_terminated_in_reverse_are_all_aborted},
 	{"of_stalls_that_wait_the_newest_is_told_first", of_stalls_that_wait_the_newest_is_told_first},
 	{"sync_waits_for_a_late_answer", sync_waits_for_a_late_answer},
 	{"a_time_out_stops_the_queue_until_it_is_acknowledged", a_time_out_stops_the_queue_until_it_is_acknowledged},
+	{"an_abort_of_a_vms_fails_one_transaction", an_abort_of_a_vms_fails_one_transaction},
+	{"a_sync_whose_wire_is_silent_completes", a_sync_whose_wire_is_silent_completes},
+	{"a_sync_whose_wire_is_late_is_told_later", a_sync_whose_wire_is_late_is_told_later},
 	{"sync_never_completes_where_no_answer_comes", sync_never_completes_where_no_answer_comes},
 );

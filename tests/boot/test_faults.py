@@ -13,7 +13,7 @@ import pytest
 
 from tests.boot.guests import Way, chosen
 from tests.conftest import need_kernel
-from vhost_iommu.config import MachineConfig, load_machine, machines_folder, parse_machine
+from vhost_iommu.config import MachineConfig, machines_folder, parse_machine
 from vhost_iommu.guest import qemu
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Launch, Wishes
@@ -45,7 +45,7 @@ def boots() -> dict[str, list[tuple[Fault, Seen]]]:
 BOOTS = boots()
 
 
-def machine_of(seen: Seen) -> MachineConfig:
+def machine_of(seen: Seen | Bare) -> MachineConfig:
     """Its machine with the lines that are others: in place of those of the same key, or in [[smmu]]."""
     path = machines_folder() / f"{seen.machine}.toml"
     text = path.read_text()
@@ -107,7 +107,7 @@ def test_what_stock_linux_cannot_meet_a_bare_metal_program_does(
 ) -> None:
     wishes = Wishes(faults=(Fault.parse(f"{kind} {bare.fault}"),), elf=bare.program, cases=(bare.case,))
     trace = Trace.memory() if way is Way.TRACED else None
-    with closing(Launch(load_machine(bare.machine), wishes, assets=assets, trace=trace)) as launch, chosen(way):
+    with closing(Launch(machine_of(bare), wishes, assets=assets, trace=trace)) as launch, chosen(way):
         report = launch.run()
     assert report.verdict is (Verdict.PASSED if bare.passes else Verdict.FAILED), (report.why, report.folder)
     assert [(result.name, result.passed) for result in report.results] == [(bare.case, bare.passes)]

@@ -91,6 +91,12 @@ class AbortAccess(Injection):
             "PRIQ_ABT_ERR, and the request is answered Failure.",
             passes=False,
         ),
+        Bare(
+            "access=VMS",
+            "faults",
+            "an_abort_of_a_vms_fails_one_transaction",
+            "F_VMS_FETCH; one transaction is aborted, and the next one is translated.",
+        ),
     )
 
     access: Literal["L1STD", "STE", "L1CD", "CD", "VMS", "descriptor", "command", "event", "PRI", "MSI"] = parameter(

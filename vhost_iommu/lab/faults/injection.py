@@ -89,6 +89,7 @@ class Bare:
     then: str  #: what software sees, in a sentence
     passes: bool = True  #: the case
     machine: str = "smmuv3-everything-bare"
+    features: tuple[str, ...] = ()  #: lines of its file that are others, or more
 
 
 def _finite(seconds: float) -> bool:

@@ -69,6 +69,13 @@ class LoseInterrupt(Injection):
         Bare(
             "source=priq", "ats", "a_page_request_interrupts", "The MSI of a page request does not come.", passes=False
         ),
+        Bare(
+            "source=cmdq-sync",
+            "faults",
+            "a_sync_whose_wire_is_silent_completes",
+            "A CMD_SYNC completes, which its wire does not say; the next one's does.",
+            features=WIRED,
+        ),
     )
 
     source: Source = parameter("whose")  # noqa: RUF009
@@ -120,6 +127,13 @@ class LateInterrupt(Injection):
     )
     BARE = (
         Bare("source=priq seconds=0.5", "ats", "a_page_request_interrupts", "The MSI of a page request comes later."),
+        Bare(
+            "source=cmdq-sync seconds=2",
+            "faults",
+            "a_sync_whose_wire_is_late_is_told_later",
+            "A CMD_SYNC completes, and its wire says so later.",
+            features=WIRED,
+        ),
     )
     LATER = True
 
