@@ -173,6 +173,20 @@ def test_a_page_that_was_not_invalidated_is_still_where_it_was_whatever_lies_bes
     same([*kept, Op("read", 16, 8), Op("read", 0, PAGES)])
 
 
+@pytest.mark.parametrize("what", ["read", "write"])
+@pytest.mark.parametrize("inside", [1, 2, 5])
+def test_what_was_looked_up_of_a_piece_that_leaves_ram_is_counted_once(what: str, inside: int) -> None:
+    """Pages before and behind RAM's end are one piece, of which all is looked up before its first byte moves."""
+    found: list[list[object]] = []
+    for pure in (True, False):
+        machine = Machine(pure, True, 4096, {})
+        for page in range(inside + 3):
+            machine.map(10 + page, {}, RAM_PAGES - inside + page)
+        request = Op(what, 7, 40)
+        found.append([(machine.do(request), machine.state()) for _ in range(2)])
+    assert found[0] == found[1]
+
+
 def test_entries_of_other_pages_make_room_and_are_counted() -> None:
     """What is evicted is no promise; that each entry is counted once, when it comes and when it goes, is one."""
     machine = Machine(False, True, 16, {})
