@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from .layout import Register
 from .mmio import Mirror
-from .sealed import Sealed
+from .sealed import Sealed, declared
 
 R = TypeVar("R", bound=Register)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -104,6 +104,7 @@ class RegisterMap(Sealed):
         self.masks[register] = (write & bits, clear & bits, guards)
 
 
+@declared
 class RegisterFile(Sealed):
     """The registers of one block, by offset from its base.
 

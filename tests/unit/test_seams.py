@@ -15,9 +15,11 @@ from vhost_iommu.layout import Layout
 from vhost_iommu.masters.engine import TestEngine
 from vhost_iommu.masters.master import Master
 from vhost_iommu.masters.port import Abort, Done, Port
-from vhost_iommu.masters.storage import MemoryStorage
+from vhost_iommu.masters.storage import MemoryStorage, _Descriptor
+from vhost_iommu.masters.virtio import Buffer, Virtqueue
 from vhost_iommu.masters.virtio_blk import VirtioBlk
 from vhost_iommu.memory import Memory
+from vhost_iommu.register_file import RegisterFile
 from vhost_iommu.sealed import SEAMS
 from vhost_iommu.smmu.msm.instance import MsmIommu
 from vhost_iommu.smmu.seams import Refuse, Seams, Verdict
@@ -503,6 +505,26 @@ def test_requests_do_not_go_past_a_storage_that_reads_and_writes_in_its_own_way(
     assert own(4096).prompt is None
 
 
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_requests_do_not_go_past_storages_whose_class_was_patched(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    storage = MemoryStorage(4096)
+    monkeypatch.setattr(_Descriptor, name, lambda self, offset, data: None)
+    assert storage.prompt is None
+    monkeypatch.undo()
+    assert storage.prompt is not None
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Virtqueue, "fetch"), (Buffer, "take"), (VirtioBlk, "serve")])
+def test_a_disk_whose_requests_were_patched_is_refused_where_the_core_would_go_past_them(
+    monkeypatch: pytest.MonkeyPatch, core_is_built: None, owner: type, name: str
+) -> None:
+    core, pure = (Port("m", bench.ram.memory, bench.smmu, [0]) for bench in (Bench(pure=False), Bench(pure=True)))
+    monkeypatch.setattr(owner, name, lambda self, *given: None)
+    with pytest.raises(UsageError, match=rf"{owner.__name__}\.{name} was replaced.*pure=True"):
+        VirtioBlk("m", core, MemoryStorage(4096))
+    VirtioBlk("m", pure, MemoryStorage(4096))
+
+
 def test_there_is_no_other_seam_and_each_smmu_has_its_own(bench: Bench) -> None:
     seams: Any = bench.smmu.seams
     with pytest.raises(UsageError, match="no seam 'gat'; they are gate, "):
@@ -547,6 +569,7 @@ def test_a_master_whose_class_was_patched_is_refused_where_the_core_would_go_pas
         (CommandQueue, "consume"),
         (Reports, "send_msi"),
         (Memory, "read"),
+        (RegisterFile, "read"),
         (LongTable, "walk"),
         (Smmu, "translate"),
     ],

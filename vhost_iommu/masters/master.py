@@ -30,6 +30,8 @@ class Master(Sealed, ABC):
 
     OPEN = frozenset({"wake", "gate", "_working", "_again"})
     _methods: ClassVar[frozenset[str]] = frozenset()
+    #: Classes, ``declared``, that it works with, and the core has its own of.
+    PARTS: ClassVar[tuple[type, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         declared(cls)
@@ -52,7 +54,7 @@ class Master(Sealed, ABC):
         self.name = name
         self.port = port
         if port.smmu is not None and port.smmu.direct is not None:
-            refuse_replaced(*(each for each in type(self).__mro__ if "_declared" in vars(each)))
+            refuse_replaced(*(each for each in type(self).__mro__ if "_declared" in vars(each)), *self.PARTS)
         self.wake: Callable[[], None] = self.work if wake is None else wake
         #: Register accesses hold it; the worker goes through ``gate``.
         self.turns = Turns(nullcontext() if lock is None else lock)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
+from ..sealed import declared
 
 log = logging.getLogger("vhost_iommu.storage")
 
@@ -66,6 +67,7 @@ class Storage(Protocol):
     def close(self) -> None: ...
 
 
+@declared
 class _Descriptor:
     """Storage in an open file, which it owns."""
 
@@ -84,7 +86,8 @@ class _Descriptor:
         """None, too, where somebody has replaced what reads or writes: requests would go past that."""
         if self.fd < 0 or {"read", "write"} & self.__dict__.keys():
             return None
-        if (type(self).read, type(self).write) != (_Descriptor.read, _Descriptor.write):
+        mine, declared_there = type(self), _Descriptor._declared  # type: ignore[attr-defined]
+        if (mine.read, mine.write) != (declared_there["read"], declared_there["write"]):
             return None
         return self._promptly()
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..layout import Layout, address, bit, field
+from ..sealed import declared
 from .gate import Gate
 from .port import Abort, Steps
 from .prompt import Ring
@@ -94,6 +95,7 @@ class Broken:
 Segments = list[tuple[int, int]]
 
 
+@declared
 class Buffer:
     """One direction of a chain: segments that are consumed from the front."""
 
@@ -174,6 +176,7 @@ def scatter(gate: Gate, segments: Segments, data: bytes) -> Steps[Abort | None]:
     return None
 
 
+@declared
 class Virtqueue:
     """A split ring of ``size`` entries (a power of two) at three addresses, between two resets."""
 

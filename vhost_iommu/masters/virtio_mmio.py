@@ -20,7 +20,7 @@ from ..register_file import RegisterFile, RegisterMap, on_load, on_store
 from .gate import Gate
 from .port import CHUNK, Port, Steps
 from .prompt import Batch, BellRegisters, Disk, DiskBell
-from .virtio import Broken, Chain, RingFeatures, Virtqueue
+from .virtio import Broken, Buffer, Chain, RingFeatures, Virtqueue
 from .window import Window, nothing
 
 MAGIC = 0x74726976  # "virt"
@@ -206,6 +206,8 @@ class VirtioMmio(Window):
         "_changing", "_pulse", "_wake", "_mirror", "_bell", "_interrupts", "features", "driver_features", "_queues",
         "_kicked", "_served",
     }  # fmt: skip
+
+    PARTS = (Virtqueue, Buffer)
 
     #: virtio 1.2 §5
     device_id: ClassVar[int]

@@ -51,7 +51,7 @@ def choose(
     plain = PlainStages(around, counters, tlb_entries, watch)
     if door is None or type(memory) is not Memory:
         return Translator(None, plain, Configuration(registers))
-    refuse_replaced(Transactions, Configuration, Invalidation, PlainStages, Tlb, LongTable, Memory)
+    refuse_replaced(Transactions, Configuration, Invalidation, PlainStages, Tlb, LongTable, Memory, RegisterFile)
     core = door.Core(tlb_entries, CONTEXTS)
     published = NativePublished(core)
     shared = SharedStages(NativeStages(core), plain, published, seams)

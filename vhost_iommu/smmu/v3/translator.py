@@ -66,7 +66,10 @@ def choose(
     if door is None or any(strict) or type(memory) is not Memory:
         lookup = StrictConfiguration if strict.configuration_conflicts else Configuration
         return Translator(None, None, plain, lookup(registers, validity, structures, plain.read_ipa, watch=watch))
-    refuse_replaced(Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb, LongTable, Reports, Memory)
+    refuse_replaced(
+        Execution, CommandQueue, Transactions, Configuration, PlainStages, Tlb, LongTable, Reports, Memory,
+        RegisterFile,
+    )  # fmt: skip
     core = door.Core(tlb_entries, CONTEXTS)
     published = NativePublished(core)
     stages = SharedStages(NativeStages(core), plain, published, seams)
