@@ -168,8 +168,7 @@ class Machine:
         if smmu is not None:
             behind = [each for each in self.config.masters if each.smmu is not None]
             self.strays[config.name] = Stray(port)
-            wrong = self.lab.master(config.name, self.strays[config.name], alone=len(behind) == 1)
-            port.rewrite, port.on_reset = wrong.rewrite, wrong.on_reset
+            wrong = self.lab.master(config.name, self.strays[config.name], len(behind) == 1, lambda now: befall(now))
         wire = self._wire(memory, config.name, "", watch)
         common: dict[str, Any] = {"lock": self._new_lock()}
         if wire is not None:
@@ -188,9 +187,16 @@ class Machine:
             case options:
                 assert isinstance(options, EngineOptions)
                 port.atc = self._atc(config, options, smmu)
+                master = TestEngine(config.name, port, **common)
+
+        def befall(wrong: Astray) -> None:
+            """From now on: the master may be at work."""
+            with master.turns:
+                port.rewrite, port.on_reset = wrong.rewrite, wrong.on_reset
                 if port.atc is not None:
                     port.atc.invalidation = wrong.invalidation
-                master = TestEngine(config.name, port, **common)
+
+        befall(wrong)
         master.turns.pause = self._pause
         watch.master_lock(master.turns)
         post = self._wires.get((config.name, ""))

@@ -46,6 +46,18 @@ def test_a_disk_read_invalidates_what_it_mapped(vhost_iommu: Bench) -> None:
         assert "CMD_SYNC timeout" in guest.dmesg()
 
 
+def test_a_disk_at_work_goes_astray_once_and_goes_on(vhost_iommu: Bench) -> None:
+    with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:
+        read = "dd if=/dev/vda of=/dev/null bs=4k count=8 iflag=direct"
+        guest.run(read)
+        with guest.recording() as seen, guest.fault("stale-dma", seconds=0.3, may_miss=True) as fault:
+            guest.run(f"{read}; sleep 2", check=False)
+        assert (fault.struck, seen.events.names) == (1, ["F_TRANSLATION"])
+        with guest.recording() as seen:
+            guest.run(read, check=False)
+        assert not seen.events
+
+
 @BY_BOTH
 def test_a_live_guest_does_what_it_is_asked(vhost_iommu: Bench) -> None:
     with vhost_iommu.boot("smmuv3-linux", kernel="6.12") as guest:

@@ -22,12 +22,12 @@ from tests.model.virtio_driver import BlkDriver
 from tests.pumped import Pumped
 from tests.smmu_builder import Bench, Ram
 from vhost_iommu import _core, server
-from vhost_iommu.errors import UsageError
 from vhost_iommu.masters.port import Port
 from vhost_iommu.masters.prompt import Batch, Disk, Post
 from vhost_iommu.masters.storage import FileStorage, MemoryStorage, Storage
 from vhost_iommu.masters.virtio_blk import RequestType, VirtioBlk
 from vhost_iommu.memory import Window
+from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import Smmu
 from vhost_iommu.smmu.v3.commands import CMD_RESUME, CMD_TLBI_NH_ALL
 from vhost_iommu.smmu.v3.events import F_TRANSLATION
@@ -468,10 +468,27 @@ def test_where_the_masters_lock_is_not_of_the_core_nothing_is_native() -> None:
     assert world.driver.request(v.IN, 0, room=512)[0] == v.OK
 
 
-def test_a_seam_that_notifications_would_go_past_is_refused() -> None:
+def test_a_disk_at_work_is_taken_back_for_its_seam_and_lent_again_after_it() -> None:
     world = World()
-    with pytest.raises(UsageError, match=r"'rewrite' of .* comes too late"):
-        world.blk.port.rewrite = lambda transaction: transaction
+    for _ in range(3):
+        assert world.driver.request(v.IN, 0, room=512)[0] == v.OK
+    before = world.notified
+    assert before > 0
+    seen: list[Transaction] = []
+
+    def rewrite(transaction: Transaction) -> Transaction:
+        seen.append(transaction)
+        return transaction
+
+    world.blk.port.rewrite = rewrite
+    for n in range(3):
+        assert world.driver.request(v.IN, n, room=512)[0] == v.OK
+    assert (world.notified, sum(each.size == 512 for each in seen)) == (before, 3)
+    world.blk.port.rewrite = None
+    seen.clear()
+    for _ in range(3):
+        assert world.driver.request(v.IN, 0, room=512)[0] == v.OK
+    assert (world.notified > before, seen) == (True, [])
 
 
 def test_a_worker_that_was_woken_goes_on_with_what_is_too_much_at_once() -> None:

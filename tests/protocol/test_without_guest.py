@@ -160,6 +160,14 @@ def test_a_fault_that_is_asked_for_strikes_while_it_is_there(cpu: Cpu, driver: D
         pass
 
 
+def test_a_master_at_work_goes_astray_while_it_is_asked_for(cpu: Cpu, driver: Driver) -> None:
+    assert driver.copy(IOVA, IOVA + 0x100, 8) is Cmd.HALTED
+    with cpu.recording() as seen, cpu.fault("wrong-address") as fault:
+        assert driver.copy(IOVA, IOVA + 0x100, 8) is Cmd.ERROR
+    assert (fault.struck, seen.events.names) == (1, ["F_TRANSLATION"])
+    assert driver.copy(IOVA, IOVA + 0x100, 8) is Cmd.HALTED
+
+
 def test_a_reset_is_as_of_power_on_and_memory_stays(cpu: Cpu, driver: Driver) -> None:
     cpu.store(DATA, b"stays")
     cpu.reset()

@@ -6,19 +6,26 @@ where the SMMU has said no.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.smmu_builder import RAM_BASE, Bench
 from vhost_iommu.errors import UsageError
-from vhost_iommu.lab.faults import Fault, Lab
+from vhost_iommu.lab.faults import Fault, Lab, injection
+from vhost_iommu.lab.faults.injection import Injection
+from vhost_iommu.lab.faults.kinds import FAULTS
+from vhost_iommu.lab.faults.lab import Astray
 from vhost_iommu.masters.atc import Atc, AtsUser
 from vhost_iommu.masters.engine import TestEngine
 from vhost_iommu.masters.port import Abort, Attributes, Port, Stray
 from vhost_iommu.smmu.transaction import Transaction
 from vhost_iommu.smmu.v3 import commands as c
 from vhost_iommu.smmu.v3.registers import CMDQ_CONS, CMDQ_PROD, GERROR, CommandError
+from vhost_iommu.watch import Noted, Watch, Watches
 
 IOVA, PA, SIZE = 0x1000, RAM_BASE + 0x10_0000, 0x1000
 BEFORE = bytes(range(256)) * 16
@@ -222,12 +229,79 @@ def test_a_masters_fault_that_is_taken_back_strikes_no_more(fault: str, pure: bo
     assert (world.struck, world.stray.moved, len(world.later)) == (0, 0, 0 if "wrong" in fault else 1)
 
 
-@pytest.mark.parametrize("fault", ["stale-dma", "atc-invalidation answer=held", "slow-daemon", "dead-daemon"])
+@pytest.mark.parametrize("fault", ["slow-daemon", "dead-daemon"])
 def test_what_must_be_there_from_the_begin_is_refused_later(fault: str) -> None:
     lab = Lab(later=lambda seconds, call: None)
     Bench(seams=lab.seams("smmu0"))
     with pytest.raises(UsageError, match="cannot begin while the machine runs"):
         lab.arm(Fault.parse(fault))
+
+
+@pytest.mark.parametrize("fault", ["wrong-stream sid=9", "wrong-address", "stale-dma", "dma-after-reset"])
+def test_a_master_goes_astray_while_it_is_at_work_until_that_is_over(fault: str, pure: bool) -> None:
+    world = World("wrong-address after=1000", pure)
+    engine = TestEngine("m", world.port)
+
+    def befall(wrong: Astray) -> None:
+        world.port.rewrite, world.port.on_reset = wrong.rewrite, wrong.on_reset
+
+    world.lab.master("m", world.stray, befall=befall)
+    assert world.port.write(IOVA, BEFORE) is None
+    with world.lab.armed(Fault.parse(f"{fault} count=0")) as injection:
+        found = world.port.write(IOVA, BEFORE)
+        engine.reset()
+        for _, call in world.later:
+            call()
+        assert (injection.struck, isinstance(found, Abort)) == (1, "wrong" in fault)
+    assert world.port.write(IOVA, BEFORE) is None
+    engine.reset()
+    assert injection.struck == 1
+    assert world.lab.account()[0][2] == 0, "what was there before is there still"
+
+
+def test_a_master_that_is_not_there_is_named() -> None:
+    lab = Lab(later=lambda seconds, call: None)
+    with pytest.raises(UsageError, match="'master' is 'disk9'; the machine has none"):
+        lab.arm(Fault.parse("stale-dma master=disk9"))
+
+
+def _of_each_kind() -> Iterator[str]:
+    for name, kind in FAULTS.items():
+        fault = next(iter([*(each.fault for each in kind.LINUX), *(each.fault for each in kind.BARE)]))
+        yield f"{name} {fault}"
+
+
+@pytest.mark.parametrize("fault", list(_of_each_kind()))
+def test_each_fault_says_in_log_and_watch_when_it_struck(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Fault.parse(fault)
+    watches = Watches()
+    watches.add(Watch("here"), "here")
+    lab = Lab(later=lambda seconds, call: None, watches=watches)
+    injection = FAULTS[asked.kind](asked, lab, "here", **asked.parameters)
+    with watches.recording() as seen:
+        for _ in range(asked.after):
+            assert not injection.strikes("a chance that passes")
+        assert caplog.records == []
+        assert injection.strikes("its chance")
+    assert f"here: {asked.kind} struck" in caplog.text
+    assert caplog.text.rstrip().endswith("its chance")
+    assert [(each.name, each.fields["what"]) for each in seen.of(Noted)] == [(asked.kind, "its chance")]
+
+
+def test_no_fault_counts_a_strike_that_it_does_not_tell() -> None:
+    package = Path(injection.__file__).parent
+    counts = [
+        (each.name, line.strip())
+        for each in package.glob("*.py")
+        for line in each.read_text().splitlines()
+        if "struck +=" in line or "struck =" in line
+    ]
+    assert counts == [("injection.py", "self.struck += 1")]
+    for kind in FAULTS.values():
+        assert kind.strike is Injection.strike
+        assert kind.strikes is Injection.strikes
+        source = Path(sys.modules[kind.__module__].__file__ or "").read_text()
+        assert re.search(r"self\.strikes?\(", source)
 
 
 @pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "86401", "1e300"])

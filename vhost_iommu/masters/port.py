@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ..errors import UsageError
 from ..memory import MemoryLike
 from ..mmio import Mirror
 from ..sealed import Sealed, declared, refuse_replaced
@@ -139,7 +138,7 @@ class Port(Sealed):
     """``sids``: the StreamIDs that this master may use, the first by default; ``smmu`` None: addresses are physical."""
 
     #: Its seam, and what is wired and found out later.
-    OPEN = frozenset({"rewrite", "_rewrite", "on_reset", "atc", "_bell", "_asked", "_server", "_refused"})
+    OPEN = frozenset({"rewrite", "_rewrite", "on_reset", "atc", "_bell", "_take_back", "_asked", "_server", "_refused"})
 
     def __init__(
         self,
@@ -168,6 +167,8 @@ class Port(Sealed):
         #: Told of each reset of the master, under its lock: must not block.
         self.on_reset: Callable[[], None] = lambda: None
         self._bell: DiskBell | None = None
+        #: Under the master's lock, the bell carries out no notification from then on.
+        self._take_back: Callable[[], None] = lambda: None
         #: The stream of the last transaction, if it was terminated as one whose stream means nothing to the core.
         self._refused: tuple[int, int] | None = None
         #: What was last found out of an SMMU's requests: whether it serves disks, too.
@@ -193,15 +194,15 @@ class Port(Sealed):
     def rewrite(self) -> Callable[[Transaction], Transaction] | None:
         """The seam of a master (docs/faults.md): what each of its transactions becomes; whole requests are not made.
 
-        UsageError when it is set once the core carries out a disk's notifications, which would go past it.
+        It may be set while the master is at work: what the core has of it is taken back before. Set it under the
+        master's lock, for no request to be half with it.
         """
         return self._rewrite
 
     @rewrite.setter
     def rewrite(self, rewrite: Callable[[Transaction], Transaction] | None) -> None:
-        if self._bell is not None:
-            raise UsageError(f"'rewrite' of {self.name} comes too late: set it before a client is there")
-        self._rewrite = rewrite
+        self._rewrite = rewrite  # first: while there is one, nothing is lent
+        self._take_back()
 
     @property
     def transactions(self) -> int:
@@ -341,14 +342,22 @@ class Port(Sealed):
         return served
 
     def bell(
-        self, lock: object, mirror: Mirror, registers: BellRegisters, post: Post, rings: int, batch: Batch
+        self,
+        lock: object,
+        mirror: Mirror,
+        registers: BellRegisters,
+        post: Post,
+        rings: int,
+        batch: Batch,
+        take_back: Callable[[], None],
     ) -> DiskBell | None:
         """What carries out notifications as ``serve`` does, in the thread that receives them; None: nothing can.
 
-        ``lock`` and ``mirror``: the master's.
+        ``lock`` and ``mirror``: the master's. ``take_back`` has the master take its rings back.
         """
         if (server := self._disk_server()) is not None:
             self._bell = server.disk_bell(lock, mirror, self._slot, registers, post, rings, batch)
+            self._take_back = take_back
         return self._bell
 
     # -- inside ------------------------------------------------------------------------------------------------

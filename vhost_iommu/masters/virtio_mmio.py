@@ -316,7 +316,8 @@ class VirtioMmio(Window):
             if self._mirror is None:
                 made = make(self.size)
                 registers = BellRegisters(QueueNotify.at, InterruptStatus.at, InterruptACK.at)
-                bell = self.port.bell(self.turns.lock, made, registers, self.post, self.queue_count, _BATCH)
+                bell = self.port.bell(self.turns.lock, made, registers, self.post, self.queue_count, _BATCH,
+                                      self._take_back)  # fmt: skip
                 if bell is None:
                     return None
                 bell.status, bell.unread = self._interrupts.status, self._interrupts.unread
@@ -519,13 +520,17 @@ class VirtioMmio(Window):
         """Let notifications of a ring that nobody works on be carried out where they arrive; holds the lock."""
         if self._bell is None or self.status & (_DRIVER_OK | _NEEDS_RESET) != _DRIVER_OK or not ring.gate.passes:
             return
-        if (disk := self.prompt_disk) is not None:
+        if (disk := self.prompt_disk) is not None and self.port.rewrite is None:
             self._bell.lend(number, self.port.sids[0], ring.layout, disk, ring.last_avail, ring.used_idx)
 
     def _take(self, number: int, ring: Virtqueue) -> None:
         """The ring is ours again, as far as it was served; holds the lock."""
         if self._bell is not None and (served := self._bell.take(number)) is not None:
             ring.last_avail, ring.used_idx = served
+
+    def _take_back(self) -> None:
+        with self.turns:
+            self._take_all()
 
     def _take_all(self) -> None:
         if self._bell is not None:

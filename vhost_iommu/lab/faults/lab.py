@@ -61,6 +61,7 @@ class Lab:
         self._faults = tuple(faults)
         self._seams: dict[str, Seams] = {}
         self._strays: dict[str, Callable[[Transaction], str]] = {}
+        self._befall: dict[str, Callable[[Astray], None]] = {}
 
     def account(self) -> list[tuple[str, Fault, int]]:
         """Of each fault whom it befell, and how often it struck."""
@@ -76,11 +77,23 @@ class Lab:
         return seams
 
     def master(
-        self, master: str, stray: Callable[[Transaction], str] = lambda transaction: "lost", alone: bool = True
+        self,
+        master: str,
+        stray: Callable[[Transaction], str] = lambda transaction: "lost",
+        alone: bool = True,
+        befall: Callable[[Astray], None] | None = None,
     ) -> Astray:
-        """What befalls the master of this name; ``stray`` has it make a transaction beside its work."""
+        """What befalls the master of this name; ``stray`` has it make a transaction beside its work.
+
+        ``befall`` takes what befalls it later, from any thread; None: no fault begins while it is at work.
+        """
         mine = self._begin("master", master, alone)
         self._strays[master] = stray
+        if befall is not None:
+            self._befall[master] = befall
+        return self._astray(master, mine)
+
+    def _astray(self, master: str, mine: Sequence[Injection]) -> Astray:
         resets = [each for each in mine if each.asks("on_reset")]
         invalidations = [each for each in mine if each.asks("invalidation")]
 
@@ -128,27 +141,30 @@ class Lab:
     def arm(self, fault: Fault) -> Injection:
         """Put one more fault to work while the machine runs; UsageError: it cannot begin then."""
         kind = FAULTS[fault.kind]
-        if kind.TARGET == "master" or kind.socket is not Injection.socket:
+        if kind.socket is not Injection.socket:
             raise UsageError(
-                f"{fault.kind} cannot begin while the machine runs; have it there from the machine's begin"
+                f"{fault.kind} cannot begin while the machine runs, as the compiled pump has the client's socket "
+                "by then; have it there from the machine's begin"
             )
         if kind.LATER and self.later is None:
             raise UsageError(f"{fault.kind} needs somebody who does things later; give Lab(later=…)")
-        name = fault.target or (next(iter(self._seams)) if len(self._seams) == 1 else "")
-        if name not in self._seams:
-            raise UsageError(f"{fault.kind}: 'smmu' is {fault.target!r}; it is one of {', '.join(self._seams)}")
+        able = self._seams if kind.TARGET == "smmu" else self._befall
+        name = fault.target or (next(iter(able)) if len(able) == 1 else "")
+        if name not in able:
+            one = f"it is one of {', '.join(able)}" if able else "the machine has none that it could befall"
+            raise UsageError(f"{fault.kind}: '{kind.TARGET}' is {fault.target!r}; {one}")
         injection = kind(fault, self, name, **fault.parameters)
         self._begun.append((fault, injection))
         _say_what_is_given_up(name, [injection])
-        self._set_again(name)
+        self._set_again(injection)
         return injection
 
     def disarm(self, injection: Injection) -> None:
         """It strikes no more, and what it had held goes on."""
         self._gone.append(injection)
         injection.end()
+        self._set_again(injection)
         if injection.TARGET == "smmu":
-            self._set_again(injection.name)
             self.proceed(injection.name)
 
     def number(self, injection: Injection) -> int:
@@ -161,10 +177,21 @@ class Lab:
             raise UsageError(f"there is no fault {number}; query-faults lists them")
         return self._begun[number][1]
 
-    def _set_again(self, smmu: str) -> None:
-        """The seams of an SMMU are those of the faults that may befall it now."""
-        seams = self._seams[smmu]
-        mine = [each for _, each in self._begun if each.name == smmu and not each.over and each not in self._gone]
+    def _set_again(self, changed: Injection) -> None:
+        """The seams of whom ``changed`` befalls are those of the faults that may befall it now."""
+        name, target = changed.name, changed.TARGET
+        mine = [
+            each
+            for _, each in self._begun
+            if (each.name, each.TARGET) == (name, target)
+            and not any(each is gone for gone in self._gone)
+            and not (target == "smmu" and each.over)
+        ]
+        if target == "master":
+            if (befall := self._befall.get(name)) is not None:
+                befall(self._astray(name, mine))
+            return
+        seams = self._seams[name]
         for seam in _SEAMS:
             if not any(each.asks(seam) for each in mine):
                 setattr(seams, seam, None)
