@@ -10,6 +10,7 @@ import os
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -219,6 +220,17 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_that_is_too_long_for_sockets_is_told_of(runs: Path) -> None:
     with pytest.raises(UsageError, match=r"bytes too long for a socket; name a shorter folder in \$TMPDIR"):
         folder.control_socket("x" * 100)
+
+
+def test_machines_that_begin_at_once_in_one_process_have_control_sockets_of_their_own(runs: Path) -> None:
+    both = threading.Barrier(2)
+
+    def path(_: int) -> Path:
+        both.wait(30)
+        return folder.control_socket("m")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(path, range(2)))) == 2
 
 
 def test_a_run_that_went_well_leaves_nothing(runs: Path) -> None:

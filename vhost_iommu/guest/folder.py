@@ -14,6 +14,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,10 +58,12 @@ def root() -> Path:
 def control_socket(machine: str) -> Path:
     """Where the control socket of a machine that begins now is to be: ``MACHINE.PID.sock`` in a folder of ours.
 
+    Machines that begin at once do so in threads of their own, so those of a thread are counted from its number on.
     UsageError: that is too long.
     """
-    folder = controls()
-    names = (f"{machine}.{os.getpid()}{f'-{n}' if n else ''}.sock" for n in count())
+    folder, process, thread = controls(), os.getpid(), threading.get_native_id()
+    numbers = count(0 if thread == process else thread)
+    names = (f"{machine}.{process}{f'-{n}' if n else ''}.sock" for n in numbers)
     path = next(path for name in names if not (path := folder / name).exists())
     if (over := len(os.fsencode(path)) - MAX_PATH) > 0:
         raise UsageError(f"{path} is {over} bytes too long for a socket; name a shorter folder in $TMPDIR")
