@@ -72,6 +72,7 @@ class RegisterMap(Sealed):
         ``copies`` is for blocks whose frames are not where their registers' declarations have them.
         """
         self._copies: dict[type[Register], Copies] = {}
+        self._offsets: dict[Slot, int] = {}
         #: Bits that a write changes, that it clears, and those that each guard covers; of what is implemented.
         self.masks: dict[type[Register], tuple[int, int, Mapping[str, int]]] = {}
         self.resets: dict[type[Register], int] = {}
@@ -83,7 +84,8 @@ class RegisterMap(Sealed):
             missing = sum(f.mask for f in register.fields if not f.view and not implemented(f.needs))
             self.masks[register] = (register.write_mask & ~missing, register.clear_mask & ~missing, register.guards)
             self.resets[register] = register.reset & ~missing
-            self._copies[register] = copies(register)
+            self._copies[register] = at, many, stride = copies(register)
+            self._offsets.update({(register, index): at + index * stride for index in range(many)})
             for slot in self.slots(register):
                 for half in range(0, register.size, 4):
                     visible = ~register.hidden_mask >> half * 8 & _WORD
@@ -94,9 +96,7 @@ class RegisterMap(Sealed):
         return ((register, index) for index in range(self._copies[register].many))
 
     def offset_of(self, slot: Slot) -> int:
-        register, index = slot
-        where = self._copies[register]
-        return where.at + index * where.stride
+        return self._offsets[slot]
 
     def narrow(self, register: type[Register], bits: int) -> None:
         """Of ``register`` no more than ``bits`` is implemented."""
