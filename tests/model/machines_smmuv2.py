@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Literal
 
 from tests.model import oracle_smmuv2 as o
 from tests.model.oracle import Access, Ram
@@ -339,8 +340,8 @@ def descriptor(machine: Machine, number: int) -> None:
     if raw is None:
         return
     bit = number // len(found) % (8 * size)
-    order = "big" if machine.big else "little"
-    value = int.from_bytes(raw, order) ^ 1 << bit  # type: ignore[arg-type]
+    order: Literal["big", "little"] = "big" if machine.big else "little"
+    value = int.from_bytes(raw, order) ^ 1 << bit
     machine.memory.put(at, value, size, machine.big)
 
 
@@ -351,9 +352,9 @@ def low_bits(machine: Machine, number: int) -> None:
     raw = machine.memory.ram.read(at, size)
     if raw is None:
         return
-    order = "big" if machine.big else "little"
+    order: Literal["big", "little"] = "big" if machine.big else "little"
     bits = (0, 1, 6, 7, 10, 4, 5, 15, 9)
-    value = int.from_bytes(raw, order) ^ 1 << bits[number // len(found) % len(bits)]  # type: ignore[arg-type]
+    value = int.from_bytes(raw, order) ^ 1 << bits[number // len(found) % len(bits)]
     machine.memory.put(at, value, size, machine.big)
 
 

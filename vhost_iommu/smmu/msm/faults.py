@@ -7,16 +7,16 @@ alone, until software clears them. Chosen: SS is cleared with the rest (Linux cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...layout import Layout
 from ...register_file import RegisterFile
-from ...sealed import Sealed
 from ...watch import Watch
 from ..context import Context, Response
 from ..seams import Seams, Verdict
 from ..transaction import Answer, Outcome, Stall, Transaction
+from ..waiting import Waiting
 from ..walk import Access, Fault, FaultKind
 from .configuration import Refusal
 from .counters import Counters
@@ -36,7 +36,7 @@ WIRE = "iommu"
 _OTHERS = "another of its context has faulted"
 
 
-class Faults(Sealed):
+class Faults(Waiting):
     """The faults of one instance."""
 
     OPEN = frozenset({"interrupt", "line", "_begun", "_retrying", "_level", "waiting"})
@@ -196,10 +196,6 @@ class Faults(Sealed):
         if self.watch.on:
             self._tell_stall(stall)
 
-    def _tell_stall(self, stall: Stall, *, ended: bool = False) -> None:
-        t = stall.transaction
-        self.watch.stalled(stall.key, t.sid, t.iova, t.size, stall.stag, stall.waits, write=t.write, ended=ended)
-
     def resume(self, number: int, response: Response, *, terminate: bool) -> None:
         """What is recorded ends or is tried again, and so is all that waits behind it."""
         self.registers[FSR, number] = self.registers.raw(FSR, number) & ~FSR.SS.mask
@@ -215,37 +211,6 @@ class Faults(Sealed):
         waiting, self.waiting = self.stalled(), {}
         for stall in self._ordered("terminate", waiting):
             self._finish(stall, Answer(Outcome.ABORT))
-
-    def _ordered(self, what: str, stalls: Sequence[Stall]) -> Sequence[Stall]:
-        order = self._seams.stalls
-        if order is None or len(stalls) < 2:
-            return stalls
-        known = dict.fromkeys(stalls)
-        # Whatever the seam says, none is lost and none ends twice.
-        return [each for each in dict.fromkeys((*order(what, stalls), *stalls)) if each in known]
-
-    def _retry(self, stall: Stall) -> None:
-        """As though it had just arrived: it may end, or stall again as the same Stall."""
-        stall.stag = None
-        outer, self._retrying = self._retrying, stall
-        try:
-            answer = self._retranslate(stall.transaction)
-        finally:
-            self._retrying = outer
-        if answer.outcome is not Outcome.STALLED:
-            self._finish(stall, answer)
-        elif answer.pieces:
-            # What was translated before the next stall is the master's to use; it asks for the rest anew.
-            stall.done.extend(zip(answer.pieces, answer.memory, strict=True))
-
-    def _finish(self, stall: Stall, answer: Answer) -> None:
-        if self.watch.on:
-            self._tell_stall(stall, ended=True)
-        stall.stag = None
-        answer.pieces[:0] = [piece for piece, _ in stall.done]
-        answer.memory[:0] = [memory for _, memory in stall.done]
-        stall.answer = answer
-        stall.resolved()
 
 
 def _syndrome(write: bool, privileged: bool, instruction: bool) -> int:

@@ -7,14 +7,14 @@ only MULTI, until software clears it. A bank has one stalled transaction that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...register_file import RegisterFile
-from ...sealed import Sealed
 from ...watch import Watch
 from ..seams import Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
+from ..waiting import Waiting
 from ..walk import Access, Cause, Fault, FaultKind
 from .configuration import Banks, Configuration, Refusal
 from .counters import Counters
@@ -52,7 +52,7 @@ STATUS = {
 _OTHERS_WAIT = "another of its context bank is stalled, and has no RESUME"
 
 
-class Faults(Sealed):
+class Faults(Waiting):
     """The faults of one SMMU."""
 
     OPEN = frozenset({"_begun", "_retrying", "waiting"})
@@ -279,10 +279,6 @@ class Faults(Sealed):
         if self.watch.on:
             self._tell_stall(stall)
 
-    def _tell_stall(self, stall: Stall, *, ended: bool = False) -> None:
-        t = stall.transaction
-        self.watch.stalled(stall.key, t.sid, t.iova, t.size, stall.stag, stall.waits, write=t.write, ended=ended)
-
     def resume(self, bank: int, *, terminate: bool) -> None:
         """What is recorded ends, or is tried again, and so is all that waits behind it; nothing, if none is stalled."""
         fsr = self.registers[CB_FSR, bank]
@@ -303,34 +299,3 @@ class Faults(Sealed):
         waiting, self.waiting = self.stalled(), {}
         for stall in self._ordered("terminate", waiting):
             self._finish(stall, Answer(Outcome.ABORT))
-
-    def _ordered(self, what: str, stalls: Sequence[Stall]) -> Sequence[Stall]:
-        order = self._seams.stalls
-        if order is None or len(stalls) < 2:
-            return stalls
-        known = dict.fromkeys(stalls)
-        # Whatever the seam says, none is lost and none ends twice.
-        return [each for each in dict.fromkeys((*order(what, stalls), *stalls)) if each in known]
-
-    def _retry(self, stall: Stall) -> None:
-        """As though it had just arrived: it may end, or stall again as the same Stall."""
-        stall.stag = None
-        outer, self._retrying = self._retrying, stall
-        try:
-            answer = self._retranslate(stall.transaction)
-        finally:
-            self._retrying = outer
-        if answer.outcome is not Outcome.STALLED:
-            self._finish(stall, answer)
-        elif answer.pieces:
-            # What was translated before the next stall is the master's to use; it asks for the rest anew.
-            stall.done.extend(zip(answer.pieces, answer.memory, strict=True))
-
-    def _finish(self, stall: Stall, answer: Answer) -> None:
-        if self.watch.on:
-            self._tell_stall(stall, ended=True)
-        stall.stag = None
-        answer.pieces[:0] = [piece for piece, _ in stall.done]
-        answer.memory[:0] = [memory for _, memory in stall.done]
-        stall.answer = answer
-        stall.resolved()

@@ -9,22 +9,22 @@ What ends at the same time ends in the order of the seam 'stalls', where that is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from ...register_file import RegisterFile
-from ...sealed import Sealed
 from ...watch import Watch
 from ..seams import Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
+from ..waiting import Waiting
 from .counters import Counters
 from .events import Event
 from .registers import IDR0, IDR5
 from .reports import Reports
 
 
-class Stalls(Sealed):
+class Stalls(Waiting):
     """The stalled transactions of one SMMU."""
 
     OPEN = frozenset({"_begun", "recorded", "resumed", "unrecorded", "_next_stag", "_retrying"})
@@ -81,11 +81,7 @@ class Stalls(Sealed):
         self.counters.stalls += 1
         self._report(stall, answer)
         if self.watch.on:
-            self._tell(stall)
-
-    def _tell(self, stall: Stall, *, ended: bool = False) -> None:
-        t = stall.transaction
-        self.watch.stalled(stall.key, t.sid, t.iova, t.size, stall.stag, stall.waits, write=t.write, ended=ended)
+            self._tell_stall(stall)
 
     def _report(self, stall: Stall, answer: Answer) -> None:
         if len(self.recorded) >= self.limit or not self.reports.writable():
@@ -145,36 +141,5 @@ class Stalls(Sealed):
                 return
             self._retry(self.unrecorded.popleft())
 
-    def _ordered(self, what: str, stalls: Sequence[Stall]) -> Sequence[Stall]:
-        order = self._seams.stalls
-        if order is None or len(stalls) < 2:
-            return stalls
-        known = dict.fromkeys(stalls)
-        # Whatever the seam says, none is lost and none ends twice.
-        return [each for each in dict.fromkeys((*order(what, stalls), *stalls)) if each in known]
-
-    def _retry(self, stall: Stall) -> None:
-        """As though it had just arrived: it may end, or stall again as the same Stall."""
-        stall.stag = None
-        outer, self._retrying = self._retrying, stall
-        try:
-            answer = self._retranslate(stall.transaction)
-        finally:
-            self._retrying = outer
-        if answer.outcome is not Outcome.STALLED:
-            self._finish(stall, answer)
-        elif answer.pieces:
-            # What was translated before the next stall is the master's to use; it asks for the rest anew.
-            stall.done.extend(zip(answer.pieces, answer.memory, strict=True))
-
     def _end(self, stall: Stall, abort: bool) -> None:
         self._finish(stall, Answer(Outcome.ABORT if abort else Outcome.RAZ_WI))
-
-    def _finish(self, stall: Stall, answer: Answer) -> None:
-        if self.watch.on:
-            self._tell(stall, ended=True)
-        stall.stag = None
-        answer.pieces[:0] = [piece for piece, _ in stall.done]
-        answer.memory[:0] = [memory for _, memory in stall.done]
-        stall.answer = answer
-        stall.resolved()
