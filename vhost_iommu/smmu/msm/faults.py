@@ -14,12 +14,12 @@ from ...layout import Layout
 from ...register_file import RegisterFile
 from ...watch import Watch
 from ..context import Context, Response
+from ..counters import StoreCounters
 from ..seams import Seams, Verdict
 from ..transaction import Answer, Outcome, Stall, Transaction
 from ..waiting import Waiting
 from ..walk import Access, Fault, FaultKind
 from .configuration import Refusal
-from .counters import Counters
 from .records import ContextFault, GlobalError
 from .registers import ACTLR, CR, EAR, ESR, ESYNR0, ESYNR1, FAR, FSR, FSYNR0, FSYNR1, IDR
 
@@ -44,7 +44,7 @@ class Faults(Waiting):
     def __init__(
         self,
         registers: RegisterFile,
-        counters: Counters,
+        counters: StoreCounters,
         clock: Callable[[], float],
         retranslate: Callable[[Transaction], Answer],
         watch: Watch,

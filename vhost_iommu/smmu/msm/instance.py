@@ -21,6 +21,7 @@ from ...sealed import Sealed
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, AtsStatus, Endpoint, PageRequest
 from ..context import Context
+from ..counters import StoreCounters
 from ..memory_type import MemoryType, Shareability
 from ..seams import DESCRIPTOR, Seams
 from ..stages import PlainStages
@@ -29,9 +30,9 @@ from ..transaction import Answer, Begun, Outcome, PageHint, Piece, Requests, Tra
 from ..walk import Access, Fault
 from ..walk import Mapping as Leaf
 from .configuration import ADDRESS_BITS, WORLD, Configuration, Refusal
-from .counters import Counters
 from .faults import STATUS, Faults
 from .features import Features
+from .records import kind_of
 from .registers import (
     ACTLR,
     BY_NAME,
@@ -99,7 +100,7 @@ class MsmIommu(Sealed):
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         self.wake: Callable[[], None] | None = None
         self.seams = seams = Seams() if seams is None else seams
-        self.counters = counters = Counters()
+        self.counters = counters = StoreCounters(kind_of=kind_of)
         self.registers = registers = register_file(features, id_registers)
         self.configuration = Configuration(registers)
         entries = 1 << registers[IDR].TLBSIZE

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from ...register_file import RegisterFile
 from ...watch import Watch
+from ..counters import StoreCounters
 from ..seams import Seams
 from ..transaction import Answer, Outcome, Stall, Transaction
 from ..waiting import Waiting
 from ..walk import Access, Cause, Fault, FaultKind
 from .configuration import Banks, Configuration, Refusal
-from .counters import Counters
 from .interrupts import GLOBAL, Interrupts, context_line
 from .records import ContextFault, GlobalFault
 from .registers import (
@@ -62,7 +62,7 @@ class Faults(Waiting):
         registers: RegisterFile,
         configuration: Configuration,
         interrupts: Interrupts,
-        counters: Counters,
+        counters: StoreCounters,
         clock: Callable[[], float],
         retranslate: Callable[[Transaction], Answer],
         watch: Watch,

@@ -20,9 +20,9 @@ from ...register_file import on_load, on_store
 from ...sealed import Sealed, declared, refuse_replaced
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, AtsStatus, Endpoint, PageRequest
+from ..counters import StoreCounters
 from ..seams import Seams
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
-from .counters import Counters
 from .faults import Faults
 from .features import Features
 from .identity import register_file
@@ -30,6 +30,7 @@ from .interrupts import GLOBAL, Interrupts, context_line
 from .invalidation import Invalidation
 from .operations import Operations
 from .provoked import Provoked
+from .records import kind_of
 from .registers import (
     CB_CONTEXTIDR,
     CB_FSR,
@@ -97,7 +98,7 @@ class Smmu(Sealed):
         self.wake: Callable[[], None] | None = None
         #: Where somebody may decide that this SMMU is wrong.
         self.seams = seams = Seams() if seams is None else seams
-        self.counters = counters = Counters()
+        self.counters = counters = StoreCounters(kind_of=kind_of)
         may_stall = (features or Features()).stall if stall is None else stall
         registers, frames = register_file(features, id_registers, may_stall)
         self.registers = registers

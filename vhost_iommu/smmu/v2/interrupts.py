@@ -12,8 +12,8 @@ from collections.abc import Callable
 from ...register_file import RegisterFile
 from ...sealed import Sealed
 from ...watch import Watch
+from ..counters import StoreCounters
 from ..seams import Seams, Verdict
-from .counters import Counters
 from .registers import CB_FSR, CB_SCTLR, CR0, FAULTS, GFSR
 
 GLOBAL = "global"
@@ -28,7 +28,9 @@ class Interrupts(Sealed):
 
     OPEN = frozenset({"pulse", "line", "_level"})
 
-    def __init__(self, registers: RegisterFile, banks: int, counters: Counters, watch: Watch, seams: Seams) -> None:
+    def __init__(
+        self, registers: RegisterFile, banks: int, counters: StoreCounters, watch: Watch, seams: Seams
+    ) -> None:
         self.registers = registers
         self._banks = banks
         self._counters = counters

@@ -14,10 +14,10 @@ from ...layout import Register
 from ...register_file import RegisterFile, on_store
 from ...sealed import Sealed, declared
 from ...watch import Watch
+from ..counters import StoreCounters
 from ..seams import Seams, Verdict
 from ..stages import STAGE2_WORLD, Stages
 from .configuration import HYPERVISOR, NON_SECURE, Configuration
-from .counters import Counters
 from .registers import (
     CB_TCR2,
     CB_TLBIALL,
@@ -56,7 +56,7 @@ class Invalidation(Sealed):
         registers: RegisterFile,
         configuration: Configuration,
         stages: Stages,
-        counters: Counters,
+        counters: StoreCounters,
         watch: Watch,
         seams: Seams,
         waited: Callable[[], None],

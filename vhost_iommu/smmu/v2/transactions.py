@@ -9,13 +9,13 @@ from __future__ import annotations
 from ...sealed import Sealed, declared
 from ...watch import Watch
 from ..context import Context
+from ..counters import StoreCounters
 from ..memory_type import combine, override
 from ..seams import Seams
 from ..stages import Stages
 from ..transaction import NO_MPAM, Answer, Begun, Piece, Transaction
 from ..walk import Access, Fault, FaultKind
 from .configuration import Banks, Bypass, Configuration, Refusal
-from .counters import Counters
 from .faults import Faults
 from .registers import CB_FSR, CB_SCTLR, GFSR
 
@@ -31,7 +31,7 @@ class Transactions(Sealed):
         configuration: Configuration,
         stages: Stages,
         faults: Faults,
-        counters: Counters,
+        counters: StoreCounters,
         watch: Watch,
         seams: Seams,
     ) -> None:

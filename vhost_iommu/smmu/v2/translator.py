@@ -10,6 +10,7 @@ from ...memory import Memory, MemoryLike
 from ...register_file import RegisterFile
 from ...sealed import declared, refuse_replaced
 from ...watch import Watch
+from ..counters import StoreCounters
 from ..formats import FormatStages
 from ..handover import SharedStages
 from ..native import CONTEXTS, CoreCounts, NativePublished, NativeStages, windows_of
@@ -18,7 +19,6 @@ from ..stages import PlainStages, Stages
 from ..tlb import Tlb
 from ..walk import LongTable
 from .configuration import Configuration, walks_by_core
-from .counters import Counters
 from .invalidation import Invalidation
 from .transactions import Transactions
 
@@ -39,7 +39,7 @@ class Translator(NamedTuple):
 def choose(
     memory: MemoryLike,
     registers: RegisterFile,
-    counters: Counters,
+    counters: StoreCounters,
     tlb_entries: int,
     seams: Seams,
     pure: bool | None,

@@ -8,43 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...layout import Layout
-from ..native import CoreCounts
+from ..counters import Counted
 from .commands import COMMANDS
 from .registers import GERROR
 
-#: Of each type of event so many are kept, to be told of: the first show the cause.
-FIRST_EVENTS = 3
-
 
 @dataclass(slots=True)
-class Counters:
-    """What an instance did since it was made; TLB and configuration caches count for themselves."""
+class Counters(Counted):
+    """Of its queues, its doorbell and its mirror; a record is an event, and its kind the event's type."""
 
-    transactions_made: int = 0  #: by the model, as here below
-    translations_made: int = 0
-    walks_made: int = 0
-    missed_made: int = 0  #: translations that needed a walk
-    descriptors_made: int = 0  #: that walks have read or updated
-    #: … and what the core has counted.
-    core: Callable[[], CoreCounts] = CoreCounts
     ats_requests: int = 0
     ats_translated: int = 0  #: transactions that came with a translated address
-    faults: int = 0
-    stalls: int = 0
     commands_consumed: int = 0  #: by the model, as CMD_SYNCs
-    command_errors: int = 0
     syncs_consumed: int = 0
-    page_requests: int = 0
-    events: int = 0
-    events_lost: int = 0
     #: Commands that the model executed, by opcode …
     executed: Counter[int] = field(default_factory=Counter)
     #: … and those that the core did.
     executed_compiled: Callable[[], dict[int, int]] = dict
-    #: Events by type, also those that were lost, and the first of each type in the order in which they came.
-    made: Counter[str] = field(default_factory=Counter)
-    first_events: list[Layout] = field(default_factory=list)
-    interrupts: int = 0  #: of the event queue and of global errors, by MSI or wire
     reads_seen: int = 0  #: of registers, by the model
     #: … and those that were answered from its mirror.
     reads_mirrored: Callable[[], int] = lambda: 0
@@ -59,34 +39,7 @@ class Counters:
 
     def event_made(self, event: Layout) -> None:
         """Before it is recorded, or lost."""
-        kind = type(event).__name__
-        self.made[kind] += 1
-        if self.made[kind] <= FIRST_EVENTS:
-            self.first_events.append(event)
-
-    @property
-    def transactions(self) -> int:
-        return self.transactions_made + self.core().transactions
-
-    @property
-    def translations(self) -> int:
-        """Pieces, one for each page touched."""
-        return self.translations_made + self.core().translations
-
-    @property
-    def walks(self) -> int:
-        """Of either stage."""
-        return self.walks_made + self.core().walks
-
-    @property
-    def missed(self) -> int:
-        """Translations that needed a walk."""
-        return self.missed_made + self.core().missed
-
-    @property
-    def descriptors(self) -> int:
-        """That walks have read or updated."""
-        return self.descriptors_made + self.core().descriptors
+        self._count(type(event).__name__, event)
 
     @property
     def commands(self) -> int:
@@ -106,11 +59,6 @@ class Counters:
         """Most first."""
         total = self.executed + Counter(self.executed_compiled())
         return {COMMANDS[opcode].__name__: count for opcode, count in total.most_common()}
-
-    @property
-    def events_by_kind(self) -> dict[str, int]:
-        """Most first."""
-        return dict(self.made.most_common())
 
     @property
     def mmio_reads(self) -> int:
