@@ -10,23 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...errors import UsageError
 from ...layout import Layout, Register
-from ...memory import Ended
-from .. import descriptors_short
 from ..context import Context, HalfContext
 from ..inspection import (
     AddressSpace,
-    CachedStructure,
-    CachedTranslation,
-    DescriptorRead,
     End,
-    Entry,
     Explanation,
-    Queue,
     Reader,
     Runs,
-    Stalled,
     State,
     Step,
     Stream,
@@ -34,11 +25,11 @@ from ..inspection import (
     access1,
     fault_text,
     leaves_differ,
-    observed,
     runs,
 )
 from ..stages import Output
 from ..transaction import Transaction
+from ..twin import RegistersAlone, Twin, explanation, not_zero, stalls_said, taken
 from ..walk import Access, Fault
 from ..walk_short import ShortTable
 from .causes import causes_of
@@ -48,11 +39,6 @@ from .records import ContextFault, GlobalError
 from .registers import ACTLR, BY_NAME, CBACR_N, CR, ESR, FSR, IDR, M2VCBR_N, SCTLR, TTBCR, TTBR0, TTBR1
 
 IDS = ("IDR", "REV")
-#: What an instance is counted by.
-COUNTED = (
-    "transactions", "translations", "walks", "faults", "stalls", "commands", "command_errors", "syncs",
-    "page_requests", "events", "events_lost", "interrupts", "mmio_reads", "mmio_writes",
-)  # fmt: skip
 _RECORDS = {ContextFault.size // 8: ContextFault, GlobalError.size // 8: GlobalError}
 _NO_INVALIDATION = "no TLB invalidation has named it since"
 
@@ -60,42 +46,21 @@ _NO_INVALIDATION = "no TLB invalidation has named it since"
 def state_of(iommu: MsmIommu, *, caches: bool) -> State:
     """What ``iommu`` holds now; its lock is taken."""
     with iommu.lock:
-        counters, now = iommu.counters, iommu.faults.now()
-        counts = {name: getattr(counters, name) for name in COUNTED}
-        tlb = iommu.tlb.counters
-        counts.update(tlb_hits=tlb.hits, tlb_misses=tlb.misses, tlb_entries=len(iommu.tlb))
-        return State(
-            iommu.name,
-            "msm",
-            iommu.registers.held(),
-            counts,
-            counters.commands_by_kind,
-            counters.events_by_kind,
-            tuple(record.words() for record in counters.first_events),
-            tuple(
-                Stalled(t.sid, t.ssid, t.iova, t.write, now - each.since, each.waits)
-                for each in iommu.faults.stalled()
-                for t in (each.transaction,)
-            ),
-            iommu.tlb.capacity,
-            False,
-            (),
-            tuple(CachedTranslation(1, space, leaf) for space, leaf in (iommu.tlb if caches else ())),
+        faults = iommu.faults
+        return taken(
+            iommu, "msm", iommu.registers.held(), faults.stalled(), faults.now(), {"tlb": iommu.tlb}, caches=caches
         )
 
 
-class _Twin:
-    """An IOMMU of the same registers; ``steps`` is what its translations came by."""
+class _Twin(Twin):
+    """An IOMMU over its memory."""
 
     def __init__(self, state: State, reader: Reader, *, caches: bool = False) -> None:
-        self.steps: list[Step] = []
-        self.missing: list[int] = []
-        self._reader = reader
-        ids = {name: state.registers[name] for name in IDS if name in state.registers}
-        self.iommu = MsmIommu(self, id_registers=ids, name=state.name)
+        super().__init__(state, reader)
+        self.iommu = MsmIommu(self, id_registers=self.ids(IDS), name=state.name)
         self.iommu.registers.restore(state.registers)
-        for entry in state.translations if caches else ():
-            self.iommu.tlb.insert(entry.space, entry.leaf)
+        if caches:
+            self.cache(self.iommu.tlb)
 
     def found(self, mid: int) -> Found | Refusal | None:
         return self.iommu.configuration.lookup(mid)
@@ -104,39 +69,16 @@ class _Twin:
         """What the context's stages say of ``t``, each descriptor that they read a step."""
         stage1 = context.stage1
         if stage1 is not None:
-            low, high = (half and replace(half, table=observed(half.table, self._noted)) for half in stage1.halves)
+            low, high = (half and replace(half, table=self.observed(half.table)) for half in stage1.halves)
             context = replace(context, stage1=replace(stage1, halves=(low, high)))
         privileged = t.privileged if context.privileged is None else context.privileged
         return self.iommu.stages.translate(context, t.iova, Access(t.write, privileged, t.instruction and not t.write))
 
-    def _noted(self, read: DescriptorRead) -> None:
-        what = f"level {read.level}"
-        if read.raw is None:
-            self.steps.append(Step(what, read.address, "nothing answers here"))
-        else:
-            value = descriptors_short.decode(read.raw, read.level)
-            self.steps.append(Step(what, read.address, value.text(), value))
 
-    # -- its memory ------------------------------------------------------------------------------------------
-
-    def read(self, pa: int, size: int) -> bytes | None:
-        data = self._reader.read(pa, size)
-        if data is None and self._reader.lacks(pa):
-            self.missing.append(pa & ~0xFFF)
-        return data
-
-    def write(self, pa: int, data: bytes) -> bool:
-        return True
-
-    def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
-        return True
-
-    def post(self, pa: int, data: bytes, ended: Ended) -> None:
-        ended(False)
-
-
-class Inspected:
+class Inspected(RegistersAlone):
     """An MSM IOMMU's ``Inspection``."""
+
+    RECORDS = _RECORDS
 
     def __init__(self, state: State, reader: Reader) -> None:
         self.state = state
@@ -163,26 +105,10 @@ class Inspected:
             if registers.raw(FSR, number):
                 fault = registers[FSR, number].text()
                 said.append(f"context {number} has a fault that software has not cleared: {fault}")
-        if self.state.stalls:
-            longest = max(each.seconds for each in self.state.stalls)
-            said.append(f"{len(self.state.stalls)} transactions stalled, the longest for {longest:.1f} s")
-        return tuple(said)
+        return (*said, *stalls_said(self.state))
 
     def registers(self) -> tuple[Layout, ...]:
-        found = []
-        for name, value in self._registers.held().items():
-            register = BY_NAME.get(name.partition("[")[0])
-            if value and register is not None:
-                found.append(register(value))
-        return tuple(found)
-
-    # -- queues: it has none -------------------------------------------------------------------------------------
-
-    def queues(self) -> tuple[Queue, ...]:
-        return ()
-
-    def entries(self, queue: str, limit: int) -> tuple[Entry, ...]:
-        raise UsageError(f"there is no queue {queue!r:.40}: an MSM IOMMU has none")
+        return not_zero(self._registers, BY_NAME)
 
     # -- streams: machine ids --------------------------------------------------------------------------------
 
@@ -208,9 +134,6 @@ class Inspected:
         stage1 = found.context.stage1
         assert stage1 is not None
         return Stream(mid, at, of, f"context {found.number}, ASID {stage1.asid:#x}, VMID {found.context.vmid:#x}")
-
-    def substreams(self, sid: int, first: int, limit: int) -> Streams:
-        return Streams((), None)
 
     # -- tables ----------------------------------------------------------------------------------------------
 
@@ -240,35 +163,18 @@ class Inspected:
             return Runs((), None)
         return runs(half.table, self._reader.read, access1, 0, max(first, space.start), limit)
 
-    # -- what it has said, and what it keeps ---------------------------------------------------------------------
-
-    def reports(self) -> tuple[Layout, ...]:
-        return tuple(_RECORDS[len(words)].from_words(words) for words in self.state.reports if len(words) in _RECORDS)
-
-    def structures(self) -> tuple[tuple[CachedStructure, Layout], ...]:
-        return ()
-
     # -- explanations ----------------------------------------------------------------------------------------
 
     def explain(self, transaction: Transaction) -> Explanation:
         twin = _Twin(self.state, self._reader)
         steps = list(self._mapping(transaction.sid))
         end, found = _end(twin, transaction)
-        steps += twin.steps
-        differs: tuple[str, ...] = ()
+        differs: list[str] = []
         cached = None
         if self.state.translations:
             cached, kept = _end(_Twin(self.state, self._reader, caches=True), transaction)
-            differs = tuple(leaves_differ(found, kept, _NO_INVALIDATION))
-        return Explanation(
-            transaction,
-            tuple(steps),
-            end,
-            causes_of(end.event) if end.event is not None else (),
-            differs,
-            cached if cached is not None and _comes_to(cached) != _comes_to(end) else None,
-            tuple(dict.fromkeys(twin.missing)),
-        )
+            differs = list(leaves_differ(found, kept, _NO_INVALIDATION))
+        return explanation(transaction, twin, steps, end, cached, differs, causes_of)
 
     def _mapping(self, mid: int) -> Iterator[Step]:
         """How the machine id is mapped, register by register."""
@@ -286,10 +192,6 @@ class Inspected:
             value: Register = registers[register, of.CBNDX]
             if value.raw:
                 yield Step(f"{register.__name__}[{of.CBNDX}]", None, value.text(), value)
-
-
-def _comes_to(end: End) -> tuple[object, ...]:
-    return end.outcome, end.pa, type(end.event)
 
 
 def _end(twin: _Twin, t: Transaction) -> tuple[End, Output | Fault | None]:

@@ -7,26 +7,17 @@ an explanation is what the model would do, told by the way. Nothing here decides
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from ...errors import UsageError
 from ...layout import Layout, Register
-from ...memory import Ended
-from .. import descriptors, descriptors_short
 from ..context import Context, HalfContext
 from ..inspection import (
     AddressSpace,
-    CachedStructure,
-    CachedTranslation,
-    DescriptorRead,
     End,
-    Entry,
     Explanation,
-    Queue,
     Reader,
     Runs,
-    Stalled,
     State,
     Step,
     Stream,
@@ -35,13 +26,13 @@ from ..inspection import (
     access2,
     fault_text,
     leaves_differ,
-    observed,
     runs,
 )
 from ..seams import DESCRIPTOR
 from ..stages import Output
 from ..transaction import Answer, Transaction
-from ..walk import Fault, LongTable, Table
+from ..twin import RegistersAlone, Twin, explanation, not_zero, stalls_said, taken
+from ..walk import Fault, LongTable
 from ..walk_short import ShortTable
 from .causes import causes_of
 from .configuration import Banks, Bypass, Configuration, Found, Refusal
@@ -65,11 +56,6 @@ from .transactions import Transactions
 
 #: Registers of which an SMMU is made.
 IDS = ("IDR0", "IDR1", "IDR2", "IDR7")
-#: What an instance is counted by.
-COUNTED = (
-    "transactions", "translations", "walks", "faults", "stalls", "commands", "command_errors", "syncs",
-    "page_requests", "events", "events_lost", "interrupts", "mmio_reads", "mmio_writes",
-)  # fmt: skip
 
 _RECORDS = {ContextFault.size // 8: ContextFault, GlobalFault.size // 8: GlobalFault}
 _NO_INVALIDATION = "no TLB invalidation has named it since"
@@ -78,35 +64,17 @@ _NO_INVALIDATION = "no TLB invalidation has named it since"
 def state_of(smmu: Smmu, *, caches: bool) -> State:
     """What ``smmu`` holds now; its lock is taken."""
     with smmu.lock:
-        counters, now = smmu.counters, smmu.faults.now()
-        counts = {name: getattr(counters, name) for name in COUNTED}
-        tlb, tlb2 = smmu.tlb.counters, smmu.tlb2.counters
-        counts.update(
-            tlb_hits=tlb.hits, tlb_misses=tlb.misses, tlb_entries=len(smmu.tlb),
-            tlb2_hits=tlb2.hits, tlb2_misses=tlb2.misses, tlb2_entries=len(smmu.tlb2),
-            configuration_hits=smmu.configuration.hits, configuration_misses=smmu.configuration.misses,
-        )  # fmt: skip
-        return State(
-            smmu.name,
+        configuration = smmu.configuration
+        return taken(
+            smmu,
             "smmuv2",
             {**smmu.registers.held(), "stall": int(smmu.may_stall)},
-            counts,
-            counters.commands_by_kind,
-            counters.events_by_kind,
-            tuple(record.words() for record in counters.first_events),
-            tuple(
-                Stalled(t.sid, t.ssid, t.iova, t.write, now - each.since, each.waits)
-                for each in smmu.faults.stalled()
-                for t in (each.transaction,)
-            ),
-            smmu.tlb.capacity,
-            False,
-            (),
-            tuple(
-                CachedTranslation(stage, space, leaf)
-                for stage, of in ((1, smmu.tlb), (2, smmu.tlb2))
-                for space, leaf in (of if caches else ())
-            ),
+            smmu.faults.stalled(),
+            smmu.faults.now(),
+            {"tlb": smmu.tlb, "tlb2": smmu.tlb2},
+            caches=caches,
+            configuration_hits=configuration.hits,
+            configuration_misses=configuration.misses,
         )
 
 
@@ -127,24 +95,20 @@ class _Configuration(Configuration):
             low, high = (self._told(half) for half in stage1.halves)
             stage1 = replace(stage1, halves=(low, high))
         if stage2 is not None:
-            stage2 = replace(stage2, table=observed(stage2.table, self._twin.note(stage2.table)))
+            stage2 = replace(stage2, table=self._twin.observed(stage2.table))
         return replace(found, context=replace(context, stage1=stage1, stage2=stage2))
 
     def _told(self, half: HalfContext | None) -> HalfContext | None:
-        return half and replace(half, table=observed(half.table, self._twin.note(half.table)))
+        return half and replace(half, table=self._twin.observed(half.table))
 
 
-class _Twin:
-    """An SMMU of the same registers; ``steps`` is what its translations came by."""
+class _Twin(Twin):
+    """An SMMU over its memory, whose contexts tell of what their walks read."""
 
     def __init__(self, state: State, reader: Reader, *, caches: bool = False) -> None:
-        self.steps: list[Step] = []
-        self.missing: list[int] = []
-        self._reader = reader
-        self._at = 0
-        ids = {name: state.registers[name] for name in IDS if name in state.registers}
+        super().__init__(state, reader)
         self.smmu = smmu = Smmu(
-            self, id_registers=ids, stall=bool(state.registers.get("stall")), name=state.name,
+            self, id_registers=self.ids(IDS), stall=bool(state.registers.get("stall")), name=state.name,
             tlb_entries=state.tlb_capacity, pure=True,
         )  # fmt: skip
         smmu.registers.restore(state.registers)
@@ -152,53 +116,14 @@ class _Twin:
         self.transactions = Transactions(
             self.configuration, smmu.stages, smmu.faults, smmu.counters, smmu.watch, smmu.seams
         )
-        for entry in state.translations if caches else ():
-            tlb = smmu.tlb if entry.stage == 1 else smmu.tlb2
-            tlb.insert(entry.space, entry.leaf)  # type: ignore[attr-defined]
-
-    # -- its memory ------------------------------------------------------------------------------------------
-
-    def read(self, pa: int, size: int) -> bytes | None:
-        data = self._reader.read(pa, size)
-        self._at = pa
-        if data is None and self._reader.lacks(pa):
-            self.missing.append(pa & ~0xFFF)
-        return data
-
-    def write(self, pa: int, data: bytes) -> bool:
-        return True
-
-    def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
-        return True
-
-    def post(self, pa: int, data: bytes, ended: Ended) -> None:
-        ended(False)
-
-    def note(self, table: Table) -> Callable[[DescriptorRead], None]:
-        def noted(read: DescriptorRead) -> None:
-            self._walked(table, read)
-
-        return noted
-
-    def _walked(self, table: Table, read: DescriptorRead) -> None:
-        at = self._at if read.raw is not None else None
-        via = f", read at IPA {read.address:#x}" if at is not None and at != read.address else ""
-        what = f"stage {read.stage} level {read.level}"
-        if read.fault is not None:
-            self.steps.append(Step(what, None, f"not read: {fault_text(read.fault)}"))
-        elif read.raw is None:
-            self.steps.append(Step(what, self._at, f"nothing answers here{via}"))
-        else:
-            value = (
-                descriptors.decode(read.raw, read.stage, read.level, table.granule_bits, False)
-                if isinstance(table, LongTable)
-                else descriptors_short.decode(read.raw, read.level)
-            )
-            self.steps.append(Step(what, at, f"{value.text()}{via}", value))
+        if caches:
+            self.cache(smmu.tlb, smmu.tlb2)
 
 
-class Inspected:
+class Inspected(RegistersAlone):
     """An SMMUv2's ``Inspection``."""
+
+    RECORDS = _RECORDS
 
     def __init__(self, state: State, reader: Reader) -> None:
         self.state = state
@@ -231,29 +156,13 @@ class Inspected:
         for bank in range(configuration.banks):
             if configuration.fault_set(bank):
                 said.append(f"context bank {bank} has a fault that software has not cleared: {self._fsr(bank)}")
-        if self.state.stalls:
-            longest = max(each.seconds for each in self.state.stalls)
-            said.append(f"{len(self.state.stalls)} transactions stalled, the longest for {longest:.1f} s")
-        return tuple(said)
+        return (*said, *stalls_said(self.state))
 
     def _fsr(self, bank: int) -> str:
         return self._registers[CB_FSR, bank].text()
 
     def registers(self) -> tuple[Layout, ...]:
-        found = []
-        for name, value in self._registers.held().items():
-            register = BY_NAME.get(name.partition("[")[0])
-            if value and register is not None:
-                found.append(register(value))
-        return tuple(found)
-
-    # -- queues: it has none -------------------------------------------------------------------------------------
-
-    def queues(self) -> tuple[Queue, ...]:
-        return ()
-
-    def entries(self, queue: str, limit: int) -> tuple[Entry, ...]:
-        raise UsageError(f"there is no queue {queue!r:.40}: an SMMUv2 has none")
+        return not_zero(self._registers, BY_NAME)
 
     # -- streams ---------------------------------------------------------------------------------------------
 
@@ -315,9 +224,6 @@ class Inspected:
             said = f"{first}, stage 1, ASID {context.stage1.asid:#x}, VMID {context.vmid:#x}"
         return said if banks.second is None else f"{said}, and bank {banks.second}, stage 2"
 
-    def substreams(self, sid: int, first: int, limit: int) -> Streams:
-        return Streams((), None)
-
     # -- tables ----------------------------------------------------------------------------------------------
 
     def context(self, sid: int, ssid: int | None) -> Context | None:
@@ -366,36 +272,18 @@ class Inspected:
         finally:
             self._smmu.tlb2.clear()
 
-    # -- what it has said, and what it keeps ---------------------------------------------------------------------
-
-    def reports(self) -> tuple[Layout, ...]:
-        return tuple(_RECORDS[len(words)].from_words(words) for words in self.state.reports if len(words) in _RECORDS)
-
-    def structures(self) -> tuple[tuple[CachedStructure, Layout], ...]:
-        return ()
-
     # -- explanations ----------------------------------------------------------------------------------------
 
     def explain(self, transaction: Transaction) -> Explanation:
         twin = _Twin(self.state, self._reader)
         steps = list(self._mapping(transaction.sid))
         end, found = _end(twin, transaction)
-        steps += twin.steps
         differs: list[str] = []
         cached = None
         if self.state.translations:
             cached, kept = _end(_Twin(self.state, self._reader, caches=True), transaction)
             differs = list(leaves_differ(found, kept, _NO_INVALIDATION))
-        causes = causes_of(end.event) if end.event is not None else ()
-        return Explanation(
-            transaction,
-            tuple(steps),
-            end,
-            causes,
-            tuple(differs),
-            cached if cached is not None and _comes_to(cached) != _comes_to(end) else None,
-            tuple(dict.fromkeys(twin.missing)),
-        )
+        return explanation(transaction, twin, steps, end, cached, differs, causes_of)
 
     def _mapping(self, sid: int) -> Iterator[Step]:
         """How the stream is mapped, register by register."""
@@ -416,10 +304,6 @@ class Inspected:
                 setting: Register = registers[of, bank]
                 if setting.raw:
                     yield Step(f"{of.__name__}[{bank}]", None, setting.text(), setting)
-
-
-def _comes_to(end: End) -> tuple[object, ...]:
-    return end.outcome, end.pa, type(end.event)
 
 
 def _end(twin: _Twin, t: Transaction) -> tuple[End, Output | Fault | None]:

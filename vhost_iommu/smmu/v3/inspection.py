@@ -13,21 +13,16 @@ from typing import Any
 
 from ...errors import UsageError
 from ...layout import Layout
-from ...memory import Ended
-from .. import descriptors
 from ..context import Context, HalfContext, Stage2
 from ..inspection import (
     AddressSpace,
     CachedStructure,
-    CachedTranslation,
-    DescriptorRead,
     End,
     Entry,
     Explanation,
     Queue,
     Reader,
     Runs,
-    Stalled,
     State,
     Step,
     Stream,
@@ -36,13 +31,13 @@ from ..inspection import (
     access2,
     fault_text,
     leaves_differ,
-    observed,
     runs,
 )
 from ..queue import Ring
 from ..seams import DESCRIPTOR, Seams
 from ..stages import Output
 from ..transaction import Answer, Outcome, Transaction
+from ..twin import Twin, explanation, not_zero, stalls_said, taken
 from ..walk import Access, Fault, FaultKind, LongTable
 from . import commands, events
 from .causes import causes_of
@@ -77,11 +72,6 @@ from .transactions import FAULT_EVENTS, Transactions
 IDS = ("IDR0", "IDR1", "IDR2", "IDR3", "IDR4", "IDR5", "IIDR", "AIDR", "MPAMIDR")
 #: Entries that one answer looks at.
 MOST_LOOKED_AT = 4096
-#: What an instance is counted by.
-COUNTED = (
-    "transactions", "translations", "walks", "faults", "stalls", "commands", "command_errors", "syncs",
-    "page_requests", "events", "events_lost", "interrupts", "mmio_reads", "mmio_writes",
-)  # fmt: skip
 
 _STRUCTURES: dict[str, type[Layout]] = {"L1STD": L1STD, "STE": STE, "L1CD": L1CD, "CD": CD, "VMS": VMS}
 _FAILED = "is in service failure mode: every transaction aborts, without a record"
@@ -105,61 +95,40 @@ def state_of(smmu: Smmu, *, caches: bool) -> State:
     """What ``smmu`` holds now; its lock is taken."""
     smmu.prompt.catch_up()
     with smmu.lock:
-        counters, now = smmu.counters, smmu.stalls.now()
-        stalled = (*smmu.stalls.recorded.values(), *smmu.stalls.unrecorded)
-        counts = {name: getattr(counters, name) for name in COUNTED}
-        tlb, tlb2 = smmu.tlb.counters, smmu.tlb2.counters
-        counts.update(
-            tlb_hits=tlb.hits, tlb_misses=tlb.misses, tlb_entries=len(smmu.tlb),
-            tlb2_hits=tlb2.hits, tlb2_misses=tlb2.misses, tlb2_entries=len(smmu.tlb2),
-            configuration_hits=smmu.configuration.hits, configuration_misses=smmu.configuration.misses,
-        )  # fmt: skip
-        return State(
-            smmu.name,
+        configuration = smmu.configuration
+        return taken(
+            smmu,
             "smmuv3",
             smmu.registers.held(),
-            counts,
-            counters.commands_by_kind,
-            counters.events_by_kind,
-            tuple(event.words() for event in counters.first_events),
-            tuple(
-                Stalled(t.sid, t.ssid, t.iova, t.write, now - each.since, each.waits)
-                for each in stalled
-                for t in (each.transaction,)
-            ),
-            smmu.tlb.capacity,
-            smmu.reports.failed,
-            tuple(
+            (*smmu.stalls.recorded.values(), *smmu.stalls.unrecorded),
+            smmu.stalls.now(),
+            {"tlb": smmu.tlb, "tlb2": smmu.tlb2},
+            caches=caches,
+            failed=smmu.reports.failed,
+            structures=tuple(
                 CachedStructure(kind, sid, key, value.words())
-                for kind, sid, key, value in (smmu.configuration.cached() if caches else ())
+                for kind, sid, key, value in (configuration.cached() if caches else ())
             ),
-            tuple(
-                CachedTranslation(stage, space, leaf)
-                for stage, of in ((1, smmu.tlb), (2, smmu.tlb2))
-                for space, leaf in (of if caches else ())
-            ),
+            configuration_hits=configuration.hits,
+            configuration_misses=configuration.misses,
         )
 
 
-class _Twin:
-    """An SMMU of the same registers; ``steps`` is what its translations came by."""
+class _Twin(Twin):
+    """An SMMU over its memory, whose structures are steps as well."""
 
     def __init__(self, state: State, reader: Reader, *, caches: bool = False) -> None:
-        self.steps: list[Step] = []
-        self.missing: list[int] = []
-        self._reader = reader
+        super().__init__(state, reader)
         self._kind = ""
-        self._at = 0
-        ids = {name: state.registers[name] for name in IDS if name in state.registers}
         self.smmu = Smmu(
-            self, id_registers=ids, name=state.name, tlb_entries=state.tlb_capacity, pure=True,
+            self, id_registers=self.ids(IDS), name=state.name, tlb_entries=state.tlb_capacity, pure=True,
             seams=Seams(memory=self._aborts, walk=self._aborts),
         )  # fmt: skip
         smmu = self.smmu
         smmu.registers.restore(state.registers)
         smmu.reports.failed = state.failed
         around = smmu.seams.around(self, "STE")
-        self.configuration = _Configuration(self._walked, smmu.registers, smmu.validity, around, smmu.stages.read_ipa)
+        self.configuration = _Configuration(self.observed, smmu.registers, smmu.validity, around, smmu.stages.read_ipa)
         self.transactions = Transactions(
             state.name, smmu.registers, smmu.validity, self.configuration, smmu.stages, smmu.reports, smmu.enables,
             smmu.stalls, smmu.ats, Counters(), smmu.watch, smmu.seams,
@@ -168,9 +137,7 @@ class _Twin:
             for each in state.structures:
                 raw = sum(word << 64 * at for at, word in enumerate(each.words))
                 self.configuration.restore(each.kind, each.sid, each.key, raw)
-            for entry in state.translations:
-                tlb = smmu.tlb if entry.stage == 1 else smmu.tlb2
-                tlb.insert(entry.space, entry.leaf)  # type: ignore[attr-defined]
+            self.cache(smmu.tlb, smmu.tlb2)
 
     # -- its memory ------------------------------------------------------------------------------------------
 
@@ -179,10 +146,7 @@ class _Twin:
         return False
 
     def read(self, pa: int, size: int) -> bytes | None:
-        data = self._reader.read(pa, size)
-        self._at = pa
-        if data is None and self._reader.lacks(pa):
-            self.missing.append(pa & ~0xFFF)
+        data = super().read(pa, size)
         if self._kind != "descriptor":
             kind = "L1CD" if self._kind == "CD" and size == L1CD.size else self._kind
             layout = _STRUCTURES.get(kind)
@@ -191,38 +155,13 @@ class _Twin:
             self.steps.append(Step(kind, pa, text, value))
         return data
 
-    def write(self, pa: int, data: bytes) -> bool:
-        return True
-
-    def compare_and_swap_u64(self, pa: int, expected: int, new: int) -> bool | None:
-        data = self._reader.read(pa, 8)
-        return None if data is None else True
-
-    def post(self, pa: int, data: bytes, ended: Ended) -> None:
-        ended(False)
-
-    def _walked(self, table: LongTable, read: DescriptorRead) -> None:
-        at = self._at if read.raw is not None else None
-        via = f", read at IPA {read.address:#x}" if at is not None and at != read.address else ""
-        what = f"stage {read.stage} level {read.level}"
-        if read.fault is not None:
-            self.steps.append(Step(what, None, f"not read: {fault_text(read.fault)}"))
-        elif read.raw is None:
-            self.steps.append(Step(what, self._at, f"nothing answers here{via}"))
-        else:
-            value = descriptors.decode(read.raw, read.stage, read.level, table.granule_bits, table.wide.value > 0)
-            text = value.text()
-            if read.update is not None:
-                text = f"hardware would write {read.update:#018x} here ({value.text()} before)"
-            self.steps.append(Step(what, at, f"{text}{via}", value))
-
 
 class _Configuration(Configuration):
     """One whose tables tell of the descriptors that are read."""
 
-    def __init__(self, walked: Callable[[LongTable, DescriptorRead], None], *rest: Any) -> None:
+    def __init__(self, observed: Callable[[Any], Any], *rest: Any) -> None:
         super().__init__(*rest)
-        self._walked = walked
+        self._observed = observed
 
     def _half(self, ste: STE, cd: CD, high: int) -> HalfContext | None:
         half = super()._half(ste, cd, high)
@@ -231,9 +170,6 @@ class _Configuration(Configuration):
     def _stage2(self, ste: STE) -> Stage2:
         stage2 = super()._stage2(ste)
         return replace(stage2, table=self._observed(stage2.table))
-
-    def _observed(self, table: Any) -> Any:
-        return observed(table, lambda read: self._walked(table, read))
 
 
 class Inspected:
@@ -271,20 +207,10 @@ class Inspected:
         names = [f.name for f in GERROR.fields if f.mask & active]
         if names:
             said.append(f"global errors that software has not acknowledged: {', '.join(names)}")
-        if self.state.stalls:
-            said.append(f"{len(self.state.stalls)} transactions stalled, the longest for {self._longest():.1f} s")
-        return tuple(said)
-
-    def _longest(self) -> float:
-        return max(each.seconds for each in self.state.stalls)
+        return (*said, *stalls_said(self.state))
 
     def registers(self) -> tuple[Layout, ...]:
-        found = []
-        for name, value in self._registers.held().items():
-            register = BY_NAME.get(name.partition("[")[0])
-            if value and register is not None:
-                found.append(register(value))
-        return tuple(found)
+        return not_zero(self._registers, BY_NAME)
 
     # -- queues ----------------------------------------------------------------------------------------------
 
@@ -473,16 +399,7 @@ class Inspected:
             other = _Twin(self.state, self._reader, caches=True)
             cached, kept = _end(other, transaction)
             differs = [*self._structures_differ(twin), *leaves_differ(found, kept, "no CMD_TLBI_… has named it since")]
-        causes = causes_of(end.event) if end.event is not None else ()
-        return Explanation(
-            transaction,
-            tuple(twin.steps),
-            end,
-            causes,
-            tuple(differs),
-            cached if cached is not None and _comes_to(cached) != _comes_to(end) else None,
-            tuple(dict.fromkeys(twin.missing)),
-        )
+        return explanation(transaction, twin, (), end, cached, differs, causes_of)
 
     def _structures_differ(self, twin: _Twin) -> Iterator[str]:
         """Structures that ``twin`` has read and are cached otherwise."""
@@ -525,10 +442,6 @@ def _difference(old: Layout, new: Layout) -> str:
         f"{f.name} is cached as {f.text(f.decode(old.raw))}, in memory {f.text(f.decode(new.raw))}" for f in fields
     ]
     return "; ".join(shown[:6]) + ("; …" if len(shown) > 6 else "")
-
-
-def _comes_to(end: End) -> tuple[object, ...]:
-    return end.outcome, end.pa, type(end.event)
 
 
 def _end(twin: _Twin, t: Transaction) -> tuple[End, Output | Fault | None]:
