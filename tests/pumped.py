@@ -88,7 +88,7 @@ class Pumped:
                 + data
                 + wire.HEADER.pack(2, Command.DEVICE_RESET, wire.HEADER_SIZE, 0, 0)
             )
-            ended = self._pump.converse(self)  # type: ignore[arg-type]
+            ended = self._pump.converse(self)
             assert ended is None, ended
             stream, answer = self._client.recv(1 << 16), None
             while stream:

@@ -47,8 +47,14 @@ class Sealed:
 
 def declared(cls: C) -> C:
     """Of a class whose methods the compiled core has its own of: remember them as they are declared."""
-    cls._declared = {name: method for name, method in vars(cls).items() if callable(method)}  # type: ignore[attr-defined]
+    of: Any = cls
+    of._declared = {name: method for name, method in vars(cls).items() if callable(method)}
     return cls
+
+
+def replaced(of: object, base: Any, *names: str) -> bool:
+    """Whether a method of ``of``, by its ``names``, is another than ``base`` declares."""
+    return any(name in vars(of) or getattr(type(of), name) is not base._declared[name] for name in names)
 
 
 def refuse_replaced(*classes: Any) -> None:

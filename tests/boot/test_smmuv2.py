@@ -13,6 +13,7 @@ from vhost_iommu.decode.logs import read_log
 from vhost_iommu.guest.assets import Assets
 from vhost_iommu.guest.launch import Wishes
 from vhost_iommu.lab.faults import Fault
+from vhost_iommu.machine import Machine
 from vhost_iommu.smmu.v2 import Smmu
 from vhost_iommu.smmu.v2.records import ContextFault, GlobalFault
 from vhost_iommu.smmu.v2.registers import CBAR, S2CR, BankType, StreamType
@@ -90,9 +91,9 @@ def test_with_passthrough_streams_bypass(assets: Assets) -> None:
     need_kernel(assets, "6.12")
     kinds = []
 
-    def on_line(running: object, line: str) -> None:
+    def on_line(running: Machine, line: str) -> None:
         if line.startswith("ok ") and "disk0_reads_back" in line:
-            kinds.append(running.smmus["smmu0"].registers[S2CR, 0].TYPE)  # type: ignore[attr-defined]
+            kinds.append(running.smmus["smmu0"].registers[S2CR, 0].TYPE)
 
     wishes = Wishes(append="iommu.passthrough=1", cases=("modules_load", "smmu0_probes", "disk0_*"))
     run = Run(assets, MACHINE, wishes, Way.USERS, on_line)

@@ -8,6 +8,7 @@ address space, a call reads a bounded number of times, and answers and queues ke
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -544,7 +545,10 @@ class Case:
         """Posted writes that are under way end."""
         posted, self.posted = self.posted, []
         for ended in posted:
-            self.bounded(MOST_COMMANDS * READS_PER_COMMAND, lambda ended=ended: ended(self.random.random() < 0.5))  # type: ignore[misc]
+            self.bounded(MOST_COMMANDS * READS_PER_COMMAND, partial(self._end, ended))
+
+    def _end(self, ended: Ended) -> None:
+        ended(self.random.random() < 0.5)
 
     def acknowledge(self) -> None:
         """Software puts a CMD_SYNC in place of a command that stopped the queue, and goes on."""

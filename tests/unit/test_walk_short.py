@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 
 from vhost_iommu.smmu import descriptors_short as d
@@ -19,24 +21,24 @@ REMAP = Remap(prrr=0x800B_8204, nmrr=0x4000_4000)
 class Ram:
     def __init__(self, words: dict[int, int], big_endian: bool = False) -> None:
         self.words = words
-        self.order = "big" if big_endian else "little"
+        self.order: Literal["big", "little"] = "big" if big_endian else "little"
 
     def fetch(self, address: int, size: int = 8) -> int | Fault | None:
         assert size == 4
         word = self.words.get(address)
-        return None if word is None else int.from_bytes(word.to_bytes(4, self.order), "little")  # type: ignore[arg-type]
+        return None if word is None else int.from_bytes(word.to_bytes(4, self.order), "little")
 
     def update(self, address: int, old: int, new: int) -> bool | Fault | None:
         raise AssertionError("no walk of short descriptors writes")
 
 
-def walk(words: dict[int, int], va: int, **table: object) -> Mapping | Fault:
+def walk(words: dict[int, int], va: int, **table: Any) -> Mapping | Fault:
     big = bool(table.get("big_endian"))
     found = {TABLE + 4 * index: 0 for index in range(4096)} | {LEVEL2 + 4 * index: 0 for index in range(256)} | words
-    return ShortTable(TABLE, **{"input_bits": 32, **table}).walk(va, Ram(found, big))  # type: ignore[arg-type]
+    return ShortTable(TABLE, **{"input_bits": 32, **table}).walk(va, Ram(found, big))
 
 
-def mapped(words: dict[int, int], va: int, **table: object) -> Mapping:
+def mapped(words: dict[int, int], va: int, **table: Any) -> Mapping:
     found = walk(words, va, **table)
     assert isinstance(found, Mapping), found
     return found

@@ -2,10 +2,23 @@
 """What ``pump.pyx`` offers."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from .. import mmio
 from ..mmio import MmioDevice
-from ..vfio.connection import Connection
+
+class Conversation(Protocol):
+    """What the pump asks of a connection, which takes what the pump does not answer."""
+
+    @property
+    def regions(self) -> object | None:
+        """None: every access is the connection's."""
+    @property
+    def partial(self) -> bool:
+        """Whether it holds the beginning of a message."""
+    @property
+    def may_post(self) -> Callable[[], bool]: ...
+    def feed(self, data: memoryview, fds: list[int]) -> bool: ...
 
 class Mirror:
     plain: bool
@@ -23,4 +36,4 @@ class Pump:
     def __init__(
         self, fd: int, wire: Wire, blocks: list[tuple[int, int, int, MmioDevice, mmio.Mirror | None]], spin: float
     ) -> None: ...
-    def converse(self, connection: Connection) -> list[int] | int | None: ...
+    def converse(self, connection: Conversation) -> list[int] | int | None: ...

@@ -16,11 +16,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
 from ..layout import Layout
-from ..smmu.inspection import MOST_RUNS, Inspection, Reader, State
+from ..smmu.inspection import MOST_RUNS, Inspection, Reader, State, Stream, Streams
 from ..smmu.transaction import Transaction
 from .plain import MisfitError, plain, restored
 from .subject import FaultView, MasterView, Subject
@@ -115,12 +114,12 @@ def _kept(subject: Subject, name: str) -> Kept:
             inspection.explain(transaction)
     for stall in state.stalls:
         inspection.explain(Transaction(stall.sid, stall.iova, write=stall.write, ssid=stall.ssid))
-    streams, more = _all(lambda at: inspection.streams(at, MOST_STREAMS), MOST_STREAMS)
+    streams, more = _all(inspection.streams)
     if more:
         left_out.append(f"streams beyond the first {MOST_STREAMS}")
     tables = 0
     for stream in streams:
-        known, _ = _all(lambda at, sid=stream.sid: inspection.substreams(sid, at, MOST_STREAMS), MOST_STREAMS)  # type: ignore[misc]
+        known, _ = _all(inspection.substreams, stream.sid)
         for ssid in (None, *(each.sid for each in known)):
             if tables < MOST_TABLES and not memory.full:
                 tables += _walk(inspection, stream.sid, ssid, memory)
@@ -135,15 +134,15 @@ def _kept(subject: Subject, name: str) -> Kept:
     return Kept(state, windows, pages, tuple(left_out))
 
 
-def _all(ask: Callable[[int], Any], most: int) -> tuple[list[Any], bool]:
-    """Streams, and whether there are more."""
-    found: list[Any] = []
+def _all(ask: Callable[..., Streams], *of: int) -> tuple[list[Stream], bool]:
+    """What ``ask`` tells ``of`` something, as far as it is bounded, and whether there is more."""
+    found: list[Stream] = []
     at: int | None = 0
-    while at is not None and len(found) < most:
-        piece = ask(at)
+    while at is not None and len(found) < MOST_STREAMS:
+        piece = ask(*of, at, MOST_STREAMS)
         found += piece.streams
         at = piece.next
-    return found[:most], at is not None or len(found) > most
+    return found[:MOST_STREAMS], at is not None or len(found) > MOST_STREAMS
 
 
 def _walk(inspection: Inspection, sid: int, ssid: int | None, memory: Collecting) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..errors import UsageError
-from ..sealed import declared
+from ..sealed import declared, replaced
 
 log = logging.getLogger("vhost_iommu.storage")
 
@@ -84,12 +84,7 @@ class _Descriptor:
     @property
     def prompt(self) -> Prompt | None:
         """None, too, where somebody has replaced what reads or writes: requests would go past that."""
-        if self.fd < 0 or {"read", "write"} & self.__dict__.keys():
-            return None
-        mine, declared_there = type(self), _Descriptor._declared  # type: ignore[attr-defined]
-        if (mine.read, mine.write) != (declared_there["read"], declared_there["write"]):
-            return None
-        return self._promptly()
+        return None if self.fd < 0 or replaced(self, _Descriptor, "read", "write") else self._promptly()
 
     def _promptly(self) -> Prompt | None:
         return None
