@@ -162,7 +162,7 @@ def not_zero(registers: RegisterFile, by_name: Mapping[str, type[Register]]) -> 
     return tuple(register(value) for register, value in held if value and register is not None)
 
 
-class RegistersAlone:
+class NoQueues:
     """Of an ``Inspection``, what a model answers that has neither queues nor structures nor substreams."""
 
     #: What a record of so many words is.

@@ -7,6 +7,7 @@ short descriptors, which the reference walks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...register_file import RegisterFile
@@ -54,8 +55,9 @@ class Configuration(Sealed):
             self._kept[mid] = self._lookup(mid)
         return self._kept[mid]
 
-    def kept(self) -> dict[int, Found]:
-        return {mid: found for mid, found in self._kept.items() if isinstance(found, Found)}
+    def contexts(self) -> Iterator[tuple[int, None, Context]]:
+        """Of machine ids, those that are kept."""
+        return ((mid, None, found.context) for mid, found in self._kept.items() if isinstance(found, Found))
 
     def _lookup(self, mid: int) -> Found | Refusal | None:
         registers = self._registers

@@ -29,7 +29,7 @@ from ..inspection import (
 )
 from ..stages import Output
 from ..transaction import Transaction
-from ..twin import RegistersAlone, Twin, explanation, not_zero, stalls_said, taken
+from ..twin import NoQueues, Twin, explanation, not_zero, stalls_said, taken
 from ..walk import Access, Fault
 from ..walk_short import ShortTable
 from .causes import causes_of
@@ -75,7 +75,7 @@ class _Twin(Twin):
         return self.iommu.stages.translate(context, t.iova, Access(t.write, privileged, t.instruction and not t.write))
 
 
-class Inspected(RegistersAlone):
+class Inspected(NoQueues):
     """An MSM IOMMU's ``Inspection``."""
 
     RECORDS = _RECORDS

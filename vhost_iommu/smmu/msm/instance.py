@@ -7,7 +7,7 @@ where it is decided. Not modelled: access control (RPU), locked entries, hardwar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,18 +15,19 @@ from ... import _core
 from ...errors import UsageError
 from ...layout import Register
 from ...memory import MemoryLike
-from ...mmio import Mirror, MmioDevice
+from ...mmio import Mirror
 from ...register_file import Copies, RegisterFile, RegisterMap, as_declared, on_store
 from ...sealed import Sealed
 from ...watch import Watch
-from ..ats import AtsCompletion, AtsRequest, AtsStatus, Endpoint, PageRequest
 from ..context import Context
 from ..counters import StoreCounters
 from ..memory_type import MemoryType, Shareability
+from ..registers_alone import RegistersAlone
 from ..seams import DESCRIPTOR, Seams
 from ..stages import PlainStages
-from ..tlb import Space, Tlb
-from ..transaction import Answer, Begun, Outcome, PageHint, Piece, Requests, Transaction
+from ..standing import Standing
+from ..tlb import Tlb
+from ..transaction import Answer, Begun, Outcome, Piece, Requests, Transaction
 from ..walk import Access, Fault
 from ..walk import Mapping as Leaf
 from .configuration import ADDRESS_BITS, WORLD, Configuration, Refusal
@@ -71,7 +72,7 @@ from .registers import (
 _SUPERSECTION = 24
 
 
-class MsmIommu(Sealed):
+class MsmIommu(RegistersAlone):
     """An MSM IOMMU over ``memory``, made from named ``features``, or from ID registers, which outweigh them.
 
     ``interrupt`` is told of each fault that interrupts, who asks by ``on_level`` of the level of its one line.
@@ -97,7 +98,7 @@ class MsmIommu(Sealed):
         self.memory = memory
         self.watch = watch = Watch(name, _core.ring(True)) if watch is None else watch
         watch.register_named = lambda offset: self.registers.named(offset)
-        self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
+        self.lock = nullcontext() if lock is None else lock
         self.wake: Callable[[], None] | None = None
         self.seams = seams = Seams() if seams is None else seams
         self.counters = counters = StoreCounters(kind_of=kind_of)
@@ -108,11 +109,10 @@ class MsmIommu(Sealed):
         self.tlb = self.stages.tlb
         self.faults = Faults(registers, counters, clock, self._translate, watch, seams)
         self.faults.interrupt = interrupt
-        self.companions: Sequence[tuple[int, MmioDevice]] = ()
-        self.endpoints: dict[int, Endpoint] = {}
+        self.endpoints = {}
         registers.attach(self)
         seams.bind(_Provoked())
-        watch.bind(_Standing(self), self.lock)
+        watch.bind(Standing(registers, self.configuration, self.stages), self.lock)
         self.seal()
 
     @property
@@ -136,22 +136,6 @@ class MsmIommu(Sealed):
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
-    def read(self, offset: int, size: int) -> int:
-        """A register read of ``size`` bytes at ``offset``."""
-        self.counters.mmio_reads += 1
-        value = self.registers.read(offset, size)
-        if self.watch.on:
-            self.watch.accessed(self.registers.named(offset), offset, size, value, write=False)
-        return value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """A register write; read-only bits keep what they hold."""
-        with self.lock:
-            if self.watch.on:
-                self.watch.accessed(self.registers.named(offset), offset, size, value, write=True)
-            self.counters.mmio_writes += 1
-            self.registers.write(offset, size, value)
-
     def mirror(self, make: Callable[[int], Mirror]) -> Mirror | None:
         """What register reads return: no read has an effect."""
         return None
@@ -164,9 +148,6 @@ class MsmIommu(Sealed):
             self.tlb.clear()
             self.faults.terminate()
             self.faults.settle()
-
-    def work(self) -> bool:
-        return False
 
     # -- what stores do --------------------------------------------------------------------------------------
 
@@ -330,16 +311,6 @@ class MsmIommu(Sealed):
             pa = answer.pieces[0].pa if answer.pieces else None
             self.watch.translated(t.sid, t.ssid, t.iova, t.size, pa, answer.outcome.value, (0, 0), write=t.write)
 
-    def page_hint(self, hint: PageHint) -> None:
-        """Nothing can be told of it."""
-
-    def ats_request(self, request: AtsRequest) -> AtsCompletion:
-        """There is no ATS."""
-        return AtsCompletion(AtsStatus.UR)
-
-    def page_request(self, request: PageRequest) -> None:
-        """There is no PRI."""
-
 
 def register_file(features: Features | None, id_registers: Mapping[str, int] | None) -> RegisterFile:
     """Registers of ``features``, or of ID registers as they read, which outweigh them. UsageError: there is no such."""
@@ -371,31 +342,6 @@ def _attributes(memory: MemoryType) -> int:
     kind = memory.inner if memory.is_device else 4 | memory.inner
     shareable = memory.shareability != Shareability.NON
     return PAR.of(MT=kind, SH=shareable, NOS=memory.shareability == Shareability.INNER).raw
-
-
-class _Standing(Sealed):
-    """How it stands, for who begins to look on; for who holds its lock."""
-
-    def __init__(self, iommu: MsmIommu) -> None:
-        self._iommu = iommu
-
-    def waited_for(self) -> None:
-        """Nothing is under way that does not hold the lock."""
-
-    def look(self, ring: Any, on: bool) -> None:
-        """The core tells nothing."""
-
-    def of_stream(self, sid: int, ssid: int | None) -> None:
-        """Likewise."""
-
-    def registers(self) -> dict[str, int]:
-        return {name: value for name, value in self._iommu.registers.held().items() if value}
-
-    def contexts(self) -> Iterator[tuple[int, int | None, Context]]:
-        return ((mid, None, found.context) for mid, found in self._iommu.configuration.kept().items())
-
-    def entries(self) -> Iterator[tuple[int, Space, Leaf]]:
-        return ((1, space, leaf) for space, leaf in self._iommu.tlb)
 
 
 class _Provoked(Sealed):

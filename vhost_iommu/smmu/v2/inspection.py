@@ -31,7 +31,7 @@ from ..inspection import (
 from ..seams import DESCRIPTOR
 from ..stages import Output
 from ..transaction import Answer, Transaction
-from ..twin import RegistersAlone, Twin, explanation, not_zero, stalls_said, taken
+from ..twin import NoQueues, Twin, explanation, not_zero, stalls_said, taken
 from ..walk import Fault, LongTable
 from ..walk_short import ShortTable
 from .causes import causes_of
@@ -120,7 +120,7 @@ class _Twin(Twin):
             self.cache(smmu.tlb, smmu.tlb2)
 
 
-class Inspected(RegistersAlone):
+class Inspected(NoQueues):
     """An SMMUv2's ``Inspection``."""
 
     RECORDS = _RECORDS

@@ -8,21 +8,21 @@ hardware updates of descriptors, Performance Monitors, broadcast TLBIs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ... import _core
 from ...layout import Register
 from ...memory import MemoryLike
-from ...mmio import MmioDevice
 from ...register_file import on_load, on_store
-from ...sealed import Sealed, declared, refuse_replaced
+from ...sealed import declared, refuse_replaced
 from ...watch import Watch
-from ..ats import AtsCompletion, AtsRequest, AtsStatus, Endpoint, PageRequest
 from ..counters import StoreCounters
+from ..registers_alone import RegistersAlone
 from ..seams import Seams
-from ..transaction import Answer, Begun, PageHint, Requests, Transaction
+from ..standing import Standing
+from ..transaction import Answer, Begun, Requests, Transaction
 from .faults import Faults
 from .features import Features
 from .identity import register_file
@@ -52,7 +52,6 @@ from .registers import (
     S2CR,
     SMR,
 )
-from .standing import Standing
 from .transactions import Transactions
 from .translator import choose
 
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 
 
 @declared
-class Smmu(Sealed):
+class Smmu(RegistersAlone):
     """An SMMUv2 over ``memory``, made from named ``features`` or from raw ID-register values.
 
     ``id_registers`` ({"IDR0": 0x…}) replaces what the features give, register by register; what they claim beyond the
@@ -94,7 +93,7 @@ class Smmu(Sealed):
         #: Where it tells what it does, to whoever looks on.
         self.watch = watch = Watch(name, _core.ring(pure)) if watch is None else watch
         watch.register_named = lambda offset: self.registers.named(offset)
-        self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
+        self.lock = nullcontext() if lock is None else lock
         self.wake: Callable[[], None] | None = None
         #: Where somebody may decide that this SMMU is wrong.
         self.seams = seams = Seams() if seams is None else seams
@@ -108,9 +107,7 @@ class Smmu(Sealed):
         self.core: Core | None = how.core
         self.stages, self.configuration = how.stages, how.configuration
         self.tlb, self.tlb2 = self.stages.tlb, self.stages.tlb2
-        #: Masters on the ATS interface, which an SMMUv2 does not have: they are answered that there is none.
-        self.endpoints: dict[int, Endpoint] = {}
-        self.companions: Sequence[tuple[int, MmioDevice]] = ()
+        self.endpoints = {}
         self.interrupts = Interrupts(registers, frames.banks, counters, watch, seams)
         if interrupt is not None:
             self.interrupts.pulse = interrupt
@@ -119,8 +116,9 @@ class Smmu(Sealed):
             lambda stalled: self.transactions.translate(stalled), watch, seams,
         )  # fmt: skip
         self.transactions = Transactions(self.configuration, self.stages, self.faults, counters, watch, seams)
+        standing = Standing(registers, self.configuration, self.stages, how.core)
         self.invalidation = Invalidation(
-            registers, self.configuration, self.stages, counters, watch, seams, self._waited_for
+            registers, self.configuration, self.stages, counters, watch, seams, standing.waited_for
         )
         self.operations = Operations(registers, self.configuration, self.stages, self.faults, self.transactions.level)
         registers.attach(self.operations)
@@ -131,13 +129,8 @@ class Smmu(Sealed):
             # Streams are looked up even while the client port is disabled: what passes then is truncated.
             how.core.set_parameters(output_bits=self.configuration.oas, enabled=True, aborts=False)
         seams.bind(Provoked(self.lock, registers, self.stages, self.invalidation, self.interrupts))
-        watch.bind(Standing(registers, self.configuration, self.stages, how.core), self.lock)
+        watch.bind(standing, self.lock)
         self.seal()
-
-    def _waited_for(self) -> None:
-        """Return when no request of masters is under way that began before."""
-        if self.core is not None:
-            self.core.quiesce()
 
     @property
     def direct(self) -> Requests | None:
@@ -155,23 +148,6 @@ class Smmu(Sealed):
 
     # -- the bus side ----------------------------------------------------------------------------------------
 
-    def read(self, offset: int, size: int) -> int:
-        """A register read of ``size`` bytes at ``offset``."""
-        self.counters.mmio_reads += 1
-        # One word is read whole without the lock, so a CPU that polls never waits behind a master.
-        value = self.registers.read(offset, size)
-        if self.watch.on:
-            self.watch.accessed(self.registers.named(offset), offset, size, value, write=False)
-        return value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """A register write; read-only bits keep what they hold."""
-        with self.lock:
-            if self.watch.on:
-                self.watch.accessed(self.registers.named(offset), offset, size, value, write=True)
-            self.counters.mmio_writes += 1
-            self.registers.write(offset, size, value)
-
     def reset(self) -> None:
         """Registers take their reset values, where the architecture has none 0, and the caches are empty."""
         with self.lock:
@@ -181,10 +157,6 @@ class Smmu(Sealed):
             self.tlb2.clear()
             self.faults.terminate()
             self.interrupts.settle()
-
-    def work(self) -> bool:
-        """Nothing is ever left for later."""
-        return False
 
     # -- stores and loads --------------------------------------------------------------------------------------
 
@@ -252,13 +224,3 @@ class Smmu(Sealed):
         """Abort a transaction of a type that is not supported."""
         with self.lock:
             return self.transactions.unsupported(transaction)
-
-    def page_hint(self, hint: PageHint) -> None:
-        """There is nobody to tell."""
-
-    def ats_request(self, request: AtsRequest) -> AtsCompletion:
-        """There is no ATS."""
-        return AtsCompletion(AtsStatus.UR)
-
-    def page_request(self, request: PageRequest) -> None:
-        """There is no PRI."""

@@ -20,6 +20,7 @@ from ...sealed import Sealed, declared, refuse_replaced
 from ...watch import Watch
 from ..ats import AtsCompletion, AtsRequest, Endpoint, PageRequest
 from ..seams import Seams
+from ..standing import Standing
 from ..transaction import Answer, Begun, PageHint, Requests, Transaction
 from . import events
 from .activity import Ledger
@@ -53,10 +54,11 @@ from .registers import (
     IDR5,
     PRIQ_BASE,
     PRIQ_PROD,
+    STRTAB_BASE,
+    STRTAB_BASE_CFG,
 )
 from .reports import Reports
 from .stalls import Stalls
-from .standing import Standing
 from .transactions import Transactions
 from .translator import Strictness, choose
 from .validity import Validity
@@ -70,6 +72,13 @@ PARAMETERS = (IDR0, IDR3, IDR5, CR2, CR0ACK, GBPA)
 #: Commands consumed before the bus may have the instance back; the rest follows from ``work``. The costliest, an
 #: invalidation in a TLB of as many address spaces as entries, takes some milliseconds.
 COMMAND_BURST = 128
+
+
+#: Registers that tell what it is doing.
+_TELLING = (
+    CR0, CR0ACK, CR2, GBPA, GERROR, GERRORN, STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, CMDQ_PROD, CMDQ_CONS,
+    EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS,
+)  # fmt: skip
 
 
 @declared
@@ -177,7 +186,7 @@ class Smmu(Sealed):
                 self.consume_commands, self._parameters_changed,
             )
         )  # fmt: skip
-        watch.bind(Standing(registers, self.configuration, self.stages, core), self.lock)
+        watch.bind(Standing(registers, self.configuration, self.stages, core, _TELLING), self.lock)
         self.seal()
 
     def _parameters_changed(self) -> None:
